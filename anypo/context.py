@@ -1,0 +1,112 @@
+"""What a part may touch besides the batch: its own memory, the metrics, and the hooks it was given."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from anypo.parts import Part
+
+
+class Memory:
+    """The mutable state of every part that has one, keyed by the part's path in the algorithm.
+
+    Values may be numbers, strings, tensors, arrays, plain containers, or objects with `state_dict` / `load_state_dict`.
+    """
+
+    def __init__(self, root: Part) -> None:
+        self._path: dict[int, str] = {}
+        self._root = root  # keeps the ids alive
+        self.states: dict[str, dict[str, Any]] = {}
+        for path, part in root.walk():
+            if id(part) in self._path:
+                raise ValueError(
+                    f"parts at '{self._path[id(part)]}' and '{path}' are one object; build each separately"
+                )
+            self._path[id(part)] = path
+            self.states[path] = part.start()
+
+    def path(self, part: Part) -> str:
+        """Where `part` sits in the algorithm."""
+        return self._path[id(part)]
+
+    def __getitem__(self, part: Part) -> dict[str, Any]:
+        return self.states[self._path[id(part)]]
+
+    def state_dict(self) -> dict[str, dict[str, Any]]:
+        """A checkpointable copy of every non-empty state."""
+        return {
+            path: {
+                key: {"__state__": value.state_dict()} if hasattr(value, "state_dict") else copy.deepcopy(value)
+                for key, value in state.items()
+            }
+            for path, state in self.states.items()
+            if state
+        }
+
+    def load_state_dict(self, saved: Mapping[str, Mapping[str, Any]]) -> None:
+        """Restore what `state_dict` returned."""
+        for path, state in saved.items():
+            for key, value in state.items():
+                if isinstance(value, dict) and "__state__" in value:
+                    self.states[path][key].load_state_dict(value["__state__"])
+                else:
+                    self.states[path][key] = copy.deepcopy(value)
+
+
+class Metrics:
+    """Named scalars of one step; several logs of one name are averaged by weight."""
+
+    def __init__(self) -> None:
+        self._sum: dict[str, float] = {}
+        self._weight: dict[str, float] = {}
+
+    def log(self, name: str, value: float | torch.Tensor, weight: float = 1.0) -> None:
+        number = float(value.detach()) if isinstance(value, torch.Tensor) else float(value)
+        self._sum[name] = self._sum.get(name, 0.0) + number * weight
+        self._weight[name] = self._weight.get(name, 0.0) + weight
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._sum
+
+    def __getitem__(self, name: str) -> float:
+        return self._sum[name] / self._weight[name] if self._weight[name] else math.nan
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._sum)
+
+    def values(self) -> dict[str, float]:
+        return {name: self[name] for name in self._sum}
+
+
+@dataclass
+class Context:
+    """Handed to every part call.
+
+    step: optimisation step, from 0. total: planned steps. seed: the run seed (derive randomness from seed, step and ids only).
+    epoch / minibatch: place inside the update. hooks: requests to other rooms, e.g. ``temperature`` (factor on the next
+    rollouts' sampling temperature) and ``learning_rate`` (factor on this optimiser step); cleared by whoever serves them.
+    """
+
+    step: int
+    total: int
+    seed: int
+    memory: Memory
+    metrics: Metrics = field(default_factory=Metrics)
+    epoch: int = 0
+    minibatch: int = 0
+    hooks: dict[str, float] = field(default_factory=dict)
+
+    def log(self, name: str, value: float | torch.Tensor, weight: float = 1.0) -> None:
+        """Record a metric of this step (averaged when logged more than once)."""
+        self.metrics.log(name, value, weight)
+
+    def generator(self, *salt: int) -> torch.Generator:
+        """A torch generator that depends only on the run seed, the step and `salt`."""
+        mixed = hash((self.seed, self.step, *salt)) & (2**63 - 1)
+        return torch.Generator().manual_seed(mixed)

@@ -1,0 +1,177 @@
+"""The flat, packed batch: one row per decision, integer ids instead of padding.
+
+`rows` hold per-decision columns [N, ...], `sequences` per-trajectory columns [S, ...]. The ids are ordinary columns: row
+column ``sequence`` (0..S-1), sequence column ``group`` (0..G-1). Rows of one sequence are in time order. A batch is a value:
+`with_rows` / `with_sequences` return a new one that shares the tensors.
+
+Columns every batch has
+  rows:      sequence, position (decision index in its trajectory), turn, version (int64); logp_behaviour, log_mass,
+             step_reward (float); weight (1 where the row counts in the loss, 0 where masked)
+  sequences: group, prompt, length, sample, parent, fork (int64); reward, temperature (float); truncated (bool);
+             ``reward/<component>`` for every named component
+Columns parts and providers add: logp, entropy, logp_old, logp_ref, logp_teacher, value, advantage, return, ...
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from anypo.data import segments
+from anypo.data.records import Group, Trajectory
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Packed decisions of S trajectories in G groups (see the module docstring for the columns)."""
+
+    rows: Mapping[str, Tensor]
+    sequences: Mapping[str, Tensor]
+    n_groups: int
+    trajectories: tuple[Trajectory, ...] = ()
+
+    # -- construction -------------------------------------------------------------------------------------------------
+
+    @staticmethod
+    def pack(groups: Sequence[Group], dtype: torch.dtype = torch.float32) -> Batch:
+        """Pack groups into a batch; float columns get `dtype`."""
+        trajectories = tuple(t for group in groups for t in group.trajectories)
+        group_ids = [g for g, group in enumerate(groups) for _ in group.trajectories]
+        return Batch.of(trajectories, group_ids, len(groups), dtype)
+
+    @staticmethod
+    def of(
+        trajectories: Sequence[Trajectory], group_ids: Sequence[int], n_groups: int, dtype: torch.dtype = torch.float32
+    ) -> Batch:
+        """Pack trajectories whose group is given by id (0..n_groups-1)."""
+        lengths = np.array([len(t) for t in trajectories], dtype=np.int64)
+
+        def rows(arrays: list[np.ndarray], kind: torch.dtype) -> Tensor:
+            flat = np.concatenate(arrays) if arrays else np.zeros(0)
+            return torch.as_tensor(flat, dtype=kind)
+
+        def default(array: np.ndarray | None, t: Trajectory) -> np.ndarray:
+            return np.zeros(len(t)) if array is None else array
+
+        row_columns = {
+            "sequence": torch.repeat_interleave(torch.arange(len(trajectories)), torch.as_tensor(lengths)),
+            "position": rows([np.arange(n) for n in lengths], torch.int64),
+            "turn": rows([default(t.turn, t) for t in trajectories], torch.int64),
+            "version": rows([t.version for t in trajectories], torch.int64),
+            "logp_behaviour": rows([t.logp for t in trajectories], dtype),
+            "log_mass": rows([default(t.log_mass, t) for t in trajectories], dtype),
+            "step_reward": rows([default(t.step_rewards, t) for t in trajectories], dtype),
+            "weight": torch.ones(int(lengths.sum()), dtype=dtype),
+        }
+
+        def column(values: list[float] | list[int] | list[bool], kind: torch.dtype) -> Tensor:
+            return torch.tensor(values, dtype=kind)
+
+        sequence_columns = {
+            "group": column(list(group_ids), torch.int64),
+            "prompt": column([t.prompt for t in trajectories], torch.int64),
+            "length": torch.as_tensor(lengths),
+            "sample": column([t.sample for t in trajectories], torch.int64),
+            "parent": column([t.parent for t in trajectories], torch.int64),
+            "fork": column([t.fork for t in trajectories], torch.int64),
+            "reward": column([t.reward for t in trajectories], dtype),
+            "temperature": column([t.temperature for t in trajectories], dtype),
+            "truncated": column([t.truncated for t in trajectories], torch.bool),
+        }
+        for name in sorted({name for t in trajectories for name in t.rewards}):
+            sequence_columns[f"reward/{name}"] = column([t.rewards.get(name, 0.0) for t in trajectories], dtype)
+        return Batch(row_columns, sequence_columns, n_groups, tuple(trajectories))
+
+    # -- sizes and ids ---------------------------------------------------------------------------------------------------
+
+    def __len__(self) -> int:
+        """Number of rows (decisions)."""
+        return len(self.rows["sequence"])
+
+    @property
+    def n_sequences(self) -> int:
+        return len(self.sequences["group"])
+
+    @property
+    def sequence(self) -> Tensor:
+        """Sequence id of each row, [N]."""
+        return self.rows["sequence"]
+
+    @property
+    def group(self) -> Tensor:
+        """Group id of each sequence, [S]."""
+        return self.sequences["group"]
+
+    @property
+    def row_group(self) -> Tensor:
+        """Group id of each row, [N]."""
+        return self.group[self.sequence]
+
+    @property
+    def weight(self) -> Tensor:
+        """Loss weight of each row (0 where masked), [N]."""
+        return self.rows["weight"]
+
+    def __getitem__(self, column: str) -> Tensor:
+        """The row column `column`, [N, ...]."""
+        try:
+            return self.rows[column]
+        except KeyError:
+            raise KeyError(f"row column '{column}' is not filled; present: {', '.join(sorted(self.rows))}") from None
+
+    def __contains__(self, column: str) -> bool:
+        return column in self.rows or column in self.sequences
+
+    # -- new batches -------------------------------------------------------------------------------------------------------
+
+    def with_rows(self, **columns: Tensor) -> Batch:
+        """A batch with row columns added or replaced."""
+        return dataclasses.replace(self, rows={**self.rows, **columns})
+
+    def with_sequences(self, **columns: Tensor) -> Batch:
+        """A batch with sequence columns added or replaced."""
+        return dataclasses.replace(self, sequences={**self.sequences, **columns})
+
+    def select(self, chosen: Tensor) -> Batch:
+        """The batch restricted to the sequences with index in `chosen` [K] (or a bool mask [S]), in that order.
+
+        Group ids are kept as they are, so group-level columns computed before stay meaningful.
+        """
+        chosen = chosen.nonzero().flatten() if chosen.dtype == torch.bool else chosen
+        new_id = torch.full((self.n_sequences,), -1, dtype=torch.int64)
+        new_id[chosen] = torch.arange(len(chosen))
+        renamed = new_id[self.sequence]
+        keep = (renamed >= 0).nonzero().flatten()
+        keep = keep[torch.argsort(renamed[keep], stable=True)]
+        rows = {name: column[keep] for name, column in self.rows.items()} | {"sequence": renamed[keep]}
+        sequences = {name: column[chosen] for name, column in self.sequences.items()}
+        trajectories = tuple(self.trajectories[i] for i in chosen.tolist()) if self.trajectories else ()
+        return Batch(rows, sequences, self.n_groups, trajectories)
+
+    # -- reductions ----------------------------------------------------------------------------------------------------------
+
+    def spread(self, per_sequence: Tensor) -> Tensor:
+        """A sequence column [S, ...] copied to its rows [N, ...]."""
+        return per_sequence[self.sequence]
+
+    def sequence_sum(self, rows: Tensor) -> Tensor:
+        """Weighted (by `weight`) sum of a row column over each sequence, [S]."""
+        return segments.sum(rows * self.weight.to(rows.dtype), self.sequence, self.n_sequences)
+
+    def sequence_mean(self, rows: Tensor) -> Tensor:
+        """Weighted mean of a row column over each sequence, [S]; 0 for a sequence without counted rows."""
+        return segments.mean(rows, self.sequence, self.n_sequences, self.weight.to(rows.dtype))
+
+    def group_mean(self, per_sequence: Tensor) -> Tensor:
+        """Mean of a sequence column over each group, [G]."""
+        return segments.mean(per_sequence, self.group, self.n_groups)
+
+    def row_mean(self, rows: Tensor) -> Tensor:
+        """Weighted mean of a row column over the whole batch (0 when nothing counts), scalar."""
+        weight = self.weight.to(rows.dtype)
+        return (rows * weight).sum() / weight.sum().clamp(min=torch.finfo(rows.dtype).tiny)

@@ -1,0 +1,112 @@
+"""Records: what a rollout leaves behind. Immutable; parts return new ones.
+
+A `Trajectory` holds either tokens (language) or steps (observation/action arrays); everything per *decision* is a flat
+array over the decisions, whatever they are, so parts downstream never need to know which.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+CONTEXT, ACTION, OBSERVATION, IGNORED = 0, 1, 2, 3
+"""Token roles: given, decided by the policy, returned by the environment, and present but never trained on."""
+
+FINISHED, TRUNCATED, CANCELLED, FAILED = "stop", "length", "cancelled", "failed"
+"""Finish reasons: the policy ended it, the length limit did, a part cancelled it, the verifier or environment broke."""
+
+
+def prompt_id(text: str) -> int:
+    """A stable non-negative 63-bit identity of a prompt, the same in every process."""
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") >> 1
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """Content of a language rollout: every token of the trained-on sequence with its role, both [L].
+
+    `shown` is the prompt that was shown when sampling where it differs from the trained-on context (hints, prefixes,
+    experience); `images` and the like may follow as further optional fields.
+    """
+
+    tokens: np.ndarray
+    roles: np.ndarray
+    shown: np.ndarray | None = None
+
+    @property
+    def actions(self) -> np.ndarray:
+        """Indices of the policy's decisions in `tokens`, [T]."""
+        return np.flatnonzero(self.roles == ACTION)
+
+
+@dataclass(frozen=True)
+class Steps:
+    """Content of a control rollout: observations [T, ...], actions [T, ...] and the observation after the last step."""
+
+    observations: np.ndarray
+    actions: np.ndarray
+    last: np.ndarray
+    terminated: bool = True
+
+
+@dataclass(frozen=True)
+class Trajectory:
+    """One rollout. Arrays are over its T decisions unless stated; log-probabilities are natural logs.
+
+    logp: of the distribution actually sampled from (temperature, truncation applied). version: policy version per decision.
+    log_mass: log of the probability mass kept by top-p/top-k/min-p truncation at each decision (0 without truncation).
+    turn: 0-based turn of each decision. step_rewards: dense reward per decision (zeros when only the outcome counts).
+    rewards: named reward components of the whole trajectory. parent/fork: index of the parent trajectory in its group and
+    the decision at which this one left it (-1: a root). guidance: what helped (hint, prefix, retry), empty when unguided.
+    """
+
+    prompt: int
+    content: Tokens | Steps
+    logp: np.ndarray
+    version: np.ndarray
+    rewards: Mapping[str, float] = field(default_factory=dict)
+    reward: float = 0.0
+    entropy: np.ndarray | None = None
+    log_mass: np.ndarray | None = None
+    turn: np.ndarray | None = None
+    step_rewards: np.ndarray | None = None
+    finish: str = FINISHED
+    text: str = ""
+    temperature: float = 1.0
+    sample: int = 0
+    parent: int = -1
+    fork: int = -1
+    guidance: str = ""
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.logp)
+
+    @property
+    def truncated(self) -> bool:
+        return self.finish == TRUNCATED
+
+    def replace(self, **fields: Any) -> Trajectory:
+        return dataclasses.replace(self, **fields)
+
+
+@dataclass(frozen=True)
+class Group:
+    """Trajectories of one prompt in one step. A prompt drawn twice makes two groups."""
+
+    prompt: int
+    trajectories: tuple[Trajectory, ...]
+    problem: Any = None
+    step: int = 0
+
+    @property
+    def rewards(self) -> np.ndarray:
+        return np.array([trajectory.reward for trajectory in self.trajectories], dtype=np.float64)
+
+    def replace(self, **fields: Any) -> Group:
+        return dataclasses.replace(self, **fields)

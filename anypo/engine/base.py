@@ -1,0 +1,64 @@
+"""The engine interface: who samples, and what one sampled continuation looks like."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How the next token is drawn. top_k 0, top_p 1 and min_p 0 switch truncation off; temperature 0 is greedy.
+
+    max_new: most new tokens. stop: strings that end the text (they stay in the tokens, and end the completion at once).
+    """
+
+    max_new: int = 64
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = 0
+    min_p: float = 0.0
+    stop: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Request:
+    """One continuation wanted. `seed` = (run seed, prompt id, sample index, ...): with the token position it keys the
+    counter-based random numbers, so the result does not depend on what else is in the batch."""
+
+    tokens: np.ndarray
+    sampling: Sampling
+    seed: tuple[int, ...]
+    tag: Any = None
+
+
+@dataclass(frozen=True)
+class Completion:
+    """What came back: arrays over the T new tokens (the end-of-sequence token included when it was sampled).
+
+    logp / entropy: of the distribution sampled from (after temperature and truncation for logp; after temperature for
+    entropy), in nats. log_mass: log of the mass kept by truncation. version: policy version per token.
+    finish: 'stop' (EOS or stop string), 'length', 'cancelled'.
+    """
+
+    tokens: np.ndarray
+    logp: np.ndarray
+    entropy: np.ndarray
+    log_mass: np.ndarray
+    version: np.ndarray
+    finish: str
+    extra: dict[str, Any] = field(default_factory=dict)
+
+
+class Sampler(Protocol):
+    """Any engine: the embedded one, an OpenAI-compatible server, an enumerable policy."""
+
+    #: True when sampled log-probabilities are provably the trainer's own for the same weights.
+    exact: bool
+
+    def generate(self, requests: Sequence[Request]) -> list[Completion]:
+        """Continue every request; results in the order of the requests."""
+        ...

@@ -1,0 +1,170 @@
+"""Parts: the frozen values that methods are made of.
+
+A *slot* is an abstract class (``class Ratio(Part, slot="ratio")``); a *part* is a concrete subclass with typed fields and
+defaults (``class TokenRatio(Ratio, name="token")``). Parts validate themselves, serialise to plain mappings
+(``{"part": "token", ...}``), and are found by name inside their slot, so any field annotated with a slot accepts an
+instance, a name or a mapping. A part never holds mutable state: what it must remember lives in the run's `Memory`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any, ClassVar, Self
+
+from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, GetJsonSchemaHandler, ValidationError
+from pydantic_core import CoreSchema, core_schema
+
+from anypo.errors import UserError, unknown
+
+SLOTS: dict[str, type[Part]] = {}
+
+
+def _snake(word: str) -> str:
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", word).lower()
+
+
+class Part(BaseModel):
+    """One frozen, serialisable piece of an algorithm.
+
+    Class attributes a part may set:
+      reads: columns (row or sequence) it needs filled before it runs, e.g. ``{"logp_ref"}``.
+      provides / requires: features matched when an algorithm is assembled, e.g. a tree credit requires ``"tree"``.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, ser_json_inf_nan="strings")
+
+    slot: ClassVar[str] = ""
+    part: ClassVar[str] = ""
+    parts: ClassVar[dict[str, type[Part]]] = {}
+    reads: ClassVar[frozenset[str]] = frozenset()
+    provides: ClassVar[frozenset[str]] = frozenset()
+    requires: ClassVar[frozenset[str]] = frozenset()
+
+    def __init_subclass__(cls, *, slot: str | None = None, name: str | None = None, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if slot is not None:
+            cls.slot, cls.parts, cls.part = slot, {}, ""
+            SLOTS[slot] = cls
+        elif not cls.__name__.startswith("_"):
+            cls.part = name or _snake(cls.__name__)
+            if cls.slot:
+                if cls.part in cls.parts and cls.parts[cls.part].__qualname__ != cls.__qualname__:
+                    raise TypeError(f"two parts named '{cls.part}' in slot '{cls.slot}'")
+                cls.parts[cls.part] = cls
+
+    # -- what it needs ------------------------------------------------------------------------------------------------
+
+    def needs(self) -> frozenset[str]:
+        """Columns this value reads (override when it depends on the fields)."""
+        return self.reads
+
+    def required(self) -> frozenset[str]:
+        """Features this value requires of the rest of the algorithm (override when it depends on the fields)."""
+        return self.requires
+
+    def provided(self) -> frozenset[str]:
+        """Features this value provides to the rest of the algorithm."""
+        return self.provides
+
+    def refuse(self, algorithm: Any) -> str | None:
+        """A sentence saying why this part cannot work inside `algorithm`, or None."""
+        return None
+
+    def start(self) -> dict[str, Any]:
+        """What the part remembers before the first step (checkpointed); empty for a stateless part."""
+        return {}
+
+    # -- values in and out ----------------------------------------------------------------------------------------------
+
+    def children(self) -> Iterator[tuple[str, Part]]:
+        """Direct sub-parts with their path below this part."""
+        for field in type(self).model_fields:
+            value = getattr(self, field)
+            if isinstance(value, Part):
+                yield field, value
+            elif isinstance(value, tuple):
+                for index, item in enumerate(value):
+                    if isinstance(item, Part):
+                        yield f"{field}.{index}", item
+
+    def walk(self, path: str = "") -> Iterator[tuple[str, Part]]:
+        """This part and everything below it, with dotted paths."""
+        yield path, self
+        for name, child in self.children():
+            yield from child.walk(f"{path}.{name}" if path else name)
+
+    def dump(self) -> dict[str, Any]:
+        """A plain mapping (YAML/JSON safe) that `parse` turns back into an equal value."""
+        out: dict[str, Any] = {"part": self.part} if self.part else {}
+        for field in type(self).model_fields:
+            out[field] = _plain(getattr(self, field))
+        return out
+
+    def replace(self, **fields: Any) -> Self:
+        """A copy with some fields replaced, validated again."""
+        values: dict[str, Any] = {name: getattr(self, name) for name in type(self).model_fields}
+        return type(self)(**(values | fields))
+
+    @classmethod
+    def parse(cls, value: Any) -> Part:
+        """A part of this slot from an instance, a name, or a mapping with the key ``part``."""
+        if isinstance(value, Part):
+            if not isinstance(value, cls):
+                raise UserError(
+                    f"a {value.slot or type(value).__name__} part '{value.part}' cannot fill the slot '{cls.slot}'"
+                )
+            return value
+        if isinstance(value, str):
+            value = {"part": value}
+        if not isinstance(value, dict):
+            raise UserError(f"slot '{cls.slot}' needs a part name or a mapping with the key 'part', not {value!r}")
+        fields = dict(value)
+        name = fields.pop("part", None)
+        if name is None:
+            raise UserError(f"slot '{cls.slot}' needs the key 'part'; known: {', '.join(sorted(cls.parts))}")
+        if name not in cls.parts:
+            raise unknown(f"{cls.slot} part", str(name), cls.parts)
+        return cls.parts[name].build(fields)
+
+    @classmethod
+    def build(cls, fields: dict[str, Any]) -> Self:
+        """Validate `fields` into this part; `UserError` names the field, the value and what is accepted."""
+        for field in fields:
+            if field not in cls.model_fields:
+                raise unknown(f"field of {cls.slot} part '{cls.part}'", field, cls.model_fields)
+        try:
+            return cls(**fields)
+        except ValidationError as error:
+            raise UserError(f"{cls.slot or cls.__name__} part '{cls.part}': {first_reason(error)}") from None
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        if cls.part or not cls.slot:
+            return super().__get_pydantic_core_schema__(source, handler)
+        return core_schema.no_info_plain_validator_function(
+            cls.parse, serialization=core_schema.plain_serializer_function_ser_schema(lambda part: part.dump())
+        )
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        if cls.part or not cls.slot:
+            return handler(schema)
+        return {"anyOf": [{"type": "string", "enum": sorted(cls.parts)}, {"$ref": f"#/$defs/{cls.slot}"}]}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Part):
+        return value.dump()
+    if isinstance(value, (tuple, list)):
+        return [_plain(item) for item in value]
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return value
+
+
+def first_reason(error: ValidationError) -> str:
+    """The first problem of a pydantic error as `field 'x' = value: reason`."""
+    problem = error.errors()[0]
+    where = ".".join(str(step) for step in problem["loc"])
+    return f"field '{where}' = {problem['input']!r}: {problem['msg'].removeprefix('Value error, ')}"
