@@ -21,7 +21,7 @@ def count(ids: Tensor, n: int, dtype: torch.dtype = torch.float32) -> Tensor:
     return torch.zeros(n, dtype=dtype, device=ids.device).index_add_(0, ids, torch.ones_like(ids, dtype=dtype))
 
 
-def sum(values: Tensor, ids: Tensor, n: int) -> Tensor:  # noqa: A001 - the standard name
+def sum(values: Tensor, ids: Tensor, n: int) -> Tensor:
     """Sum by segment, [n, ...]."""
     return torch.zeros(n, *values.shape[1:], dtype=values.dtype, device=values.device).index_add(0, ids, values)
 
@@ -54,13 +54,13 @@ def std(values: Tensor, ids: Tensor, n: int, ddof: int = 0) -> Tensor:
     return torch.where(positive, torch.where(positive, var, torch.ones_like(var)).sqrt(), torch.zeros_like(var))
 
 
-def max(values: Tensor, ids: Tensor, n: int) -> Tensor:  # noqa: A001
+def max(values: Tensor, ids: Tensor, n: int) -> Tensor:
     """Maximum by segment; -inf for an empty one."""
     start = torch.full((n, *values.shape[1:]), -torch.inf, dtype=values.dtype, device=values.device)
     return start.scatter_reduce(0, _spread_ids(ids, values), values, "amax")
 
 
-def min(values: Tensor, ids: Tensor, n: int) -> Tensor:  # noqa: A001
+def min(values: Tensor, ids: Tensor, n: int) -> Tensor:
     """Minimum by segment; +inf for an empty one."""
     return -max(-values, ids, n)
 
