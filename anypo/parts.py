@@ -75,6 +75,15 @@ class Part(BaseModel):
         """What the part remembers before the first step (checkpointed); empty for a stateless part."""
         return {}
 
+    def learner(self, policy: Any, seed: int) -> Any:
+        """Something with parameters of its own that this part trains beside the policy (an `anypo.policies.base.Learner`),
+        or None. Built once per run, checkpointed, given its own optimiser."""
+        return None
+
+    def loss_term(self, batch: Any, context: Any) -> Any:
+        """A scalar loss this part adds to the objective's (a function of the batch's live columns), or None."""
+        return None
+
     # -- values in and out ----------------------------------------------------------------------------------------------
 
     def children(self) -> Iterator[tuple[str, Part]]:

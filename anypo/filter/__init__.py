@@ -1,0 +1,5 @@
+"""Filter: which signals a trajectory gets, and which trajectories survive."""
+
+from anypo.filter.base import DropDegenerate, DropTruncated, Filter, Screen, Signal, Survival
+
+__all__ = ["DropDegenerate", "DropTruncated", "Filter", "Screen", "Signal", "Survival"]

@@ -1,0 +1,6 @@
+"""Systems: the named methods, each a composition of parts (no logic here). Importing this package registers them all."""
+
+from anypo.systems import baselines
+from anypo.systems.registry import SYSTEMS, System, find, system
+
+__all__ = ["SYSTEMS", "System", "baselines", "find", "system"]

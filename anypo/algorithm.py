@@ -1,0 +1,148 @@
+"""A method is a value: one part per room."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Self
+
+import yaml
+
+from anypo.control import Control, Uniform
+from anypo.credit import Credit, Pipeline
+from anypo.engine.config import Engine, Local
+from anypo.errors import UserError, unknown
+from anypo.filter import Filter, Screen
+from anypo.generate import Generate, Independent
+from anypo.objective import Objective, PolicyGradient
+from anypo.parts import SLOTS, Part
+from anypo.replay import OnPolicy, Replay
+from anypo.update import GradientUpdate, Update
+
+ROOMS = ("control", "generate", "filter", "replay", "credit", "objective", "update", "engine")
+
+
+class Algorithm(Part):
+    """One part per room. Frozen, comparable, serialisable; `replace` and `set` give variants of it."""
+
+    name: str = "custom"
+    control: Control = Uniform()
+    generate: Generate = Independent()
+    filter: Filter = Screen()
+    replay: Replay = OnPolicy()
+    credit: Credit = Pipeline()
+    objective: Objective = PolicyGradient()
+    update: Update = GradientUpdate()
+    engine: Engine = Local()
+
+    def set(self, changes: Mapping[str, Any]) -> Self:
+        """A variant with the value at every dotted path replaced.
+
+        A path ends at a field (``objective.trust.high``) or at a slot, which takes a part name or a mapping
+        (``objective.trust = {"part": "clip", "high": 0.28}``). Raises `UserError` naming the nearest valid spelling.
+        """
+        plain = self.dump()
+        for path, value in changes.items():
+            _assign(self, plain, path, value)
+        return self.from_dict(plain)
+
+    @classmethod
+    def from_dict(cls, plain: Mapping[str, Any]) -> Self:
+        """The algorithm that `dump` described; `UserError` names what is wrong and where."""
+        fields = dict(plain)
+        fields.pop("part", None)
+        for field in fields:
+            if field not in cls.model_fields:
+                raise unknown("room", field, ROOMS)
+        return cls.build(fields)
+
+    def yaml(self) -> str:
+        return yaml.safe_dump(self.dump(), sort_keys=False)
+
+    @classmethod
+    def from_yaml(cls, text: str) -> Self:
+        try:
+            plain = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise UserError(f"the algorithm is not valid YAML: {' '.join(str(error).split())}") from None
+        if not isinstance(plain, dict):
+            raise UserError("an algorithm file is a mapping of rooms to parts; see `anypo systems show NAME --yaml`")
+        return cls.from_dict(plain)
+
+    def columns(self) -> frozenset[str]:
+        """Every column some part reads."""
+        return frozenset().union(*(part.needs() for _, part in self.walk()))
+
+    def check(self) -> Self:
+        """Refuse impossible combinations: a feature some part requires that none provides, or a part's own objection."""
+        provided = frozenset().union(*(part.provided() for _, part in self.walk()))
+        for path, part in self.walk():
+            for feature in sorted(part.required() - provided):
+                givers = sorted(
+                    f"{slot}={name}"
+                    for slot, base in SLOTS.items()
+                    for name, kind in base.parts.items()
+                    if feature in kind.provides
+                )
+                advice = f"; parts that provide it: {', '.join(givers)}" if givers else ""
+                raise UserError(
+                    f"{path or 'the algorithm'} ({part.part}) needs '{feature}', which no part provides{advice}"
+                )
+            reason = part.refuse(self)
+            if reason:
+                raise UserError(f"{path or 'the algorithm'} ({part.part}): {reason}")
+        return self
+
+    @classmethod
+    def schema(cls) -> dict[str, Any]:
+        """JSON schema of an algorithm file, for editors."""
+        definitions: dict[str, Any] = {}
+        for slot, base in sorted(SLOTS.items()):
+            options = []
+            for name, kind in sorted(base.parts.items()):
+                schema = kind.model_json_schema(ref_template="#/$defs/{model}")
+                definitions.update(schema.pop("$defs", {}))
+                schema["properties"] = {"part": {"const": name}, **schema.get("properties", {})}
+                schema["required"] = ["part", *schema.get("required", [])]
+                options.append(schema)
+            definitions[slot] = {"anyOf": options}
+        rooms = {
+            room: {"anyOf": [{"type": "string", "enum": sorted(SLOTS[room].parts)}, {"$ref": f"#/$defs/{room}"}]}
+            for room in ROOMS
+        }
+        return {
+            "$schema": "https://json-schema.org/draft/2020-12/schema",
+            "title": "anypo algorithm",
+            "type": "object",
+            "properties": {"name": {"type": "string"}, **rooms},
+            "additionalProperties": False,
+            "$defs": definitions,
+        }
+
+
+def _assign(root: Part, plain: dict[str, Any], path: str, value: Any) -> None:
+    """Put `value` at `path` in the plain form of `root`, checking every step of the path against the parts."""
+    steps = path.split(".")
+    part: Any = root
+    target: Any = plain
+    for depth, step in enumerate(steps):
+        where = ".".join(steps[:depth]) or "the algorithm"
+        if isinstance(target, list):
+            if not step.isdigit() or int(step) > len(target):
+                raise UserError(f"'{path}': {where} is a list of {len(target)}; use an index from 0 to {len(target)}")
+            if depth == len(steps) - 1:
+                target[int(step) : int(step) + 1] = [value]
+                return
+            if int(step) == len(target):
+                raise UserError(f"'{path}': {where} has no entry {step}")
+            target = target[int(step)]
+        elif isinstance(target, dict):
+            known = [key for key in target if key != "part"]
+            if step not in known:
+                raise unknown("field", path, [".".join([*steps[:depth], key]) for key in known])
+            if depth == len(steps) - 1:
+                target[step] = value
+                return
+            target = target[step]
+        else:
+            raise UserError(f"'{path}': {where} is a plain value and has no field '{step}'")
+    del part

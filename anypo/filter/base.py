@@ -1,0 +1,65 @@
+"""The filter room's interface: signals add named rewards, survival rules keep or drop groups and trajectories."""
+
+from __future__ import annotations
+
+import numpy as np
+from pydantic import Field
+
+from anypo.context import Context
+from anypo.data.records import Group
+from anypo.parts import Part
+
+
+class Signal(Part, slot="signal"):
+    """Adds or replaces named reward components of the trajectories of one step."""
+
+    def score(self, groups: list[Group], context: Context) -> list[Group]:
+        raise NotImplementedError
+
+
+class Survival(Part, slot="survival"):
+    """Decides what is trained on."""
+
+    def keep(self, groups: list[Group], context: Context) -> list[Group]:
+        raise NotImplementedError
+
+
+class Filter(Part, slot="filter"):
+    """Turns raw groups into groups worth training on. `rounds`: how often generation may be repeated in one step until
+    the planned number of prompts has survived (dynamic sampling); 1 never repeats."""
+
+    rounds: int = Field(1, ge=1)
+
+    def screen(self, groups: list[Group], context: Context) -> list[Group]:
+        raise NotImplementedError
+
+
+class Screen(Filter, name="screen"):
+    """Apply every signal, then every survival rule, in order."""
+
+    signals: tuple[Signal, ...] = ()
+    survival: tuple[Survival, ...] = ()
+
+    def screen(self, groups: list[Group], context: Context) -> list[Group]:
+        for signal in self.signals:
+            groups = signal.score(groups, context)
+        for rule in self.survival:
+            groups = rule.keep(groups, context)
+        return groups
+
+
+class DropDegenerate(Survival, name="drop_degenerate"):
+    """Drop groups whose rewards are all equal: their centred advantage is zero (DAPO's dynamic sampling when `rounds` > 1)."""
+
+    tolerance: float = Field(1e-9, ge=0.0)
+
+    def keep(self, groups: list[Group], context: Context) -> list[Group]:
+        return [group for group in groups if np.ptp(group.rewards) > self.tolerance]
+
+
+class DropTruncated(Survival, name="drop_truncated"):
+    """Drop trajectories that hit the length limit (overlong filtering); a group left empty goes too."""
+
+    def keep(self, groups: list[Group], context: Context) -> list[Group]:
+        kept = [g.replace(trajectories=tuple(t for t in g.trajectories if not t.truncated)) for g in groups]
+        return [group for group in kept if group.trajectories]

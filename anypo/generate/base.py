@@ -1,0 +1,67 @@
+"""The generate room's interface, and independent groups: n separate rollouts of every prompt."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import Field
+
+from anypo.context import Context
+from anypo.control.base import Ask
+from anypo.data.records import Group
+from anypo.engine.base import Sampler, Sampling
+from anypo.generate.conversation import Episode, play
+from anypo.parts import Part
+from anypo.tasks.base import Problem, Task
+
+
+@dataclass
+class World:
+    """What a generator may use: the task, the policy (encoding and version), and the engine's sampler."""
+
+    task: Task
+    policy: Any
+    sampler: Sampler
+
+    def problem(self, ask: Ask) -> Problem:
+        return self.task.train(ask.index)
+
+
+class Generate(Part, slot="generate"):
+    """Proposes trajectories. The sampling fields are those of `anypo.engine.base.Sampling`."""
+
+    max_new: int = Field(64, ge=1, description="most new tokens per turn")
+    temperature: float = Field(1.0, gt=0.0)
+    top_p: float = Field(1.0, gt=0.0, le=1.0)
+    top_k: int = Field(0, ge=0)
+    min_p: float = Field(0.0, ge=0.0, lt=1.0)
+    stop: tuple[str, ...] = ()
+    turns: int = Field(1, ge=1, description="most turns of a conversation")
+
+    def sampling(self, context: Context) -> Sampling:
+        """The sampling of this step (another room may scale the temperature through the hook ``temperature``)."""
+        heat = self.temperature * context.hooks.get("temperature", 1.0)
+        return Sampling(self.max_new, heat, self.top_p, self.top_k, self.min_p, self.stop)
+
+    def rollout(self, asks: Sequence[Ask], world: World, context: Context) -> list[Group]:
+        """One or more groups per ask, scored by the task's environment."""
+        raise NotImplementedError
+
+
+class Independent(Generate, name="independent"):
+    """`samples` independent rollouts of every prompt form its group."""
+
+    def rollout(self, asks: Sequence[Ask], world: World, context: Context) -> list[Group]:
+        problems = [world.problem(ask) for ask in asks]
+        episodes = [
+            Episode(problem, sample=sample, seed=(context.seed, context.step, problem.prompt, place, sample))
+            for place, (ask, problem) in enumerate(zip(asks, problems))
+            for sample in range(ask.samples)
+        ]
+        trajectories = iter(play(episodes, world.task, world.policy, world.sampler, self.sampling(context), self.turns))
+        return [
+            Group(problem.prompt, tuple(next(trajectories) for _ in range(ask.samples)), problem, context.step)
+            for ask, problem in zip(asks, problems)
+        ]

@@ -1,0 +1,119 @@
+"""Playing episodes: alternate the policy's text with the environment's messages, by appending tokens only.
+
+All live episodes advance together, so every turn is one call of the engine whatever their number. Nothing that was sampled
+is ever tokenised again: the environment's messages are encoded as a continuation and appended.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from anypo.data.records import ACTION, CONTEXT, FAILED, OBSERVATION, TRUNCATED, Tokens, Trajectory
+from anypo.engine.base import Completion, Request, Sampler, Sampling
+from anypo.errors import UserError
+from anypo.tasks.base import Environment, Problem, Task
+
+
+@dataclass
+class Episode:
+    """One conversation in progress. `prefix`: tokens already forced as the policy's own (guided or resumed rollouts)."""
+
+    problem: Problem
+    sample: int
+    seed: tuple[int, ...]
+    environment: Environment | None = None
+    tokens: list[np.ndarray] = field(default_factory=list)
+    roles: list[np.ndarray] = field(default_factory=list)
+    parts: list[Completion] = field(default_factory=list)
+    rewards: dict[str, float] = field(default_factory=dict)
+    turn_rewards: list[float] = field(default_factory=list)
+    text: str = ""
+    finish: str = ""
+    failed: str = ""
+
+    def append(self, tokens: np.ndarray, role: int) -> None:
+        self.tokens.append(tokens)
+        self.roles.append(np.full(len(tokens), role, dtype=np.int8))
+
+    @property
+    def length(self) -> int:
+        return sum(len(piece) for piece in self.tokens)
+
+
+def play(
+    episodes: Sequence[Episode],
+    task: Task,
+    policy: object,
+    sampler: Sampler,
+    sampling: Sampling,
+    turns: int = 1,
+) -> list[Trajectory]:
+    """Play every episode to its end (at most `turns` turns each) and return the scored trajectories, in order."""
+    for episode in episodes:
+        episode.environment = task.environment(episode.problem)
+        episode.append(policy.encode(episode.environment.reset()), CONTEXT)  # type: ignore[attr-defined]
+        if episode.length >= policy.context:  # type: ignore[attr-defined]
+            raise UserError(
+                f"a prompt of task '{task.name}' has {episode.length} tokens but the model's context is "
+                f"{policy.context}; shorten the prompt or choose another model"  # type: ignore[attr-defined]
+            )
+    live = list(episodes)
+    for turn in range(turns):
+        if not live:
+            break
+        completions = sampler.generate([Request(np.concatenate(e.tokens), sampling, (*e.seed, turn)) for e in live])
+        for episode, completion in zip(live, completions):
+            _take_turn(episode, completion, policy)
+        live = [episode for episode in live if not episode.finish]
+    for episode in live:
+        episode.finish = TRUNCATED
+    return [trajectory(episode, task, sampling) for episode in episodes]
+
+
+def _take_turn(episode: Episode, completion: Completion, policy: object) -> None:
+    episode.append(completion.tokens, ACTION)
+    episode.parts.append(completion)
+    text = policy.decode(completion.tokens)  # type: ignore[attr-defined]
+    episode.text += text
+    assert episode.environment is not None
+    reply = episode.environment.step(text)
+    for name, value in reply.rewards.items():
+        episode.rewards[name] = episode.rewards.get(name, 0.0) + value
+    episode.turn_rewards.append(sum(reply.rewards.values()))
+    if reply.failed:
+        episode.finish, episode.failed = FAILED, reply.failed
+    elif completion.finish != "stop":
+        episode.finish = completion.finish
+    elif reply.done:
+        episode.finish = "stop"
+    else:
+        following = policy.continue_with(reply.messages)  # type: ignore[attr-defined]
+        if episode.length + len(following) >= policy.context:  # type: ignore[attr-defined]
+            episode.finish = TRUNCATED
+        else:
+            episode.append(following, OBSERVATION)
+
+
+def trajectory(episode: Episode, task: Task, sampling: Sampling) -> Trajectory:
+    """The immutable record of a finished episode."""
+    parts = episode.parts
+    tokens, roles = np.concatenate(episode.tokens), np.concatenate(episode.roles)
+    return Trajectory(
+        prompt=episode.problem.prompt,
+        content=Tokens(tokens.astype(np.int32), roles),
+        logp=np.concatenate([part.logp for part in parts]),
+        version=np.concatenate([part.version for part in parts]),
+        entropy=np.concatenate([part.entropy for part in parts]),
+        log_mass=np.concatenate([part.log_mass for part in parts]),
+        turn=np.concatenate([np.full(len(part.tokens), turn) for turn, part in enumerate(parts)]),
+        rewards=dict(episode.rewards),
+        reward=sum(weight * episode.rewards.get(name, 0.0) for name, weight in task.weights.items()),
+        finish=episode.finish,
+        text=episode.text,
+        temperature=sampling.temperature,
+        sample=episode.sample,
+        extra={"failed": episode.failed, "turn_rewards": tuple(episode.turn_rewards)},
+    )

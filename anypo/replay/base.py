@@ -1,0 +1,22 @@
+"""The replay room's interface and its simplest member."""
+
+from __future__ import annotations
+
+from anypo.context import Context
+from anypo.data.records import Group
+from anypo.parts import Part
+
+
+class Replay(Part, slot="replay"):
+    """Chooses what one step trains on from what it just generated and what it kept."""
+
+    def select(self, fresh: list[Group], version: int, context: Context) -> list[Group]:
+        """Groups to train on. `version`: the policy version at the start of this update (ages are counted from it)."""
+        raise NotImplementedError
+
+
+class OnPolicy(Replay, name="on_policy"):
+    """Train once on what was just generated."""
+
+    def select(self, fresh: list[Group], version: int, context: Context) -> list[Group]:
+        return fresh
