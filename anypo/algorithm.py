@@ -53,7 +53,7 @@ class Algorithm(Part):
         for field in fields:
             if field not in cls.model_fields:
                 raise unknown("room", field, ROOMS)
-        return cls.build(fields)
+        return cls.make(fields)
 
     def yaml(self) -> str:
         return yaml.safe_dump(self.dump(), sort_keys=False)
@@ -93,7 +93,7 @@ class Algorithm(Part):
         return self
 
     @classmethod
-    def schema(cls) -> dict[str, Any]:
+    def json_schema(cls) -> dict[str, Any]:
         """JSON schema of an algorithm file, for editors."""
         definitions: dict[str, Any] = {}
         for slot, base in sorted(SLOTS.items()):
@@ -109,14 +109,25 @@ class Algorithm(Part):
             room: {"anyOf": [{"type": "string", "enum": sorted(SLOTS[room].parts)}, {"$ref": f"#/$defs/{room}"}]}
             for room in ROOMS
         }
-        return {
-            "$schema": "https://json-schema.org/draft/2020-12/schema",
-            "title": "anypo algorithm",
-            "type": "object",
-            "properties": {"name": {"type": "string"}, **rooms},
-            "additionalProperties": False,
-            "$defs": definitions,
-        }
+        return _link(
+            {
+                "$schema": "https://json-schema.org/draft/2020-12/schema",
+                "title": "anypo algorithm",
+                "type": "object",
+                "properties": {"name": {"type": "string"}, **rooms},
+                "additionalProperties": False,
+                "$defs": definitions,
+            }
+        )
+
+
+def _link(schema: Any) -> Any:
+    """Replace every reference to a slot by a JSON pointer to its definition."""
+    if isinstance(schema, dict):
+        if set(schema) == {"x-slot"}:
+            return {"$ref": f"#/$defs/{schema['x-slot']}"}
+        return {key: _link(value) for key, value in schema.items()}
+    return [_link(item) for item in schema] if isinstance(schema, list) else schema
 
 
 def _assign(root: Part, plain: dict[str, Any], path: str, value: Any) -> None:

@@ -46,12 +46,11 @@ class Part(BaseModel):
         if slot is not None:
             cls.slot, cls.parts, cls.part = slot, {}, ""
             SLOTS[slot] = cls
-        elif not cls.__name__.startswith("_"):
+        elif cls.slot and not cls.__name__.startswith("_"):
             cls.part = name or _snake(cls.__name__)
-            if cls.slot:
-                if cls.part in cls.parts and cls.parts[cls.part].__qualname__ != cls.__qualname__:
-                    raise TypeError(f"two parts named '{cls.part}' in slot '{cls.slot}'")
-                cls.parts[cls.part] = cls
+            if cls.part in cls.parts and cls.parts[cls.part].__qualname__ != cls.__qualname__:
+                raise TypeError(f"two parts named '{cls.part}' in slot '{cls.slot}'")
+            cls.parts[cls.part] = cls
 
     # -- what it needs ------------------------------------------------------------------------------------------------
 
@@ -134,10 +133,10 @@ class Part(BaseModel):
             raise UserError(f"slot '{cls.slot}' needs the key 'part'; known: {', '.join(sorted(cls.parts))}")
         if name not in cls.parts:
             raise unknown(f"{cls.slot} part", str(name), cls.parts)
-        return cls.parts[name].build(fields)
+        return cls.parts[name].make(fields)
 
     @classmethod
-    def build(cls, fields: dict[str, Any]) -> Self:
+    def make(cls, fields: dict[str, Any]) -> Self:
         """Validate `fields` into this part; `UserError` names the field, the value and what is accepted."""
         for field in fields:
             if field not in cls.model_fields:
@@ -159,7 +158,7 @@ class Part(BaseModel):
     def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
         if cls.part or not cls.slot:
             return handler(schema)
-        return {"anyOf": [{"type": "string", "enum": sorted(cls.parts)}, {"$ref": f"#/$defs/{cls.slot}"}]}
+        return {"anyOf": [{"type": "string", "enum": sorted(cls.parts)}, {"x-slot": cls.slot}]}
 
 
 def _plain(value: Any) -> Any:

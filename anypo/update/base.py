@@ -19,7 +19,7 @@ class Optimiser(Part, slot="optimiser"):
 
     lr: float = Field(1e-6, ge=0.0, description="peak learning rate")
 
-    def build(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:  # type: ignore[override]
+    def build(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
         raise NotImplementedError
 
 

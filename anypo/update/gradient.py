@@ -22,7 +22,7 @@ class AdamW(Optimiser, name="adamw"):
     eps: float = Field(1e-8, gt=0.0)
     weight_decay: float = Field(0.0, ge=0.0)
 
-    def build(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:  # type: ignore[override]
+    def build(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
         return torch.optim.AdamW(
             list(parameters),
             lr=self.lr,
@@ -38,7 +38,7 @@ class SGD(Optimiser, name="sgd"):
 
     momentum: float = Field(0.0, ge=0.0, lt=1.0)
 
-    def build(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:  # type: ignore[override]
+    def build(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
         return torch.optim.SGD(list(parameters), lr=self.lr, momentum=self.momentum)
 
 
