@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 
 from anypo.parts import Part
@@ -71,11 +72,18 @@ class Metrics:
         self._sum[name] = self._sum.get(name, 0.0) + number * weight
         self._weight[name] = self._weight.get(name, 0.0) + weight
 
+    def put(self, name: str, value: float) -> None:
+        """Record a metric, replacing what was logged under that name."""
+        self._sum[name], self._weight[name] = value, 1.0
+
     def __contains__(self, name: str) -> bool:
         return name in self._sum
 
     def __getitem__(self, name: str) -> float:
         return self._sum[name] / self._weight[name] if self._weight[name] else math.nan
+
+    def get(self, name: str, default: float) -> float:
+        return self[name] if name in self else default
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._sum)
@@ -108,5 +116,5 @@ class Context:
 
     def generator(self, *salt: int) -> torch.Generator:
         """A torch generator that depends only on the run seed, the step and `salt`."""
-        mixed = hash((self.seed, self.step, *salt)) & (2**63 - 1)
+        mixed = int(np.random.SeedSequence([self.seed, self.step, *salt]).generate_state(1, np.uint64)[0]) >> 1
         return torch.Generator().manual_seed(mixed)

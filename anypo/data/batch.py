@@ -6,7 +6,7 @@ column ``sequence`` (0..S-1), sequence column ``group`` (0..G-1). Rows of one se
 
 Columns every batch has
   rows:      sequence, position (decision index in its trajectory), turn, version (int64); logp_behaviour, log_mass,
-             step_reward (float); weight (1 where the row counts in the loss, 0 where masked)
+             step_reward (float); entropy_behaviour where the sampler recorded it; weight (1 where the row counts in the loss, 0 where masked)
   sequences: group, prompt, length, sample, parent, fork (int64); reward, temperature (float); truncated (bool);
              ``reward/<component>`` for every named component
 Columns parts and providers add: logp, entropy, logp_old, logp_ref, logp_teacher, value, advantage, return, ...
@@ -68,6 +68,8 @@ class Batch:
             "step_reward": rows([default(t.step_rewards, t) for t in trajectories], dtype),
             "weight": torch.ones(int(lengths.sum()), dtype=dtype),
         }
+        if trajectories and all(t.entropy is not None for t in trajectories):
+            row_columns["entropy_behaviour"] = rows([default(t.entropy, t) for t in trajectories], dtype)
 
         def column(values: list[float] | list[int] | list[bool], kind: torch.dtype) -> Tensor:
             return torch.tensor(values, dtype=kind)

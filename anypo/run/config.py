@@ -1,0 +1,86 @@
+"""What a run is, as one validated value: everything `config.yaml` of a run folder holds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from anypo.algorithm import Algorithm
+from anypo.errors import UserError, unknown
+from anypo.parts import first_reason
+from anypo.systems import find
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "smollm2-135m": {"steps": 17, "set": {"update.optimiser.lr": 2e-5, "generate.max_new": 16}},
+    "tiny": {
+        "steps": 60,
+        "sft_steps": 250,
+        "eval_size": 256,
+        "task_options": {"style": "plain"},
+        "set": {"update.optimiser.lr": 5e-4, "generate.max_new": 8, "control.prompts": 16},
+    },
+}
+"""Settings that suit a model where the published defaults (for models of billions of parameters) do not. The user's own
+settings come on top; the resolved configuration of every run shows what was used."""
+
+
+class RunConfig(BaseModel):
+    """One training run. `algorithm` is the resolved composition (system, preset and `set` applied)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    system: str = "grpo"
+    model: str = "smollm2-135m"
+    task: str = "chain_sum"
+    task_options: dict[str, Any] = Field(default_factory=dict)
+    steps: int = Field(20, ge=0)
+    seed: int = Field(0, ge=0)
+    init: str = Field("", description="run folder whose final weights to start from")
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    lora: int = Field(0, ge=0, description="LoRA rank; 0 trains all weights")
+    sft_steps: int = Field(0, ge=0, description="supervised steps on task solutions before reinforcement learning")
+    sft_lr: float = Field(2e-3, gt=0.0)
+    eval_size: int = Field(200, ge=0)
+    eval_every: int = Field(0, ge=0, description="held-out evaluation every so many steps; 0: before and after only")
+    save_every: int = Field(10, ge=1, description="checkpoint every so many steps")
+    keep: int = Field(2, ge=1, description="checkpoints kept")
+    loggers: tuple[str, ...] = ()
+    algorithm: dict[str, Any]
+
+    def composition(self) -> Algorithm:
+        """The checked algorithm."""
+        return Algorithm.from_dict(self.algorithm).check()
+
+
+def resolve(
+    system: str | Algorithm, model: str, changes: Mapping[str, Any] | None = None, **settings: Any
+) -> RunConfig:
+    """The full configuration from a system name (or an `Algorithm`), a model spec, dotted-path changes and settings.
+
+    Raises `UserError` for anything unknown, out of range or impossible, before any model or data is loaded.
+    """
+    preset = PRESETS.get(model, {})
+    base = system if isinstance(system, Algorithm) else find(system).algorithm()
+    applicable = {path: value for path, value in preset.get("set", {}).items() if _has(base, path)}
+    algorithm = base.set(applicable).set(changes or {}).check()
+    given = {key: value for key, value in settings.items() if value is not None}
+    merged = {key: value for key, value in preset.items() if key != "set"} | given
+    merged["task_options"] = preset.get("task_options", {}) | given.get("task_options", {})
+    for key in given:
+        if key not in RunConfig.model_fields:
+            raise unknown("setting", key, RunConfig.model_fields)
+    try:
+        return RunConfig(system=algorithm.name, model=model, algorithm=algorithm.dump(), **merged)
+    except ValidationError as error:
+        raise UserError(f"run settings: {first_reason(error)}") from None
+
+
+def _has(algorithm: Algorithm, path: str) -> bool:
+    value: Any = algorithm
+    for step in path.split("."):
+        if step not in getattr(type(value), "model_fields", {}):
+            return False
+        value = getattr(value, step)
+    return True
