@@ -83,7 +83,7 @@ class Metrics:
         return self._sum[name] / self._weight[name] if self._weight[name] else math.nan
 
     def get(self, name: str, default: float) -> float:
-        return self[name] if name in self else default
+        return default if name not in self else self[name]
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._sum)

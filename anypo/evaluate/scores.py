@@ -1,0 +1,36 @@
+"""Numbers of an evaluation: accuracies with intervals, pass@k, majority@k."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+
+
+def wilson(successes: int, trials: int, z: float = 1.959964) -> tuple[float, float]:
+    """Wilson score interval of a proportion (Wilson 1927), 95 % by default; (0, 1) without trials."""
+    if trials == 0:
+        return 0.0, 1.0
+    p = successes / trials
+    centre = (p + z * z / (2 * trials)) / (1 + z * z / trials)
+    half = z / (1 + z * z / trials) * math.sqrt(p * (1 - p) / trials + z * z / (4 * trials * trials))
+    return max(0.0, centre - half), min(1.0, centre + half)
+
+
+def pass_at_k(n: int, correct: int, k: int) -> float:
+    """Unbiased estimate of the chance that at least one of k samples is right, from `correct` of n samples:
+    1 - C(n - c, k) / C(n, k) (Chen et al., arXiv:2107.03374). Needs k <= n."""
+    if k > n:
+        raise ValueError(f"pass@{k} needs at least {k} samples, got {n}")
+    return 1.0 - math.comb(n - correct, k) / math.comb(n, k)
+
+
+def majority_at_k(answers: Sequence[str], right: Sequence[bool]) -> float:
+    """1 if the most frequent answer is right; ties share the credit."""
+    if not answers:
+        return 0.0
+    counts = Counter(answers)
+    most = max(counts.values())
+    winners = {answer for answer, count in counts.items() if count == most}
+    verdict = dict(zip(answers, right))
+    return sum(verdict[answer] for answer in winners) / len(winners)
