@@ -83,7 +83,10 @@ class Metrics:
         return self._sum[name] / self._weight[name] if self._weight[name] else math.nan
 
     def get(self, name: str, default: float) -> float:
-        return default if name not in self else self[name]
+        try:
+            return self[name]
+        except KeyError:
+            return default
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._sum)

@@ -80,7 +80,7 @@ def evaluate(
 def _summarise(right: np.ndarray, done: list[Trajectory], samples: int) -> Evaluation:
     n = len(right)
     correct = right.sum(1)
-    low, high = wilson(int(round(right.mean(1).sum())), n) if n else (0.0, 1.0)
+    low, high = wilson(round(right.mean(1).sum()), n) if n else (0.0, 1.0)
     ks = [k for k in (1, 2, 4, 8, 16, 32, 64) if k <= samples]
     majority = [
         majority_at_k([t.text.strip() for t in done[i * samples : (i + 1) * samples]], list(right[i])) for i in range(n)
