@@ -1,0 +1,35 @@
+# Two commands do everything on a fresh machine: `make train` and `make test`.
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.ready
+export HF_HUB_OFFLINE ?= 1
+
+.PHONY: help train test check bench docs compare verify clean
+
+help:  ## what there is
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+
+$(READY): requirements.lock pyproject.toml scripts/setup.sh
+	@PYTHON=$(PYTHON) sh scripts/setup.sh
+	@touch $(READY)
+
+train: $(READY)  ## train a real 135M-parameter language model with GRPO (about 6 minutes on two cores)
+	@$(BIN)/anypo train
+
+test: $(READY)  ## the whole test suite
+	@$(BIN)/python -m pytest -n 2 --dist loadfile
+
+check: $(READY)  ## formatting, lint, types
+	@$(BIN)/ruff format --check -q . && $(BIN)/ruff check -q . && $(BIN)/mypy
+
+bench: $(READY)  ## speed and memory beside the peers (installs them in their own environments)
+	@$(BIN)/python -m benchmarks
+
+verify: $(READY)  ## run every system's claim and refresh docs/systems.md
+	@$(BIN)/anypo verify --all
+
+docs: $(READY)  ## the documentation as a site in site/
+	@$(BIN)/python -m pip install -q -r requirements-docs.lock && $(BIN)/mkdocs build -q --strict && echo "site/index.html"
+
+clean:  ## remove the environment and every build product
+	rm -rf .venv site build *.egg-info .pytest_cache .mypy_cache .ruff_cache
