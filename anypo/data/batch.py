@@ -142,11 +142,14 @@ class Batch:
     def select(self, chosen: Tensor) -> Batch:
         """The batch restricted to the sequences with index in `chosen` [K] (or a bool mask [S]), in that order.
 
-        Group ids are kept as they are, so group-level columns computed before stay meaningful.
+        Group ids are kept as they are, so group-level columns computed before stay meaningful. Raises `ValueError` when a
+        sequence is chosen twice.
         """
         chosen = chosen.nonzero().flatten() if chosen.dtype == torch.bool else chosen
         new_id = torch.full((self.n_sequences,), -1, dtype=torch.int64)
         new_id[chosen] = torch.arange(len(chosen))
+        if int((new_id >= 0).sum()) != len(chosen):
+            raise ValueError("a sequence can be selected only once")
         renamed = new_id[self.sequence]
         keep = (renamed >= 0).nonzero().flatten()
         keep = keep[torch.argsort(renamed[keep], stable=True)]

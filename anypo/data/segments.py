@@ -27,9 +27,16 @@ def sum(values: Tensor, ids: Tensor, n: int) -> Tensor:
 
 
 def mean(values: Tensor, ids: Tensor, n: int, weights: Tensor | None = None) -> Tensor:
-    """(Weighted) mean by segment; 0 where the total weight is 0."""
+    """(Weighted) mean by segment; 0 where the total weight is 0.
+
+    The unweighted mean is taken around each segment's minimum, so equal members have exactly their common value as mean:
+    rounding must never make an advantage out of a group whose rewards are all the same.
+    """
     if weights is None:
-        weights = torch.ones(len(ids), dtype=values.dtype, device=values.device)
+        origin = min(values.detach(), ids, n)
+        origin = torch.where(torch.isfinite(origin), origin, torch.zeros_like(origin))
+        size = count(ids, n, values.dtype).reshape(-1, *([1] * (values.dim() - 1)))
+        return origin + sum(values - origin[ids], ids, n) / size.clamp(min=1)
     shape = (-1, *([1] * (values.dim() - 1)))
     total = sum(weights, ids, n).reshape(shape)
     scaled = sum(values * weights.reshape(shape), ids, n)
@@ -105,9 +112,11 @@ def pad(values: Tensor, ids: Tensor, n: int, fill: float) -> tuple[Tensor, Tenso
 def cumsum(values: Tensor, ids: Tensor, n: int, reverse: bool = False, exclusive: bool = False) -> Tensor:
     """Running sum inside each segment (from its end with `reverse`; without the row itself with `exclusive`), [N]."""
     table, place = pad(values, ids, n, 0.0)
-    scan = table.flip(1).cumsum(1).flip(1) if reverse else table.cumsum(1)
-    out = scan[ids, place]
-    return out - values if exclusive else out
+    table = table.flip(1) if reverse else table
+    scan = table.cumsum(1)
+    if exclusive:  # shifted, not subtracted: a huge own value must not cancel the others
+        scan = torch.cat([torch.zeros_like(scan[:, :1]), scan[:, :-1]], 1)
+    return (scan.flip(1) if reverse else scan)[ids, place]
 
 
 def cummin(values: Tensor, ids: Tensor, n: int, exclusive: bool = False, first: float = torch.inf) -> Tensor:
