@@ -1,0 +1,39 @@
+"""anypo: any policy, any policy optimisation.
+
+    import anypo
+    anypo.train(system="grpo", model="smollm2-135m", task="chain_sum", set={"objective.trust.high": 0.28})
+
+Everything the command line does is one of the calls below; importing the package is cheap, the work is loaded on first use.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from anypo.algorithm import Algorithm
+    from anypo.run.train import Result, evaluate, resume, train
+    from anypo.systems import SYSTEMS, find
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "Algorithm": "anypo.algorithm",
+    "Result": "anypo.run.train",
+    "SYSTEMS": "anypo.systems",
+    "evaluate": "anypo.run.train",
+    "find": "anypo.systems",
+    "resume": "anypo.run.train",
+    "train": "anypo.run.train",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        import importlib
+
+        return getattr(importlib.import_module(_HOME[name]), name)
+    raise AttributeError(f"module 'anypo' has no attribute '{name}'")
+
+
+__all__ = ["SYSTEMS", "Algorithm", "Result", "evaluate", "find", "resume", "train"]

@@ -1,0 +1,51 @@
+"""The command line. Every command is a few lines around a documented Python call."""
+
+from __future__ import annotations
+
+import errno
+import importlib
+import os
+import sys
+
+COMMANDS = ("train", "resume", "evaluate", "systems", "report", "rollouts", "estimators", "verify")
+
+
+def main() -> None:
+    """Entry point: 0 on success, 2 for bad input (one sentence, no traceback), 130 when interrupted."""
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    import typer
+
+    from anypo.errors import Interrupted, UserError
+
+    app = typer.Typer(
+        name="anypo",
+        help="Any policy, any policy optimisation: every method is a composition of eight parts.",
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    for name in COMMANDS:
+        importlib.import_module(f"anypo.cli.{name}").register(app)
+    try:
+        app()
+    except UserError as error:
+        _stop(str(error), 2)
+    except Interrupted as error:
+        _stop(str(error), 130)
+    except KeyboardInterrupt:
+        _stop("interrupted", 130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EACCES, errno.EROFS):
+            raise
+        _stop(
+            f"{error.strerror}: {error.filename or 'while writing'}; free space or choose another folder with --out", 2
+        )
+
+
+def _stop(message: str, code: int) -> None:
+    print(f"anypo: {message}", file=sys.stderr)
+    sys.exit(code)

@@ -1,0 +1,116 @@
+"""The live terminal display of a training run."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from types import TracebackType
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from anypo.evaluate import Evaluation
+from anypo.run.observer import Observer
+
+BARS = "▁▂▃▄▅▆▇█"
+
+
+def sparkline(values: list[float], width: int = 40) -> str:
+    """The last `width` finite values as a line of block characters, scaled to their own range."""
+    shown = [v for v in values if v == v][-width:]
+    if not shown:
+        return ""
+    low, high = min(shown), max(shown)
+    span = (high - low) or 1.0
+    return "".join(BARS[round((v - low) / span * (len(BARS) - 1))] for v in shown)
+
+
+class Display(Observer):
+    """Progress bar, headline numbers and a sparkline of the reward; plain lines where there is no terminal."""
+
+    def __init__(self, console: Console, title: str) -> None:
+        self.console, self.title = console, title
+        self.rewards: list[float] = []
+        self.metrics: Mapping[str, float] = {}
+        self.progress = Progress(
+            TextColumn("[bold]{task.description}"),
+            BarColumn(bar_width=30),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("ETA"),
+            TimeRemainingColumn(),
+            console=console,
+        )
+        self.task = self.progress.add_task("starting", total=None)
+        self.live = Live(self.render(), console=console, refresh_per_second=4, get_renderable=self.render)
+        self.began = time.monotonic()
+
+    def __enter__(self) -> Display:
+        if self.console.is_terminal:
+            self.live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.console.is_terminal:
+            self.live.stop()
+
+    def render(self) -> RenderableType:
+        lines: list[RenderableType] = [Text(self.title, style="dim"), self.progress]
+        if self.metrics:
+            lines.append(self.numbers())
+            lines.append(Text.assemble(("reward ", "dim"), (sparkline(self.rewards), "green")))
+        return Group(*lines)
+
+    def numbers(self) -> Table:
+        """The step's headline numbers, aligned."""
+        table = Table(box=None, padding=(0, 2, 0, 0), show_header=True, header_style="dim")
+        shown = {
+            "step": ("step", "{:.0f}"),
+            "reward": ("reward/mean", "{:.3f}"),
+            "right": ("accuracy/train", "{:.1%}"),
+            "live signal": ("credit/live_share", "{:.0%}"),
+            "grad norm": ("update/grad_norm", "{:.2f}"),
+            "entropy": ("policy/entropy", "{:.2f}"),
+            "length": ("rollout/length", "{:.1f}"),
+            "tokens/s": ("rollout/tokens_per_second", "{:.0f}"),
+            "s/step": ("time/step", "{:.1f}"),
+        }
+        for name in shown:
+            table.add_column(name, justify="right")
+        table.add_row(*(form.format(self.metrics[key]) if key in self.metrics else "–" for key, form in shown.values()))
+        return table
+
+    def phase(self, name: str, total: int) -> None:
+        self.progress.reset(self.task, description=name, total=total or None)
+        if not self.console.is_terminal:
+            self.console.print(f"{name} ...", highlight=False)
+
+    def advance(self, done: int) -> None:
+        self.progress.update(self.task, completed=done)
+
+    def step(self, metrics: Mapping[str, float]) -> None:
+        self.metrics = metrics
+        self.rewards.append(metrics.get("reward/mean", float("nan")))
+        self.advance(int(metrics["step"]))
+        if not self.console.is_terminal:
+            self.console.print(
+                f"step {int(metrics['step']):4d}  reward {metrics.get('reward/mean', float('nan')):.3f}"
+                f"  right {metrics.get('accuracy/train', float('nan')):6.1%}"
+                f"  tokens/s {metrics.get('rollout/tokens_per_second', 0.0):7.0f}  {metrics['time/step']:.1f} s",
+                highlight=False,
+            )
+
+    def evaluation(self, label: str, result: Evaluation) -> None:
+        self.console.print(
+            f"held-out accuracy {label}: [bold]{result.accuracy:.1%}[/]"
+            f"  (95 % interval {result.low:.1%} – {result.high:.1%}, {result.n} problems)",
+            highlight=False,
+        )
+
+    def note(self, message: str) -> None:
+        self.console.print(message, highlight=False)

@@ -1,0 +1,59 @@
+"""`anypo evaluate`: score a model or a run on held-out problems."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated
+
+import typer
+
+
+def register(app: typer.Typer) -> None:
+    app.command()(evaluate)
+
+
+def evaluate(
+    model: Annotated[str, typer.Argument(help="run folder, model name, local path or hub id")],
+    task: Annotated[str | None, typer.Option("--task", "-t", help="default: the run's own task, or chain_sum")] = None,
+    task_set: Annotated[list[str], typer.Option("--task-set", metavar="FIELD=VALUE")] = [],  # noqa: B006
+    size: Annotated[int, typer.Option("--size", "-n", min=1, help="held-out problems")] = 200,
+    samples: Annotated[int, typer.Option("--samples", "-k", min=1, help="samples per problem; 1 is greedy")] = 1,
+    temperature: Annotated[float | None, typer.Option(help="default: 0 for one sample, 1 for several")] = None,
+    max_new: Annotated[int | None, typer.Option(min=1, help="most new tokens (default: the run's, or 64)")] = None,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    as_json: Annotated[bool, typer.Option("--json")] = False,
+) -> None:
+    """Held-out accuracy with a 95 % interval; pass@k and maj@k from several samples."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from anypo.cli.display import Display
+    from anypo.cli.options import assignments
+    from anypo.run.train import evaluate as score
+
+    console = Console(stderr=as_json)
+    with Display(console, f"anypo evaluate · {model}") as display:
+        result = score(
+            model,
+            task=task,
+            task_options=assignments(task_set, "--task-set"),
+            size=size,
+            samples=samples,
+            temperature=temperature,
+            max_new=max_new,
+            seed=seed,
+            observer=display,
+        )
+    if as_json:
+        print(json.dumps(result.summary(), indent=2))
+        return
+    table = Table(box=None, padding=(0, 3, 0, 0), show_header=False)
+    table.add_row(
+        "accuracy", f"{result.accuracy:.1%}", f"95 % interval {result.low:.1%} – {result.high:.1%}, n = {result.n}"
+    )
+    if samples > 1:
+        for k, value in result.pass_at.items():
+            table.add_row(f"pass@{k}", f"{value:.1%}", "")
+        table.add_row(f"maj@{samples}", f"{result.majority:.1%}", "")
+    table.add_row("length", f"{result.length:.1f}", "tokens")
+    console.print(table)

@@ -1,0 +1,24 @@
+"""`anypo resume`: go on where a run stopped."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def register(app: typer.Typer) -> None:
+    app.command()(resume)
+
+
+def resume(
+    run: Annotated[Path, typer.Argument(help="run folder")],
+    steps: Annotated[int | None, typer.Option(help="train up to this many steps instead of the planned number")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="print the result as JSON")] = False,
+) -> None:
+    """Continue an interrupted run from its last checkpoint; on CPU it ends bit for bit where it would have ended."""
+    from anypo.cli.outcome import watch
+    from anypo.run.train import resume as go_on
+
+    watch(lambda observer: go_on(run, steps=steps, observer=observer), f"resume {run}", as_json)

@@ -1,0 +1,155 @@
+"""`anypo systems`: the named methods and what they are made of."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated
+
+import typer
+
+
+def register(app: typer.Typer) -> None:
+    group = typer.Typer(help="The named methods and the parts they are made of.", no_args_is_help=True)
+    group.command("list")(list_systems)
+    group.command("show")(show)
+    group.command("parts")(parts)
+    group.command("schema")(schema)
+    app.add_typer(group, name="systems")
+
+
+def list_systems(
+    filter_: Annotated[
+        str, typer.Argument(metavar="[TEXT]", help="only names, titles or descriptions with this text")
+    ] = "",
+    family: Annotated[str | None, typer.Option(help="only this family, e.g. llm, preference, control")] = None,
+    uses: Annotated[str | None, typer.Option(help="only methods that use this part, e.g. leave_one_out")] = None,
+    as_json: Annotated[bool, typer.Option("--json")] = False,
+) -> None:
+    """List the registered methods."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from anypo.errors import unknown
+    from anypo.systems import SYSTEMS
+
+    families = {s.family for s in SYSTEMS.values()}
+    if family is not None and family not in families:
+        raise unknown("family", family, families)
+    text = filter_.lower()
+    chosen = [
+        s
+        for s in sorted(SYSTEMS.values(), key=lambda s: s.name)
+        if (family is None or s.family == family)
+        and text in f"{s.name} {s.title} {s.description}".lower()
+        and (uses is None or any(part.part == uses for _, part in s.algorithm().walk()))
+    ]
+    if as_json:
+        print(
+            json.dumps(
+                [
+                    {"name": s.name, "title": s.title, "paper": s.paper, "family": s.family, "base": s.base}
+                    for s in chosen
+                ]
+            )
+        )
+        return
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for column in ("name", "title", "family", "base", "paper"):
+        table.add_column(column, overflow="fold", no_wrap=column in ("name", "paper"))
+    for s in chosen:
+        table.add_row(s.name, s.title, s.family, s.base, s.paper)
+    console = Console()
+    console.print(table)
+    console.print(f"{len(chosen)} of {len(SYSTEMS)} systems", style="dim")
+
+
+def show(
+    name: Annotated[str, typer.Argument()],
+    as_yaml: Annotated[
+        bool, typer.Option("--yaml", help="the whole composition as YAML (a valid --config file)")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json")] = False,
+) -> None:
+    """Description, equations in words, source, composition by room and defaults of one method."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from anypo.algorithm import ROOMS
+    from anypo.systems import SYSTEMS, find
+
+    system = find(name)
+    algorithm = system.algorithm()
+    if as_yaml:
+        print(algorithm.yaml(), end="")
+        return
+    if as_json:
+        print(
+            json.dumps(
+                {"name": name, "title": system.title, "paper": system.paper, "algorithm": algorithm.dump()}, indent=2
+            )
+        )
+        return
+    console = Console()
+    console.print(f"[bold]{name}[/]  {system.title}", highlight=False)
+    console.print(
+        f"{system.family} · base {system.base or '–'} · {system.paper or 'no paper'}\n", style="dim", highlight=False
+    )
+    console.print(system.description + "\n", highlight=False)
+    base = SYSTEMS[system.base].algorithm() if system.base in SYSTEMS and system.base != name else None
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for column in ("room", "part", "fields"):
+        table.add_column(column, overflow="fold")
+    for room in ROOMS:
+        rows = list(getattr(algorithm, room).walk(room))
+        inherited = dict(getattr(base, room).walk(room)) if base is not None else {}
+        for path, part in rows:
+            own = {k: v for k, v in part.dump().items() if k != "part" and not isinstance(v, (dict, list))}
+            fields = ", ".join(f"{k}={v}" for k, v in own.items())
+            changed = base is not None and inherited.get(path) != part
+            table.add_row(path, f"[bold green]{part.part}[/]" if changed else part.part, fields)
+    console.print(table)
+    if base is not None:
+        console.print(f"green: differs from {system.base}", style="dim")
+
+
+def parts(
+    slot: Annotated[str, typer.Argument(metavar="[SLOT]")] = "",
+    as_json: Annotated[bool, typer.Option("--json")] = False,
+) -> None:
+    """Every part of every slot, or of one slot, with its first line of documentation."""
+    import inspect
+
+    from rich.console import Console
+    from rich.table import Table
+
+    from anypo import systems
+    from anypo.errors import unknown
+    from anypo.parts import SLOTS
+
+    assert systems.SYSTEMS
+    if slot and slot not in SLOTS:
+        raise unknown("slot", slot, SLOTS)
+    rows = [
+        (name, part, (inspect.getdoc(kind) or "").split("\n")[0])
+        for name, base in sorted(SLOTS.items())
+        if slot in ("", name)
+        for part, kind in sorted(base.parts.items())
+    ]
+    if as_json:
+        print(json.dumps([{"slot": a, "part": b, "what": c} for a, b, c in rows]))
+        return
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for column in ("slot", "part", "what"):
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    Console().print(table)
+
+
+def schema() -> None:
+    """The JSON schema of an algorithm file, for editors."""
+    from anypo import systems
+    from anypo.algorithm import Algorithm
+
+    assert systems.SYSTEMS
+    print(json.dumps(Algorithm.json_schema(), indent=2))

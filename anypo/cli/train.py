@@ -1,0 +1,74 @@
+"""`anypo train`: train a policy."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def register(app: typer.Typer) -> None:
+    app.command()(train)
+
+
+def train(
+    system: Annotated[
+        str, typer.Option("--system", "-s", help="named method; `anypo systems list` shows all")
+    ] = "grpo",
+    model: Annotated[
+        str, typer.Option("--model", "-m", help="smollm2-135m, tiny, a local path or a hub id")
+    ] = "smollm2-135m",
+    task: Annotated[
+        str, typer.Option("--task", "-t", help="a reasoning-gym dataset or a .jsonl/.parquet file")
+    ] = "chain_sum",
+    steps: Annotated[int | None, typer.Option(help="optimisation steps")] = None,
+    set_: Annotated[
+        list[str], typer.Option("--set", metavar="PATH=VALUE", help="replace any part or field of the method")
+    ] = [],  # noqa: B006
+    task_set: Annotated[list[str], typer.Option("--task-set", metavar="FIELD=VALUE", help="task configuration")] = [],  # noqa: B006
+    config: Annotated[Path | None, typer.Option(help="algorithm as YAML instead of --system")] = None,
+    out: Annotated[Path | None, typer.Option(help="run folder (default: runs/<time>-<system>-<model>)")] = None,
+    init: Annotated[str | None, typer.Option(help="start from the final weights of this run folder")] = None,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    dtype: Annotated[str | None, typer.Option(help="float32 or bfloat16")] = None,
+    lora: Annotated[int | None, typer.Option(min=0, help="LoRA rank; 0 trains all weights")] = None,
+    sft_steps: Annotated[int | None, typer.Option(min=0, help="supervised warm-start steps on task solutions")] = None,
+    eval_size: Annotated[int | None, typer.Option(min=0, help="held-out problems before and after")] = None,
+    eval_every: Annotated[int | None, typer.Option(min=0, help="also evaluate every so many steps")] = None,
+    save_every: Annotated[int | None, typer.Option(min=1, help="checkpoint every so many steps")] = None,
+    logger: Annotated[list[str], typer.Option(help="tensorboard, wandb or trackio")] = [],  # noqa: B006
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="print the resolved configuration and stop")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="print the result as JSON")] = False,
+) -> None:
+    """Train a policy: supervised warm start (optional), reinforcement learning, evaluation before and after, report."""
+    from anypo.algorithm import Algorithm
+    from anypo.cli.options import assignments
+    from anypo.cli.outcome import watch
+    from anypo.errors import UserError
+    from anypo.run.config import resolve
+    from anypo.run.train import train as run
+
+    if config is not None and not config.is_file():
+        raise UserError(f"no algorithm file at {config}")
+    method = Algorithm.from_yaml(config.read_text()) if config is not None else system
+    settings = {
+        "task_options": assignments(task_set, "--task-set") or None,
+        "steps": steps,
+        "seed": seed,
+        "init": init,
+        "dtype": dtype,
+        "lora": lora,
+        "sft_steps": sft_steps,
+        "eval_size": eval_size,
+        "eval_every": eval_every,
+        "save_every": save_every,
+        "loggers": tuple(logger) or None,
+    }
+    changes = assignments(set_, "--set")
+    resolved = resolve(method, model, changes, task=task, **settings)
+    if dry_run:
+        typer.echo(json.dumps(resolved.model_dump(), indent=2))
+        return
+    watch(lambda observer: run(resolved, out=out, observer=observer), f"{resolved.system} · {model} · {task}", as_json)
