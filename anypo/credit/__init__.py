@@ -1,6 +1,24 @@
-"""Credit: how rewards become advantages."""
+"""Credit: how rewards become advantages. Importing the room registers all its parts."""
 
+from anypo.credit import (
+    branches,
+    centres,
+    generalist,
+    history,
+    probe,
+    retrospect,
+    scales,
+    select,
+    sets,
+    shapes,
+    shaping,
+    trackers,
+    weights,
+)
 from anypo.credit.base import Credit
 from anypo.credit.pipeline import Pipeline
 
-__all__ = ["Credit", "Pipeline"]
+__all__ = [
+    "Credit", "Pipeline", "branches", "centres", "generalist", "history", "probe", "retrospect", "scales", "select", "sets",
+    "shapes", "shaping", "trackers", "weights",
+]  # fmt: skip

@@ -1,7 +1,8 @@
 """The credit room's interface: from rewards to one advantage per decision.
 
 Credit is one explicit, ordered pipeline. A component matrix [S, K] (K = 1 for a scalar reward) runs through
-shaping -> components -> centre -> scale -> group weight -> combine -> normalise over the batch -> select -> shape per token.
+shaping -> components -> centre -> scale -> group weight -> combine -> normalise over the batch -> granularity -> select ->
+shape per token.
 Methods name the steps they change. Everything is a pure function of the batch and the part's own memory.
 """
 
@@ -70,9 +71,17 @@ class Normalise(Part, slot="normalise"):
         raise NotImplementedError
 
 
+class Granularity(Part, slot="granularity"):
+    """Divides a trajectory's credit over its decisions: from [S] to rows [N]. The plain member copies it; others put Monte
+    Carlo differences between states in its place."""
+
+    def spread(self, advantages: Tensor, batch: Batch, context: Context) -> Tensor:
+        raise NotImplementedError
+
+
 class Select(Part, slot="select"):
-    """Chooses which sequences or rows count: returns the batch with its row column ``weight`` (and, if need be, other
-    columns) changed. Called with ``advantage`` filled."""
+    """Chooses what is trained on: returns the batch without the sequences it drops, or with the row column ``weight`` set to 0
+    where a decision does not count. Called with ``advantage`` filled, as a row column and as a sequence column."""
 
     def select(self, batch: Batch, context: Context) -> Batch:
         raise NotImplementedError

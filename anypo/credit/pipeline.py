@@ -10,6 +10,7 @@ from anypo.credit.base import (
     Combine,
     Components,
     Credit,
+    Granularity,
     GroupWeight,
     Normalise,
     Scale,
@@ -18,12 +19,12 @@ from anypo.credit.base import (
     Shaping,
 )
 from anypo.credit.centres import GroupMean
-from anypo.credit.steps import Scalar, Summed, Unnormalised, Unscaled, Unweighted
+from anypo.credit.steps import Scalar, Summed, Unnormalised, Unscaled, Unweighted, Whole
 from anypo.data.batch import Batch
 
 
 class Pipeline(Credit, name="pipeline"):
-    """shaping -> components -> centre -> scale -> group weight -> combine -> normalise -> spread to rows -> select -> shape.
+    """shaping -> components -> centre -> scale -> group weight -> combine -> normalise -> granularity -> select -> shape.
 
     With all defaults: reward minus group mean, the same for every decision of a trajectory.
     """
@@ -35,6 +36,7 @@ class Pipeline(Credit, name="pipeline"):
     group_weight: GroupWeight = Unweighted()
     combine: Combine = Summed()
     normalise: Normalise = Unnormalised()
+    granularity: Granularity = Whole()
     select: tuple[Select, ...] = ()
     shape: tuple[Shape, ...] = ()
 
@@ -46,7 +48,8 @@ class Pipeline(Credit, name="pipeline"):
         scaled = centred / self.scale.divisor(values, centred, batch, context)
         weighted = scaled * self.group_weight.factor(values, batch, context).unsqueeze(1)
         advantages = self.normalise.normalise(self.combine.combine(weighted, batch, context), batch, context)
-        batch = batch.with_rows(advantage=batch.spread(advantages)).with_sequences(advantage=advantages)
+        batch = batch.with_sequences(advantage=advantages)
+        batch = batch.with_rows(advantage=self.granularity.spread(advantages, batch, context))
         for select in self.select:
             batch = select.select(batch, context)
         rows = batch["advantage"]

@@ -9,9 +9,10 @@ from pydantic import Field
 from torch import Tensor
 
 from anypo.context import Context
-from anypo.credit.base import Combine, Components, GroupWeight, Normalise, Scale
+from anypo.credit.base import Combine, Components, Granularity, GroupWeight, Normalise, Scale
 from anypo.data import segments
 from anypo.data.batch import Batch
+from anypo.errors import UserError
 
 
 class Scalar(Components, name="scalar"):
@@ -19,6 +20,23 @@ class Scalar(Components, name="scalar"):
 
     def matrix(self, batch: Batch) -> Tensor:
         return batch.sequences["reward"].unsqueeze(1)
+
+
+class Named(Components, name="named"):
+    """Every named reward component as a column of its own, [S, K] (GDPO, arXiv:2601.05242); NaN counts as 0.
+
+    `names`: which components, in this order; empty takes all that the batch has, sorted by name (the scalar reward if none).
+    """
+
+    names: tuple[str, ...] = ()
+
+    def matrix(self, batch: Batch) -> Tensor:
+        known = sorted(name.removeprefix("reward/") for name in batch.sequences if name.startswith("reward/"))
+        for name in self.names:
+            if name not in known:
+                raise UserError(f"no trajectory has the reward component '{name}'; known: {', '.join(known) or 'none'}")
+        columns = [batch.sequences[f"reward/{name}"] for name in self.names or known] or [batch.sequences["reward"]]
+        return torch.stack(columns, 1).nan_to_num(nan=0.0, posinf=torch.inf, neginf=-torch.inf)
 
 
 class Unscaled(Scale, name="none"):
@@ -63,6 +81,30 @@ class Summed(Combine, name="sum"):
         return advantages.sum(1)
 
 
+class Weighted(Combine, name="weighted"):
+    """Sum of w_k times component advantage k; `weights` in the order of the components, empty for all ones. The weights act on
+    normalised advantages, so they are priorities and do not compete with the components' own variances (GDPO)."""
+
+    weights: tuple[float, ...] = ()
+
+    def combine(self, advantages: Tensor, batch: Batch, context: Context) -> Tensor:
+        if not self.weights:
+            return advantages.sum(1)
+        if len(self.weights) != advantages.shape[1]:
+            raise UserError(
+                f"credit.combine.weights has {len(self.weights)} entries for {advantages.shape[1]} reward components; "
+                "name the components in credit.components.names and give one weight each"
+            )
+        return advantages @ torch.tensor(self.weights, dtype=advantages.dtype)
+
+
+class Averaged(Combine, name="mean"):
+    """Mean over components (BNPO's advantage decomposition)."""
+
+    def combine(self, advantages: Tensor, batch: Batch, context: Context) -> Tensor:
+        return advantages.mean(1)
+
+
 class Unnormalised(Normalise, name="none"):
     """No batch normalisation."""
 
@@ -71,14 +113,31 @@ class Unnormalised(Normalise, name="none"):
 
 
 class Whiten(Normalise, name="whiten"):
-    """Subtract the batch mean (unless `centre` is false) and divide by the batch standard deviation plus `eps`."""
+    """Subtract the batch mean (unless `centre` is false) and divide by the sample standard deviation plus `eps`.
+
+    `over`: statistics over sequences, or over counted rows (a long response weighs more), as token-level whitening does.
+    """
 
     centre: bool = True
     eps: float = Field(1e-8, ge=0.0)
+    over: Literal["sequences", "rows"] = "sequences"
 
     def normalise(self, advantages: Tensor, batch: Batch, context: Context) -> Tensor:
-        if len(advantages) < 2:
+        weights = torch.ones_like(advantages)
+        if self.over == "rows":
+            weights = batch.sequence_sum(torch.ones_like(batch.weight)).to(advantages.dtype)
+        total = weights.sum()
+        if total <= 1:
             return advantages
-        mean = advantages.mean() if self.centre else advantages.new_zeros(())
-        spread = advantages.std()
-        return (advantages - mean) / (spread + self.eps) if spread > 0 else advantages - mean
+        origin = advantages.min()  # around the minimum: equal advantages deviate by exactly nothing
+        mean = origin + ((advantages - origin) * weights).sum() / total
+        spread = (((advantages - mean) ** 2 * weights).sum() / (total - 1)).sqrt()
+        shifted = advantages - mean if self.centre else advantages
+        return shifted / (spread + self.eps) if spread > 0 else shifted
+
+
+class Whole(Granularity, name="trajectory"):
+    """Every decision of a trajectory gets the trajectory's advantage."""
+
+    def spread(self, advantages: Tensor, batch: Batch, context: Context) -> Tensor:
+        return batch.spread(advantages)

@@ -97,12 +97,13 @@ class Trajectory:
 
 @dataclass(frozen=True)
 class Group:
-    """Trajectories of one prompt in one step. A prompt drawn twice makes two groups."""
+    """Trajectories of one prompt in one step. A prompt drawn twice makes two groups. `index`: which training problem it was."""
 
     prompt: int
     trajectories: tuple[Trajectory, ...]
     problem: Any = None
     step: int = 0
+    index: int = -1
 
     @property
     def rewards(self) -> np.ndarray:

@@ -1,5 +1,7 @@
 """Replay: what is kept and used again."""
 
 from anypo.replay.base import OnPolicy, Replay
+from anypo.replay.last_response import LastResponse
+from anypo.replay.previous_batch import PreviousBatch
 
-__all__ = ["OnPolicy", "Replay"]
+__all__ = ["LastResponse", "OnPolicy", "PreviousBatch", "Replay"]

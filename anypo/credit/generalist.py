@@ -1,0 +1,174 @@
+"""A generalist value model at state zero: how likely is success on this prompt, given what the policy did on others lately?
+
+The policy is described by a context of recent (prompt, outcome) pairs; when it changes, the context changes and no weight has
+to. Small stand-in for the published model (arXiv:2602.03584): hashed prompt features in place of a frozen embedder, a learned
+projection with kernel attention over the context in place of a frozen tabular transformer.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from anypo.context import Context
+from anypo.credit.base import Centre
+from anypo.credit.store import prompt_store
+from anypo.data.batch import Batch
+from anypo.data.records import CONTEXT, Tokens, Trajectory
+
+WIDTH = 256
+"""Buckets of the hashed prompt features."""
+
+
+def prompt_features(trajectory: Trajectory) -> np.ndarray:
+    """Hashed counts of the prompt's tokens and neighbouring pairs, scaled to unit length, [WIDTH]. For a control rollout: its
+    first observation, cut or filled up to WIDTH."""
+    out = np.zeros(WIDTH, dtype=np.float32)
+    content = trajectory.content
+    if not isinstance(content, Tokens):
+        first = np.asarray(content.observations[:1], dtype=np.float32).ravel()[:WIDTH]
+        out[: len(first)] = first
+        return out
+    actions = np.flatnonzero(content.roles != CONTEXT)
+    tokens = content.tokens[: actions[0] if len(actions) else None].astype(np.uint64)
+    pairs = tokens[1:] * np.uint64(1_000_003) + tokens[:-1] + np.uint64(7)
+    mixed = np.concatenate([tokens, pairs]) * np.uint64(11400714819323198485)
+    np.add.at(out, (mixed >> np.uint64(56)).astype(np.int64), 1.0)
+    return out / max(float(np.linalg.norm(out)), 1e-9)
+
+
+class ContextValue(nn.Module):
+    """logit P(success | x, C): a kernel estimate over the context plus a learned difficulty of the prompt.
+
+    Called with queries [Q, D], context prompts [C, D], outcomes [C] in [0, 1] and a mask [Q, C] of context entries each query may
+    see; returns logits [Q]. Permuting the context changes nothing.
+    """
+
+    def __init__(self, width: int = WIDTH, dim: int = 16, seed: int = 0) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(seed)
+        self.project = nn.Parameter(torch.randn(width, dim, generator=generator) / dim**0.5)
+        self.sharpness = nn.Parameter(torch.tensor(1.0))
+        self.prior = nn.Parameter(torch.tensor(0.0))
+        self.gain = nn.Parameter(torch.tensor(1.0))
+        self.difficulty = nn.Sequential(nn.Linear(dim, 32), nn.Tanh(), nn.Linear(32, 1))
+        with torch.no_grad():
+            for parameter in self.difficulty.parameters():
+                parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.1)
+
+    def forward(self, queries: Tensor, prompts: Tensor, outcomes: Tensor, mask: Tensor | None = None) -> Tensor:
+        q, c = queries @ self.project, prompts @ self.project
+        distance = (q**2).sum(1, keepdim=True) - 2 * q @ c.T + (c**2).sum(1)
+        kernel = (-F.softplus(self.sharpness) * distance.clamp(min=0.0)).exp()
+        kernel = kernel if mask is None else kernel * mask
+        prior = F.softplus(self.prior)
+        rate = (kernel @ outcomes + prior * outcomes.mean()) / (kernel.sum(1) + prior)
+        return self.gain * torch.logit(rate, eps=0.02) + self.difficulty(q).squeeze(1)
+
+
+def value_loss(logits: Tensor, outcomes: Tensor, rank_weight: float) -> Tensor:
+    """(1 - w) cross-entropy + w ranking loss -E log sigmoid(s_i - s_j) over pairs of a solved i and a failed j that share the
+    context. The ranking term does not change when a function of the context alone is added to all logits."""
+    entropy = F.binary_cross_entropy_with_logits(logits, outcomes)
+    solved, failed = logits[outcomes > 0.5], logits[outcomes <= 0.5]
+    if rank_weight == 0 or not len(solved) or not len(failed):
+        return entropy
+    rank = F.softplus(-(solved[:, None] - failed)).mean()
+    return (1 - rank_weight) * entropy + rank_weight * rank
+
+
+class GeneralistValue(Centre, name="generalist_value"):
+    """The baseline is the model's success probability of the prompt given the last `context` outcomes (V0, arXiv:2602.03584).
+    It sees nothing of the rollout it judges, so one rollout per prompt is enough and the gradient stays unbiased.
+
+    After every step the model takes `updates` gradient steps on held-out targets among the remembered outcomes
+    (`rank_weight` ranking + the rest cross-entropy). It also writes its belief about every prompt seen so far into the prompt
+    store (table ``value``), from which a control part can plan rollouts. Rewards are expected in [0, 1].
+    """
+
+    context: int = Field(256, ge=8)
+    updates: int = Field(4, ge=0)
+    lr: float = Field(3e-3, gt=0.0)
+    rank_weight: float = Field(0.25, ge=0.0, le=1.0)
+
+    def start(self) -> dict[str, Any]:
+        model = ContextValue()
+        return {
+            "model": model,
+            "optimiser": torch.optim.Adam(model.parameters(), lr=self.lr),
+            "prompts": torch.zeros(0, WIDTH),
+            "outcomes": torch.zeros(0),
+        }
+
+    def baseline(self, values: Tensor, batch: Batch, context: Context) -> Tensor:
+        memory = context.memory[self]
+        x = torch.from_numpy(np.stack([prompt_features(t) for t in batch.trajectories])) if batch.trajectories else None
+        if x is None:
+            return torch.zeros_like(values)
+        rewards = values.mean(1).float().clamp(0.0, 1.0)
+        guess = predict(memory, x)
+        context.log("credit/value_brier", ((guess - rewards) ** 2).mean())
+        order = torch.argsort(batch.group * (1 << 32) + batch.sequences["sample"], stable=True)
+        memory["prompts"] = torch.cat([memory["prompts"], x[order]])[-2 * self.context :]
+        memory["outcomes"] = torch.cat([memory["outcomes"], rewards[order]])[-2 * self.context :]
+        for _ in range(self.updates):
+            self._learn(memory, context)
+        self._publish(memory, batch, x, context)
+        return guess.to(values.dtype).unsqueeze(1).expand_as(values)
+
+    def _learn(self, memory: dict[str, Any], context: Context) -> None:
+        """One gradient step: the newer half of the memory is predicted, each target hidden from its own context."""
+        n = len(memory["outcomes"])
+        if n < 8:
+            return
+        queries, outcomes = memory["prompts"][n // 2 :], memory["outcomes"][n // 2 :]
+        same = (
+            queries @ memory["prompts"].T
+        ) > 1 - 1e-5  # no outcome of the very same prompt, or x alone would be learned
+        logits = memory["model"](queries, memory["prompts"], memory["outcomes"], (~same).float())
+        loss = value_loss(logits, outcomes, self.rank_weight)
+        memory["optimiser"].zero_grad()
+        loss.backward()
+        memory["optimiser"].step()
+        context.log("credit/value_loss", loss)
+
+    def _publish(self, memory: dict[str, Any], batch: Batch, x: Tensor, context: Context) -> None:
+        store = prompt_store(context)
+        features = store.table("value/features")
+        features.update(zip(batch.sequences["prompt"].tolist(), x.half()))
+        store.write("value", features, predict(memory, torch.stack(list(features.values())).float()).tolist())
+
+
+@torch.no_grad()
+def predict(memory: dict[str, Any], queries: Tensor) -> Tensor:
+    """Success probability of every query given the remembered outcomes, [Q]; 1/2 before there are any."""
+    if not len(memory["outcomes"]):
+        return torch.full((len(queries),), 0.5)
+    half = slice(-(len(memory["outcomes"]) + 1) // 2, None) if len(memory["outcomes"]) > 8 else slice(None)
+    return torch.sigmoid(memory["model"](queries, memory["prompts"][half], memory["outcomes"][half]))
+
+
+def mixed_utility(rollouts: int, p: float) -> float:
+    """U(B, p) = B (1 - p) [1 - (1 - p)^(B - 1)]: expected failures that share a group with at least one success."""
+    return rollouts * (1 - p) * (1 - (1 - p) ** (rollouts - 1)) if rollouts > 1 else 0.0
+
+
+def allocate(rates: list[float], total: int, least: int) -> list[int]:
+    """Rollouts per prompt that maximise the sum of `mixed_utility` under a total, greedily by marginal gain, at least `least`."""
+    plan = [least] * len(rates)
+    gains = [mixed_utility(least + 1, p) - mixed_utility(least, p) for p in rates]
+    for _ in range(total - sum(plan)):
+        best = int(np.argmax(gains))
+        plan[best] += 1
+        gains[best] = mixed_utility(plan[best] + 1, rates[best]) - mixed_utility(plan[best], rates[best])
+    return plan
+
+
+def route(rates: list[float], costs: list[float], price: float) -> int:
+    """Index of the model with the largest success probability minus `price` times its cost."""
+    return int(np.argmax([p - price * c for p, c in zip(rates, costs)]))

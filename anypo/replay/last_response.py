@@ -1,0 +1,51 @@
+"""Keeps every prompt's last response, so that the next visit can tell how far the policy moved."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from anypo.context import Context
+from anypo.credit.trackers import DRIFT
+from anypo.data.records import Group, Steps, Tokens, Trajectory
+from anypo.replay.base import Replay
+
+
+class LastResponse(Replay, name="last_response"):
+    """Trains on the fresh groups; adds, for prompts seen before, their previous response as a group of its own, marked so that
+    credit takes it out again once its log-probabilities are known (SPO, arXiv:2509.13232)."""
+
+    provides = frozenset({"stored_responses"})
+
+    def start(self) -> dict[str, dict[int, Any]]:
+        return {"responses": {}}
+
+    def select(self, fresh: list[Group], version: int, context: Context) -> list[Group]:
+        kept: dict[int, Any] = context.memory[self]["responses"]
+        seen = dict.fromkeys(group.prompt for group in fresh)
+        old = [Group(p, (restore(kept[p]).replace(guidance=DRIFT),), step=context.step) for p in seen if p in kept]
+        for group in fresh:
+            for trajectory in group.trajectories[:1]:
+                if len(trajectory):
+                    kept[group.prompt] = plain(trajectory)
+        return [*fresh, *old]
+
+
+def plain(trajectory: Trajectory) -> dict[str, Any]:
+    """A rollout as arrays, numbers and plain containers (checkpoint safe)."""
+    saved = {field.name: getattr(trajectory, field.name) for field in dataclasses.fields(trajectory)}
+    content = saved.pop("content")
+    return saved | {
+        "rewards": dict(trajectory.rewards),
+        "extra": dict(trajectory.extra),
+        "content": {"kind": type(content).__name__, **vars(content)},
+    }
+
+
+def restore(saved: Mapping[str, Any]) -> Trajectory:
+    """The rollout that `plain` described."""
+    fields = dict(saved)
+    content = dict(fields.pop("content"))
+    kind = Tokens if content.pop("kind") == "Tokens" else Steps
+    return Trajectory(content=kind(**content), **fields)

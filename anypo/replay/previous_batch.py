@@ -1,0 +1,32 @@
+"""Gives the previous step's rollouts once more, marked, beside the fresh ones."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from anypo.context import Context
+from anypo.credit.retrospect import REPLAYED
+from anypo.data.records import Group
+from anypo.replay.base import Replay
+from anypo.replay.last_response import plain, restore
+
+
+class PreviousBatch(Replay, name="previous_batch"):
+    """Fresh groups and, marked as replayed, those of the previous step with the log-probabilities they were sampled with
+    (PIPO, arXiv:2604.00860)."""
+
+    provides = frozenset({"previous_batch"})
+
+    def start(self) -> dict[str, Any]:
+        return {"groups": []}
+
+    def select(self, fresh: list[Group], version: int, context: Context) -> list[Group]:
+        memory = context.memory[self]
+        old = [
+            Group(
+                saved[0]["prompt"], tuple(restore(t).replace(guidance=REPLAYED) for t in saved), step=context.step - 1
+            )
+            for saved in memory["groups"]
+        ]
+        memory["groups"] = [[plain(t) for t in group.trajectories] for group in fresh if group.trajectories]
+        return [*fresh, *old]
