@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -13,6 +14,7 @@ from anypo.errors import UserError
 from anypo.evaluate.scores import majority_at_k, pass_at_k, wilson
 from anypo.generate.base import World
 from anypo.generate.conversation import Episode, play
+from anypo.tasks.base import Problem
 
 CHUNK = 256
 """Episodes played at once (bounds memory and gives a progress display something to show)."""
@@ -20,7 +22,8 @@ CHUNK = 256
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Accuracy with its 95 % Wilson interval over `n` held-out problems, pass@k, and the rollouts it came from."""
+    """Accuracy with its 95 % Wilson interval over `n` held-out problems, pass@k, and the rollouts it came from
+    (`samples` consecutive ones for each of the `n` problems)."""
 
     accuracy: float
     low: float
@@ -31,6 +34,7 @@ class Evaluation:
     majority: float
     length: float
     trajectories: tuple[Trajectory, ...] = ()
+    problems: tuple[Problem, ...] = ()
 
     def summary(self) -> dict[str, float | int | dict[int, float]]:
         """The numbers without the rollouts."""
@@ -74,7 +78,7 @@ def evaluate(
         if progress is not None:
             progress(len(done), len(episodes))
     right = np.array([t.rewards.get(world.task.outcome, 0.0) >= 1 - 1e-9 for t in done]).reshape(n, samples)
-    return _summarise(right, done, samples)
+    return dataclasses.replace(_summarise(right, done, samples), problems=tuple(problems))
 
 
 def _summarise(right: np.ndarray, done: list[Trajectory], samples: int) -> Evaluation:

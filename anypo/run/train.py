@@ -222,7 +222,7 @@ class Session:
         trainer = self.trainer
         assert trainer is not None
         self.folder.append_metrics(metrics)
-        self.folder.write_rollouts(trainer.number, trainer.groups, trainer.batch)
+        self.folder.write_rollouts(trainer.number, trainer.groups, trainer.batch, self.policy.decode)
         for logger in loggers:
             logger.log(trainer.number, metrics)
         self.observer.step(metrics)
@@ -240,7 +240,7 @@ class Session:
             seed=self.config.seed,
             progress=lambda done, _: self.observer.advance(done),
         )
-        self.folder.append_evaluation(label, step, result)
+        self.folder.append_evaluation(label, step, result, self.policy.decode)
         self.observer.evaluation(label, result)
         return result
 

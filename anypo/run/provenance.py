@@ -1,0 +1,133 @@
+"""Who supplied what: everything needed to say where a run's numbers come from, as plain data."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import shlex
+import subprocess
+import sys
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+from torch import Tensor
+
+import anypo
+from anypo.run.lock import now
+from anypo.systems import SYSTEMS
+
+PACKAGES = ("torch", "transformers", "tokenizers", "safetensors", "peft", "numpy", "reasoning-gym", "math-verify")
+"""Packages whose version can change a result."""
+
+
+def manifest(config: Mapping[str, Any], policy: Any, task: Any) -> dict[str, Any]:
+    """The provenance of a run about to start: code, method, model, data, verifiers, seeds, versions, machine, command.
+
+    `policy` holds the weights the run starts from, hashed here; `task.describe()` names data, verifiers and their hashes.
+    """
+    code, model, data = describe_code(), describe_model(config, policy), task.describe()
+    system = SYSTEMS.get(str(config.get("system")))
+    paper = system.paper if system is not None else ""
+    return {
+        "created": now(),
+        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "seed": config.get("seed"),
+        "supplied": {
+            "code": f"anypo {code['version']}" + (f" at commit {code['commit'][:12]}" if code["commit"] else ""),
+            "method": f"{config.get('system')}" + (f" ({paper})" if paper else ""),
+            "initial weights": model["source"],
+            "problems and answers": str(data.get("source", task.name)),
+            "rewards": str(data.get("verifier", task.outcome)),
+        },
+        "code": code,
+        "model": model,
+        "task": data,
+        "versions": {"python": platform.python_version()} | {name: version(name) for name in PACKAGES},
+        "machine": describe_machine(),
+    }
+
+
+def describe_code() -> dict[str, Any]:
+    """anypo's version and, in a git checkout, its commit and whether files differ from it."""
+    home = Path(anypo.__file__).parent
+    tracked = (
+        git(home, "ls-files", "--error-unmatch", "__init__.py") is not None
+    )  # not just inside someone else's checkout
+    changes = git(home, "status", "--porcelain", "--", str(home)) if tracked else None
+    return {
+        "version": anypo.__version__,
+        "commit": (git(home, "rev-parse", "HEAD") if tracked else None) or "",
+        "modified": None if changes is None else bool(changes),
+    }
+
+
+def describe_model(config: Mapping[str, Any], policy: Any) -> dict[str, Any]:
+    """What the weights are, where they came from, and their SHA-256."""
+    source = f"final weights of {config['init']}" if config.get("init") else str(config.get("model"))
+    extra = policy.describe() if hasattr(policy, "describe") else {}
+    parameters = list(policy.parameters())
+    return {
+        "source": source,
+        **extra,
+        "dtype": config.get("dtype"),
+        "lora": config.get("lora"),
+        "trainable_parameters": sum(p.numel() for p in parameters),
+        "sha256": sha256(policy.state_dict()),
+    }
+
+
+def describe_machine() -> dict[str, Any]:
+    """What the run executes on; no names of people or hosts."""
+    return {
+        "system": f"{platform.system()} {platform.release()}",
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "memory_gb": round(psutil.virtual_memory().total / 2**30, 1),
+        "accelerator": torch.cuda.get_device_name() if torch.cuda.is_available() else "",
+    }
+
+
+def sha256(state: Mapping[str, Any]) -> str:
+    """SHA-256 over names, types, shapes and bytes of every tensor of a state dictionary, in order of name."""
+    digest = hashlib.sha256()
+    for name in sorted(state):
+        value = state[name]
+        if isinstance(value, Tensor):
+            digest.update(f"{name}:{value.dtype}:{tuple(value.shape)};".encode())
+            flat = value.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+            digest.update(flat.numpy().data if flat.numel() else b"")
+        elif isinstance(value, Mapping):
+            digest.update(f"{name}:{sha256(value)};".encode())
+        else:
+            digest.update(f"{name}={value!r};".encode())
+    return digest.hexdigest()
+
+
+def version(package: str) -> str:
+    """The installed version of a package, empty when it is not installed."""
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return ""
+
+
+def git(folder: Path, *arguments: str) -> str | None:
+    """What a git command prints in `folder`, or None when it fails (no git, no checkout)."""
+    try:
+        done = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True, timeout=10)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None
+
+
+def _processor() -> str:
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
