@@ -7,7 +7,7 @@ column ``sequence`` (0..S-1), sequence column ``group`` (0..G-1). Rows of one se
 Columns every batch has
   rows:      sequence, position (decision index in its trajectory), turn, version (int64); logp_behaviour, log_mass,
              step_reward (float); entropy_behaviour where the sampler recorded it; weight (1 where the row counts in the loss, 0 where masked)
-  sequences: group, prompt, length, sample, parent, fork (int64); reward, temperature (float); truncated (bool);
+  sequences: group, prompt, length, sample, parent, fork (int64); reward, temperature (float); truncated, demo (bool);
              ``reward/<component>`` for every named component
 Columns parts and providers add: logp, entropy, logp_old, logp_ref, logp_teacher, value, advantage, return, ...
 """
@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from anypo.data import segments
-from anypo.data.records import Group, Trajectory
+from anypo.data.records import DEMO, Group, Trajectory
 
 
 @dataclass(frozen=True)
@@ -84,6 +84,7 @@ class Batch:
             "reward": column([t.reward for t in trajectories], dtype),
             "temperature": column([t.temperature for t in trajectories], dtype),
             "truncated": column([t.truncated for t in trajectories], torch.bool),
+            "demo": column([t.guidance == DEMO for t in trajectories], torch.bool),
         }
         for name in sorted({name for t in trajectories for name in t.rewards}):
             sequence_columns[f"reward/{name}"] = column([t.rewards.get(name, 0.0) for t in trajectories], dtype)

@@ -20,6 +20,9 @@ CONTEXT, ACTION, OBSERVATION, IGNORED = 0, 1, 2, 3
 FINISHED, TRUNCATED, CANCELLED, FAILED = "stop", "length", "cancelled", "failed"
 """Finish reasons: the policy ended it, the length limit did, a part cancelled it, the verifier or environment broke."""
 
+DEMO = "demo"
+"""The `guidance` of a trajectory that an expert wrote: logp 0, version -1, not sampled by any policy."""
+
 
 def prompt_id(text: str) -> int:
     """A stable non-negative 63-bit identity of a prompt, the same in every process."""

@@ -3,6 +3,9 @@
 Live columns (``logp``, ``entropy``, ``value``...) are leaves with a gradient; the trainer turns d loss / d column, taken over
 the whole update batch, into parameter gradients by any micro-batching it likes. So an objective may couple rows, sequences
 and groups freely, and its gradient never depends on how the work is cut.
+
+Every slot works in log space and on flat columns: N rows (decisions), S sequences. Rows with ``weight`` 0 must not influence
+the loss. Statistics over the batch are taken here, over all rows, never per micro-batch.
 """
 
 from __future__ import annotations
@@ -22,7 +25,8 @@ class Objective(Part, slot="objective"):
 
 
 class Ratio(Part, slot="ratio"):
-    """Log importance ratio per row, differentiable through ``logp``: `log_ratio(batch) -> [N]`."""
+    """Log importance ratio per row: `log_ratio(batch, context) -> [N]`. A row's value may depend on other rows of its sequence;
+    what a row's gradient reaches (its own ``logp`` or the whole sequence's) is part of the ratio's definition."""
 
     def log_ratio(self, batch: Batch, context: Context) -> Tensor:
         raise NotImplementedError

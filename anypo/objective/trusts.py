@@ -1,6 +1,12 @@
-"""Trust regions: what is maximised per decision, given the log ratio and the advantage."""
+"""Trust regions: what is maximised per decision, given the log ratio and the advantage.
+
+The ratio decides what is compared, the trust region what happens when it strays: with a sequence ratio, `clip` is GSPO's
+sequence-level clip.
+"""
 
 from __future__ import annotations
+
+from typing import Any
 
 import torch
 from pydantic import Field
@@ -9,17 +15,97 @@ from torch import Tensor
 from anypo.context import Context
 from anypo.data.batch import Batch
 from anypo.objective.base import Trust
+from anypo.objective.numerics import bounded_exp, through_logp
 
 
 class Clip(Trust, name="clip"):
-    """min( r A, clip(r, 1 - low, 1 + high) A ) (PPO, arXiv:1707.06347; asymmetric bounds: DAPO, arXiv:2503.14476)."""
+    """min( r A, clip(r, 1 - low, 1 + high) A ) (PPO, arXiv:1707.06347; asymmetric bounds: DAPO, arXiv:2503.14476).
+
+    `dual`: for A < 0 the surrogate is at least dual * A, so that huge ratios of bad actions lose their gradient too (dual-clip
+    PPO, arXiv:1912.09729); off when absent.
+    """
 
     low: float = Field(0.2, ge=0.0)
     high: float = Field(0.2, ge=0.0)
+    dual: float | None = Field(None, gt=1.0)
 
     def surrogate(self, log_ratio: Tensor, advantage: Tensor, batch: Batch, context: Context) -> Tensor:
-        ratio = log_ratio.clamp(-20.0, 20.0).exp()
-        clipped = ratio.clamp(1.0 - self.low, 1.0 + self.high)
-        active = (clipped * advantage < ratio * advantage).to(ratio.dtype)
+        value, active = clipped(bounded_exp(log_ratio), advantage, 1 - self.low, 1 + self.high, self.dual)
         context.log("objective/clip_fraction", batch.row_mean(active))
-        return torch.minimum(ratio * advantage, clipped * advantage)
+        return value
+
+
+class Unclipped(Trust, name="none"):
+    """r A: no trust region. With the ratio `score` this is REINFORCE."""
+
+    def surrogate(self, log_ratio: Tensor, advantage: Tensor, batch: Batch, context: Context) -> Tensor:
+        return bounded_exp(log_ratio) * advantage
+
+
+class SoftClip(Trust, name="soft_clip"):
+    """sg[ clip(r, 1 - low, 1 + high) ] A log pi: the weight is clipped and detached, every token keeps a gradient through its
+    own log-probability (CISPO, arXiv:2506.13585). `low` = 1 leaves the lower side open."""
+
+    low: float = Field(1.0, ge=0.0)
+    high: float = Field(0.28, ge=0.0)
+
+    def surrogate(self, log_ratio: Tensor, advantage: Tensor, batch: Batch, context: Context) -> Tensor:
+        ratio = bounded_exp(log_ratio.detach())
+        weight = ratio.clamp(max(0.0, 1 - self.low), 1 + self.high)
+        context.log("objective/clip_fraction", batch.row_mean((weight != ratio).to(ratio.dtype)))
+        return through_logp(weight * advantage, batch)
+
+
+class RecentredClip(Trust, name="recentred_clip"):
+    """min( r A, clip(r, c - low, c + high) A ), where r divides by the policy that sampled the row and c is the same ratio for
+    the step's starting policy: the window moves with the data's age (generalised PPO; ReMix, arXiv:2507.06892).
+
+    Use with a ratio over ``behaviour``; fresh data has c = 1 and is clipped as in PPO.
+    """
+
+    low: float = Field(0.2, ge=0.0)
+    high: float = Field(0.2, ge=0.0)
+    reads = frozenset({"logp_old", "logp_behaviour"})
+
+    def refuse(self, algorithm: Any) -> str | None:
+        over = getattr(getattr(algorithm.objective, "ratio", None), "denominator", None)
+        if over in ("behaviour", None):
+            return None
+        return f"its window is centred on old/behaviour, so the ratio must divide by 'behaviour', not by '{over}'"
+
+    def surrogate(self, log_ratio: Tensor, advantage: Tensor, batch: Batch, context: Context) -> Tensor:
+        centre = bounded_exp(batch["logp_old"] - batch["logp_behaviour"])
+        value, active = clipped(bounded_exp(log_ratio), advantage, centre - self.low, centre + self.high, None)
+        context.log("objective/clip_fraction", batch.row_mean(active))
+        return value
+
+
+class SigmoidGate(Trust, name="sigmoid_gate"):
+    """(4/tau) sigmoid( tau (r - 1) ) A: a smooth gate in place of the clip, with slope 1 at r = 1 that fades on both sides;
+    `negative` > `positive` fades faster for A < 0 (SAPO, arXiv:2511.20347)."""
+
+    positive: float = Field(1.0, gt=0.0)
+    negative: float = Field(1.05, gt=0.0)
+
+    def surrogate(self, log_ratio: Tensor, advantage: Tensor, batch: Batch, context: Context) -> Tensor:
+        heat = torch.where(advantage > 0, self.positive, self.negative).to(log_ratio.dtype)
+        return 4 / heat * torch.sigmoid(heat * (bounded_exp(log_ratio) - 1)) * advantage
+
+
+def clipped(
+    ratio: Tensor, advantage: Tensor, low: Tensor | float, high: Tensor | float, dual: float | None
+) -> tuple[Tensor, Tensor]:
+    """min(r A, clip(r, low, high) A), at least dual * A where A < 0; and 1.0 for the rows whose gradient that removed. Both [N].
+
+    `low` / `high` are bounds on the ratio itself (numbers or per row).
+    """
+    free = ratio * advantage
+    low, high = torch.as_tensor(low, dtype=ratio.dtype), torch.as_tensor(high, dtype=ratio.dtype)
+    bounded = torch.maximum(torch.minimum(ratio, high), low) * advantage
+    value = torch.minimum(free, bounded)
+    active = bounded < free
+    if dual is not None:
+        floor = dual * advantage
+        below = (advantage < 0) & (value < floor)
+        value, active = torch.where(below, floor, value), active | below
+    return value, active.to(ratio.dtype)

@@ -1,0 +1,126 @@
+"""Regularisers: further terms of the loss. KL divergences, entropy, ratio variance, and any of them under a constraint."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Literal
+
+from pydantic import Field
+from torch import Tensor
+
+from anypo.context import Context
+from anypo.data.batch import Batch
+from anypo.objective import numerics
+from anypo.objective.base import Aggregate, Ratio, Regulariser
+from anypo.objective.numerics import bounded_exp
+from anypo.objective.ratios import Denominator, TokenRatio
+from anypo.update.multipliers import DualAscent, Multiplier
+
+ESTIMATORS = {"k1": numerics.k1, "k2": numerics.k2, "k3": numerics.k3}
+
+
+class KL(Regulariser, name="kl"):
+    """coefficient * KL(pi || other) per decision, estimated on the decisions taken, reduced like the surrogate.
+
+    to: the reference (needs one), the step's starting policy, or the sampler.
+    estimator: k1 log(p/q); k2 its square / 2; k3 q/p - 1 + log(p/q) (GRPO).
+    gradient: ``direct`` differentiates the estimate as it stands; ``unbiased`` differentiates r * estimate with r = pi/pi_old, so
+    that the sampling distribution's own dependence on the weights is counted. On-policy, the gradient of KL(pi || q) is
+    given by k2 directly and by k1 or k3 unbiased; k3 directly gives that of KL(q || pi); k1 directly has expectation zero
+    and is refused.
+    """
+
+    coefficient: float = Field(0.001, ge=0.0)
+    estimator: Literal["k1", "k2", "k3"] = "k3"
+    gradient: Literal["direct", "unbiased"] = "direct"
+    to: Denominator = "ref"
+
+    def needs(self) -> frozenset[str]:
+        return frozenset({"logp", f"logp_{self.to}"}) | ({"logp_old"} if self.gradient == "unbiased" else set())
+
+    def required(self) -> frozenset[str]:
+        return frozenset({"reference"}) if self.to == "ref" else frozenset()
+
+    def refuse(self, algorithm: Any) -> str | None:
+        if self.estimator == "k1" and self.gradient == "direct":
+            return "the gradient of k1 itself has expectation zero; set gradient to 'unbiased', or estimator to 'k2' or 'k3'"
+        return None
+
+    def penalty(self, batch: Batch, aggregate: Aggregate, context: Context) -> Tensor:
+        rows = ESTIMATORS[self.estimator](batch["logp"] - batch[f"logp_{self.to}"])
+        if self.gradient == "unbiased":
+            rows = rows * bounded_exp(batch["logp"] - batch["logp_old"])
+        value = aggregate.reduce(rows, batch)
+        context.log("objective/kl_penalty", self.coefficient * value)
+        return self.coefficient * value
+
+
+class KLConvex(Regulariser, name="kl_convex"):
+    """coefficient * ( lambda KL(pi || ref) + (1 - lambda) KL(pi || old) ): tight to the base model early, then half to the
+    base and half to the step's starting policy (ReMix, arXiv:2507.06892).
+
+    lambda(t) = max( floor, 1 - drop * ceil( max(t - hold, 0) / every ) ) with t the step. k3 estimates.
+    """
+
+    coefficient: float = Field(0.001, ge=0.0)
+    hold: int = Field(50, ge=0)
+    every: int = Field(10, ge=1)
+    drop: float = Field(0.1, ge=0.0)
+    floor: float = Field(0.5, ge=0.0, le=1.0)
+    reads = frozenset({"logp", "logp_old", "logp_ref"})
+    requires = frozenset({"reference"})
+
+    def share(self, step: int) -> float:
+        """lambda, the weight of the base model, at a step."""
+        return max(self.floor, 1 - self.drop * math.ceil(max(step - self.hold, 0) / self.every))
+
+    def penalty(self, batch: Batch, aggregate: Aggregate, context: Context) -> Tensor:
+        share = self.share(context.step)
+        to_base = numerics.k3(batch["logp"] - batch["logp_ref"])
+        to_old = numerics.k3(batch["logp"] - batch["logp_old"])
+        value = aggregate.reduce(share * to_base + (1 - share) * to_old, batch)
+        context.log("objective/kl_penalty", self.coefficient * value)
+        context.log("objective/kl_base_share", share)
+        return self.coefficient * value
+
+
+class Entropy(Regulariser, name="entropy"):
+    """- coefficient * entropy of the policy at every decision (nats), reduced like the surrogate: an entropy bonus."""
+
+    coefficient: float = Field(0.001, ge=0.0)
+    reads = frozenset({"entropy"})
+
+    def penalty(self, batch: Batch, aggregate: Aggregate, context: Context) -> Tensor:
+        return -self.coefficient * aggregate.reduce(batch["entropy"], batch)
+
+
+class RatioVariance(Regulariser, name="ratio_variance"):
+    """coefficient * (r - 1)^2, reduced like the surrogate: an estimate of chi^2(pi || pi_b), about 2 KL for small steps
+    (R2VPO, arXiv:2601.03320). Acts as a brake on the advantage, A - 2 coefficient (r - 1), with no plateau."""
+
+    coefficient: float = Field(0.04, ge=0.0)
+    ratio: Ratio = TokenRatio()
+
+    def penalty(self, batch: Batch, aggregate: Aggregate, context: Context) -> Tensor:
+        deviation = bounded_exp(self.ratio.log_ratio(batch, context)) - 1
+        value = aggregate.reduce(deviation * deviation, batch)
+        context.log("objective/ratio_variance", value)
+        return self.coefficient * value
+
+
+class Controlled(Regulariser, name="controlled"):
+    """Another regulariser under the constraint `of` <= `limit`: lambda * of, where the multiplier lambda sees the violation.
+
+    With `of` = kl it holds a KL budget; with `of` = entropy (whose value is minus the entropy) and `limit` = -H it
+    keeps the entropy above H.
+    """
+
+    of: Regulariser = RatioVariance(coefficient=1.0)
+    limit: float = 0.02
+    multiplier: Multiplier = DualAscent()
+
+    def penalty(self, batch: Batch, aggregate: Aggregate, context: Context) -> Tensor:
+        value = self.of.penalty(batch, aggregate, context)
+        weight = self.multiplier.weight(float(value.detach()) - self.limit, context)
+        context.log("objective/multiplier", weight)
+        return weight * value

@@ -1,0 +1,111 @@
+"""Learning from demonstrations: likelihood terms, and their blend with reinforcement learning.
+
+Convention: the sequence column ``demo`` (bool [S]) marks trajectories that an expert wrote. They were not sampled from the
+policy: their ``logp_behaviour`` is 0 and their ``version`` -1. `Blend` shows each objective only its own rows, so every term is a
+mean over its own sample count whatever the mix.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from anypo.context import Context
+from anypo.data.batch import Batch
+from anypo.objective.aggregates import TokenMean
+from anypo.objective.base import Aggregate, Objective
+from anypo.objective.policy_gradient import PolicyGradient
+from anypo.parts import Part
+
+
+class Supervised(Objective, name="supervised"):
+    """- aggregate( w_t log pi(y_t) ): weighted likelihood of the batch's decisions, whatever their reward.
+
+    weight: ``none`` 1 (supervised fine-tuning); ``probability`` sg[p_t] (the expert's own probability taken as 1);
+    ``phi`` sg[p_t (1 - p_t)], which leaves alone what is already known and what is out of reach (CHORD-phi, arXiv:2508.11408).
+    cutoff: no gradient for tokens already more likely than this (1 = off).
+    """
+
+    weight: Literal["none", "probability", "phi"] = "none"
+    cutoff: float = Field(1.0, gt=0.0, le=1.0)
+    aggregate: Aggregate = TokenMean()
+    reads = frozenset({"logp"})
+
+    def loss(self, batch: Batch, context: Context) -> Tensor:
+        logp = batch["logp"].clamp(max=math.log(self.cutoff))
+        loss = -self.aggregate.reduce(self._weight(batch["logp"].detach().exp()) * logp, batch)
+        context.log("objective/nll", -batch.row_mean(batch["logp"].detach()))
+        return loss
+
+    def _weight(self, probability: Tensor) -> Tensor:
+        if self.weight == "none":
+            return torch.ones_like(probability)
+        return probability if self.weight == "probability" else probability * (1 - probability)
+
+
+class Mixing(Part, slot="mixing"):
+    """Weights of the reinforcement and the expert term at a step: `weights(context) -> (float, float)`."""
+
+    def weights(self, context: Context) -> tuple[float, float]:
+        raise NotImplementedError
+
+
+class Summed(Mixing, name="sum"):
+    """1 and `coefficient`."""
+
+    coefficient: float = Field(1.0, ge=0.0)
+
+    def weights(self, context: Context) -> tuple[float, float]:
+        return 1.0, self.coefficient
+
+
+class Annealed(Mixing, name="annealed"):
+    """1 - mu and mu: mu rises linearly to `peak` over `warmup` steps, then falls to `valley` over `decay` steps as half a
+    cosine (CHORD, arXiv:2508.11408). With both lengths 0, mu is `valley` throughout."""
+
+    peak: float = Field(0.9, ge=0.0, le=1.0)
+    valley: float = Field(0.05, ge=0.0, le=1.0)
+    warmup: int = Field(0, ge=0)
+    decay: int = Field(200, ge=0)
+
+    def mu(self, step: int) -> float:
+        """The expert term's weight at a step."""
+        if step < self.warmup:
+            return self.peak * step / self.warmup
+        if step >= self.warmup + self.decay:
+            return self.valley
+        progress = (step - self.warmup) / self.decay
+        return self.valley + (self.peak - self.valley) * 0.5 * (1 + math.cos(math.pi * progress))
+
+    def weights(self, context: Context) -> tuple[float, float]:
+        mu = self.mu(context.step)
+        return 1 - mu, mu
+
+
+class Blend(Objective, name="blend"):
+    """a * loss(rollouts) + b * loss(demonstrations), with (a, b) from `mixing`. A term without rows is 0."""
+
+    rollouts: Objective = PolicyGradient()
+    experts: Objective = Supervised()
+    mixing: Mixing = Summed()
+
+    def loss(self, batch: Batch, context: Context) -> Tensor:
+        demo = demonstrations(batch)
+        first, second = self.mixing.weights(context)
+        context.log("objective/expert_weight", second)
+        context.log("objective/expert_share", demo.float().mean() if len(demo) else 0.0)
+        loss = batch["logp"].sum() * 0
+        if first and not bool(demo.all()):
+            loss = loss + first * self.rollouts.loss(batch.select(~demo), context)
+        if second and bool(demo.any()):
+            loss = loss + second * self.experts.loss(batch.select(demo), context)
+        return loss
+
+
+def demonstrations(batch: Batch) -> Tensor:
+    """Which sequences are demonstrations, bool [S]."""
+    return batch.sequences.get("demo", torch.zeros(batch.n_sequences, dtype=torch.bool))
