@@ -38,7 +38,7 @@ class LengthAdvantage(GroupWeight, name="length_advantage"):
             finished_mean = segments.mean(lengths(batch), batch.group, batch.n_groups, counted)
             mean_wrong = torch.where(some, finished_mean, -torch.inf)
         keep = (longest > mean_wrong) | (longest == -torch.inf)
-        return torch.where(keep, 1.0, self.damping).to(values.dtype)[batch.group]
+        return _damped(~keep, self.damping, values.dtype)[batch.group]
 
 
 class Difficulty(GroupWeight, name="difficulty"):
@@ -55,7 +55,7 @@ class Difficulty(GroupWeight, name="difficulty"):
         right = (outcome(batch, self.outcome) >= self.right - 1e-9).to(values.dtype)
         rate = segments.mean(right, batch.group, batch.n_groups)
         damped = rate > self.threshold if self.favour == "hard" else rate < self.threshold
-        return torch.where(damped, self.damping, 1.0).to(values.dtype)[batch.group]
+        return _damped(damped, self.damping, values.dtype)[batch.group]
 
 
 class Trusted(GroupWeight, name="component"):
@@ -67,3 +67,7 @@ class Trusted(GroupWeight, name="component"):
 
     def factor(self, values: Tensor, batch: Batch, context: Context) -> Tensor:
         return segments.mean(outcome(batch, self.component), batch.group, batch.n_groups)[batch.group]
+
+
+def _damped(where: Tensor, damping: float, dtype: torch.dtype) -> Tensor:
+    return torch.ones(where.shape, dtype=dtype).masked_fill(where, damping)

@@ -13,7 +13,7 @@ from anypo.update.gradient import GradientUpdate
 
 
 class PhasedUpdate(GradientUpdate, name="phased"):
-    """One optimiser step on the sequences of phase 0 (learning rate times `first_rate`), then a plain gradient update on the rest.
+    """One optimiser step on sequences of phase 0 (learning rate times `first_rate`), then a plain gradient update on the rest.
     The phase is the sequence column ``phase`` (absent: all sequences are of the last phase)."""
 
     first_rate: float = Field(1.0, ge=0.0, description="learning-rate factor of phase 0")
