@@ -80,15 +80,22 @@ class Machine:
         return batch.with_rows(**self.policy.fill(batch, features, grad=False)) if features else batch
 
     def _known(self, batch: Batch, names: Iterable[str]) -> dict[str, Tensor]:
-        """Columns the sampler recorded under exactly these weights."""
-        reuse = getattr(self.algorithm.engine, "reuse_logp", "never") == "exact" and self.exact_sampler
-        if not reuse or not bool((batch["version"] == self.policy.version).all()):
+        """Columns the sampler recorded under exactly these weights, or under whichever when the engine is told so."""
+        if not self._reuse == "always" and not (self._reuse == "exact" and self._fresh(batch)):
             return {}
         return {
             name: batch[name.replace("_old", "_behaviour")]
             for name in names
             if name.replace("_old", "_behaviour") in batch.rows
         }
+
+    @property
+    def _reuse(self) -> str:
+        return getattr(self.algorithm.engine, "reuse_logp", "never")
+
+    def _fresh(self, batch: Batch) -> bool:
+        """The sampler's log-probabilities are the trainer's for the present weights."""
+        return self.exact_sampler and bool((batch["version"] == self.policy.version).all())
 
     def _live(self) -> frozenset[str]:
         """Columns that some part differentiates."""
@@ -101,12 +108,14 @@ class Machine:
         """Every optimiser step of this update."""
         version = self.policy.version
         for index in self.rule.minibatches(batch, context):
-            self._optimise(batch.select(index), self.policy.version == version, context)
+            part = batch.select(index)
+            current = self.policy.version == version and (self._reuse != "always" or self._fresh(part))
+            self._optimise(part, current, context)
         self.reference = self.rule.reference.after(self.reference, self.policy, context)
 
-    def _optimise(self, batch: Batch, untouched: bool, context: Context) -> None:
+    def _optimise(self, batch: Batch, current: bool, context: Context) -> None:
         update = self.rule
-        batch = batch.with_rows(**self._leaves(batch, untouched))
+        batch = batch.with_rows(**self._leaves(batch, current))
         rate = update.schedule.factor(context.step, context.total) * context.hooks.pop("learning_rate", 1.0)
         for rule in update.rules:
             batch = batch.with_rows(weight=rule.weigh(batch, context))
@@ -126,13 +135,13 @@ class Machine:
         if moved:
             self.policy.version += 1
 
-    def _leaves(self, batch: Batch, untouched: bool) -> dict[str, Tensor]:
-        """Live columns as leaves: what was filled at the start while the weights are untouched, a new pass afterwards."""
+    def _leaves(self, batch: Batch, current: bool) -> dict[str, Tensor]:
+        """Live columns as leaves: the ``_old`` ones while they are those of the current weights, a new pass afterwards."""
         out: dict[str, Tensor] = {}
         live = self._live()
         for learner in self.learners.values():
             names = sorted(learner.columns & live)
-            ready = {n: batch[f"{n}_old"] for n in names if untouched and f"{n}_old" in batch.rows}
+            ready = {n: batch[f"{n}_old"] for n in names if current and f"{n}_old" in batch.rows}
             missing = [n for n in names if n not in ready]
             ready |= learner.fill(batch, missing, grad=False) if missing else {}
             out |= {name: column.detach().clone().requires_grad_() for name, column in ready.items()}

@@ -1,0 +1,156 @@
+"""A language policy small enough to enumerate, in float64."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Collection, Mapping, Sequence
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from anypo.data.batch import Batch
+from anypo.data.records import ACTION, Tokens, Trajectory
+from anypo.errors import UserError
+from anypo.exact.graph import EOS, StateGraph
+
+LETTERS = "abcdefghijklmnopqrstuvwxyz"
+Kind = Literal["tabular", "linear"]
+
+
+class EnumerablePolicy(nn.Module):
+    """pi(token | prompt, state) for `prompts` prompts over the states of a `StateGraph`.
+
+    tabular: one logit per (prompt, state, token). linear: logits = features @ weight with features one-hot in prompt x position,
+    previous token and position x previous token, so that states and prompts share parameters.
+
+    Tokens 0 (EOS) and 1..V-1 (the letters a, b, ...) are the vocabulary; token V + j stands for prompt j. `spread` is the standard
+    deviation of the initial logits (tabular) or weights (linear). Satisfies `anypo.policies.base.Policy`.
+    """
+
+    columns = frozenset({"logp", "entropy"})
+    features = frozenset({"hidden"})
+
+    def __init__(
+        self, graph: StateGraph, prompts: int, kind: Kind = "tabular", spread: float = 0.5, seed: int = 0
+    ) -> None:
+        super().__init__()
+        self.graph, self.prompts, self.kind, self.version = graph, prompts, kind, 0
+        generator = torch.Generator().manual_seed(seed)
+        inputs = _features(graph, prompts) if kind == "linear" else torch.zeros(0, dtype=torch.float64)
+        self.register_buffer("inputs", inputs, persistent=False)
+        shape = (inputs.shape[1] if kind == "linear" else prompts * graph.states, graph.vocabulary)
+        self.weight = nn.Parameter(spread * torch.randn(shape, generator=generator, dtype=torch.float64))
+
+    # -- the distribution ---------------------------------------------------------------------------------------------------
+
+    def logits(self) -> Tensor:
+        """[prompts, states, V], connected to the parameters."""
+        flat = self.weight if self.kind == "tabular" else self.inputs @ self.weight
+        return flat.reshape(self.prompts, self.graph.states, self.graph.vocabulary)
+
+    def log_table(self, temperature: float = 1.0) -> Tensor:
+        """log pi of every token in every state, [prompts, states, V]."""
+        return (self.logits() / temperature).log_softmax(-1)
+
+    # -- a learner ------------------------------------------------------------------------------------------------------------
+
+    def fill(self, batch: Batch, names: Collection[str], grad: bool) -> dict[str, Tensor]:
+        """`logp`, `entropy` [N] (at each sequence's sampling temperature, truncation renormalised by `log_mass`) and `hidden`
+        [N, F], the input of the last layer, without gradient."""
+        where, token = self.rows(batch)
+        with torch.set_grad_enabled(grad):
+            out: dict[str, Tensor] = {}
+            if {"logp", "entropy"} & set(names):
+                table = self.logits().reshape(-1, self.graph.vocabulary)[where]
+                heat = batch.spread(batch.sequences["temperature"]).double()
+                logp = (table / heat.clamp(min=1e-6)[:, None]).log_softmax(-1)
+                if "logp" in names:
+                    out["logp"] = logp.gather(1, token[:, None]).squeeze(1) - batch["log_mass"].double()
+                if "entropy" in names:
+                    out["entropy"] = -(logp.exp() * logp).sum(-1)
+            if "hidden" in names:
+                known = self.inputs[where] if self.kind == "linear" else nn.functional.one_hot(where, len(self.weight))
+                out["hidden"] = known.float()
+        return out
+
+    def rows(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Flat (prompt, state) index and token of every decision, both [N]; read from the columns ``state`` and ``token``
+        where the batch has them."""
+        if "state" in batch.rows and "token" in batch.rows:
+            return batch["state"], batch["token"]
+        states, tokens = locate(self.graph, batch.trajectories)
+        return torch.from_numpy(states), torch.from_numpy(tokens)
+
+    def frozen(self) -> EnumerablePolicy:
+        twin = copy.deepcopy(self)
+        return twin.requires_grad_(False)
+
+    def blend(self, policy: EnumerablePolicy, decay: float) -> None:
+        """weights <- decay * weights + (1 - decay) * those of `policy`."""
+        with torch.no_grad():
+            self.weight.mul_(decay).add_(policy.weight, alpha=1.0 - decay)
+
+    # -- language -------------------------------------------------------------------------------------------------------------
+
+    @property
+    def context(self) -> int:
+        """Most tokens of prompt and answer together."""
+        return self.graph.horizon + 2
+
+    def encode(self, messages: Sequence[Mapping[str, str]]) -> np.ndarray:
+        """The prompt token of the word ``p<j>`` and the letters of every other word (a shown prefix), in order."""
+        words = " ".join(message["content"] for message in messages).split()
+        tokens = [self._word(word) for word in words]
+        return np.array([token for piece in tokens for token in piece], dtype=np.int64)
+
+    def _word(self, word: str) -> list[int]:
+        if word[0] == "p" and word[1:].isdigit():
+            return [self.graph.vocabulary + int(word[1:])]
+        letters = [LETTERS.find(letter) + 1 for letter in word]
+        if not all(0 < token < self.graph.vocabulary for token in letters):
+            known = LETTERS[: self.graph.vocabulary - 1]
+            raise UserError(
+                f"the enumerable policy cannot read '{word}'; it knows p0, p1, ... and words over '{known}'"
+            )
+        return letters
+
+    def decode(self, tokens: np.ndarray) -> str:
+        """Letters; EOS is silent."""
+        return "".join(LETTERS[t - 1] for t in np.asarray(tokens).tolist() if t != EOS)
+
+    def continue_with(self, messages: Sequence[Mapping[str, str]]) -> np.ndarray:
+        raise UserError("the enumerable policy plays one turn; set generate.turns to 1")
+
+
+def locate(graph: StateGraph, trajectories: Sequence[Trajectory]) -> tuple[np.ndarray, np.ndarray]:
+    """Flat (prompt, state) index and token of every decision of `trajectories`, both [N]."""
+    contents = [t.content for t in trajectories]
+    if not contents:
+        return np.zeros(0, np.int64), np.zeros(0, np.int64)
+    assert all(isinstance(content, Tokens) for content in contents)
+    lengths = np.array([len(content.tokens) for content in contents])
+    filled = np.arange(lengths.max()) < lengths[:, None]
+    tokens = np.full(filled.shape, -1, dtype=np.int64)
+    tokens[filled] = np.concatenate([content.tokens for content in contents])
+    acted = np.zeros_like(filled)
+    acted[filled] = np.concatenate([content.roles for content in contents]) == ACTION
+    prompt = tokens[:, :1] - graph.vocabulary
+    states = np.concatenate([prompt, graph.walk(tokens[:, 1:])], 1)
+    return (prompt * graph.states + states)[acted], tokens[acted]
+
+
+def _features(graph: StateGraph, prompts: int) -> Tensor:
+    """Shared features of every (prompt, state): one-hot prompt x position, previous token, position x previous token."""
+    depth = graph.depth()
+    previous = torch.zeros(graph.states, dtype=torch.int64)
+    inner = graph.child >= 0
+    previous[graph.child[inner]] = inner.nonzero()[:, 1]
+    own = [
+        nn.functional.one_hot(previous, graph.vocabulary),
+        nn.functional.one_hot(depth * graph.vocabulary + previous, graph.horizon * graph.vocabulary),
+    ]
+    shared = torch.cat(own, 1).repeat(prompts, 1)
+    place = (torch.arange(prompts)[:, None] * graph.horizon + depth).flatten()
+    return torch.cat([nn.functional.one_hot(place, prompts * graph.horizon), shared], 1).double()
