@@ -25,6 +25,21 @@ from anypo.policies.base import Learner
 from anypo.update import GradientUpdate, Optimiser
 
 
+@dataclass(frozen=True)
+class Pull:
+    """What the loss of one update batch says: its derivative with respect to every live column (rows of `batch`), and the
+    factor on the learning rate of the step."""
+
+    batch: Batch
+    loss: Tensor
+    gradients: Mapping[str, Tensor]
+    rate: float
+
+    @property
+    def finite(self) -> bool:
+        return bool(torch.isfinite(self.loss)) and all(bool(torch.isfinite(g).all()) for g in self.gradients.values())
+
+
 @dataclass
 class Machine:
     """Policy, reference, the parts' own learners, and their optimisers."""
@@ -81,7 +96,7 @@ class Machine:
 
     def _known(self, batch: Batch, names: Iterable[str]) -> dict[str, Tensor]:
         """Columns the sampler recorded under exactly these weights, or under whichever when the engine is told so."""
-        if not self._reuse == "always" and not (self._reuse == "exact" and self._fresh(batch)):
+        if self._reuse != "always" and not (self._reuse == "exact" and self._fresh(batch)):
             return {}
         return {
             name: batch[name.replace("_old", "_behaviour")]
@@ -113,23 +128,27 @@ class Machine:
             self._optimise(part, current, context)
         self.reference = self.rule.reference.after(self.reference, self.policy, context)
 
-    def _optimise(self, batch: Batch, current: bool, context: Context) -> None:
-        update = self.rule
+    def differentiate(self, batch: Batch, current: bool, context: Context) -> Pull:
+        """The loss of one update batch and its derivative with respect to every live column. `current`: the ``_old`` columns
+        are those of the present weights (no new pass is needed)."""
         batch = batch.with_rows(**self._leaves(batch, current))
-        rate = update.schedule.factor(context.step, context.total) * context.hooks.pop("learning_rate", 1.0)
-        for rule in update.rules:
+        rate = self.rule.schedule.factor(context.step, context.total) * context.hooks.pop("learning_rate", 1.0)
+        for rule in self.rule.rules:
             batch = batch.with_rows(weight=rule.weigh(batch, context))
             rate *= rule.learning_rate(batch, context)
         leaves = {name: batch[name] for name in self._live()}
         loss = self._loss(batch, context)
-        gradients = _gradients(loss, leaves)
-        finite = bool(torch.isfinite(loss)) and all(bool(torch.isfinite(g).all()) for g in gradients.values())
-        context.log("update/loss", loss if finite else math.nan)
+        return Pull(batch, loss, _gradients(loss, leaves), rate)
+
+    def _optimise(self, batch: Batch, current: bool, context: Context) -> None:
+        pull = self.differentiate(batch, current, context)
+        finite = pull.finite
+        context.log("update/loss", pull.loss if finite else math.nan)
         moved = False
         for path, learner in self.learners.items():
-            mine = {name: gradients[name] for name in sorted(learner.columns & gradients.keys())}
-            moved |= finite and self._step(path, learner, batch, mine, rate, context)
-        context.log("update/lr", update.optimiser.lr * rate)
+            mine = {name: pull.gradients[name] for name in sorted(learner.columns & pull.gradients.keys())}
+            moved |= finite and self._step(path, learner, pull.batch, mine, pull.rate, context)
+        context.log("update/lr", self.rule.optimiser.lr * pull.rate)
         context.log("update/skipped", 0.0 if finite else 1.0)
         self._watch(finite, context)
         if moved:
@@ -254,4 +273,4 @@ def _gradients(loss: Tensor, leaves: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {n: torch.zeros_like(leaf) if g is None else g for (n, leaf), g in zip(leaves.items(), found)}
 
 
-__all__ = ["Machine", "Memory", "cut", "push"]
+__all__ = ["Machine", "Memory", "Pull", "cut", "push"]
