@@ -3,10 +3,13 @@
 from anypo.credit import (
     branches,
     centres,
+    gae,
     generalist,
     history,
+    lengthwise,
     probe,
     retrospect,
+    reward_kl,
     scales,
     select,
     sets,
@@ -19,6 +22,6 @@ from anypo.credit.base import Credit
 from anypo.credit.pipeline import Pipeline
 
 __all__ = [
-    "Credit", "Pipeline", "branches", "centres", "generalist", "history", "probe", "retrospect", "scales", "select", "sets",
-    "shapes", "shaping", "trackers", "weights",
+    "Credit", "Pipeline", "branches", "centres", "gae", "generalist", "history", "lengthwise", "probe", "retrospect", "reward_kl",
+    "scales", "select", "sets", "shapes", "shaping", "trackers", "weights",
 ]  # fmt: skip

@@ -1,7 +1,8 @@
 """Replay: what is kept and used again."""
 
 from anypo.replay.base import OnPolicy, Replay
+from anypo.replay.buffer import Buffer
 from anypo.replay.last_response import LastResponse
 from anypo.replay.previous_batch import PreviousBatch
 
-__all__ = ["LastResponse", "OnPolicy", "PreviousBatch", "Replay"]
+__all__ = ["Buffer", "LastResponse", "OnPolicy", "PreviousBatch", "Replay"]

@@ -1,11 +1,20 @@
-"""Update: what happens to the weights."""
+"""Update: what happens to the weights. Importing the room registers all its parts."""
 
+from anypo.update import multipliers, rules
 from anypo.update.base import Optimiser, Reference, Schedule, StepRule, Update
 from anypo.update.gradient import SGD, AdamW, Constant, GradientUpdate, Linear
 from anypo.update.phases import PhasedUpdate
-from anypo.update.references import EmaReference, FrozenReference, NoReference, PeriodicReference
+from anypo.update.references import (
+    EmaReference,
+    FrozenReference,
+    NoReference,
+    PeriodicReference,
+    ReincarnatedReference,
+    SoupReference,
+)
 
 __all__ = [
     "SGD", "AdamW", "Constant", "EmaReference", "FrozenReference", "GradientUpdate", "Linear", "NoReference", "Optimiser",
-    "PeriodicReference", "PhasedUpdate", "Reference", "Schedule", "StepRule", "Update",
+    "PeriodicReference", "PhasedUpdate", "Reference", "ReincarnatedReference", "Schedule", "SoupReference", "StepRule", "Update",
+    "multipliers", "rules",
 ]  # fmt: skip

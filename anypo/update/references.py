@@ -51,3 +51,46 @@ class PeriodicReference(Reference, name="periodic"):
 
     def after(self, reference: Any, policy: Any, context: Context) -> Any:
         return policy.frozen() if (context.step + 1) % self.every == 0 else reference
+
+
+class ReincarnatedReference(Reference, name="reincarnated"):
+    """The initial policy until step `at`, then, once, the policy as it is after that many steps (policy reincarnation,
+    ReMix, arXiv:2507.06892)."""
+
+    provides = frozenset({"reference"})
+    at: int = Field(50, ge=1)
+
+    def begin(self, policy: Any) -> Any:
+        return policy.frozen()
+
+    def after(self, reference: Any, policy: Any, context: Context) -> Any:
+        return policy.frozen() if context.step + 1 == self.at else reference
+
+
+class SoupReference(Reference, name="soup"):
+    """The weighted average, parameter by parameter, of the initial policy and other models fine-tuned from the same ancestor
+    (SALSA, arXiv:2411.01798), frozen. The policy itself starts from its own weights, so its KL to the soup is not 0 at first.
+
+    models: names or paths of the other models (same architecture and tokenizer); own: the initial policy's weight, the rest is
+    shared equally.
+    """
+
+    provides = frozenset({"reference"})
+    models: tuple[str, ...] = ()
+    own: float = Field(0.5, ge=0.0, le=1.0)
+
+    def refuse(self, algorithm: Any) -> str | None:
+        if self.models:
+            return None
+        return "it averages the policy with other models; name at least one: --set update.reference.models='[PATH]'"
+
+    def begin(self, policy: Any) -> Any:
+        from anypo import policies  # loads models, which the grammar itself never needs
+
+        soup = policy.frozen()
+        mass = self.own
+        for model in self.models:
+            share = (1 - self.own) / len(self.models)
+            mass += share
+            soup.blend(policies.load(model), 1 - share / mass if mass > 0 else 0.0)
+        return soup

@@ -1,0 +1,56 @@
+"""The replay buffer: recent groups, trained on again beside fresh ones. Every decision keeps the policy version and the
+log-probability it was sampled with, so ratios and corrections know its age."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from pydantic import Field
+
+from anypo.context import Context
+from anypo.data.records import Group
+from anypo.replay.base import Replay
+
+
+class Buffer(Replay, name="buffer"):
+    """All fresh groups, joined by older ones until these are the share `fraction` of what is trained on.
+
+    An older group is drawn by choosing one of the last `window` steps uniformly, then one of its groups, each at most once per
+    step. From step `until` on nothing old is used and the buffer is emptied (ReMix's handover to on-policy training,
+    arXiv:2507.06892).
+    """
+
+    provides = frozenset({"off_policy"})
+    fraction: float = Field(0.4, ge=0.0, lt=1.0)
+    window: int = Field(2, ge=1, description="steps kept")
+    until: int | None = Field(None, ge=1)
+
+    def start(self) -> dict[str, Any]:
+        return {"steps": []}
+
+    def select(self, fresh: list[Group], version: int, context: Context) -> list[Group]:
+        memory = context.memory[self]
+        if self.until is not None and context.step >= self.until:
+            memory["steps"] = []
+            return fresh
+        kept: list[list[Group]] = memory["steps"]
+        drawn = draw(kept, round(len(fresh) * self.fraction / (1 - self.fraction)), context)
+        memory["steps"] = [*kept, list(fresh)][-self.window :]
+        ages = [version - int(t.version.max()) for group in drawn for t in group.trajectories if len(t)]
+        context.log("replay/share", len(drawn) / max(1, len(drawn) + len(fresh)))
+        context.log("replay/age", float(np.mean(ages)) if ages else 0.0)
+        return fresh + drawn
+
+
+def draw(steps: list[list[Group]], count: int, context: Context) -> list[Group]:
+    """`count` distinct groups (fewer when there are not so many): a uniform step, then a uniform group of it."""
+    rng = np.random.default_rng([context.seed, context.step, 41])
+    pools = [list(groups) for groups in steps if groups]
+    out: list[Group] = []
+    while pools and len(out) < count:
+        place = int(rng.integers(len(pools)))
+        out.append(pools[place].pop(int(rng.integers(len(pools[place])))))
+        if not pools[place]:
+            pools.pop(place)
+    return out
