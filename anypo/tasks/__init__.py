@@ -1,0 +1,10 @@
+"""Tasks: problems with a way to act on them and to judge what was done.
+
+`load` makes one from a name or a mapping, `parse` checks the same without loading anything heavy.
+"""
+
+from anypo.tasks.base import Environment, Problem, Reply, Task
+from anypo.tasks.loading import load, names, parse
+from anypo.tasks.onestep import step_all
+
+__all__ = ["Environment", "Problem", "Reply", "Task", "load", "names", "parse", "step_all"]

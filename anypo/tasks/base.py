@@ -37,8 +37,8 @@ class Environment(Protocol):
         """The opening messages."""
         ...
 
-    def step(self, text: str) -> Reply:
-        """Take the policy's text as the action."""
+    def step(self, text: str, tokens: int = 0, limit: int = 0) -> Reply:
+        """Take the policy's text as the action; `tokens` it has, of at most `limit` (only length rewards need them)."""
         ...
 
 

@@ -1,0 +1,78 @@
+"""From a name or a mapping to a task: which kind it is, and its checks before anything heavy is loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from anypo.errors import UserError, unknown
+from anypo.tasks import files, generators, guess, reasoning
+from anypo.tasks.base import Task
+from anypo.tasks.options import nested
+from anypo.tasks.verifiers import imported, spelled
+
+
+def names() -> list[str]:
+    """Every task known by name."""
+    return sorted([*generators.names(), guess.NAME])
+
+
+def parse(spec: str | Mapping[str, Any], options: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """What `load` takes, checked: a plain mapping with the key ``name`` and the options of that task.
+
+    `spec`: the name of a reasoning-gym dataset, ``guess_number``, the path of a .jsonl or .parquet file, ``module:factory`` of
+    the user's own task, or a mapping with the key ``name``. `options` may use dotted names (``verifier.extract``) and YAML
+    texts for values. Raises `UserError` naming the nearest spelling of an unknown task or field.
+    """
+    if isinstance(spec, Mapping):
+        if not isinstance(spec.get("name"), str):
+            raise UserError("a task mapping needs the key 'name' (a dataset, a file or module:factory)")
+        own = {key: value for key, value in spec.items() if key != "name"}
+        return parse(spec["name"], {**own, **(options or {})})
+    given = nested(options or {})
+    if "name" in given:
+        raise unknown("field of task", "name", (), "The task is named by itself, not among its options.")
+    if ":" in spec:
+        _check_spelling(spec)
+        return {"name": spec, **given}
+    if files.is_file(spec):
+        return files.parse(spec, given)
+    if spec == guess.NAME:
+        return guess.parse(given)
+    if spec not in generators.names():
+        raise unknown("task", spec, names(), "A file needs the ending .jsonl or .parquet.")
+    return reasoning.parse(spec, given)
+
+
+def load(spec: str | Mapping[str, Any], options: Mapping[str, Any] | None = None) -> Task:
+    """The task meant by `spec` (see `parse`), ready to give problems; one problem of either side is made or read here."""
+    plain = parse(spec, options)
+    name = plain.pop("name")
+    if ":" in name:
+        return _own(name, plain)
+    if files.is_file(name):
+        return files.load(name, plain)
+    if name == guess.NAME:
+        return guess.load(plain)
+    return reasoning.load(name, plain)
+
+
+def _check_spelling(factory: str) -> None:
+    try:
+        spelled(factory)
+    except ValueError:
+        raise UserError(f"task '{factory}': write a task of your own as module:factory") from None
+
+
+def _own(factory: str, options: Mapping[str, Any]) -> Task:
+    """The user's own task: the factory is called with the options and returns an `anypo.tasks.base.Task`."""
+    try:
+        made = imported(factory)(**options)
+    except Exception as error:
+        raise UserError(f"task '{factory}' could not be made: {type(error).__name__}: {error}") from None
+    missing = [
+        name for name in ("name", "weights", "outcome", "train", "heldout", "environment") if not hasattr(made, name)
+    ]
+    if missing:
+        raise UserError(f"task '{factory}' is no task: it has no {', '.join(missing)} (see anypo.tasks.base.Task)")
+    return made  # type: ignore[no-any-return]
