@@ -1,0 +1,88 @@
+"""Interleaved measurement: workers are started side by side and take turns, so drift of the machine hits all alike."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import subprocess
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).parent
+
+
+@dataclass
+class Side:
+    """One competitor: the interpreter and script that run it, and what it reported."""
+
+    name: str
+    python: Path
+    script: str
+    spec: dict[str, Any]
+    results: list[dict[str, Any]] = field(default_factory=list)
+    failure: str = ""
+    process: subprocess.Popen[str] | None = None
+
+    def start(self, log: Path) -> None:
+        if not self.python.exists():
+            self.failure = "not installed"
+            return
+        self.process = subprocess.Popen(
+            [str(self.python), str(HERE / "workers" / self.script), json.dumps(self.spec)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=log.open("w"),
+            text=True,
+            cwd=HERE.parent,
+        )
+        if self._read() is None:
+            self.failure = f"did not start; see {log}"
+
+    def turn(self) -> None:
+        """One unit of work."""
+        if self.failure or self.process is None or self.process.stdin is None:
+            return
+        self.process.stdin.write("go\n")
+        self.process.stdin.flush()
+        answer = self._read()
+        if answer is None:
+            self.failure = "stopped before answering"
+        else:
+            self.results.append(answer)
+
+    def close(self) -> None:
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+
+    def _read(self) -> dict[str, Any] | None:
+        assert self.process is not None and self.process.stdout is not None
+        line = self.process.stdout.readline()
+        return json.loads(line) if line.strip() else None
+
+
+def interleave(sides: list[Side], rounds: int, warmup: int, logs: Path) -> None:
+    """`warmup` unrecorded and `rounds` recorded turns of every side, in turn."""
+    logs.mkdir(parents=True, exist_ok=True)
+    try:
+        for side in sides:
+            side.start(logs / f"{side.name.replace(' ', '-').replace('/', '-')}.log")
+        for number in range(warmup + rounds):
+            for side in sides:
+                side.turn()
+                if number < warmup:
+                    side.results.clear()
+    finally:
+        for side in sides:
+            side.close()
+
+
+def spread(values: list[float]) -> dict[str, float]:
+    """Median and range."""
+    return {"median": statistics.median(values), "low": min(values), "high": max(values), "n": len(values)}
+
+
+def ratios(ours: list[float], theirs: list[float]) -> dict[str, float]:
+    """Turn-by-turn ratios theirs / ours (above 1: ours is faster)."""
+    return spread([b / a for a, b in zip(ours, theirs)])

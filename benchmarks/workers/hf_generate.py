@@ -1,0 +1,72 @@
+"""Rollouts with transformers: `generate` (static batch) or its continuous batching, one pass over the workload per "go"."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, StoppingCriteria
+from workers import protocol
+from workload import Workload, lengths, messages
+
+
+class PerSequence(StoppingCriteria):
+    """Each sequence stops at its own length."""
+
+    def __init__(self, prompt: int, limits: list[int]) -> None:
+        self.prompt, self.limits = prompt, torch.tensor(limits)
+
+    def __call__(self, input_ids, scores, **kwargs):
+        return self.limits <= input_ids.shape[1] - self.prompt
+
+
+def main() -> None:
+    spec = json.loads(sys.argv[1])
+    path, threads, mode = spec.pop("path"), spec.pop("threads"), spec.pop("mode")
+    torch.set_num_threads(threads)
+    work = Workload(**spec)
+    tokenizer = AutoTokenizer.from_pretrained(path, padding_side="left")
+    model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32).eval()
+    model.generation_config.eos_token_id = None
+    chats = messages(work, work.sequences // work.samples, seed=1)
+    texts = [
+        tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
+        for chat in chats
+        for _ in range(work.samples)
+    ]
+    limits = lengths(work.sequences, seed=2)
+
+    def static() -> dict[str, int]:
+        batch = tokenizer(texts, return_tensors="pt", padding=True)
+        with torch.inference_mode():
+            model.generate(
+                **batch,
+                do_sample=True,
+                temperature=1.0,
+                top_k=0,
+                max_new_tokens=max(limits),
+                stopping_criteria=[PerSequence(batch["input_ids"].shape[1], limits)],
+                pad_token_id=tokenizer.eos_token_id,
+            )
+        return {"tokens": sum(limits)}
+
+    def continuous() -> dict[str, int]:
+        # One limit for all in a call, so requests go in by length class: the nearest it offers to per-request limits.
+        inputs = [tokenizer(text)["input_ids"] for text in texts]
+        with torch.inference_mode():
+            for limit in sorted(set(limits)):
+                chosen = [ids for ids, own in zip(inputs, limits) if own == limit]
+                config = GenerationConfig(
+                    max_new_tokens=limit, do_sample=True, temperature=1.0, top_k=0, eos_token_id=-1, pad_token_id=0
+                )
+                model.generate_batch(inputs=chosen, generation_config=config, progress_bar=False)
+        return {"tokens": sum(limits)}
+
+    protocol.serve({"static": static, "continuous": continuous}[mode])
+
+
+if __name__ == "__main__":
+    main()
