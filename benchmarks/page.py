@@ -1,0 +1,132 @@
+"""The benchmark page: tables, the machine's limits, plots. Every figure comes from results.json."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+BODY = {"smollm2-135m": 106.2e6, "tiny": 0.9e6}
+HEAD = {"smollm2-135m": 49152 * 576, "tiny": 0.0}
+"""Weights multiplied for every token (attention and feed-forward), and for every token whose next is wanted (the head)."""
+
+TITLES = {
+    "step": "one GRPO step, SmolLM2-135M fp32, 8 x 8 rollouts, 45-token prompts, 16 new tokens",
+    "step-shared-prefix": "the same, 300-token few-shot prompts",
+    "step-tiny": "one GRPO step, tiny, 16 x 8 rollouts, 32 new tokens",
+    "rollout-64": "rollouts only, SmolLM2, 64 sequences, heavy-tailed lengths",
+    "rollout-128": "rollouts only, SmolLM2, 128 sequences, heavy-tailed lengths",
+}
+SHAPES = {
+    "step": ("smollm2-135m", 8, 45),
+    "step-shared-prefix": ("smollm2-135m", 8, 300),
+    "step-tiny": ("tiny", 16, 45),
+    "rollout-64": ("smollm2-135m", 8, 45),
+    "rollout-128": ("smollm2-135m", 16, 45),
+}
+"""Model, distinct prompts and tokens per prompt of each row."""
+
+
+def least_gflop(name: str, tokens: float) -> float:
+    """The fewest floating-point operations the row needs (G): every prompt once, every new token once, backward twice that."""
+    model, prompts, length = SHAPES[name]
+    forward = 2 * (BODY[model] * (prompts * length + tokens) + HEAD[model] * tokens) / 1e9
+    return forward * 4 if name.startswith("step") else forward
+
+
+def fraction(name: str, result: dict[str, Any], machine: dict[str, float]) -> float:
+    """Share of the machine's matrix-product rate reached, counting only the needed operations."""
+    return least_gflop(name, result["tokens"]["median"]) / result["seconds"]["median"] / machine["gflops"]
+
+
+def lines(name: str, row: Any) -> str:
+    """A row for the terminal."""
+    if name == "scaling":
+        return "\n".join(
+            f"  {axis}: " + ", ".join(f"{p['x']:g}: {p['seconds']['median']:.1f} s" for p in points)
+            for axis, points in row.items()
+        )
+    out = []
+    for side, r in row.items():
+        if "failure" in r:
+            out.append(f"  {side:24s} {r['failure']}")
+            continue
+        slower = f"  {r['times_slower']['median']:.2f}x slower than anypo" if r["times_slower"] else ""
+        out.append(
+            f"  {side:24s} {r['seconds']['median']:7.2f} s  {r['tokens_per_second']['median']:7.1f} tokens/s  "
+            f"{r['peak_gb']:5.1f} GB{slower}"
+        )
+    return "\n".join(out)
+
+
+def write(results: dict[str, Any], docs: Path) -> None:
+    """docs/performance.md and its plots."""
+    machine = results["machine"]
+    parts = [
+        "# Performance\n",
+        "Every row is measured with `make bench`: the sides run as processes side by side and take turns, one unit of work each, so "
+        "that drift of the machine hits all alike. Figures are medians with the range in brackets; the factor is the median of "
+        "turn-by-turn ratios of seconds per generated token (above 1: anypo is faster).\n",
+        f"Machine of the last run: {machine['threads']} threads, {machine['gflops']:.0f} GFLOP/s in fp32 matrix products of the "
+        f"model's own shape, {machine['gbytes']:.1f} GB/s memory traffic. *Of the limit* is the fewest floating-point operations the "
+        "work needs (every prompt once, every new token once; a training step three more passes of the same size) over the time "
+        "taken, as a share of that rate.\n",
+    ]
+    for name, title in TITLES.items():
+        if name in results:
+            parts.append(_table(name, title, results[name], machine))
+    if "scaling" in results:
+        _plot(results["scaling"], docs / "images" / "scaling.svg")
+        parts.append("## How the cost of a step grows\n\n![seconds per GRPO step](images/scaling.svg)\n")
+        parts.append("SmolLM2-135M, 4 prompts x 8 rollouts x 16 new tokens unless the axis says otherwise.\n")
+    notes = docs / "performance-notes.md"
+    if notes.exists():
+        parts.append(notes.read_text())
+    (docs / "performance.md").write_text("\n".join(parts))
+
+
+def _table(name: str, title: str, row: dict[str, Any], machine: dict[str, float]) -> str:
+    out = [
+        f"## {title}\n",
+        "| side | seconds | tokens/s | peak memory | of the limit | anypo is faster by |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    for side, r in row.items():
+        if "failure" in r:
+            out.append(f"| {side} | {r['failure']} | | | | |")
+            continue
+        seconds, rate, slower = r["seconds"], r["tokens_per_second"], r["times_slower"]
+        factor = f"**{slower['median']:.2f}x** [{slower['low']:.2f}, {slower['high']:.2f}]" if slower else ""
+        out.append(
+            f"| {side} | {seconds['median']:.2f} [{seconds['low']:.2f}, {seconds['high']:.2f}] | {rate['median']:.0f} | "
+            f"{r['peak_gb']:.1f} GB | {fraction(name, r, machine):.0%} | {factor} |"
+        )
+    rooms = row.get("anypo", {}).get("rooms")
+    if rooms:
+        shares = ", ".join(
+            f"{room} {value:.2f} s" for room, value in rooms.items() if value >= 0.005 and room != "step"
+        )
+        out.append(f"\nTime per room of anypo's last step: {shares}.")
+    return "\n".join(out) + "\n"
+
+
+def _plot(scaling: dict[str, Any], path: Path) -> None:
+    import matplotlib
+
+    matplotlib.use("svg")
+    import matplotlib.pyplot as plt
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure, axes = plt.subplots(1, len(scaling), figsize=(3.2 * len(scaling), 2.8), constrained_layout=True)
+    for axis, (label, points) in zip(axes, scaling.items()):
+        x = [p["x"] for p in points]
+        middle = [p["seconds"]["median"] for p in points]
+        low = [m - p["seconds"]["low"] for m, p in zip(middle, points)]
+        high = [p["seconds"]["high"] - m for m, p in zip(middle, points)]
+        axis.errorbar(x, middle, [low, high], marker="o", capsize=3, color="#2563eb")
+        axis.set_xlabel(label)
+        axis.set_ylim(bottom=0)
+        axis.spines[["top", "right"]].set_visible(False)
+        axis.grid(alpha=0.3)
+    axes[0].set_ylabel("seconds per step")
+    figure.savefig(path)
+    plt.close(figure)
