@@ -1,5 +1,6 @@
 """Control: which prompts, how many rollouts each, how deep, when to stop."""
 
 from anypo.control.base import Ask, Control, Uniform
+from anypo.control.beliefs import HardFocus, UncertainPrompts, ValueBudget
 
-__all__ = ["Ask", "Control", "Uniform"]
+__all__ = ["Ask", "Control", "HardFocus", "UncertainPrompts", "Uniform", "ValueBudget"]

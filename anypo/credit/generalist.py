@@ -26,18 +26,24 @@ WIDTH = 256
 
 
 def prompt_features(trajectory: Trajectory) -> np.ndarray:
-    """Hashed counts of the prompt's tokens and neighbouring pairs, scaled to unit length, [WIDTH]. For a control rollout: its
-    first observation, cut or filled up to WIDTH."""
-    out = np.zeros(WIDTH, dtype=np.float32)
+    """Features of the prompt a rollout answers, [WIDTH]: its hashed tokens, or for a control rollout the first
+    observation, cut or filled up to WIDTH."""
     content = trajectory.content
-    if not isinstance(content, Tokens):
-        first = np.asarray(content.observations[:1], dtype=np.float32).ravel()[:WIDTH]
-        out[: len(first)] = first
-        return out
-    actions = np.flatnonzero(content.roles != CONTEXT)
-    tokens = content.tokens[: actions[0] if len(actions) else None].astype(np.uint64)
+    if isinstance(content, Tokens):
+        actions = np.flatnonzero(content.roles != CONTEXT)
+        return hashed(content.tokens[: actions[0] if len(actions) else None])
+    out = np.zeros(WIDTH, dtype=np.float32)
+    first = np.asarray(content.observations[:1], dtype=np.float32).ravel()[:WIDTH]
+    out[: len(first)] = first
+    return out
+
+
+def hashed(tokens: np.ndarray) -> np.ndarray:
+    """Hashed counts of the tokens and of neighbouring pairs, scaled to unit length, [WIDTH]."""
+    tokens = np.asarray(tokens).astype(np.uint64)
     pairs = tokens[1:] * np.uint64(1_000_003) + tokens[:-1] + np.uint64(7)
-    mixed = np.concatenate([tokens, pairs]) * np.uint64(11400714819323198485)
+    mixed = np.concatenate([tokens + np.uint64(1), pairs]) * np.uint64(11400714819323198485)
+    out = np.zeros(WIDTH, dtype=np.float32)
     np.add.at(out, (mixed >> np.uint64(56)).astype(np.int64), 1.0)
     return out / max(float(np.linalg.norm(out)), 1e-9)
 
@@ -45,8 +51,8 @@ def prompt_features(trajectory: Trajectory) -> np.ndarray:
 class ContextValue(nn.Module):
     """logit P(success | x, C): a kernel estimate over the context plus a learned difficulty of the prompt.
 
-    Called with queries [Q, D], context prompts [C, D], outcomes [C] in [0, 1] and a mask [Q, C] of context entries each query may
-    see; returns logits [Q]. Permuting the context changes nothing.
+    Called with queries [Q, D], context prompts [C, D], outcomes [C] in [0, 1] and a mask [Q, C] of context entries each
+    query may see; returns logits [Q]. Permuting the context changes nothing.
     """
 
     def __init__(self, width: int = WIDTH, dim: int = 16, seed: int = 0) -> None:
@@ -159,7 +165,8 @@ def mixed_utility(rollouts: int, p: float) -> float:
 
 
 def allocate(rates: list[float], total: int, least: int) -> list[int]:
-    """Rollouts per prompt that maximise the sum of `mixed_utility` under a total, greedily by marginal gain, at least `least`."""
+    """Rollouts per prompt that maximise the sum of `mixed_utility` under a total, greedily by marginal gain, at least
+    `least`."""
     plan = [least] * len(rates)
     gains = [mixed_utility(least + 1, p) - mixed_utility(least, p) for p in rates]
     for _ in range(total - sum(plan)):

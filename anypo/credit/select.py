@@ -101,12 +101,13 @@ class UnlikelyTokens(Select, name="unlikely_tokens"):
 
 
 class Window(Select, name="window"):
-    """Keep the first `size` decisions of every trajectory."""
+    """Keep the first `size` decisions of every trajectory, counted from where it left its parent."""
 
     size: int = Field(5, ge=1)
 
     def select(self, batch: Batch, context: Context) -> Batch:
-        return batch.with_rows(weight=batch.weight * (batch["position"] < self.size))
+        own = batch["position"] - batch.spread(batch.sequences["fork"].clamp(min=0))
+        return batch.with_rows(weight=batch.weight * (own < self.size))
 
 
 class OwnDecisions(Select, name="own_decisions"):

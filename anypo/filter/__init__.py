@@ -1,5 +1,10 @@
 """Filter: which signals a trajectory gets, and which trajectories survive."""
 
 from anypo.filter.base import DropDegenerate, DropTruncated, Filter, Screen, Signal, Survival
+from anypo.filter.consensus import Confidence, IntervalConsensus, MajorityVote
+from anypo.filter.flaws import EquationCheck
 
-__all__ = ["DropDegenerate", "DropTruncated", "Filter", "Screen", "Signal", "Survival"]
+__all__ = [
+    "Confidence", "DropDegenerate", "DropTruncated", "EquationCheck", "Filter", "IntervalConsensus", "MajorityVote", "Screen",
+    "Signal", "Survival",
+]  # fmt: skip

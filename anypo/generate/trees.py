@@ -1,0 +1,211 @@
+"""Groups that share prefixes: segment trees, entropy forks, chains of re-rolled states, vines. One-turn tasks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from pydantic import Field
+
+from anypo.context import Context
+from anypo.control.base import Ask
+from anypo.data.records import Group, Trajectory
+from anypo.generate.base import Generate, World
+from anypo.generate.resume import Start, resume
+from anypo.tasks.base import Problem
+
+TREE = frozenset({"tree"})
+
+
+class _OneTurn(Generate):
+    """Shared by generators that continue from a stored state."""
+
+    def refuse(self, algorithm: object) -> str | None:
+        return "continues single answers only; set generate.turns to 1" if self.turns > 1 else None
+
+    def roots(self, asks: Sequence[Ask], counts: Sequence[int], world: World, context: Context) -> list[Group]:
+        """`counts[i]` independent rollouts of ask i, sample numbers 0, 1, ..."""
+        problems = [world.problem(ask) for ask in asks]
+        starts = [
+            Start(problem, _key(context, problem, place, 0, sample), sample=sample)
+            for place, (problem, count) in enumerate(zip(problems, counts))
+            for sample in range(count)
+        ]
+        done = iter(resume(starts, world, self.sampling(context)))
+        return [
+            Group(problem.prompt, tuple(next(done) for _ in range(count)), problem, context.step, ask.index)
+            for ask, problem, count in zip(asks, problems, counts)
+        ]
+
+
+def _key(context: Context, problem: Problem, place: int, level: int, sample: int) -> tuple[int, ...]:
+    return (context.seed, context.step, problem.prompt, place, level, sample)
+
+
+class SegmentTree(_OneTurn, name="segment_tree"):
+    """A tree of rollouts that branch after every `segment` decisions (SPO-tree, arXiv:2505.23564).
+
+    `branching` (b0, b1, ...): b0 rollouts of the prompt; each is continued b1 times from its state after `segment` decisions
+    (it itself being one of them), and so on; an answer that ends early is a leaf. At most b0 b1 ... leaves. The group's samples
+    are the leaves; a forked one names its parent's sample number and the decision at which it left.
+    """
+
+    branching: tuple[int, ...] = (6, 6, 6)
+    segment: int = Field(16, ge=1, description="decisions per segment")
+    provides = TREE
+
+    def rollout(self, asks: Sequence[Ask], world: World, context: Context) -> list[Group]:
+        groups = self.roots(asks, [self.branching[0]] * len(asks), world, context)
+        for level, width in enumerate(self.branching[1:], 1):
+            cut = level * self.segment
+            starts, homes = [], []
+            for place, group in enumerate(groups):
+                size = len(group.trajectories)
+                open_ends = [t for t in group.trajectories if len(t) > cut]
+                for mother in open_ends:
+                    for _ in range(width - 1):
+                        key = _key(context, group.problem, place, level, size)
+                        starts.append(
+                            Start(group.problem, key, mother, cut, sample=size, parent=mother.sample, fork=cut)
+                        )
+                        homes.append(place)
+                        size += 1
+            groups = _grown(groups, homes, resume(starts, world, self.sampling(context)))
+        return groups
+
+
+class EntropyForks(_OneTurn, name="entropy_forks"):
+    """Trees that fork where the policy was least sure (ETMR of ETTRL, arXiv:2508.11356).
+
+    A prompt's samples are `trees` whole rollouts, each with `branches` continuations from each of its `forks` decisions of
+    largest entropy (above `least_entropy`); the forked decision itself is drawn anew. trees (1 + branches forks) leaves for
+    about (1 + branches forks / 2) / (1 + branches forks) of the tokens of as many independent rollouts.
+    `rise`: only decisions whose entropy exceeds the mean of the four before by this much. The number of rollouts asked by control
+    is not used.
+    """
+
+    trees: int = Field(2, ge=1)
+    forks: int = Field(3, ge=1)
+    branches: int = Field(2, ge=1)
+    least_entropy: float = 0.0
+    rise: float | None = None
+    provides = TREE
+
+    def rollout(self, asks: Sequence[Ask], world: World, context: Context) -> list[Group]:
+        groups = self.roots(asks, [self.trees] * len(asks), world, context)
+        starts, homes = [], []
+        for place, group in enumerate(groups):
+            size = len(group.trajectories)
+            for mother in group.trajectories:
+                for cut in fork_points(mother, self.forks, self.least_entropy, self.rise):
+                    for _ in range(self.branches):
+                        key = _key(context, group.problem, place, 1 + cut, size)
+                        starts.append(
+                            Start(group.problem, key, mother, cut, sample=size, parent=mother.sample, fork=cut)
+                        )
+                        homes.append(place)
+                        size += 1
+        groups = _grown(groups, homes, resume(starts, world, self.sampling(context)))
+        whole = sum(len(t) for g in groups for t in g.trajectories)
+        context.log(
+            "generate/shared_share", sum(max(t.fork, 0) for g in groups for t in g.trajectories) / max(1, whole)
+        )
+        return groups
+
+
+def fork_points(trajectory: Trajectory, count: int, least: float = 0.0, rise: float | None = None) -> list[int]:
+    """The `count` decisions of largest entropy, ascending; only those of at least `least`, and with `rise` only those whose
+    entropy exceeds the mean of the four before them by as much."""
+    entropy = np.zeros(len(trajectory)) if trajectory.entropy is None else np.asarray(trajectory.entropy, dtype=float)
+    able = entropy >= least
+    if rise is not None:
+        before = np.array([entropy[max(0, t - 4) : t].mean() if t else np.inf for t in range(len(entropy))])
+        able &= entropy - before >= rise
+    order = np.argsort(-entropy, kind="stable")
+    return sorted(int(t) for t in order[able[order]][:count])
+
+
+def _grown(groups: Sequence[Group], homes: Sequence[int], fresh: Sequence[Trajectory]) -> list[Group]:
+    """The groups with their new members appended."""
+    members = [list(group.trajectories) for group in groups]
+    for place, trajectory in zip(homes, fresh):
+        members[place].append(trajectory)
+    return [group.replace(trajectories=tuple(m)) for group, m in zip(groups, members)]
+
+
+class ReRolled(_OneTurn, name="re_rolled"):
+    """Independent rollouts whose intermediate states are valued by fresh continuations (SPO-chain, arXiv:2505.23564).
+
+    A cutpoint is a decision taken with probability below `below`. Segments hold `interval` cutpoints each; at every segment
+    start `continuations` completions are drawn and their mean reward stored in the rollout's `extra` (``starts``, ``values``);
+    the prompt itself is valued once per group. Continuations are not trained on.
+    """
+
+    below: float = Field(0.9, gt=0.0)
+    interval: int = Field(5, ge=1)
+    continuations: int = Field(9, ge=1)
+    provides = frozenset({"state_values"})
+
+    def rollout(self, asks: Sequence[Ask], world: World, context: Context) -> list[Group]:
+        groups = self.roots(asks, [ask.samples for ask in asks], world, context)
+        starts: list[Start] = []
+        plan: list[list[list[int]]] = []
+        for place, group in enumerate(groups):
+            plan.append([segment_starts(np.asarray(t.logp), self.below, self.interval) for t in group.trajectories])
+            starts += [
+                Start(group.problem, _key(context, group.problem, place, -1, n)) for n in range(self.continuations)
+            ]
+            for trajectory, cuts in zip(group.trajectories, plan[-1]):
+                for cut in cuts[1:]:
+                    for n in range(self.continuations):
+                        key = (*_key(context, group.problem, place, cut, trajectory.sample), n)
+                        starts.append(Start(group.problem, key, trajectory, cut))
+        done = resume(starts, world, self.sampling(context))
+        context.log("generate/estimation_tokens", sum(len(t) - s.cut for t, s in zip(done, starts)))
+        means = iter(np.array([t.reward for t in done]).reshape(-1, self.continuations).mean(1).tolist())
+        out = []
+        for group, chains in zip(groups, plan):
+            root = next(means)
+            valued = [
+                t.replace(extra={**t.extra, "starts": cuts, "values": [root, *(next(means) for _ in cuts[1:])]})
+                for t, cuts in zip(group.trajectories, chains)
+            ]
+            out.append(group.replace(trajectories=tuple(valued)))
+        return out
+
+
+def segment_starts(logp: np.ndarray, below: float, interval: int) -> list[int]:
+    """First decisions of the segments: 0, then after every `interval` decisions with probability under `below`."""
+    cutpoints = np.flatnonzero(np.exp(logp) < below)
+    after = cutpoints[interval - 1 :: interval] + 1
+    return [0, *(int(t) for t in after if t < len(logp))]
+
+
+class Vine(_OneTurn, name="vine"):
+    """Seed rollouts and, from evenly spaced states of each, a group of fresh continuations (polychromic objectives,
+    arXiv:2509.25424).
+
+    Every prompt gives one seed rollout, branched at `states` states (decision floor(i T / (states + 1)), i = 1..states). The
+    continuations from one state form a group of their own of the size that control asks for, with the shared prefix as their
+    parent's (not trained); the prompt's own independent group comes first.
+    """
+
+    states: int = Field(2, ge=1)
+    provides = TREE
+
+    def rollout(self, asks: Sequence[Ask], world: World, context: Context) -> list[Group]:
+        groups = self.roots(asks, [ask.samples for ask in asks], world, context)
+        starts, sizes, owners = [], [], []
+        for place, (ask, group) in enumerate(zip(asks, groups)):
+            seed = group.trajectories[0]
+            cuts = {len(seed) * i // (self.states + 1) for i in range(1, self.states + 1)} - {0}
+            for cut in sorted(cuts):
+                for sample in range(ask.samples):
+                    key = _key(context, group.problem, place, 1 + cut, sample)
+                    starts.append(Start(group.problem, key, seed, cut, sample=sample, fork=cut))
+                sizes.append(ask.samples)
+                owners.append(group)
+        done = iter(resume(starts, world, self.sampling(context)))
+        return groups + [
+            owner.replace(trajectories=tuple(next(done) for _ in range(size))) for owner, size in zip(owners, sizes)
+        ]
