@@ -63,13 +63,13 @@ def write(results: dict[str, Any], docs: Path) -> None:
     machine = results["machine"]
     parts = [
         "# Performance\n",
-        "Every row is measured with `make bench`: the sides run as processes side by side and take turns, one unit of work each, so "
-        "that drift of the machine hits all alike. Figures are medians with the range in brackets; the factor is the median of "
+        "Every row is measured with `make bench`: the sides run as processes side by side and take turns, one unit of work each, "
+        "so that drift of the machine hits all alike. Figures are medians with the range in brackets; the factor is the median of "
         "turn-by-turn ratios of seconds per generated token (above 1: anypo is faster).\n",
         f"Machine of the last run: {machine['threads']} threads, {machine['gflops']:.0f} GFLOP/s in fp32 matrix products of the "
-        f"model's own shape, {machine['gbytes']:.1f} GB/s memory traffic. *Of the limit* is the fewest floating-point operations the "
-        "work needs (every prompt once, every new token once; a training step three more passes of the same size) over the time "
-        "taken, as a share of that rate.\n",
+        f"model's own shape, {machine['gbytes']:.1f} GB/s memory traffic. *Of the limit* is the fewest floating-point operations "
+        "the work needs (every prompt once, every new token once; a training step three more passes of the same size) over the "
+        "time taken, as a share of that rate.\n",
     ]
     for name, title in TITLES.items():
         if name in results:

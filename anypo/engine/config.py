@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
+from anypo.engine.base import Sampler
 from anypo.parts import Part
 
 
@@ -14,6 +15,10 @@ class Engine(Part, slot="engine"):
 
     token_budget: int = Field(8192, ge=1, description="most packed tokens of one training micro-batch")
     checkpointing: bool = Field(False, description="recompute activations in the backward pass")
+
+    def sampler(self, policy: Any) -> Sampler:
+        """The engine at work for `policy` (which it follows through every update)."""
+        raise NotImplementedError
 
 
 class Local(Engine, name="local"):
@@ -26,3 +31,32 @@ class Local(Engine, name="local"):
 
     kv_tokens: int = Field(32768, ge=64)
     reuse_logp: Literal["exact", "never", "always"] = "exact"
+
+    def sampler(self, policy: Any) -> Sampler:
+        from anypo.engine.local import LocalEngine
+
+        return LocalEngine(policy.model, policy.tokenizer, version=lambda: policy.version, kv_tokens=self.kv_tokens)
+
+
+class Remote(Engine, name="remote"):
+    """An OpenAI-compatible server (vLLM, SGLang); see `anypo.engine.remote.RemoteEngine` for the fields."""
+
+    url: str = "http://127.0.0.1:8000/v1"
+    model: str = Field("policy", description="name the model is served under")
+    sync: Literal["none", "disk", "lora"] = "disk"
+    processed: bool = Field(False, description="the server reports log-probabilities after temperature and truncation")
+    concurrency: int = Field(64, ge=1)
+    timeout: float = Field(600.0, gt=0.0, description="seconds one completion may take")
+
+    def sampler(self, policy: Any) -> Sampler:
+        from anypo.engine.remote import RemoteEngine
+
+        return RemoteEngine(
+            self.url,
+            self.model,
+            policy,
+            sync=self.sync,
+            processed=self.processed,
+            concurrency=self.concurrency,
+            timeout=self.timeout,
+        )

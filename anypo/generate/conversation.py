@@ -106,7 +106,7 @@ def trajectory(episode: Episode, task: Task, sampling: Sampling) -> Trajectory:
         content=Tokens(tokens.astype(np.int32), roles),
         logp=np.concatenate([part.logp for part in parts]),
         version=np.concatenate([part.version for part in parts]),
-        entropy=np.concatenate([part.entropy for part in parts]),
+        entropy=_known(np.concatenate([part.entropy for part in parts])),
         log_mass=np.concatenate([part.log_mass for part in parts]),
         turn=np.concatenate([np.full(len(part.tokens), turn) for turn, part in enumerate(parts)]),
         rewards=dict(episode.rewards),
@@ -117,3 +117,8 @@ def trajectory(episode: Episode, task: Task, sampling: Sampling) -> Trajectory:
         sample=episode.sample,
         extra={"failed": episode.failed, "turn_rewards": tuple(episode.turn_rewards)},
     )
+
+
+def _known(column: np.ndarray) -> np.ndarray | None:
+    """None where the engine could not tell (servers report no entropy)."""
+    return None if np.isnan(column).any() else column

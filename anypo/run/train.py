@@ -16,7 +16,7 @@ import psutil
 from anypo import policies, tasks
 from anypo.algorithm import Algorithm
 from anypo.engine.base import Sampling
-from anypo.engine.local import LocalEngine
+from anypo.engine.config import Local
 from anypo.errors import Interrupted
 from anypo.evaluate import Evaluation
 from anypo.evaluate import evaluate as score
@@ -124,7 +124,7 @@ def evaluate(
         max_new = max_new or config.composition().generate.max_new
     loaded = tasks.load(tasks.parse(name, options))
     policy = policies.load(weights, seed=seed)
-    world = World(loaded, policy, LocalEngine(policy.model, policy.tokenizer, version=lambda: policy.version))
+    world = World(loaded, policy, Local().sampler(policy))
     heat = temperature if temperature is not None else (0.0 if samples == 1 else 1.0)
     observer.phase("evaluating", size * samples)
     return score(
@@ -148,13 +148,7 @@ class Session:
         source = str(Path(config.init) / "model") if config.init else config.model
         self.policy = policies.load(source, dtype=config.dtype, lora=config.lora, seed=config.seed)
         task = tasks.load(spec)
-        engine = self.algorithm.engine
-        sampler = LocalEngine(
-            self.policy.model,
-            self.policy.tokenizer,
-            version=lambda: self.policy.version,
-            kv_tokens=getattr(engine, "kv_tokens", 32768),
-        )
+        sampler = self.algorithm.engine.sampler(self.policy)
         self.world = World(task, self.policy, sampler)
         self.trainer: Trainer | None = None
         self.began = time.monotonic()

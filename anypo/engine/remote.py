@@ -1,0 +1,167 @@
+"""Sampling from a server: any OpenAI-compatible completions endpoint that returns token ids and log-probabilities
+(vLLM, SGLang, the embedded engine behind `anypo.engine.serve`).
+
+The server holds a copy of the weights, so its log-probabilities are never provably the trainer's (`exact` is False): the
+trainer computes its own, and a `Correction` part can weigh the difference. After every policy update the weights are
+published again, and every token is stamped with the version that was published when it was sampled.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import requests
+from requests.adapters import HTTPAdapter
+from urllib3.util.retry import Retry
+
+from anypo.engine.base import Completion, Request
+from anypo.errors import UserError
+
+RETRY = Retry(total=4, backoff_factor=0.5, status_forcelist=(429, 500, 502, 503, 504), allowed_methods=None)
+
+
+class RemoteEngine:
+    """An `anypo.engine.base.Sampler` over HTTP.
+
+    url: base address, e.g. ``http://127.0.0.1:8000/v1``. model: the name it is served under. sync: how new weights reach the
+    server, ``none`` (they do not), ``disk`` (saved to a shared folder, then POST /update_weights_from_disk) or ``lora`` (adapter
+    saved, then POST /v1/load_lora_adapter). processed: the server reports log-probabilities after temperature and truncation
+    (vLLM: ``--logprobs-mode processed_logprobs``); without it anything but temperature 1 is refused, because ratios would
+    compare different distributions.
+    """
+
+    exact = False
+
+    def __init__(
+        self,
+        url: str,
+        model: str,
+        policy: Any = None,
+        *,
+        sync: str = "none",
+        processed: bool = False,
+        concurrency: int = 64,
+        timeout: float = 600.0,
+    ) -> None:
+        self.url, self.model, self.policy, self.sync = url.rstrip("/"), model, policy, sync
+        self.processed, self.timeout = processed, timeout
+        self.version = policy.version if policy is not None else 0
+        self.served = model
+        self.session = requests.Session()
+        self.session.mount("http://", HTTPAdapter(max_retries=RETRY, pool_maxsize=concurrency))
+        self.session.mount("https://", HTTPAdapter(max_retries=RETRY, pool_maxsize=concurrency))
+        self.pool = ThreadPoolExecutor(concurrency)
+        self.folder = Path(tempfile.mkdtemp(prefix="anypo-weights-"))
+
+    def generate(self, requests: Sequence[Request]) -> list[Completion]:
+        """Continue every request; results in order. Raises `UserError` when the server cannot be used."""
+        self._publish()
+        return list(self.pool.map(self._complete, requests))
+
+    def close(self) -> None:
+        """Give threads, connections and published weights back."""
+        self.pool.shutdown(wait=False, cancel_futures=True)
+        self.session.close()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    # -- one request ----------------------------------------------------------------------------------------------------
+
+    def _complete(self, request: Request) -> Completion:
+        sampling = request.sampling
+        if not self.processed and (sampling.temperature not in (0.0, 1.0) or _truncates(request)):
+            raise UserError(
+                f"the server at {self.url} reports log-probabilities before temperature and truncation, so only temperature 1 "
+                "without top-p/top-k/min-p compares like with like; serve processed log-probabilities and set engine.processed=true"
+            )
+        body = {
+            "model": self.served,
+            "prompt": [int(token) for token in request.tokens],
+            "max_tokens": sampling.max_new,
+            "temperature": sampling.temperature,
+            "top_p": sampling.top_p,
+            "logprobs": 1,
+            "seed": _seed(request),
+            "return_token_ids": True,
+            "return_tokens_as_token_ids": True,
+            "include_stop_str_in_output": True,
+            **({"top_k": sampling.top_k} if sampling.top_k else {}),
+            **({"min_p": sampling.min_p} if sampling.min_p else {}),
+            **({"stop": list(sampling.stop)} if sampling.stop else {}),
+        }
+        return self._read(self._post(f"{self.url}/completions", body))
+
+    def _read(self, answer: dict[str, Any]) -> Completion:
+        try:
+            choice = answer["choices"][0]
+            tokens = _token_ids(choice)
+            logp = np.array(choice["logprobs"]["token_logprobs"], dtype=np.float32)[: len(tokens)]
+        except (KeyError, IndexError, TypeError, ValueError):
+            raise UserError(
+                f"the server at {self.url} does not return token ids with log-probabilities; it must honour "
+                "'return_token_ids' or 'return_tokens_as_token_ids' and 'logprobs'"
+            ) from None
+        if len(tokens) != len(logp) or not np.isfinite(logp).all():
+            raise UserError(
+                f"the server at {self.url} returned {len(tokens)} tokens but {len(logp)} finite log-probabilities"
+            )
+        finish = "length" if choice.get("finish_reason") == "length" else "stop"
+        unknown = np.full(len(tokens), np.nan, dtype=np.float32)
+        return Completion(
+            tokens, logp, unknown, np.zeros(len(tokens), np.float32), np.full(len(tokens), self.version), finish
+        )
+
+    def _post(self, address: str, body: dict[str, Any]) -> dict[str, Any]:
+        try:
+            answer = self.session.post(address, json=body, timeout=self.timeout)
+        except requests.RequestException as error:
+            raise UserError(f"no answer from the server at {address}: {type(error).__name__}; is it running?") from None
+        if answer.status_code >= 400:
+            raise UserError(
+                f"the server at {address} refused with {answer.status_code}: {' '.join(answer.text.split())[:300]}"
+            )
+        try:
+            return dict(answer.json())
+        except ValueError:
+            return {}
+
+    # -- weights ----------------------------------------------------------------------------------------------------------
+
+    def _publish(self) -> None:
+        """Bring the server to the policy's version, if it is told how."""
+        if self.sync == "none" or self.policy is None or self.policy.version == self.version:
+            return
+        version = self.policy.version
+        target = self.folder / f"v{version}"
+        self.policy.save(target)
+        if self.sync == "lora":
+            self.served = f"{self.model}-v{version}"
+            self._post(
+                f"{self.url}/load_lora_adapter", {"lora_name": self.served, "lora_path": str(target / "adapter")}
+            )
+        else:
+            self._post(f"{self.url.removesuffix('/v1')}/update_weights_from_disk", {"model_path": str(target)})
+        shutil.rmtree(self.folder / f"v{self.version}", ignore_errors=True)
+        self.version = version
+
+
+def _truncates(request: Request) -> bool:
+    sampling = request.sampling
+    return sampling.top_p < 1.0 or sampling.top_k > 0 or sampling.min_p > 0.0
+
+
+def _seed(request: Request) -> int:
+    """A 63-bit seed from the request's key (the same request samples the same tokens on a deterministic server)."""
+    return int(np.random.SeedSequence([abs(int(s)) for s in request.seed]).generate_state(1, np.uint64)[0]) >> 1
+
+
+def _token_ids(choice: dict[str, Any]) -> np.ndarray:
+    """Token ids from ``token_ids`` (vLLM's return_token_ids) or from ``token_id:N`` names."""
+    if choice.get("token_ids") is not None:
+        return np.array(choice["token_ids"], dtype=np.int32)
+    return np.array([int(name.split(":", 1)[1]) for name in choice["logprobs"]["tokens"]], dtype=np.int32)

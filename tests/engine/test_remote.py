@@ -1,0 +1,131 @@
+"""The contract of an engine, run against whatever can sample: the same suite for the embedded engine, for the in-repo server
+speaking the OpenAI protocol, and for a real vLLM server where one can be started."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+import requests
+
+from anypo.engine.base import Request, Sampling
+from anypo.engine.config import Local, Remote
+from anypo.engine.remote import RemoteEngine
+from anypo.engine.serve import Server
+from anypo.errors import UserError
+
+policies = pytest.importorskip("anypo.policies")
+
+
+@pytest.fixture(scope="module")
+def policy():
+    return policies.load("tiny", seed=5)
+
+
+@pytest.fixture(params=["local", "server"])
+def engine(request: pytest.FixtureRequest, policy) -> Iterator[object]:
+    local = Local().sampler(policy)
+    if request.param == "local":
+        yield local
+        return
+    with Server(local, policy.decode) as server:
+        remote = RemoteEngine(server.url, "policy", processed=True)
+        yield remote
+        remote.close()
+
+
+def ask(policy, text: str, sample: int = 0, **sampling: object) -> Request:
+    settings = {"max_new": 12, "temperature": 1.0} | sampling
+    return Request(policy.encode([{"role": "user", "content": text}]), Sampling(**settings), (7, sample))
+
+
+def test_results_come_in_the_order_of_the_requests(engine, policy) -> None:
+    wanted = [3, 9, 1, 12, 5]
+    done = engine.generate([ask(policy, "1 + 2 =", i, max_new=n) for i, n in enumerate(wanted)])
+    assert all(len(c.tokens) <= n for c, n in zip(done, wanted))
+    assert [len(c.tokens) == n for c, n in zip(done, wanted) if c.finish == "length"] == [True] * sum(
+        c.finish == "length" for c in done
+    )
+
+
+def test_arrays_agree_and_log_probabilities_are_those_of_the_model(engine, policy) -> None:
+    requests_ = [ask(policy, f"{i} + 4 =", i) for i in range(4)]
+    for request, done in zip(requests_, engine.generate(requests_)):
+        assert len(done.tokens) == len(done.logp) == len(done.version) == len(done.log_mass)
+        assert (done.logp <= 1e-6).all()
+        expected = reference(policy, request.tokens, done.tokens)
+        np.testing.assert_allclose(done.logp, expected, atol=1e-4)
+
+
+def test_greedy_is_deterministic_and_equal_for_equal_prompts(engine, policy) -> None:
+    a, b = engine.generate([ask(policy, "2 + 2 =", i, temperature=0.0) for i in range(2)])
+    assert a.tokens.tolist() == b.tokens.tolist()
+
+
+def test_the_same_key_samples_the_same_tokens_whatever_else_is_asked(engine, policy) -> None:
+    alone = engine.generate([ask(policy, "5 + 6 =", 3)])[0]
+    crowd = engine.generate([ask(policy, f"{i} + 1 =", i) for i in range(6)] + [ask(policy, "5 + 6 =", 3)])[-1]
+    assert alone.tokens.tolist() == crowd.tokens.tolist()
+
+
+def reference(policy, prompt: np.ndarray, tokens: np.ndarray) -> np.ndarray:
+    """Log-probabilities by one plain forward pass of the model."""
+    import torch
+
+    ids = torch.tensor(np.concatenate([prompt, tokens]).astype(np.int64))[None]
+    with torch.no_grad():
+        logp = policy.model(ids).logits[0].float().log_softmax(-1)
+    return logp[len(prompt) - 1 : -1].gather(1, ids[0, len(prompt) :, None])[:, 0].numpy()
+
+
+# -- what only a server can do wrong ----------------------------------------------------------------------------------------
+
+
+def test_the_server_follows_the_policy(policy, tmp_path) -> None:
+    loaded: list[str] = []
+    live = policies.load("tiny", seed=6)
+    with Server(Local().sampler(live), live.decode, reload=loaded.append) as server:
+        remote = RemoteEngine(server.url, "policy", live, sync="disk")
+        assert set(remote.generate([ask(live, "1 + 1 =")])[0].version) == {0}
+        live.version = 3
+        assert set(remote.generate([ask(live, "1 + 1 =")])[0].version) == {3}
+        assert len(loaded) == 1 and loaded[0].endswith("v3")
+        remote.close()
+
+
+def test_unprocessed_log_probabilities_refuse_other_temperatures(policy) -> None:
+    with Server(Local().sampler(policy), policy.decode) as server:
+        remote = RemoteEngine(server.url, "policy")
+        with pytest.raises(UserError, match="temperature 1"):
+            remote.generate([ask(policy, "1 + 1 =", temperature=0.7)])
+        remote.close()
+
+
+def test_an_absent_server_is_named() -> None:
+    remote = RemoteEngine("http://127.0.0.1:9/v1", "policy", timeout=1.0)
+    remote.session.mount("http://", requests.adapters.HTTPAdapter(max_retries=0))
+    with pytest.raises(UserError, match="is it running"):
+        remote.generate([Request(np.array([1, 2]), Sampling(max_new=2), (0,))])
+    remote.close()
+
+
+def test_a_server_without_token_ids_is_refused() -> None:
+    remote = RemoteEngine("http://127.0.0.1:9/v1", "policy")
+    with pytest.raises(UserError, match="token ids"):
+        remote._read({"choices": [{"text": "four", "logprobs": {"tokens": ["four"], "token_logprobs": [-0.1]}}]})
+    remote.close()
+
+
+def test_wrong_model_name_is_reported(policy) -> None:
+    with Server(Local().sampler(policy), policy.decode, name="other") as server:
+        remote = RemoteEngine(server.url, "policy")
+        with pytest.raises(UserError, match="no model 'policy' here"):
+            remote.generate([ask(policy, "1 + 1 =")])
+        remote.close()
+
+
+def test_the_part_builds_the_engine() -> None:
+    built = Remote(url="http://127.0.0.1:9/v1", model="m", sync="none").sampler(None)
+    assert built.model == "m" and not built.exact
+    built.close()
