@@ -1,22 +1,32 @@
 """Objective: how advantages become a loss. Importing this package registers every part of the room."""
 
-from anypo.objective import (
-    adaptive,
-    aggregates,
-    contrastive,
-    corrections,
-    covariance,
-    entropy,
-    masks,
-    ratios,
-    regularisers,
-    supervised,
-    trusts,
-)
+from anypo.objective.adaptive import BalancedClip, EssCap
+from anypo.objective.aggregates import ConstantLength, GroupMean, SequenceMean, SequenceSum, TokenMean
 from anypo.objective.base import Aggregate, Correction, Objective, Ratio, Regulariser, Trust
+from anypo.objective.contrastive import Contrastive
+from anypo.objective.corrections import Banded, SelfNormalised, Truncated
+from anypo.objective.covariance import ClipCov, KLCov
+from anypo.objective.entropy import HeterogeneousClip
+from anypo.objective.masks import Mask, OneSide, Region, Ring, TwoSide
 from anypo.objective.policy_gradient import PolicyGradient
+from anypo.objective.ratios import (
+    MinimumPrefix,
+    PrefixProduct,
+    ScoreFunction,
+    SequenceRatio,
+    SequenceTokenRatio,
+    TanhRatio,
+    TokenRatio,
+)
+from anypo.objective.regularisers import KL, Controlled, Entropy, KLConvex, RatioVariance
+from anypo.objective.supervised import Annealed, Blend, Mixing, Summed, Supervised
+from anypo.objective.trusts import Clip, RecentredClip, SigmoidGate, SoftClip, Unclipped
 
 __all__ = [
-    "Aggregate", "Correction", "Objective", "PolicyGradient", "Ratio", "Regulariser", "Trust", "adaptive", "aggregates",
-    "contrastive", "corrections", "covariance", "entropy", "masks", "ratios", "regularisers", "supervised", "trusts",
+    "KL", "Aggregate", "Annealed", "BalancedClip", "Banded", "Blend", "Clip", "ClipCov", "ConstantLength", "Contrastive",
+    "Controlled", "Correction", "Entropy", "EssCap", "GroupMean", "HeterogeneousClip", "KLConvex", "KLCov", "Mask",
+    "MinimumPrefix", "Mixing", "Objective", "OneSide", "PolicyGradient", "PrefixProduct", "Ratio", "RatioVariance",
+    "RecentredClip", "Region", "Regulariser", "Ring", "ScoreFunction", "SelfNormalised", "SequenceMean", "SequenceRatio",
+    "SequenceSum", "SequenceTokenRatio", "SigmoidGate", "SoftClip", "Summed", "Supervised", "TanhRatio", "TokenMean",
+    "TokenRatio", "Truncated", "Trust", "TwoSide", "Unclipped",
 ]  # fmt: skip
