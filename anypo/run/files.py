@@ -85,7 +85,7 @@ def append_line(path: Path, line: str) -> None:
 
 def encode(record: Mapping[str, Any]) -> str:
     """One line of JSON. Non-finite numbers become the strings "NaN", "Infinity", "-Infinity", which `decode` reads back."""
-    return json.dumps(_strict(record), ensure_ascii=False, allow_nan=False)
+    return json.dumps(strict(record), ensure_ascii=False, allow_nan=False)
 
 
 def decode(line: str) -> dict[str, Any]:
@@ -99,13 +99,14 @@ def decode(line: str) -> dict[str, Any]:
 NON_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 
 
-def _strict(value: Any) -> Any:
+def strict(value: Any) -> Any:
+    """`value` with non-finite numbers spelt as strings, so that it is strictly JSON."""
     if isinstance(value, float) and not math.isfinite(value):
         return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
     if isinstance(value, Mapping):
-        return {str(key): _strict(item) for key, item in value.items()}
+        return {str(key): strict(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_strict(item) for item in value]
+        return [strict(item) for item in value]
     return value
 
 

@@ -1,0 +1,88 @@
+"""`anypo rollouts`: look at the rollouts of a run with SQL."""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+
+def register(app: typer.Typer) -> None:
+    app.command()(rollouts)
+
+
+def rollouts(
+    run: Annotated[Path, typer.Argument(help="run folder")],
+    query: Annotated[
+        str, typer.Argument(help="one SELECT over rollouts, answers, metrics, evaluations", metavar="[SQL]")
+    ] = "",
+    limit: Annotated[int, typer.Option("--limit", "-n", min=0, help="rows shown in the table; 0 shows all")] = 40,
+    as_json: Annotated[bool, typer.Option("--json", help="every row, as JSON")] = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="every row, as CSV")] = False,
+) -> None:
+    """Ask the rollouts of a run with SQL (DuckDB); without a query, a summary of every step.
+
+    One row is one rollout: step, group_id, prompt, problem, answer, text, reward, rewards['correct'], advantage, trained,
+    length, finish, temperature, sample, version_min, version_max, parent, fork, guidance, failed, and the lists tokens,
+    roles, pieces, turns, logp, entropy, advantages. The view answers has the held-out answers (label before, after, ...),
+    metrics one row a step (reward/mean is the column reward_mean), evaluations one row an evaluation.
+
+    Example: anypo rollouts RUN "select text, reward from rollouts where step = 5 order by reward desc"
+    """
+    from anypo.errors import UserError
+    from anypo.run.folder import RunFolder
+    from anypo.run.query import DEFAULT
+
+    if as_json and as_csv:
+        raise UserError("--json and --csv exclude each other; choose one")
+    table = RunFolder.read(run).sql(query or DEFAULT)
+    rows = table.to_pylist(maps_as_pydicts="lossy")
+    if as_json:
+        from anypo.run.files import strict
+
+        print(json.dumps(strict(rows), ensure_ascii=False, default=str))
+    elif as_csv:
+        writer = csv.writer(sys.stdout)
+        writer.writerow(table.column_names)
+        writer.writerows([_cell(row[name]) for name in table.column_names] for row in rows)
+    else:
+        _show(table.column_names, rows, limit)
+
+
+def _show(names: list[str], rows: list[dict[str, Any]], limit: int) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    shown = rows[:limit] if limit else rows
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
+    for name in names:
+        numeric = all(isinstance(row[name], (int, float)) or row[name] is None for row in shown)
+        table.add_column(name, justify="right" if numeric else "left", overflow="fold")
+    for row in shown:
+        table.add_row(*(Text(_readable(row[name])) for name in names))
+    console = Console()
+    console.print(table)
+    console.print(f"{len(shown)} of {len(rows)} rows" if len(shown) < len(rows) else f"{len(rows)} rows", style="dim")
+
+
+def _cell(value: Any) -> Any:
+    """A value as one CSV field: lists and maps as JSON."""
+    return json.dumps(value, ensure_ascii=False, default=str) if isinstance(value, (list, dict)) else value
+
+
+def _readable(value: Any) -> str:
+    """A value as a short piece of text: numbers to four digits, long lists cut."""
+    if value is None:
+        return "–"
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, list):
+        return "[" + ", ".join(_readable(item) for item in value[:12]) + (", …]" if len(value) > 12 else "]")
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {_readable(item)}" for key, item in value.items())
+    return str(value)

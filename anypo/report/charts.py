@@ -1,0 +1,206 @@
+"""The catalogue of charts: which metrics are drawn together, and what they mean."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from anypo.report.curves import Curves
+
+
+@dataclass(frozen=True)
+class Chart:
+    """`series` are (metric, label) pairs; those a run did not record are left out, and a chart without any is not drawn.
+
+    unit: how numbers are written ('share' as per cent, 'seconds', 'number', 'small'). floor / ceiling: ends of the axis that
+    are always shown. draw: 'lines', or 'stack' for parts of a whole.
+    """
+
+    title: str
+    meaning: str
+    series: tuple[tuple[str, str], ...]
+    unit: str = "number"
+    floor: float | None = None
+    ceiling: float | None = None
+    draw: str = "lines"
+    evaluations: bool = False
+
+
+SECTIONS: tuple[tuple[str, str, tuple[Chart, ...]], ...] = (
+    (
+        "Is it learning?",
+        "Look here first. The loss is not among these: a policy-gradient surrogate is near zero whether or not the policy learns.",
+        (
+            Chart(
+                "Reward",
+                "Mean over everything sampled in the step, before any filter. This is what the method maximises.",
+                (("reward/mean", "reward"),),
+            ),
+            Chart(
+                "Accuracy",
+                "Share of right answers. Points: greedy answers to held-out problems with 95 % intervals. "
+                "Line: sampled answers to training problems.",
+                (("accuracy/train", "training, sampled"),),
+                unit="share",
+                floor=0.0,
+                ceiling=1.0,
+                evaluations=True,
+            ),
+            Chart(
+                "Gradient norm",
+                "Length of the policy gradient before clipping. At zero nothing pulls at the weights; a sudden rise is instability.",
+                (("update/grad_norm", "gradient norm"),),
+                floor=0.0,
+            ),
+            Chart(
+                "Live learning signal",
+                "Share of trained tokens with an advantage other than zero. Groups that are all right or all wrong teach nothing.",
+                (("credit/live_share", "live share"),),
+                unit="share",
+                floor=0.0,
+                ceiling=1.0,
+            ),
+        ),
+    ),
+    (
+        "Is it stable?",
+        "Sudden jumps, collapses and runaway trends in these come before a run breaks.",
+        (
+            Chart(
+                "KL divergence",
+                "How far the policy has moved, in nats a token: from the reference it is tied to, and from the policy that sampled. "
+                "The second is near zero when data is fresh.",
+                (("objective/kl_ref", "from the reference"), ("policy/kl_behaviour", "from the sampler")),
+                unit="small",
+            ),
+            Chart(
+                "Entropy",
+                "Uncertainty of the next token while sampling, in nats. Falling slowly is normal; at zero, exploration is over.",
+                (("policy/entropy", "entropy"),),
+                floor=0.0,
+            ),
+            Chart(
+                "Clip fraction",
+                "Share of tokens whose importance ratio left the trust region, which cuts their gradient. "
+                "Zero by construction when every batch is used once.",
+                (("objective/clip_fraction", "clipped"),),
+                unit="share",
+                floor=0.0,
+            ),
+            Chart(
+                "Answer length",
+                "Mean number of sampled tokens.",
+                (("rollout/length", "tokens"),),
+                floor=0.0,
+            ),
+            Chart(
+                "Truncated and failed",
+                "Share of rollouts cut off by the length limit, and of those whose verifier or environment broke.",
+                (("rollout/truncated", "truncated"), ("rollout/failed", "failed")),
+                unit="share",
+                floor=0.0,
+            ),
+            Chart(
+                "Learning rate",
+                "The rate used, after the schedule and every rule that scales it.",
+                (("update/lr", "learning rate"),),
+                unit="small",
+                floor=0.0,
+            ),
+            Chart(
+                "Skipped optimiser steps",
+                "Share of optimiser steps left out because the loss or its gradient was not finite. Anything above zero needs a look.",
+                (("update/skipped", "skipped"),),
+                unit="share",
+                floor=0.0,
+            ),
+        ),
+    ),
+    (
+        "What does it cost?",
+        "Wall-clock time, throughput and memory of this machine.",
+        (
+            Chart(
+                "Time per room",
+                "Seconds of each step, by the room that spent them.",
+                tuple(
+                    (f"time/{room}", room)
+                    for room in ("control", "generate", "filter", "replay", "columns", "credit", "update", "other")
+                ),
+                unit="seconds",
+                floor=0.0,
+                draw="stack",
+            ),
+            Chart(
+                "Sampling speed",
+                "New tokens a second while generating.",
+                (("rollout/tokens_per_second", "tokens/s"),),
+                floor=0.0,
+            ),
+            Chart(
+                "Tokens a step",
+                "Generated, and used by the update. Filters and length limits make the difference.",
+                (("tokens/generated", "generated"), ("tokens/trained", "trained")),
+                floor=0.0,
+            ),
+            Chart(
+                "Memory",
+                "Resident memory of the process, in GiB.",
+                (("memory/peak_gb", "GiB"),),
+                floor=0.0,
+            ),
+        ),
+    ),
+)
+
+MEANINGS = {
+    "update/loss": "The surrogate loss. Its value is near zero by construction and says nothing about progress.",
+    "credit/advantage_abs": "Mean size of the advantages.",
+    "rollout/degenerate": "Share of groups whose rewards are all equal.",
+    "filter/kept_share": "Share of the generated groups that survived the filter.",
+}
+"""Explanations of metrics outside the catalogue, which are drawn under 'Every other metric'."""
+
+
+def sections(curves: Curves, has_evaluations: bool) -> list[dict[str, Any]]:
+    """The catalogue as plain data, without what the run did not record; other metrics follow in a last section."""
+    known = set(curves.values)
+    out = []
+    for title, about, charts in SECTIONS:
+        drawn = [_plain(chart, known) for chart in charts if _present(chart, known, has_evaluations)]
+        if drawn:
+            out.append({"title": title, "about": about, "charts": drawn, "folded": False})
+    used = {name for _, _, charts in SECTIONS for chart in charts for name, _ in chart.series}
+    components = sorted(name for name in known if name.startswith("reward/") and name != "reward/mean")
+    rest = sorted(known - used - {"time/step"} - set(components))
+    extra = [_plain(Chart(name, MEANINGS.get(name, ""), ((name, name.split("/")[-1]),)), known) for name in rest]
+    if len(components) > 1:
+        meaning = "Mean of each named component, before weights."
+        series = tuple((name, name.removeprefix("reward/")) for name in components)
+        extra.insert(0, _plain(Chart("Reward components", meaning, series), known))
+    if extra:
+        out.append({"title": "Every other metric", "about": "", "charts": extra, "folded": True})
+    return out
+
+
+def missing(curves: Curves, has_evaluations: bool) -> list[str]:
+    """Titles of catalogue charts the run has no data for."""
+    known = set(curves.values)
+    return [c.title for _, _, charts in SECTIONS for c in charts if not _present(c, known, has_evaluations)]
+
+
+def _present(chart: Chart, known: set[str], has_evaluations: bool) -> bool:
+    return any(name in known for name, _ in chart.series) or (chart.evaluations and has_evaluations)
+
+
+def _plain(chart: Chart, known: set[str]) -> dict[str, Any]:
+    return {
+        "title": chart.title,
+        "meaning": chart.meaning,
+        "series": [{"name": name, "label": label} for name, label in chart.series if name in known],
+        "unit": chart.unit,
+        "floor": chart.floor,
+        "ceiling": chart.ceiling,
+        "draw": chart.draw,
+        "evaluations": chart.evaluations,
+    }
