@@ -13,7 +13,6 @@ from pydantic import Field, field_validator
 from anypo.data.records import prompt_id
 from anypo.errors import UserError, nearest
 from anypo.tasks.base import Problem
-from anypo.tasks.extract import write
 from anypo.tasks.onestep import OneStepTask, conversation, fill, identify
 from anypo.tasks.options import TaskOptions, choose_verifier, read
 from anypo.tasks.pool import Pool

@@ -33,6 +33,12 @@ TRIES = 200
 LITERAL_ANSWERS = frozenset({"binary_matrix", "n_queens", "spiral_matrix", "string_insertion"})
 """Datasets whose scorer applies `eval` to the answer where it expects a Python literal; they get `ast.literal_eval`."""
 
+TEXT_SCORED = frozenset({"game_of_life_halting"})
+"""Datasets compared as text, because their own scorer calls every answer right that is not empty."""
+
+FRAGILE = frozenset({"boxnet", "game_of_life", "prime_factorization"})
+"""Datasets whose scorer raises on an answer it cannot read: for them such an answer is wrong, not a failure."""
+
 
 def names() -> list[str]:
     """Every dataset of the installed reasoning-gym."""
@@ -81,9 +87,16 @@ def candidate_item(dataset: str, config: Mapping[str, Any], seed: int, candidate
 
 
 def score(dataset: str, config: Mapping[str, Any], answer: str, item: Mapping[str, Any]) -> float:
-    """The dataset's own score of `answer` to `item`."""
+    """The dataset's own score of `answer` to `item` (with the exceptions named above)."""
     made = built(dataset, json.dumps(config, sort_keys=True, default=str), 0, 1)
-    return float(made.score_answer(answer, dict(item)))
+    if dataset in TEXT_SCORED:
+        return float(answer.strip() == str(item["answer"]))
+    try:
+        return float(made.score_answer(answer, dict(item)))
+    except (ValueError, TypeError, KeyError, AttributeError):
+        if dataset in FRAGILE:
+            return 0.0
+        raise
 
 
 @functools.lru_cache(maxsize=16)
@@ -112,7 +125,7 @@ def _typed(dataset: str, config: Mapping[str, Any]) -> dict[str, Any]:
     for field, value in config.items():
         if field not in known:
             raise unknown(f"field of task '{dataset}'", field, known)
-        if types[field] not in (str, typing.Optional[str]):
+        if types[field] not in (str, str | None):
             value = from_text(value)
         try:
             values[field] = _adapter(types[field]).validate_python(value)

@@ -85,13 +85,14 @@ def choose_verifier(given: Any, default: Verifier, extractor: str | None) -> Ver
     if given is None:
         chosen = default
     elif isinstance(given, Mapping) and "part" not in given:
-        chosen = default.build({**{field: getattr(default, field) for field in type(default).model_fields}, **given})
+        chosen = _changed(default, given)
     else:
         parsed = Verifier.parse(dict(given) if isinstance(given, Mapping) else given)
         assert isinstance(parsed, Verifier)
         chosen = parsed
-    if extractor is not None:
-        chosen = chosen.build(
-            {**{field: getattr(chosen, field) for field in type(chosen).model_fields}, "extract": extractor}
-        )
-    return chosen
+    return chosen if extractor is None else _changed(chosen, {"extract": extractor})
+
+
+def _changed(verifier: Verifier, fields: Mapping[str, Any]) -> Verifier:
+    """A copy with some fields replaced, refusing as `Part.make` does."""
+    return verifier.make({name: getattr(verifier, name) for name in type(verifier).model_fields} | dict(fields))

@@ -91,7 +91,8 @@ class ReasoningGymVerifier(Verifier, name="reasoning_gym"):
         generators.built(self.dataset, json.dumps(self.config, sort_keys=True, default=str), 0, 1)
 
     def identity(self) -> dict[str, Any]:
-        return self.dump() | {"versions": versions("reasoning-gym")}
+        scorer = "text comparison" if self.dataset in generators.TEXT_SCORED else "the dataset's own"
+        return self.dump() | {"scorer": scorer, "versions": versions("reasoning-gym")}
 
 
 class ReasoningOptions(TaskOptions):
@@ -206,6 +207,8 @@ class ReasoningSource:
             "split": "by a hash of the question; held-out questions are all different",
             "style": self.options.style,
             "template": self._template(),
+            "instruction": self._instruction(),
+            "system": self.options.system,
         }
 
     def _extend(self, wanted: int) -> None:
@@ -268,7 +271,7 @@ class ReasoningSource:
 def _verifier(name: str, config: Mapping[str, Any], options: ReasoningOptions) -> Verifier:
     preset = PRESETS.get(name, Preset()).extract
     default = preset or ("tags" if options.style == "chat" else "whole")
-    own = ReasoningGymVerifier.build({"extract": default, "dataset": name, "config": dict(config)})
+    own = ReasoningGymVerifier.make({"extract": default, "dataset": name, "config": dict(config)})
     return choose_verifier(options.verifier, own, options.extract)
 
 

@@ -45,10 +45,8 @@ class Scorer:
             (self.components, problem, text, count, limit) for problem, text, count in zip(problems, texts, counts)
         ]
         if self.isolated:
-            outcomes = self.pool.run(evaluate, calls, self.timeout)
-        else:
-            outcomes = [_attempt(*call) for call in calls]
-        return [self._reply(outcome) for outcome in outcomes]
+            return [self._reply(outcome) for outcome in self.pool.run(evaluate, calls, self.timeout)]
+        return [self._reply(_attempt(*call)) for call in calls]
 
     def _reply(self, outcome: Outcome) -> Reply:
         values = dict.fromkeys(self.weights, 0.0) if outcome.failed else outcome.value
