@@ -20,7 +20,25 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "composite": {"datasets": [{"name": name, "weight": 1.0, "config": {}} for name in ("gcd", "lcm")]},
 }
 HASH_DEPENDENT = ["isomorphic_strings", "list_functions", "polynomial_multiplication", "ransom_note", "word_ladder"]
-HOSTILE = ["?", "None", "[]", "{}", "[1", "0", "1e5", "((((", "-1", "nan", "inf", "\x00", "é", "1/0", "x" * 2000, "[[1]]", '{"a":1}']
+HOSTILE = [
+    "?",
+    "None",
+    "[]",
+    "{}",
+    "[1",
+    "0",
+    "1e5",
+    "((((",
+    "-1",
+    "nan",
+    "inf",
+    "\x00",
+    "é",
+    "1/0",
+    "x" * 2000,
+    "[[1]]",
+    '{"a":1}',
+]
 
 
 class HerePool:
@@ -94,7 +112,7 @@ def test_seeds_of_the_two_streams_are_disjoint() -> None:
     for seed in range(50):
         source = tasks.load("chain_sum", {"seed": seed, "size": 100_000_000}).source
         train, heldout = source.seeds()
-        assert 0 <= train and train + 100_000_000 <= reasoning.HELDOUT_SEEDS <= heldout < 2**31
+        assert train >= 0 and train + 100_000_000 <= reasoning.HELDOUT_SEEDS <= heldout < 2**31
 
 
 def test_a_small_space_gives_fewer_heldout_problems_and_an_empty_one_is_refused(
