@@ -63,7 +63,7 @@ def resolve(
     """
     preset = PRESETS.get(model, {})
     base = system if isinstance(system, Algorithm) else find(system).algorithm()
-    applicable = {path: value for path, value in preset.get("set", {}).items() if _has(base, path)}
+    applicable = {path: value for path, value in preset.get("set", {}).items() if has_path(base, path)}
     algorithm = base.set(applicable).set(changes or {}).check()
     given = {key: value for key, value in settings.items() if value is not None}
     merged = {key: value for key, value in preset.items() if key != "set"} | given
@@ -77,7 +77,8 @@ def resolve(
         raise UserError(f"run settings: {first_reason(error)}") from None
 
 
-def _has(algorithm: Algorithm, path: str) -> bool:
+def has_path(algorithm: Algorithm, path: str) -> bool:
+    """Whether the dotted path names a field of this composition."""
     value: Any = algorithm
     for step in path.split("."):
         if step not in getattr(type(value), "model_fields", {}):
