@@ -1,0 +1,253 @@
+"""A language model as a policy: fills columns of a batch, speaks the model's chat format, copies, blends and exports itself.
+
+The weights that sample are the weights that are trained: `model` is one ordinary transformers (or peft) module, in evaluation
+mode always, so that no dropout enters any log-probability.
+"""
+
+from __future__ import annotations
+
+import copy
+import shutil
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from anypo.data.batch import Batch
+from anypo.data.records import Tokens, Trajectory
+from anypo.errors import UserError
+from anypo.policies import forward
+from anypo.policies.chat import Chat, Messages
+from anypo.policies.folders import replace_folder
+
+FORWARD_TOKENS = 8192
+"""Most padded tokens of one forward pass without gradient."""
+
+
+class LanguagePolicy:
+    """`model` with its `tokenizer`; satisfies `anypo.policies.base.Policy`.
+
+    Columns, one entry per decision (token), at the sampling temperature T of its sequence:
+      logp = log softmax(logits / T)[token] - log_mass, the log-probability under the truncation recorded at sampling;
+      entropy of softmax(logits / T), in nats, before truncation;
+      hidden, the last hidden state the token was predicted from (only without gradient), float32 [N, hidden].
+    A greedy rollout (T = 0) is scored at T = 1, since its own distribution has no gradient.
+
+    bfloat16: the weights themselves are bfloat16, their gradients are accumulated in float32, and the optimiser keeps float32
+    master weights (`anypo.update.precision.MasterWeights`). LoRA weights are float32 whatever the base is.
+    """
+
+    columns = frozenset({"logp", "entropy"})
+    features = frozenset({"hidden"})
+
+    def __init__(self, model: Any, tokenizer: Any, source: str = "", version: int = 0) -> None:
+        self.model = model.eval()
+        self.chat = Chat(tokenizer)
+        self.source = source
+        self.version = version
+        embeddings = self.causal.get_input_embeddings().num_embeddings
+        if len(tokenizer) > embeddings:
+            raise UserError(
+                f"the tokenizer of {source or 'the model'} has {len(tokenizer)} tokens but the model only {embeddings} "
+                "embeddings; they do not belong together"
+            )
+        for parameter in self.parameters():
+            if parameter.dtype == torch.bfloat16 and hasattr(parameter, "grad_dtype"):
+                parameter.grad_dtype = torch.float32
+
+    # -- what it is -----------------------------------------------------------------------------------------------------
+
+    @property
+    def tokenizer(self) -> Any:
+        return self.chat.tokenizer
+
+    @property
+    def lora(self) -> bool:
+        """Whether the trainable weights are adapters on a base that stays as it is."""
+        return type(self.model).__module__.startswith("peft.")
+
+    @property
+    def causal(self) -> Any:
+        """The transformers causal LM (for LoRA: with the adapters inside its layers)."""
+        return self.model.get_base_model() if self.lora else self.model
+
+    @property
+    def context(self) -> int:
+        """Most tokens of one sequence."""
+        limits = [getattr(self.causal.config, "max_position_embeddings", None), self.tokenizer.model_max_length]
+        return min(int(limit) for limit in limits if limit)
+
+    def describe(self) -> dict[str, Any]:
+        """Provenance: the source of the weights, the architecture and its size."""
+        return {
+            "weights": self.source,
+            "architecture": type(self.causal).__name__,
+            "parameters": sum(p.numel() for p in self.causal.parameters()),
+            "context": self.context,
+        }
+
+    # -- columns --------------------------------------------------------------------------------------------------------
+
+    def fill(self, batch: Batch, names: Collection[str], grad: bool) -> dict[str, Tensor]:
+        """The named columns of `batch`, each [N]; with `grad` connected to the weights (see the class)."""
+        unknown = set(names) - self.columns - self.features
+        if unknown or (grad and set(names) & self.features):
+            raise KeyError(f"a language policy cannot fill {sorted(unknown or names)} (with gradient: {grad})")
+        if not len(batch):
+            width = {"hidden": (0, self.causal.get_input_embeddings().embedding_dim)}
+            return {name: torch.zeros(width.get(name, (0,))) for name in names}
+        with torch.set_grad_enabled(grad):
+            budget = None if grad else FORWARD_TOKENS
+            pieces = [self._columns(batch, piece, names) for piece in cut(batch.trajectories, budget)]
+        device = batch.sequence.device
+        rows = {name: torch.cat([piece[name] for piece in pieces]).to(device)[decisions(batch)] for name in names}
+        if "logp" in rows:
+            rows["logp"] = rows["logp"] - batch["log_mass"].to(rows["logp"].dtype)
+        return rows
+
+    def hidden(self, batch: Batch) -> Tensor:
+        """The last hidden state each decision is predicted from, [N, hidden], in the model's type and with its gradient."""
+        contents = [_tokens(trajectory) for trajectory in batch.trajectories]
+        sequences = [torch.from_numpy(content.tokens) for content in contents]
+        before = [torch.from_numpy(content.actions) - 1 for content in contents]
+        return forward.hidden_states(self.causal, sequences, before)[decisions(batch)]
+
+    def _columns(self, batch: Batch, piece: list[int], names: Collection[str]) -> dict[str, Tensor]:
+        """The columns of some trajectories in their order, before truncation is taken into account."""
+        contents = [_tokens(batch.trajectories[index]) for index in piece]
+        sequences = [torch.from_numpy(content.tokens) for content in contents]
+        actions = [torch.from_numpy(content.actions) for content in contents]
+        hidden = forward.hidden_states(self.causal, sequences, [places - 1 for places in actions])
+        out: dict[str, Tensor] = {}
+        if self.columns & set(names):
+            targets = torch.cat([tokens[places] for tokens, places in zip(sequences, actions)]).long()
+            heat = batch.sequences["temperature"][piece].to(torch.float32)
+            heat = torch.where(heat > 0, heat, torch.ones_like(heat))
+            heat = heat.repeat_interleave(torch.tensor([len(places) for places in actions]))
+            head = self.causal.get_output_embeddings()
+            out = forward.score(head, hidden, targets.to(hidden.device), heat.to(hidden.device), names)
+        return out | ({"hidden": hidden.detach().float()} if "hidden" in names else {})
+
+    # -- weights --------------------------------------------------------------------------------------------------------
+
+    def parameters(self) -> list[nn.Parameter]:
+        """Trainable parameters, tied ones once."""
+        return [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+
+    def own(self) -> dict[str, nn.Parameter]:
+        """The parameters that tell this policy from its base: the adapters of a LoRA policy, else all of them."""
+        named = self.model.named_parameters()
+        return {name: p for name, p in named if not self.lora or ".lora_" in name}
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """A copy of the policy's own parameters by name."""
+        return {name: parameter.detach().clone() for name, parameter in self.own().items()}
+
+    @torch.no_grad()
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Restore what `state_dict` returned; raises `UserError` when it belongs to another model."""
+        mine = self.own()
+        wrong = mine.keys() ^ state.keys() or {n for n in mine if mine[n].shape != state[n].shape}
+        if wrong:
+            raise UserError(
+                f"these weights belong to another model than {self.source or 'this one'}: {len(wrong)} parameters differ, "
+                f"'{min(wrong)}' among them; load them into the model and LoRA rank they were saved from"
+            )
+        for name, parameter in mine.items():
+            parameter.copy_(state[name])
+
+    def frozen(self) -> LanguagePolicy:
+        """An untrainable copy of the policy as it is now. A LoRA copy shares the base and owns only its adapters."""
+        shared = {} if not self.lora else {id(p): p for n, p in self.model.named_parameters() if ".lora_" not in n}
+        model = copy.deepcopy(self.model, dict(shared)).requires_grad_(False)
+        return LanguagePolicy(model, self.tokenizer, self.source, self.version)
+
+    @torch.no_grad()
+    def blend(self, policy: LanguagePolicy, decay: float) -> None:
+        """theta <- decay theta + (1 - decay) theta_policy, for every own parameter (an exponential moving average)."""
+        theirs = policy.own()
+        mine = self.own()
+        if mine.keys() != theirs.keys() or any(mine[n].shape != theirs[n].shape for n in mine):
+            raise UserError(
+                f"the weights of {self.source} and {policy.source} cannot be averaged: different architectures"
+            )
+        for name, parameter in mine.items():
+            parameter.lerp_(theirs[name].to(parameter), 1.0 - decay)
+
+    # -- language -------------------------------------------------------------------------------------------------------
+
+    def encode(self, messages: Messages) -> np.ndarray:
+        """Tokens of an opening conversation, up to where the policy starts to write, int32 [L].
+
+        Raises `UserError` when they leave no room in the model's context.
+        """
+        tokens = self.chat.encode(messages)
+        if len(tokens) >= self.context:
+            raise UserError(
+                f"a prompt has {len(tokens)} tokens but the model's context is {self.context}; "
+                "shorten the prompt or choose another model"
+            )
+        return tokens
+
+    def continue_with(self, messages: Messages, ended: bool = True) -> np.ndarray:
+        """Tokens to append after the policy's turn (see `Chat.continue_with`), int32 [L]."""
+        return self.chat.continue_with(messages, ended)
+
+    def answer(self, text: str) -> np.ndarray:
+        """Tokens the policy would write for `text`, its end-of-sequence token included, int32 [L]."""
+        return self.chat.answer(text)
+
+    def decode(self, tokens: np.ndarray) -> str:
+        """Text of `tokens` without special tokens."""
+        return self.chat.decode(tokens)
+
+    # -- export ---------------------------------------------------------------------------------------------------------
+
+    def save(self, path: Path | str, merge: bool = True) -> None:
+        """Write a folder that `AutoModelForCausalLM` and `AutoTokenizer` load, replacing it in one step.
+
+        A LoRA policy is written merged into its base, with the adapter alone in the subfolder ``adapter``; with ``merge=False``
+        only the adapter is written, in peft's own format. Raises `UserError` when the disk is full or the folder not writable.
+        """
+        with replace_folder(Path(path)) as folder:
+            if not self.lora:
+                self.model.save_pretrained(folder)
+            else:
+                self.model.save_pretrained(folder / "adapter")
+                if merge:
+                    merged = copy.deepcopy(self.model).merge_and_unload()
+                    merged.save_pretrained(folder)
+                else:
+                    for file in (folder / "adapter").iterdir():
+                        shutil.move(file, folder)
+                    (folder / "adapter").rmdir()
+            self.tokenizer.save_pretrained(folder)
+
+
+def cut(trajectories: tuple[Trajectory, ...], budget: int | None) -> list[list[int]]:
+    """Indices of consecutive trajectories in pieces of at most `budget` padded tokens (at least one trajectory each)."""
+    pieces: list[list[int]] = [[]]
+    longest = 0
+    for index, trajectory in enumerate(trajectories):
+        length = max(longest, len(_tokens(trajectory).tokens))
+        if budget is not None and pieces[-1] and length * (len(pieces[-1]) + 1) > budget:
+            pieces.append([])
+            length = len(_tokens(trajectory).tokens)
+        pieces[-1].append(index)
+        longest = length
+    return pieces
+
+
+def decisions(batch: Batch) -> Tensor:
+    """Where each row of `batch` stands in the concatenation of its trajectories' decisions, [N]."""
+    lengths = torch.tensor([len(t) for t in batch.trajectories], device=batch.sequence.device)
+    return (lengths.cumsum(0) - lengths)[batch.sequence] + batch["position"]
+
+
+def _tokens(trajectory: Trajectory) -> Tokens:
+    if not isinstance(trajectory.content, Tokens):
+        raise TypeError("a language policy needs trajectories of tokens")
+    return trajectory.content

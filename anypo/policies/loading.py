@@ -1,0 +1,180 @@
+"""From a name, a folder or a hub id to a policy; whatever is wrong with it is said in one sentence."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from anypo.errors import UserError, nearest, unknown
+from anypo.parts import first_reason
+from anypo.policies import smollm2, tiny
+from anypo.policies.language import LanguagePolicy
+
+MODELS = ("smollm2-135m", "tiny")
+"""Models known by name."""
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float64": torch.float64}
+
+
+class Lora(BaseModel):
+    """Low-rank adapters W + (alpha / rank) B A (arXiv:2106.09685), B = 0 at first. Dropout is always off.
+
+    targets: module names, or ``all-linear`` for every linear layer but the head.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    rank: int = Field(16, ge=1)
+    alpha: float = Field(32.0, gt=0.0)
+    targets: str | tuple[str, ...] = "all-linear"
+
+
+def load(
+    spec: str | Path | Mapping[str, Any],
+    dtype: str = "float32",
+    lora: int | Mapping[str, Any] | None = None,
+    seed: int = 0,
+    cache_dir: Path | str | None = None,
+    device: str = "cpu",
+) -> LanguagePolicy:
+    """A language policy.
+
+    spec: ``smollm2-135m``; ``tiny`` (randomly initialised from `seed`); a folder that transformers, peft or
+    `LanguagePolicy.save` wrote; or a hub id. A mapping ``{"model": ..., ...}`` adds fields of `TinyConfig` for ``tiny`` or a
+    ``revision`` for a hub id. lora: adapter rank (0 trains all weights) or fields of `Lora`. cache_dir: where converted models
+    are kept (default $ANYPO_CACHE, else ~/.cache/anypo). Raises `UserError`.
+    """
+    if dtype not in DTYPES:
+        raise unknown("dtype", dtype, DTYPES)
+    options = {"model": str(spec)} if isinstance(spec, (str, Path)) else dict(spec)
+    name = str(options.pop("model", ""))
+    with _quiet():
+        if name == "tiny":
+            config = _read(tiny.TinyConfig, options, "model 'tiny'")
+            model, tokenizer = tiny.model(config, seed), tiny.tokenizer(config.context)
+            model = model.to(DTYPES[dtype])
+        elif name == "smollm2-135m":
+            _none_left(options, name)
+            model, tokenizer = _pretrained(str(smollm2.folder(cache_dir)), DTYPES[dtype])
+        elif Path(name).expanduser().is_dir():
+            _none_left(options, name)
+            model, tokenizer = _local(Path(name).expanduser(), dtype, cache_dir)
+        else:
+            model, tokenizer = _hub(name, DTYPES[dtype], options)
+        if lora:
+            model = _adapt(model, _read(Lora, {"rank": lora} if isinstance(lora, int) else lora, "lora"), seed)
+    return LanguagePolicy(model.to(device), tokenizer, source=name)
+
+
+def _local(path: Path, dtype: str, cache_dir: Path | str | None) -> tuple[Any, Any]:
+    """A model folder, or a peft adapter folder on the base it names."""
+    if (path / "config.json").is_file():
+        return _pretrained(str(path), DTYPES[dtype])
+    if not (path / "adapter_config.json").is_file():
+        raise UserError(f"{path} is not a model folder: it has no config.json; give the folder that holds one")
+    with _sentences(str(path)):
+        from peft import PeftModel
+
+        base = json.loads((path / "adapter_config.json").read_text())["base_model_name_or_path"]
+        policy = load(base, dtype, cache_dir=cache_dir)
+        adapted = PeftModel.from_pretrained(policy.model, str(path))
+        return adapted.merge_and_unload(), policy.tokenizer
+
+
+def _hub(name: str, dtype: torch.dtype, options: dict[str, Any]) -> tuple[Any, Any]:
+    revision = options.pop("revision", None)
+    _none_left(options, name, "revision")
+    looks_local = name.startswith((".", "/", "~")) or name.count("/") > 1 or not name
+    if looks_local:
+        raise UserError(f"there is no model folder '{name}'; known models: {', '.join(MODELS)}")
+    return _pretrained(name, dtype, hub=True, revision=revision)
+
+
+def _pretrained(name: str, dtype: torch.dtype, hub: bool = False, **options: Any) -> tuple[Any, Any]:
+    """Model and tokenizer by transformers; every parameter must come from the files."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    with _sentences(name, hub):
+        model, info = AutoModelForCausalLM.from_pretrained(name, dtype=dtype, output_loading_info=True, **options)
+        tokenizer = AutoTokenizer.from_pretrained(name, **options)
+    absent = sorted(info["missing_keys"]) + sorted(str(key[0]) for key in info["mismatched_keys"])
+    if absent:
+        raise UserError(
+            f"the weights of {name} are incomplete: {len(absent)} parameters are missing or of another shape, '{absent[0]}' "
+            "among them; download or export the model again"
+        )
+    return model, tokenizer
+
+
+def _adapt(model: Any, lora: Lora, seed: int) -> Any:
+    from peft import LoraConfig, get_peft_model
+
+    targets = lora.targets if isinstance(lora.targets, str) else list(lora.targets)
+    config = LoraConfig(r=lora.rank, lora_alpha=lora.alpha, target_modules=targets, task_type="CAUSAL_LM")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        try:
+            return get_peft_model(model, config)
+        except ValueError as error:
+            raise UserError(f"lora: {' '.join(str(error).split())}") from None
+
+
+def _read(kind: type[BaseModel], options: Mapping[str, Any], what: str) -> Any:
+    for field in options:
+        if field not in kind.model_fields:
+            raise unknown(f"field of {what}", field, kind.model_fields)
+    try:
+        return kind(**options)
+    except ValidationError as error:
+        raise UserError(f"{what}: {first_reason(error)}") from None
+
+
+def _none_left(options: Mapping[str, Any], name: str, *known: str) -> None:
+    for field in options:
+        raise unknown(f"field of model '{name}'", field, ("model", *known))
+
+
+@contextmanager
+def _sentences(name: str, hub: bool = False) -> Iterator[None]:
+    """Turn what transformers, tokenizers and safetensors raise about bad files into one sentence each."""
+    try:
+        yield
+    except (UserError, MemoryError):
+        raise
+    except Exception as error:  # the loaders raise almost any type for a damaged file
+        reason = " ".join(str(error).split()) or type(error).__name__
+        if hub and isinstance(error, OSError):
+            raise UserError(
+                f"model '{name}' is not a known name, not a folder, and cannot be fetched from the Hugging Face hub "
+                f"(offline, or no such model).{nearest(name, MODELS)} A model downloaded elsewhere loads by its folder."
+            ) from None
+        raise UserError(
+            f"the model files of {name} cannot be read ({type(error).__name__}: {_short(reason)}); "
+            "they are damaged, truncated or of an unknown kind: download or export the model again"
+        ) from None
+
+
+def _short(text: str, limit: int = 160) -> str:
+    return text if len(text) <= limit else text[:limit] + "..."
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """transformers' progress bars and loading reports would cover the run's own display."""
+    from transformers.utils import logging
+
+    shown, level = logging.is_progress_bar_enabled(), logging.get_verbosity()
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if shown:
+            logging.enable_progress_bar()

@@ -1,0 +1,176 @@
+"""Supervised fine-tuning: maximise the log-likelihood of target tokens after their prompts.
+
+One optimiser step minimises the mean over all target tokens of its examples, however these are cut into micro-batches:
+
+    loss = - 1 / (number of target tokens of the step) * sum over examples and target tokens of log pi(token | what precedes it)
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import nn
+
+from anypo.data.batch import Batch
+from anypo.data.records import ACTION, CONTEXT, Tokens, Trajectory
+from anypo.errors import UserError
+from anypo.tasks.base import Task
+from anypo.update.precision import MasterWeights
+
+Example = tuple[np.ndarray, np.ndarray]
+"""Prompt tokens and target tokens (end-of-sequence included), both int."""
+
+Progress = Callable[[int, float], Any]
+"""Called after every step with the number of steps done and the loss of the last one."""
+
+
+class SFT(BaseModel):
+    """steps: optimiser steps. examples: per step, drawn without replacement until all were used. lr: peak of a linear warm-up
+    over `warmup` steps followed by a linear decay to 0. token_budget: most tokens, prompts included, of one micro-batch."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    steps: int = Field(250, ge=0)
+    examples: int = Field(64, ge=1)
+    lr: float = Field(2e-3, gt=0.0)
+    warmup: int = Field(10, ge=0)
+    weight_decay: float = Field(0.0, ge=0.0)
+    max_grad_norm: float = Field(1.0, gt=0.0)
+    token_budget: int = Field(16384, ge=1)
+    seed: int = Field(0, ge=0)
+
+
+def train(policy: Any, examples: Sequence[Example], settings: SFT, progress: Progress | None = None) -> list[float]:
+    """Train `policy` in place; returns the loss of every step (nats per target token). Deterministic on a CPU.
+
+    Raises `UserError` for no examples, an empty target, an example longer than the context, or a loss that is not finite.
+    """
+    _check(policy, examples)
+    trajectories = [_trajectory(prompt, target) for prompt, target in examples]
+    parameters = list(policy.parameters())
+    optimiser = _optimiser(parameters, settings)
+    losses: list[float] = []
+    for step, chosen in zip(range(settings.steps), _order(len(examples), settings.examples, settings.seed)):
+        losses.append(accumulate(policy, [trajectories[i] for i in chosen], settings.token_budget))
+        norm = nn.utils.clip_grad_norm_(parameters, settings.max_grad_norm)
+        if not (math.isfinite(losses[-1]) and bool(torch.isfinite(norm))):
+            raise UserError(
+                f"the loss or its gradient is not finite at supervised step {step + 1}; lower the learning rate ({settings.lr:g})"
+            )
+        for group in optimiser.param_groups:
+            group["lr"] = settings.lr * rate(step, settings)
+        optimiser.step()
+        optimiser.zero_grad(set_to_none=True)
+        if progress is not None:
+            progress(step + 1, losses[-1])
+    policy.version += settings.steps
+    return losses
+
+
+def warm_start(
+    policy: Any,
+    task: Task,
+    steps: int,
+    lr: float,
+    seed: int,
+    examples: int = 64,
+    progress: Progress | None = None,
+) -> list[float]:
+    """Train on the worked solutions of the task's training problems, `examples` per step (see `train`)."""
+    settings = SFT(steps=steps, lr=lr, seed=seed, examples=examples)
+    return train(policy, solutions(policy, task, min(len(task), steps * examples)), settings, progress)
+
+
+def solutions(policy: Any, task: Task, count: int) -> list[Example]:
+    """The first `count` training problems with a solution, as token pairs. `UserError` when the task has none."""
+    problems = (task.train(index) for index in range(count))
+    pairs = [(policy.encode(p.messages), policy.answer(p.solution)) for p in problems if p.solution]
+    if count and not pairs:
+        raise UserError(
+            f"task '{task.name}' has no worked solutions to learn from; leave out the supervised warm start"
+        )
+    return pairs
+
+
+def accumulate(policy: Any, trajectories: Sequence[Trajectory], token_budget: int) -> float:
+    """Add the gradient of the step's mean token loss to the parameters, in micro-batches; returns the loss."""
+    total = sum(len(trajectory) for trajectory in trajectories)
+    loss = 0.0
+    for piece in _pieces(trajectories, token_budget):
+        batch = Batch.of(piece, [0] * len(piece), 1)
+        part = -policy.fill(batch, {"logp"}, grad=True)["logp"].sum() / total
+        part.backward()
+        loss += float(part.detach())
+    return loss
+
+
+def rate(step: int, settings: SFT) -> float:
+    """Learning-rate factor of a step: linear warm-up, then linear decay that would reach 0 one step after the last."""
+    up = (step + 1) / (settings.warmup + 1)
+    down = (settings.steps - step) / max(1, settings.steps - settings.warmup)
+    return min(1.0, up, down)
+
+
+def _optimiser(parameters: list[nn.Parameter], settings: SFT) -> torch.optim.Optimizer:
+    def build(over: list[nn.Parameter]) -> torch.optim.Optimizer:
+        return torch.optim.AdamW(
+            over, lr=settings.lr, betas=(0.9, 0.98), weight_decay=settings.weight_decay, fused=True
+        )
+
+    low = any(p.dtype in (torch.bfloat16, torch.float16) for p in parameters)
+    return MasterWeights(parameters, build) if low else build(parameters)
+
+
+def _order(count: int, size: int, seed: int) -> Iterator[list[int]]:
+    """Endless blocks of `size` indices below `count`; every pass is a new permutation."""
+    block: list[int] = []
+    epoch = 0
+    while True:
+        for index in np.random.default_rng([seed, epoch]).permutation(count).tolist():
+            block.append(index)
+            if len(block) == size:
+                yield block
+                block = []
+        epoch += 1
+
+
+def _pieces(trajectories: Sequence[Trajectory], budget: int) -> Iterator[list[Trajectory]]:
+    piece: list[Trajectory] = []
+    used = 0
+    for trajectory in trajectories:
+        length = len(trajectory.content.tokens)  # type: ignore[union-attr]
+        if piece and used + length > budget:
+            yield piece
+            piece, used = [], 0
+        piece.append(trajectory)
+        used += length
+    if piece:
+        yield piece
+
+
+def _trajectory(prompt: np.ndarray, target: np.ndarray) -> Trajectory:
+    roles = np.repeat(np.array([CONTEXT, ACTION], dtype=np.int8), [len(prompt), len(target)])
+    tokens = np.concatenate([prompt, target]).astype(np.int32)
+    none = np.zeros(len(target))
+    return Trajectory(prompt=0, content=Tokens(tokens, roles), logp=none, version=none.astype(np.int64))
+
+
+def _check(policy: Any, examples: Sequence[Example]) -> None:
+    if not examples:
+        raise UserError("there are no examples to train on; give at least one pair of prompt and target")
+    for number, (prompt, target) in enumerate(examples):
+        if not len(prompt) or not len(target):
+            what = "prompt" if not len(prompt) else "target"
+            raise UserError(
+                f"supervised example {number} has an empty {what}; every example needs at least one token of each"
+            )
+        if len(prompt) + len(target) > policy.context:
+            raise UserError(
+                f"supervised example {number} has {len(prompt) + len(target)} tokens but the model's context is "
+                f"{policy.context}; shorten it or choose another model"
+            )
