@@ -28,7 +28,8 @@ class Testbed:
     graph: "tree" (the policy sees the whole prefix) or "chain" (position and previous token; long horizons, graded reward only).
     lag, versions, noise: who samples (see `EnumerableSampler`). old: whose log-probabilities are ``logp_old``, the
     "trainer"'s at the start of the update or the "sampler"'s own, however stale.
-    batch, group, lr: prompts per step, rollouts per prompt, learning rate; applied to the algorithm before `set`.
+    batch, group, lr, critic_lr: prompts per step, rollouts per prompt, learning rates of policy and critic; applied to the
+    algorithm before `set`.
     task: a task of one's own over the graph instead of `patterns`.
     """
 
@@ -48,6 +49,7 @@ class Testbed:
     batch: int = 4
     group: int = 8
     lr: float = 0.05
+    critic_lr: float = 0.05
     task_seed: int = 0
     task: Callable[[StateGraph], ExactTask] | None = None
     set: Mapping[str, Any] = field(default_factory=dict)
@@ -73,6 +75,7 @@ class Testbed:
             "control.samples": self.group,
             "generate.max_new": self.horizon,
             "update.optimiser.lr": self.lr,
+            "credit.optimiser.lr": self.critic_lr,
             "engine.reuse_logp": "always" if self.old == "sampler" else "exact",
         }
         return method.set({path: value for path, value in wanted.items() if _has(method, path)}).set(self.set)

@@ -13,7 +13,7 @@ from pydantic import Field
 from torch import Tensor
 
 from anypo.context import Context
-from anypo.credit.base import Credit, Shaping
+from anypo.credit.base import Credit, Select, Shaping
 from anypo.data import segments
 from anypo.data.batch import Batch
 from anypo.update.base import Optimiser
@@ -45,6 +45,7 @@ class GAE(Credit, name="gae"):
     truncated: what follows the last decision of a truncated trajectory: ``terminal`` value 0; ``last`` the last known value,
     V(s_T) := V(s_{T-1}), and no outcome reward yet (T-PPO's EGAE, arXiv:2506.15050).
     value_on: which rows train the critic: the ``counted`` ones, or all rows of ``finished`` trajectories and no others.
+    select: which decisions train the policy (after advantages are known, before they are whitened); the critic is unaffected.
     """
 
     gamma: float = Field(1.0, ge=0.0, le=1.0)
@@ -58,15 +59,21 @@ class GAE(Credit, name="gae"):
     value_on: Literal["counted", "finished"] = "counted"
     coefficient: float = Field(0.5, ge=0.0)
     clip: float | None = Field(0.2, gt=0.0)
-    optimiser: Optimiser = AdamW(lr=1e-5)
+    critic: Literal["head", "copy"] = Field("head", description="value head on the policy's trunk, or a trunk of its own")
+    width: int = Field(0, ge=0, description="hidden units of the value head; 0 is linear")
+    select: tuple[Select, ...] = ()
+    optimiser: Optimiser = AdamW(lr=1e-3)
 
     reads = frozenset({"value", "value_old"})
     provides = frozenset({"critic"})
 
     def learner(self, policy: Any, seed: int) -> Any:
+        """The critic: the policy's own (`policy.critic(seed)`) where it has one, else a value head beside a language model."""
+        if hasattr(policy, "critic"):
+            return policy.critic(seed)
         from anypo.policies.critic import Critic  # a model, which credit itself never needs
 
-        return Critic(policy, seed=seed)
+        return Critic(policy, self.critic, self.width, seed)
 
     def assign(self, batch: Batch, context: Context) -> Batch:
         for shaping in self.shaping:
@@ -82,7 +89,11 @@ class GAE(Credit, name="gae"):
             else segments.discounted(delta, ids, n, self.gamma * float(self.value_lam or 0.0))
         )
         batch = batch.with_rows(**{"return": target, "value_weight": self._value_weight(batch)})
-        return with_advantage(batch, whiten_rows(advantage, batch) if self.whiten else advantage, context)
+        batch = batch.with_rows(advantage=advantage).with_sequences(advantage=batch.sequence_mean(advantage))
+        for select in self.select:
+            batch = select.select(batch, context)
+        chosen = batch["advantage"]
+        return with_advantage(batch, whiten_rows(chosen, batch) if self.whiten else chosen, context)
 
     def _value_weight(self, batch: Batch) -> Tensor:
         if self.value_on == "counted":

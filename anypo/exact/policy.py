@@ -29,6 +29,7 @@ class EnumerablePolicy(nn.Module):
     deviation of the initial logits (tabular) or weights (linear). Satisfies `anypo.policies.base.Policy`.
     """
 
+    inputs: Tensor
     columns = frozenset({"logp", "entropy"})
     features = frozenset({"hidden"})
 
@@ -75,6 +76,11 @@ class EnumerablePolicy(nn.Module):
                 out["hidden"] = known.float()
         return out
 
+    @torch.no_grad()
+    def next_logits(self, batch: Batch) -> Tensor:
+        """Logits from which every decision of `batch` is drawn, [N, V]."""
+        return self.logits().reshape(-1, self.graph.vocabulary)[self.rows(batch)[0]]
+
     def rows(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Flat (prompt, state) index and token of every decision, both [N]; read from the columns ``state`` and ``token``
         where the batch has them."""
@@ -91,6 +97,10 @@ class EnumerablePolicy(nn.Module):
         """weights <- decay * weights + (1 - decay) * those of `policy`."""
         with torch.no_grad():
             self.weight.mul_(decay).add_(policy.weight, alpha=1.0 - decay)
+
+    def critic(self, seed: int = 0) -> TableCritic:
+        """A value function over the same inputs, 0 everywhere."""
+        return TableCritic(self)
 
     # -- language -------------------------------------------------------------------------------------------------------------
 
@@ -120,16 +130,38 @@ class EnumerablePolicy(nn.Module):
         """Letters; EOS is silent."""
         return "".join(LETTERS[t - 1] for t in np.asarray(tokens).tolist() if t != EOS)
 
+    def answer(self, text: str) -> np.ndarray:
+        """Tokens of the answer `text` (spaces ignored), EOS included."""
+        return np.array([*(token for word in text.split() for token in self._word(word)), EOS], dtype=np.int64)
+
     def continue_with(self, messages: Sequence[Mapping[str, str]]) -> np.ndarray:
         raise UserError("the enumerable policy plays one turn; set generate.turns to 1")
 
 
+class TableCritic(nn.Module):
+    """Column ``value`` [N]: V(prompt, state), linear in the policy's inputs (one number per state when it is tabular)."""
+
+    columns = frozenset({"value"})
+
+    def __init__(self, policy: EnumerablePolicy) -> None:
+        super().__init__()
+        self.rows, self.inputs = policy.rows, policy.inputs
+        self.linear = policy.kind == "linear"
+        self.weight = nn.Parameter(torch.zeros(len(policy.weight), dtype=torch.float64))
+
+    def fill(self, batch: Batch, names: Collection[str], grad: bool) -> dict[str, Tensor]:
+        if not names:
+            return {}
+        where, _ = self.rows(batch)
+        with torch.set_grad_enabled(grad):
+            return {"value": self.inputs[where] @ self.weight if self.linear else self.weight[where]}
+
+
 def locate(graph: StateGraph, trajectories: Sequence[Trajectory]) -> tuple[np.ndarray, np.ndarray]:
     """Flat (prompt, state) index and token of every decision of `trajectories`, both [N]."""
-    contents = [t.content for t in trajectories]
+    contents = [t.content for t in trajectories if isinstance(t.content, Tokens)]
     if not contents:
         return np.zeros(0, np.int64), np.zeros(0, np.int64)
-    assert all(isinstance(content, Tokens) for content in contents)
     lengths = np.array([len(content.tokens) for content in contents])
     filled = np.arange(lengths.max()) < lengths[:, None]
     tokens = np.full(filled.shape, -1, dtype=np.int64)

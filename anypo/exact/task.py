@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal, get_args
 
@@ -13,12 +13,12 @@ from torch import Tensor
 from anypo.errors import UserError, unknown
 from anypo.exact.graph import END, EOS, StateGraph
 from anypo.exact.policy import LETTERS
-from anypo.tasks.base import Problem, Reply
+from anypo.tasks.base import Environment, Problem, Reply
 
 Reward = Literal["binary", "graded", "sparse"]
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class ExactTask:
     """`reward` [prompts, states, V]: what each token adds to the reward in each state.
 
@@ -32,10 +32,7 @@ class ExactTask:
     kind: str = "custom"
     name: str = "exact"
     outcome: str = "correct"
-
-    @property
-    def weights(self) -> Mapping[str, float]:
-        return {self.outcome: 1.0}
+    weights: Mapping[str, float] = field(default_factory=lambda: {"correct": 1.0})
 
     def __len__(self) -> int:
         return len(self.reward)
@@ -48,9 +45,10 @@ class ExactTask:
         target = self.targets[index]
         return Problem(index, ({"role": "user", "content": f"p{index}"},), answer=target, solution=target)
 
-    heldout = train
+    def heldout(self, index: int) -> Problem:
+        return self.train(index)
 
-    def environment(self, problem: Problem) -> Answer:
+    def environment(self, problem: Problem) -> Environment:
         return Answer(self, problem)
 
     def score(self, prompt: int, text: str) -> float:
@@ -84,16 +82,17 @@ class Answer:
     def reset(self) -> tuple[Mapping[str, str], ...]:
         return self.problem.messages
 
-    def step(self, text: str) -> Reply:
+    def step(self, text: str, tokens: int = 0, limit: int = 0) -> Reply:
         return Reply({self.task.outcome: self.task.score(self.problem.prompt, text)})
 
 
 def patterns(graph: StateGraph, prompts: int, kind: Reward = "binary", seed: int = 0) -> ExactTask:
     """Prompt j allows a set of tokens at each of its first positions, smaller and more of them the higher j.
 
-    binary: 1 when every constrained position is satisfied, so the success of the uniform policy falls
-    from prompt to prompt (with V = 4 from 1/2 to 1/16). graded: the share of satisfied positions. sparse: 1 for one single string of horizon - 1 letters, else 0.
-    Raises `UserError` for an unknown kind or a graph that does not remember its prefix (binary and sparse need a `tree`).
+    binary: 1 when every constrained position is satisfied, so the success of the uniform policy falls from prompt to prompt
+    (with V = 4 from 1/2 to 1/16). graded: the share of satisfied positions. sparse: 1 for one single string of horizon - 1
+    letters, else 0. Raises `UserError` for an unknown kind, or for a graph that forgets its prefix where the reward needs it
+    (binary and sparse need a `tree`).
     """
     if kind not in get_args(Reward):
         raise unknown("reward", kind, get_args(Reward))

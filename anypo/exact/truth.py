@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from anypo.exact.graph import END, StateGraph
+from anypo.exact.policy import EnumerablePolicy
 
 
 def state_values(logp: Tensor, reward: Tensor, graph: StateGraph) -> tuple[Tensor, Tensor]:
@@ -84,7 +85,7 @@ def sequence_reward(reward: Tensor, graph: StateGraph) -> Tensor:
     return (reward[:, states.clamp(min=0), tokens.clamp(min=0)] * (states != END)).sum(-1)
 
 
-def policy_gradient(policy: torch.nn.Module, reward: Tensor, graph: StateGraph) -> Tensor:
+def policy_gradient(policy: EnumerablePolicy, reward: Tensor, graph: StateGraph) -> Tensor:
     """The true gradient of the mean expected reward over prompts with respect to all parameters, flat [D]."""
     parameters = [p for p in policy.parameters() if p.requires_grad]
     objective = value(policy.log_table(), reward, graph).mean()

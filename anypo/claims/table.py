@@ -1,0 +1,119 @@
+"""docs/systems.md: every registered system beside what was published and what was last measured."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from anypo.algorithm import Algorithm
+from anypo.claims import load, record
+from anypo.systems import SYSTEMS, System
+
+VERDICTS = {
+    "reproduced": "reproduced",
+    "direction_only": "direction only",
+    "not_reproduced": "**not reproduced**",
+    "error": "error",
+}
+
+
+def markdown(entries: Mapping[str, Any]) -> str:
+    """The page, from the registry and the entries of the record."""
+    claims = load()
+    lines = [
+        "# Systems",
+        "",
+        "Every named method, what it changes against its base, and the effect its claim measured beside the one its paper reports.",
+        "Written by `anypo verify --table` from the registry and the last recorded verification; `anypo verify NAME` runs a row.",
+        "*Reproduced*: the whole 95 % interval lies on the claimed side (or the identity holds). *Direction only*: the estimate does.",
+        "",
+    ]
+    for family in sorted({system.family for system in SYSTEMS.values()}):
+        lines += [f"## {family}", "", *_header()]
+        for name, system in sorted(SYSTEMS.items()):
+            if system.family == family:
+                lines.append(_row(system, claims.get(name), entries.get(name)))
+        lines.append("")
+    counts: dict[str, int] = {}
+    for name in SYSTEMS:
+        verdict = entries[name]["verdict"] if name in entries else "not run" if name in claims else "no claim"
+        counts[verdict] = counts.get(verdict, 0) + 1
+    tally = ", ".join(f"{VERDICTS.get(k, k).strip('*')}: {v}" for k, v in sorted(counts.items()))
+    return "\n".join([*lines, f"{len(SYSTEMS)} systems. {tally}.", ""])
+
+
+def _header() -> list[str]:
+    columns = [
+        "system",
+        "paper",
+        "delta against its base",
+        "measured (base → ours)",
+        "effect [95 %]",
+        "published",
+        "verdict",
+    ]
+    return ["| " + " | ".join(columns) + " |", "|" + " --- |" * len(columns)]
+
+
+def _row(system: System, claim: Any, entry: Mapping[str, Any] | None) -> str:
+    measured = effect = ""
+    verdict = "not yet run" if claim is not None else "no claim"
+    if entry is not None:
+        verdict = VERDICTS[entry["verdict"]]
+        if entry["verdict"] == "error":
+            measured = entry["error"]
+        else:
+            metric = f"{entry['metric']}: " if entry["metric"] else ""
+            measured = f"{metric}{number(entry['base'])} → {number(entry['ours'])} (against {entry['base_system']})"
+            effect = f"{number(entry['effect'])} [{number(entry['low'])}, {number(entry['high'])}]"
+            if entry["stand_in"]:
+                measured += f"; stand-in: {entry['stand_in']}"
+    published = claim.published if claim is not None else ""
+    paper = f"[{system.paper}]({link(system.paper)})" if system.paper else ""
+    cells = [f"`{system.name}` {system.title}", paper, delta(system), measured, effect, published, verdict]
+    return "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"
+
+
+def link(paper: str) -> str:
+    return paper.replace("arXiv:", "https://arxiv.org/abs/") if paper.startswith("arXiv:") else paper
+
+
+def number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3g}"
+
+
+def delta(system: System) -> str:
+    """The parts and fields in which a system differs from its base, as dotted paths."""
+    if system.base not in SYSTEMS or system.base == system.name:
+        return "(base of its own)"
+    changes = list(differences(SYSTEMS[system.base].algorithm(), system.algorithm()))
+    return "; ".join(f"`{path}` = {value}" for path, value in changes) or "none"
+
+
+def differences(base: Algorithm, ours: Algorithm) -> Iterator[tuple[str, str]]:
+    """Paths at which two compositions differ; below a replaced part only the part is named."""
+    yield from _compare("", base.dump(), ours.dump())
+
+
+def _compare(path: str, base: Any, ours: Any) -> Iterator[tuple[str, str]]:
+    if base == ours or path == "name":
+        return
+    if isinstance(base, dict) and isinstance(ours, dict) and base.get("part") == ours.get("part"):
+        for key in ours:
+            yield from _compare(f"{path}.{key}" if path else key, base.get(key), ours[key])
+        return
+    yield path, _short(ours)
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, dict):
+        return str(value.get("part", "…"))
+    if isinstance(value, list):
+        return "[" + ", ".join(_short(item) for item in value) + "]"
+    return str(value)
+
+
+def write(page: Path, path: Path = record.DEFAULT) -> None:
+    """Regenerate the page from the record at `path`."""
+    page.write_text(markdown(record.read(path)))

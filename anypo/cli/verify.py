@@ -1,0 +1,140 @@
+"""`anypo verify`: run the claims of systems and put what they measure beside what their papers report."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+
+def register(app: typer.Typer) -> None:
+    app.command()(verify)
+
+
+def verify(
+    names: Annotated[list[str], typer.Argument(metavar="[NAME]...", help="systems to verify")] = [],  # noqa: B006
+    family: Annotated[
+        str | None, typer.Option(help="every claim of a family: baselines, objective, credit, ...")
+    ] = None,
+    every: Annotated[bool, typer.Option("--all", help="every claim")] = False,
+    list_: Annotated[bool, typer.Option("--list", help="show the claims and stop")] = False,
+    jobs: Annotated[int, typer.Option("--jobs", "-j", min=1, help="claims at the same time")] = 1,
+    quick: Annotated[bool, typer.Option("--quick", help="only exercise the code; nothing is recorded")] = False,
+    record_path: Annotated[
+        Path | None,
+        typer.Option("--record", help="where results are kept (default: docs/verification.json if docs/ exists)"),
+    ] = None,
+    table: Annotated[Path | None, typer.Option(help="write the table of all systems to this Markdown file")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="print the entries as JSON")] = False,
+) -> None:
+    """Reproduce published effects in small: base, ours, the statistic, its uncertainty, and the published figure beside it.
+
+    Seeds are fixed before the run. A claim that raises is an error (exit code 1), never a verdict; one that does not reproduce is
+    a result.
+    """
+    from anypo.claims import record
+    from anypo.claims.verify import choose
+
+    where = record_path or (record.DEFAULT if record.DEFAULT.parent.is_dir() else None)
+    if list_:
+        _list(as_json)
+        return
+    entries: list[dict[str, Any]] = []
+    if names or family or every or table is None:
+        entries = _run(choose(names, family, every), jobs, quick, where, as_json)
+    if table is not None:
+        from anypo.claims.table import write
+
+        write(table, where or record.DEFAULT)
+    if as_json:
+        print(json.dumps(entries, indent=2))
+    if any(entry["verdict"] == "error" for entry in entries):
+        raise typer.Exit(1)
+
+
+def _run(claims: list[Any], jobs: int, quick: bool, where: Path | None, as_json: bool) -> list[dict[str, Any]]:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    from anypo.claims import record
+    from anypo.claims.verify import run_all
+
+    console = Console(stderr=as_json)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    entries = []
+    expected = sum(claim.seconds for claim in claims) / jobs
+    with Progress(*columns, console=console, transient=True) as progress:
+        task = progress.add_task(f"verifying, about {expected:.0f} s", total=len(claims))
+        for entry in run_all(claims, jobs, quick):
+            entries.append(entry)
+            progress.advance(task)
+            if not as_json:
+                _show(entry, console)
+            if where is not None and not quick:
+                record.write(where, {entry["name"]: entry})
+    verdicts = [entry["verdict"] for entry in entries]
+    if not as_json and len(entries) > 1:
+        tally = ", ".join(f"{verdicts.count(v)} {v.replace('_', ' ')}" for v in dict.fromkeys(sorted(verdicts)))
+        console.print(f"{len(entries)} claims: {tally}")
+    if not as_json and where is not None and not quick:
+        console.print(f"recorded in {where}", style="dim", highlight=False)
+    return sorted(entries, key=lambda entry: str(entry["name"]))
+
+
+COLOURS = {"reproduced": "green", "direction_only": "yellow", "not_reproduced": "red", "error": "bold red"}
+
+
+def _show(entry: dict[str, Any], console: Any) -> None:
+    from rich.table import Table
+
+    from anypo.claims.table import number
+
+    verdict = entry["verdict"]
+    colour = COLOURS[verdict]
+    mark = " (quick: not a result)" if entry["quick"] else ""
+    console.print(f"[bold]{entry['name']}[/]  [{colour}]{verdict.replace('_', ' ')}[/]{mark}", highlight=False)
+    grid = Table(box=None, show_header=False, padding=(0, 2, 0, 2))
+    grid.add_column(style="dim", no_wrap=True)
+    grid.add_column(overflow="fold")
+    if verdict == "error":
+        grid.add_row("error", entry["error"])
+    else:
+        grid.add_row(f"base ({entry['base_system']})", number(entry["base"]))
+        grid.add_row("ours", number(entry["ours"]))
+        grid.add_row(
+            entry["metric"] or "effect",
+            f"{number(entry['effect'])}  95 % [{number(entry['low'])}, {number(entry['high'])}]",
+        )
+        grid.add_row("statistic", entry["statistic"] + (f", p = {entry['p']:.3g}" if entry["p"] is not None else ""))
+    grid.add_row("published", entry["published"])
+    if entry["stand_in"]:
+        grid.add_row("stand-in", entry["stand_in"])
+    if entry.get("notes"):
+        grid.add_row("notes", entry["notes"])
+    grid.add_row("cost", f"{entry['seconds']:.1f} s, seeds {entry.get('seeds', ())}")
+    console.print(grid)
+
+
+def _list(as_json: bool) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from anypo.claims import load
+
+    claims = [claim for _, claim in sorted(load().items())]
+    if as_json:
+        print(
+            json.dumps(
+                [{"name": c.name, "family": c.family, "published": c.published, "seconds": c.seconds} for c in claims]
+            )
+        )
+        return
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for column in ("name", "family", "about", "published"):
+        table.add_column(column, overflow="fold")
+    for c in claims:
+        table.add_row(c.name, c.family, f"{c.seconds:.0f} s", c.published)
+    Console().print(table)
+    print(f"{len(claims)} claims")
