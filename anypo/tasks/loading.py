@@ -32,11 +32,11 @@ def parse(spec: str | Mapping[str, Any], options: Mapping[str, Any] | None = Non
     given = nested(options or {})
     if "name" in given:
         raise unknown("field of task", "name", (), "The task is named by itself, not among its options.")
+    if files.is_file(spec):
+        return files.parse(spec, given)
     if ":" in spec:
         _check_spelling(spec)
         return {"name": spec, **given}
-    if files.is_file(spec):
-        return files.parse(spec, given)
     if spec == guess.NAME:
         return guess.parse(given)
     if spec not in generators.names():
@@ -48,10 +48,10 @@ def load(spec: str | Mapping[str, Any], options: Mapping[str, Any] | None = None
     """The task meant by `spec` (see `parse`), ready to give problems; one problem of either side is made or read here."""
     plain = parse(spec, options)
     name = plain.pop("name")
-    if ":" in name:
-        return _own(name, plain)
     if files.is_file(name):
         return files.load(name, plain)
+    if ":" in name:
+        return _own(name, plain)
     if name == guess.NAME:
         return guess.load(plain)
     return reasoning.load(name, plain)

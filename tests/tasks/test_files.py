@@ -30,9 +30,10 @@ def test_jsonl_and_parquet_give_the_same_task(tmp_path: Path) -> None:
     rows = sums(200)
     parquet = tmp_path / "sums.parquet"
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), parquet)
-    one = tasks.load(jsonl(tmp_path / "sums.jsonl", rows), {"verifier": "numeric"})
+    one = tasks.load(jsonl(tmp_path / "my:sums.jsonl", rows), {"verifier": "numeric"})
     two = tasks.load(str(parquet), {"verifier": "numeric"})
-    assert one.name == "sums" and len(one) + one.n_heldout == 200 and 8 <= one.n_heldout <= 35
+    assert one.name == "my:sums" and two.name == "sums"
+    assert len(one) + one.n_heldout == 200 and 8 <= one.n_heldout <= 35
     for task in (one, two):
         assert [task.train(index) for index in range(len(task))] == [one.train(index) for index in range(len(one))]
         assert [task.heldout(i) for i in range(task.n_heldout)] == [one.heldout(i) for i in range(one.n_heldout)]
