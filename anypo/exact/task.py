@@ -116,7 +116,7 @@ def _allowed(graph: StateGraph, index: int, prompts: int, kind: str, generator: 
     vocabulary, horizon = graph.vocabulary, graph.horizon
     table = torch.ones(horizon, vocabulary, dtype=torch.bool)
     difficulty = (index + 1) / prompts
-    positions = max(1, horizon - 1) if kind == "sparse" else 1 + round(difficulty * min(2, horizon - 1))
+    positions = max(1, horizon - 1) if kind == "sparse" else 1 + int(difficulty * min(2, horizon - 1))
     for position in range(positions):
         size = 1 if kind == "sparse" or (position == 0 and difficulty > 0.5) else max(1, (vocabulary - 1) * 2 // 3)
         chosen = 1 + torch.randperm(vocabulary - 1, generator=generator)[:size]
