@@ -1,0 +1,166 @@
+"""The training forward: log-probabilities, entropies and their gradients for many token sequences at once.
+
+Llama-like models (`Architecture.of`) run on the packed prefix tree of the sequences: a token shared by several of them passes
+through the layers once, forward and backward, and the gradients are those of separate sequences. Every other transformers
+causal LM runs its own forward on right-padded micro-batches. Either way only the hidden states that predict a decision reach
+the head, and logits exist for a few rows at a time.
+
+    forward = TrainingForward(model)
+    columns = forward.statistics(samples, entropy=True)             # differentiable where gradients are enabled
+    forward.backward(samples, {"logp": coefficients}, budget=8192)  # adds the gradient of sum(coefficients * logp)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from anypo.engine.architecture import Architecture
+from anypo.engine.training import head
+from anypo.engine.training.head import Columns, Reading
+from anypo.engine.training.networks import Network, PackedNetwork, PaddedNetwork
+from anypo.engine.training.packing import joined
+from anypo.errors import UserError
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One sequence: token ids [L], the indices of the decisions in it [T] (ascending, each at least 1: a token is predicted
+    from the one before it), and the temperature they are scored at."""
+
+    tokens: np.ndarray
+    actions: np.ndarray
+    temperature: float = 1.0
+
+    def __post_init__(self) -> None:
+        if len(self.actions) and not 0 < self.actions[0] <= self.actions[-1] < len(self.tokens):
+            raise UserError(
+                f"decisions at token indices {self.actions[0]}..{self.actions[-1]} of a sequence of {len(self.tokens)} tokens "
+                "cannot be scored: each needs a token before it; start the sequence with a prompt or a BOS token"
+            )
+        if not self.temperature > 0:
+            raise UserError(f"log-probabilities at temperature {self.temperature} do not exist; score at a positive one")
+
+    @property
+    def context(self) -> np.ndarray:
+        """The tokens that some decision is predicted from: all before the last decision."""
+        return self.tokens[: self.actions[-1]] if len(self.actions) else self.tokens[:0]
+
+
+class TrainingForward:
+    """Statistics of samples under `model` (a transformers causal LM, or a peft model around one).
+
+    The model is put into evaluation mode: dropout has no place in a log-probability. checkpointing: keep only each layer's
+    input for the backward pass and recompute the rest.
+    """
+
+    def __init__(self, model: Any, checkpointing: bool = False) -> None:
+        arch = Architecture.of(model.eval())
+        self.network: Network = (
+            PaddedNetwork(model, checkpointing) if arch is None else PackedNetwork(arch, checkpointing)
+        )
+
+    @property
+    def packed(self) -> bool:
+        """Whether the model runs on packed prefix trees."""
+        return isinstance(self.network, PackedNetwork)
+
+    def statistics(self, samples: Sequence[Sample], entropy: bool = False, budget: int | None = None) -> dict[str, Tensor]:
+        """Flat columns over the decisions of all samples, in their order, float32 or wider:
+
+        ``logp`` [N] at each sample's temperature, and with `entropy` the ``entropy`` of the whole distribution in nats, [N].
+        Connected to the parameters where gradients are enabled; otherwise the work is cut into pieces of at most `budget` tokens.
+        """
+
+        def columns(piece: list[Sample], rows: Tensor) -> dict[str, Tensor]:
+            states, reading, order = self._read(piece)
+            found = head.differentiable(states, self.network.head, reading, entropy)
+            return _by_decision(found, reading, order)
+
+        return self._in_pieces(samples, None if torch.is_grad_enabled() else budget, columns)
+
+    def hidden(self, samples: Sequence[Sample], budget: int | None = None) -> Tensor:
+        """The state (after the final norm) that predicts each decision, [N, hidden]; otherwise as `statistics`."""
+
+        def columns(piece: list[Sample], rows: Tensor) -> dict[str, Tensor]:
+            states, where = self.network.hidden(*_requests(piece))
+            return {"hidden": states.index_select(0, torch.as_tensor(where, device=states.device))}
+
+        return self._in_pieces(samples, None if torch.is_grad_enabled() else budget, columns)["hidden"]
+
+    def backward(
+        self, samples: Sequence[Sample], coefficients: Mapping[str, Tensor], budget: int | None = None
+    ) -> dict[str, Tensor]:
+        """Add the gradient of sum over columns and decisions of coefficient * column to the parameters' ``.grad``.
+
+        coefficients: ``logp`` and/or ``entropy``, each [N]. One forward and one backward pass in pieces of at most `budget`
+        tokens; logits are computed once. Returns the columns met on the way, without gradient.
+        """
+
+        def push(piece: list[Sample], rows: Tensor) -> dict[str, Tensor]:
+            with torch.enable_grad():
+                states, reading, order = self._read(piece)
+            mine = {name: c[rows.to(c.device)].to(states.device)[order] for name, c in coefficients.items()}
+            d_logp = mine.get("logp", torch.zeros(len(order), device=states.device))
+            d_entropy = None
+            if "entropy" in mine:  # decisions read off one state share its entropy
+                total = torch.zeros(len(states), dtype=mine["entropy"].dtype, device=states.device)
+                d_entropy = total.index_add_(0, reading.rows, mine["entropy"])
+            outputs = (states, self.network.head.weight, self.network.head.bias)
+            needs = [t is not None and t.requires_grad for t in outputs]
+            found, grads = head.gradients(states.detach(), self.network.head, reading, d_logp, d_entropy, needs)
+            live = [(t, g) for t, g in zip(outputs, grads) if g is not None]
+            if live:
+                torch.autograd.backward(*zip(*live))
+            return _by_decision(found, reading, order)
+
+        return self._in_pieces(samples, budget, push)
+
+    def _read(self, piece: Sequence[Sample]) -> tuple[Tensor, Reading, Tensor]:
+        """States that enter the head, what is read off them, and the decision (in sample order) behind each target read."""
+        states, where = self.network.states(*_requests(piece))
+        heat = np.repeat([float(sample.temperature) for sample in piece], [len(sample.actions) for sample in piece])
+        targets = joined([sample.tokens[sample.actions] for sample in piece])
+        used, rows = np.unique(where + 1j * heat, return_inverse=True)  # pairs, sorted by state
+        order = np.argsort(rows, kind="stable")
+        ids = lambda array: torch.as_tensor(array.astype(np.int64), device=states.device)
+        if len(used) != len(states):  # one state read at several temperatures
+            states = states.index_select(0, ids(used.real))
+        reading = Reading(ids(targets[order]), ids(rows[order]), torch.as_tensor(used.imag, device=states.device))
+        return states, reading, ids(order)
+
+    def _in_pieces(
+        self, samples: Sequence[Sample], budget: int | None, work: Callable[[list[Sample], Tensor], dict[str, Tensor]]
+    ) -> dict[str, Tensor]:
+        """`work` on pieces of the samples and the rows of their decisions; its columns joined in the order of `samples`."""
+        counts = np.array([len(sample.actions) for sample in samples], dtype=np.int64)
+        pieces = [np.arange(len(samples))]
+        if budget is not None and counts.any():
+            acting = np.flatnonzero(counts)
+            pieces = [acting[cut] for cut in self.network.cut([samples[i].context for i in acting], budget)]
+        first = counts.cumsum() - counts
+        rows = [torch.as_tensor(joined([first[i] + np.arange(counts[i]) for i in piece])) for piece in pieces]
+        found = [work([samples[i] for i in piece], mine) for piece, mine in zip(pieces, rows)]
+        if len(found) == 1:
+            return found[0]
+        back = torch.argsort(torch.cat(rows)).to(next(iter(found[0].values())).device)
+        return {name: torch.cat([columns[name] for columns in found]).index_select(0, back) for name in found[0]}
+
+
+def _requests(piece: Sequence[Sample]) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Contexts, and the places in them that predict a decision."""
+    return [sample.context for sample in piece], [np.asarray(sample.actions) - 1 for sample in piece]
+
+
+def _by_decision(found: Columns, reading: Reading, order: Tensor) -> dict[str, Tensor]:
+    """Columns of targets as columns of decisions in sample order."""
+    back = torch.argsort(order)
+    columns = {"logp": found.logp.index_select(0, back)}
+    if found.entropy is not None:
+        columns["entropy"] = found.entropy.index_select(0, reading.rows[back])
+    return columns
