@@ -14,7 +14,8 @@ import numpy as np
 from anypo.data.records import ACTION, CONTEXT, FAILED, OBSERVATION, TRUNCATED, Tokens, Trajectory
 from anypo.engine.base import Completion, Request, Sampler, Sampling
 from anypo.errors import UserError
-from anypo.tasks.base import Environment, Problem, Task
+from anypo.tasks import step_all
+from anypo.tasks.base import Environment, Problem, Reply, Task
 
 
 @dataclass
@@ -65,24 +66,25 @@ def play(
         if not live:
             break
         completions = sampler.generate([Request(np.concatenate(e.tokens), sampling, (*e.seed, turn)) for e in live])
-        for episode, completion in zip(live, completions):
-            _take_turn(episode, completion, policy)
+        texts = [policy.decode(completion.tokens) for completion in completions]  # type: ignore[attr-defined]
+        counts = [len(completion.tokens) for completion in completions]
+        environments = [e.environment for e in live if e.environment is not None]
+        replies = step_all(environments, texts, counts, sampling.max_new)
+        for episode, completion, text, reply in zip(live, completions, texts, replies):
+            _take_turn(episode, completion, text, reply, task, policy)
         live = [episode for episode in live if not episode.finish]
     for episode in live:
         episode.finish = TRUNCATED
     return [trajectory(episode, task, sampling) for episode in episodes]
 
 
-def _take_turn(episode: Episode, completion: Completion, policy: object) -> None:
+def _take_turn(episode: Episode, completion: Completion, text: str, reply: Reply, task: Task, policy: object) -> None:
     episode.append(completion.tokens, ACTION)
     episode.parts.append(completion)
-    text = policy.decode(completion.tokens)  # type: ignore[attr-defined]
     episode.text += text
-    assert episode.environment is not None
-    reply = episode.environment.step(text)
     for name, value in reply.rewards.items():
         episode.rewards[name] = episode.rewards.get(name, 0.0) + value
-    episode.turn_rewards.append(sum(reply.rewards.values()))
+    episode.turn_rewards.append(sum(task.weights.get(name, 0.0) * value for name, value in reply.rewards.items()))
     if reply.failed:
         episode.finish, episode.failed = FAILED, reply.failed
     elif completion.finish != "stop":

@@ -146,7 +146,8 @@ class Session:
         self.algorithm = config.composition()
         observer.phase("loading the model", 0)
         source = str(Path(config.init) / "model") if config.init else config.model
-        self.policy = policies.load(source, dtype=config.dtype, lora=config.lora, seed=config.seed)
+        lora = {"rank": config.lora} if config.lora else None
+        self.policy = policies.load(source, dtype=config.dtype, lora=lora, seed=config.seed)
         task = tasks.load(spec)
         sampler = self.algorithm.engine.sampler(self.policy)
         self.world = World(task, self.policy, sampler)
@@ -222,13 +223,14 @@ class Session:
         self.observer.step(metrics)
 
     def _evaluate(self, label: str, step: int) -> Evaluation | None:
-        if not self.config.eval_size:
+        size = min(self.config.eval_size, self.world.task.n_heldout)
+        if not size:
             return None
-        self.observer.phase(f"evaluating ({label})", self.config.eval_size)
+        self.observer.phase(f"evaluating ({label})", size)
         generate = self.algorithm.generate
         result = score(
             self.world,
-            self.config.eval_size,
+            size,
             sampling=Sampling(max_new=generate.max_new, temperature=0.0, stop=generate.stop),
             turns=generate.turns,
             seed=self.config.seed,

@@ -23,6 +23,7 @@ from anypo.data.records import prompt_id
 from anypo.errors import UserError, unknown
 from anypo.parts import first_reason
 from anypo.tasks.options import from_text
+from anypo.tasks.sat import ensure_pycosat
 
 BLOCK = 4096
 """Candidates per dataset object: some datasets make all their items at once, one refuses more than 20 000."""
@@ -150,6 +151,7 @@ def _config_class(dataset: str) -> Any:
 
 
 def _datasets() -> dict[str, Any]:
+    ensure_pycosat()
     import reasoning_gym  # noqa: F401  (fills the registry; takes about a second)
     from reasoning_gym.factory import DATASETS
 

@@ -53,7 +53,7 @@ class Once:
     def reset(self) -> tuple[dict[str, str], ...]:
         return self.problem.messages  # type: ignore[return-value]
 
-    def step(self, text: str) -> Reply:
+    def step(self, text: str, tokens: int = 0, limit: int = 0) -> Reply:
         return Reply({"value": float(sum(text.encode()) % 7)})
 
 
