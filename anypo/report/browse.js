@@ -1,7 +1,6 @@
 "use strict";
 // Rollouts coloured token by token, and held-out answers before and after. Text only ever enters the page as text.
 
-const PAGE = 8;
 const POINTER = make("div", {class: "tip", hidden: ""});
 document.body.append(POINTER);
 
@@ -19,13 +18,13 @@ function choice(options, initial, changed) {
 
 function labelled(text, node) { return make("label", {class: "control"}, text, node); }
 
-function pages(list, more, items, render) {
+function pages(list, more, items, size, render) {
   let shown = 0;
   const next = () => {
-    list.append(...items.slice(shown, shown + PAGE).map(render));
-    shown = Math.min(items.length, shown + PAGE);
+    list.append(...items.slice(shown, shown + size).map(render));
+    shown = Math.min(items.length, shown + size);
     more.hidden = shown >= items.length;
-    more.textContent = `Show ${Math.min(PAGE, items.length - shown)} more of ${items.length - shown}`;
+    more.textContent = `Show ${Math.min(size, items.length - shown)} more of ${items.length - shown}`;
   };
   list.replaceChildren();
   more.onclick = next;
@@ -48,11 +47,11 @@ const COLOURS = {
   logp: {
     label: "log-probability",
     explain: "the darker, the less likely the token was when it was sampled",
-    limit: 4,
+    limit: 3,
     at: (r, i) => r.logp[i] ?? null,
-    paint(v) { return `rgba(var(--surprise), ${(0.62 * Math.min(1, -v / this.limit)).toFixed(3)})`; },
-    ends: () => ["0 (certain)", "−4 (2 %) and below"],
-    ramp: "linear-gradient(to right, transparent, rgba(var(--surprise), .62))",
+    paint(v) { return `rgba(var(--surprise), ${(0.7 * Math.min(1, -v / this.limit)).toFixed(3)})`; },
+    ends: () => ["0 (certain)", "−3 (5 %) and below"],
+    ramp: "linear-gradient(to right, transparent, rgba(var(--surprise), .7))",
   },
   entropy: {
     label: "entropy",
@@ -108,35 +107,46 @@ function tokens(r, colour) {
 function rollout(r, colour) {
   const parts = Object.entries(r.rewards), head = make("div", {class: "rollout-head"});
   const say = (text, kind = "") => head.append(make("span", kind ? {class: kind} : {}, text));
-  say(`reward ${number(r.reward, "number")}`, "reward");
-  if (parts.length > 1) say(parts.map(([name, value]) => `${name} ${number(value, "number")}`).join(", "));
+  say(`reward ${plain(r.reward ?? 0)}`, "reward");
   say(r.advantage === null ? "not trained on" : `advantage ${signed(r.advantage)}`);
-  say(`step ${r.step}, group ${r.group + 1}, sample ${r.sample + 1}`);
   say(`${r.length} tokens`);
-  if (r.finish === "length") say("cut off by the length limit", "warn");
+  if (parts.length > 1) for (const [name, value] of parts) say(`${name} ${value === null ? "–" : plain(value)}`);
+  if (r.finish === "length") say("cut off by the limit", "warn");
   else if (r.finish !== "stop") say(r.failed ? `${r.finish}: ${r.failed}` : r.finish, "warn");
   if (r.parent >= 0) say(`forked at ${r.fork} from ${r.parent + 1}`);
   if (r.guidance) say(`guided by ${r.guidance}`);
-  const asked = make("p", {class: "asked"}, r.problem);
-  if (r.answer) asked.append("  ", make("b", {}, r.answer));
-  return make("article", {class: "card rollout"}, head, r.problem || r.answer ? asked : null, tokens(r, colour));
+  return make("div", {class: "rollout"}, head, tokens(r, colour));
+}
+
+function card(members, colour) {
+  const [first] = members, asked = make("p", {class: "asked"}, first.problem, " ");
+  if (first.answer) asked.append(make("span", {class: "expected"}, "expected ", make("b", {}, first.answer)));
+  asked.append(make("small", {}, `step ${first.step}, group ${first.group + 1}`));
+  return make("article", {class: "card rollouts"}, asked, ...members.map(r => rollout(r, colour)));
+}
+
+function grouped(chosen) {
+  const groups = new Map();
+  for (const r of chosen) { const key = `${r.step}/${r.group}`; groups.set(key, [...groups.get(key) || [], r]); }
+  return [...groups.values()];
 }
 
 function rollouts() {
   const home = document.getElementById("rollout-list");
   if (!home) return;
   const steps = [...new Set(DATA.rollouts.map(r => r.step))];
-  const state = {step: String(steps.at(-1)), sort: "high", colour: "advantage", only: "all"};
+  const state = {step: String(steps.at(-1)), sort: "group", colour: "advantage", only: "all"};
   const list = make("div", {class: "list"}), more = make("button", {class: "more", type: "button"}), scale = make("div", {class: "scale"});
-  const orders = {high: (a, b) => b.reward - a.reward, low: (a, b) => a.reward - b.reward, group: (a, b) => a.step - b.step || a.group - b.group || a.sample - b.sample, advantage: (a, b) => Math.abs(b.advantage) - Math.abs(a.advantage), long: (a, b) => b.length - a.length};
+  const orders = {high: (a, b) => b.reward - a.reward, low: (a, b) => a.reward - b.reward, advantage: (a, b) => Math.abs(b.advantage) - Math.abs(a.advantage), long: (a, b) => b.length - a.length};
   const tests = {all: () => true, cut: r => r.finish === "length", failed: r => r.failed || r.finish === "failed", untrained: r => r.advantage === null, guided: r => r.guidance};
   const update = () => {
-    const chosen = DATA.rollouts.filter(r => (state.step === "all" || r.step === +state.step) && tests[state.only](r)).sort(orders[state.sort]);
-    if (chosen.length) pages(list, more, chosen, r => rollout(r, state.colour));
+    const chosen = DATA.rollouts.filter(r => (state.step === "all" || r.step === +state.step) && tests[state.only](r));
+    const cards = state.sort === "group" ? grouped(chosen) : chosen.sort(orders[state.sort]).map(r => [r]);
+    if (cards.length) pages(list, more, cards, state.sort === "group" ? 3 : 8, members => card(members, state.colour));
     else { list.replaceChildren(make("p", {class: "empty"}, "No rollout in this sample matches.")); more.hidden = true; }
     const by = COLOURS[state.colour];
     scale.hidden = !by;
-    if (by) { const bar = make("i"); bar.style.background = by.ramp; scale.replaceChildren(by.label, make("span", {}, by.ends()[0]), bar, make("span", {}, by.ends()[1]), make("span", {}, by.explain)); }
+    if (by) { const bar = make("i"); bar.style.background = by.ramp; scale.replaceChildren(make("span", {}, by.ends()[0]), bar, make("span", {}, by.ends()[1]), make("span", {}, by.explain)); }
   };
   const menu = (name, options) => {
     const node = make("select", {"aria-label": name}, ...options.map(([value, label]) => make("option", value === state[name] ? {value, selected: ""} : {value}, label)));
@@ -144,12 +154,13 @@ function rollouts() {
     return node;
   };
   const kinds = [["all", "all"], ["cut", "cut off"], ["failed", "failed"], ["untrained", "not trained on"], ["guided", "guided"]].filter(([kind]) => DATA.rollouts.some(tests[kind]));
+  const colours = choice([["advantage", "advantage"], ["logp", "log-prob"], ["entropy", "entropy"], ["none", "off"]], "advantage", value => { state.colour = value; update(); });
   home.append(
     make("div", {class: "card controls"},
       labelled("Step", menu("step", [["all", "all"], ...steps.map(s => [String(s), String(s)])])),
-      labelled("Sort", menu("sort", [["high", "reward, high to low"], ["low", "reward, low to high"], ["group", "by group"], ["advantage", "size of advantage"], ["long", "length"]])),
+      labelled("Sort", menu("sort", [["group", "by group"], ["high", "reward, high to low"], ["low", "reward, low to high"], ["advantage", "size of advantage"], ["long", "length"]])),
       kinds.length > 1 ? labelled("Show", menu("only", kinds)) : null,
-      make("div", {class: "control"}, "Colour by", choice([["advantage", "advantage"], ["logp", "log-probability"], ["entropy", "entropy"], ["none", "none"]], "advantage", value => { state.colour = value; update(); })),
+      make("div", {class: "control"}, "Colour by", colours),
       scale),
     list, more);
   update();
@@ -160,13 +171,13 @@ function rollouts() {
 function answers() {
   const home = document.getElementById("answer-list");
   if (!home) return;
-  const kinds = {fixed: r => !r.right[0] && r.right[1], broken: r => r.right[0] && !r.right[1], "wrong twice": r => !r.right[0] && !r.right[1], "right twice": r => r.right[0] && r.right[1]};
+  const kinds = {fixed: r => !r.right[0] && r.right[1], broken: r => r.right[0] && !r.right[1], "still wrong": r => !r.right[0] && !r.right[1], "still right": r => r.right[0] && r.right[1]};
   const body = make("tbody"), more = make("button", {class: "more", type: "button"});
   const cell = (text, name, right) => make("td", {"data-name": name}, right === undefined ? text : make("div", {class: "clipped"}, make("span", {class: `verdict ${right ? "yes" : "no"}`}, right ? "✓" : "✗"), text || "(empty)"));
   const row = r => make("tr", {}, cell(r.problem, "Problem"), cell(r.answer, "Expected"), cell(r.before, DATA.answers.labels[0], r.right[0]), cell(r.after, DATA.answers.labels[1], r.right[1]));
   const update = kind => {
     const chosen = DATA.answers.rows.filter(kinds[kind] || (() => true));
-    if (chosen.length) pages(body, more, chosen, row); else { body.replaceChildren(make("tr", {}, make("td", {colspan: 4}, "None."))); more.hidden = true; }
+    if (chosen.length) pages(body, more, chosen, 10, row); else { body.replaceChildren(make("tr", {}, make("td", {colspan: 4}, "None."))); more.hidden = true; }
   };
   const head = make("thead", {}, make("tr", {}, ...["Problem", "Expected", ...DATA.answers.labels].map(name => make("th", {scope: "col"}, name))));
   home.append(choice([["all", `all ${DATA.answers.total}`], ...Object.keys(kinds).map(kind => [kind, `${kind} ${DATA.answers.counts[kind]}`])], "all", update), make("div", {class: "card answers"}, make("table", {}, head, body)), more);

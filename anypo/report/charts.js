@@ -3,6 +3,7 @@
 
 const DATA = JSON.parse(document.getElementById("data").textContent);
 const CHARTS = [];
+const ROOMS = {control: "var(--c7)", generate: "var(--c1)", filter: "var(--c6)", replay: "var(--c2)", columns: "var(--c4)", credit: "var(--c5)", update: "var(--c3)", other: "var(--c8)"};
 
 function make(tag, attributes = {}, ...children) {
   const node = document.createElement(tag);
@@ -22,29 +23,37 @@ function svg(tag, attributes = {}, text) {
 
 // -- numbers ------------------------------------------------------------------------------------------------------------
 
-function digits(value, span) {
-  const size = span ?? Math.abs(value);
-  return size >= 100 ? 0 : size >= 10 ? 1 : size >= 1 ? 2 : 3;
+function number(value, unit = "") {
+  if (value === null || value === undefined) return "–";
+  if (unit === "share") return percent(value, Math.abs(value) < 0.1 && value !== 0 ? 1 : 0);
+  if (unit === "seconds") return value < 0.1 ? `${Math.round(1000 * value)} ms` : `${value.toFixed(value >= 10 ? 1 : 2)} s`;
+  return unit ? `${plain(value)} ${unit}` : plain(value);
 }
 
-function number(value, unit) {
-  if (value === null || value === undefined) return "–";
-  if (unit === "share") return (100 * value).toFixed(Math.abs(value) < 0.1 && value !== 0 ? 1 : 0) + " %";
-  if (unit === "seconds") return value.toFixed(value >= 10 ? 1 : 2) + " s";
+function percent(value, places) { return `${(100 * value).toFixed(places)} %`; }
+
+function plain(value) {
   const size = Math.abs(value);
   if (value === 0) return "0";
-  if (size < 1e-3 || size >= 1e6) return value.toExponential(1).replace("e-", "e−").replace("e+", "e");
+  if (size < 1e-3 || size >= 1e6) return power(value, 1);
   if (size >= 1000) return Math.round(value).toLocaleString("en-US");
-  return value.toFixed(digits(value)).replace(/^-/, "−");
+  return value.toFixed(size >= 100 ? 0 : size >= 10 ? 1 : size >= 1 ? 2 : 3).replace("-", "−");
+}
+
+function power(value, places) { return value.toExponential(places).replace("+", "").replaceAll("-", "−"); }
+
+function places(step) {
+  let found = 0;
+  while (found < 8 && Math.abs(step * 10 ** found - Math.round(step * 10 ** found)) > 1e-6) found++;
+  return found;
 }
 
 function tickLabel(value, step, unit) {
-  if (unit === "share") return +(100 * value).toFixed(step < 0.01 ? 1 : 0) + " %";
+  if (unit === "share") return percent(value, places(100 * step));
   if (value === 0) return "0";
-  if (step < 1e-3 || Math.abs(value) >= 1e6) return value.toExponential(step < 1e-3 && value / step >= 10 ? 1 : 0).replace("e-", "e−").replace("e+", "e");
-  const places = Math.max(0, -Math.floor(Math.log10(step) + 1e-9));
-  const text = Math.abs(value) >= 1000 ? Math.round(value).toLocaleString("en-US") : value.toFixed(places);
-  return text.replace(/^-/, "−") + (unit === "seconds" ? " s" : "");
+  if (step < 1e-3 || Math.abs(value) >= 1e6) return power(value, Number.isInteger(+(value / 10 ** Math.floor(Math.log10(Math.abs(value)))).toPrecision(6)) ? 0 : 1);
+  const text = Math.abs(value) >= 1000 ? Math.round(value).toLocaleString("en-US") : value.toFixed(places(step)).replace("-", "−");
+  return unit === "seconds" ? `${text} s` : text;
 }
 
 function niceStep(span, most) {
@@ -81,8 +90,7 @@ function smooth(values) {
 class Chart {
   constructor(spec) {
     this.spec = spec;
-    this.tone = i => `var(--c${i % 8 + 1})`;
-    this.series = spec.series.map(({name, label}, i) => ({label, values: DATA.curves.values[name], broken: DATA.curves.broken[name] || [], tone: this.tone(spec.draw === "stack" ? i : i)}));
+    this.series = spec.series.map(({name, label}, i) => ({label, values: DATA.curves.values[name], broken: DATA.curves.broken[name] || [], tone: spec.draw === "stack" ? ROOMS[label] : `var(--c${i % 8 + 1})`}));
     this.points = spec.evaluations ? DATA.evaluations : [];
     this.now = make("span", {class: "now"});
     this.keys = make("ul", {class: "keys"});
@@ -97,10 +105,11 @@ class Chart {
     const width = Math.max(220, this.plot.clientWidth), height = this.spec.small ? 130 : 190;
     const {low, high, ticks, step} = this.range();
     const labels = ticks.map(t => tickLabel(t, step, this.spec.unit));
-    const left = 12 + 6.4 * Math.max(...labels.map(l => l.length)), right = width - 10, top = 8, bottom = height - 24;
-    const steps = DATA.curves.steps, ends = [...steps, ...this.points.map(p => p.step)];
+    const left = Math.max(46, 12 + 6.4 * Math.max(...labels.map(l => l.length))), right = width - 10, top = 8, bottom = height - 24;
+    const steps = DATA.curves.steps, ends = [...steps, ...DATA.evaluations.map(e => e.step)];
     const first = Math.min(...ends), last = Math.max(...ends);
-    this.x = s => last > first ? left + (s - first) / (last - first) * (right - left) : (left + right) / 2;
+    const inset = this.spec.draw === "stack" ? Math.min(17, 0.4 * (right - left) / Math.max(1, steps.length)) : 0;
+    this.x = s => last > first ? left + inset + (s - first) / (last - first) * (right - left - 2 * inset) : (left + right) / 2;
     this.y = v => bottom - (v - low) / (high - low) * (bottom - top);
     this.area = {left, right, top, bottom, first, last};
     const root = svg("svg", {viewBox: `0 0 ${width} ${height}`, height, role: "img", tabindex: 0, "aria-label": this.summary()});
@@ -154,20 +163,20 @@ class Chart {
     });
     for (const step of s.broken) {
       const x = this.x(step), y = this.area.bottom;
-      root.append(svg("path", {class: "bad", d: `M${x},${y - 7}l4,7h-8z`})).append(svg("title", {}, `not a finite number at step ${step}`));
+      const mark = root.appendChild(svg("path", {class: "bad", d: `M${x},${y - 7}l4,7h-8z`}));
+      mark.append(svg("title", {}, `not a finite number at step ${step}`));
     }
   }
 
   stack(root) {
     const steps = DATA.curves.steps, base = steps.map(() => 0), {left, right} = this.area;
-    const gap = steps.length > 1 ? (right - left) / (steps.length - 1) : right - left, wide = Math.min(34, Math.max(1, gap * 0.78));
-    const bars = steps.length <= 60, shift = i => bars && steps.length > 1 ? (i === 0 ? wide / 2 : i === steps.length - 1 ? -wide / 2 : 0) : 0;
+    const bars = steps.length <= 60, wide = Math.min(34, 0.78 * (steps.length > 1 ? this.x(steps[1]) - this.x(steps[0]) : right - left));
     for (const s of this.series) {
       const from = base.slice();
       s.values.forEach((v, i) => { base[i] += v || 0; });
       if (bars) steps.forEach((step, i) => {
         const tall = this.y(from[i]) - this.y(base[i]);
-        if (tall > 0.1) root.append(svg("rect", {x: this.x(step) + shift(i) - wide / 2, width: wide, y: this.y(base[i]), height: tall, style: `fill: ${s.tone}`}));
+        if (tall > 0.1) root.append(svg("rect", {x: this.x(step) - wide / 2, width: wide, y: this.y(base[i]), height: tall, style: `fill: ${s.tone}`}));
       });
       else {
         const upper = steps.map((step, i) => `${this.x(step).toFixed(1)},${this.y(base[i]).toFixed(1)}`);
@@ -180,7 +189,7 @@ class Chart {
   evaluations(root) {
     if (!this.points.length) return;
     const tone = "var(--c2)";
-    if (this.points.length > 1) root.append(svg("path", {class: "link", style: `stroke: ${tone}`, d: this.points.map((p, i) => `${i ? "L" : "M"}${this.x(p.step)},${this.y(p.accuracy)}`).join("")}));
+    if (this.points.length > 2) root.append(svg("path", {class: "link", style: `stroke: ${tone}`, d: this.points.map((p, i) => `${i ? "L" : "M"}${this.x(p.step)},${this.y(p.accuracy)}`).join("")}));
     for (const p of this.points) {
       const x = this.x(p.step), mark = svg("g", {style: `stroke: ${tone}`});
       mark.append(svg("title", {}, `${p.label}: ${number(p.accuracy, "share")} (${number(p.low, "share")} to ${number(p.high, "share")}), n = ${p.n}`));

@@ -12,24 +12,25 @@ from anypo.report.curves import Curves
 class Chart:
     """`series` are (metric, label) pairs; those a run did not record are left out, and a chart without any is not drawn.
 
-    unit: how numbers are written ('share' as per cent, 'seconds', 'number', 'small'). floor / ceiling: ends of the axis that
-    are always shown. draw: 'lines', or 'stack' for parts of a whole.
+    unit: how numbers are written: 'share' as per cent, 'seconds', or what follows the number. floor / ceiling: ends of the axis
+    that are always shown. draw: 'lines', or 'stack' for parts of a whole. alarm: worth a place only when it is not always zero.
     """
 
     title: str
     meaning: str
     series: tuple[tuple[str, str], ...]
-    unit: str = "number"
+    unit: str = ""
     floor: float | None = None
     ceiling: float | None = None
     draw: str = "lines"
     evaluations: bool = False
+    alarm: bool = False
 
 
 SECTIONS: tuple[tuple[str, str, tuple[Chart, ...]], ...] = (
     (
         "Is it learning?",
-        "Look here first. The loss is not among these: a policy-gradient surrogate is near zero whether or not the policy learns.",
+        "Look here first. The loss is not among these: a policy-gradient surrogate is near zero whether or not it learns.",
         (
             Chart(
                 "Reward",
@@ -38,7 +39,7 @@ SECTIONS: tuple[tuple[str, str, tuple[Chart, ...]], ...] = (
             ),
             Chart(
                 "Accuracy",
-                "Share of right answers. Points: greedy answers to held-out problems with 95 % intervals. "
+                "Share of right answers. Points: greedy answers to held-out problems with 95 % intervals. "
                 "Line: sampled answers to training problems.",
                 (("accuracy/train", "training, sampled"),),
                 unit="share",
@@ -48,13 +49,13 @@ SECTIONS: tuple[tuple[str, str, tuple[Chart, ...]], ...] = (
             ),
             Chart(
                 "Gradient norm",
-                "Length of the policy gradient before clipping. At zero nothing pulls at the weights; a sudden rise is instability.",
+                "Length of the gradient before clipping. At zero nothing pulls at the weights; a sudden rise is instability.",
                 (("update/grad_norm", "gradient norm"),),
                 floor=0.0,
             ),
             Chart(
                 "Live learning signal",
-                "Share of trained tokens with an advantage other than zero. Groups that are all right or all wrong teach nothing.",
+                "Share of trained tokens whose advantage is not zero. Groups that are all right or all wrong teach nothing.",
                 (("credit/live_share", "live share"),),
                 unit="share",
                 floor=0.0,
@@ -68,15 +69,15 @@ SECTIONS: tuple[tuple[str, str, tuple[Chart, ...]], ...] = (
         (
             Chart(
                 "KL divergence",
-                "How far the policy has moved, in nats a token: from the reference it is tied to, and from the policy that sampled. "
+                "How far the policy is, in nats a token, from the reference it is tied to and from the policy that sampled. "
                 "The second is near zero when data is fresh.",
                 (("objective/kl_ref", "from the reference"), ("policy/kl_behaviour", "from the sampler")),
-                unit="small",
             ),
             Chart(
                 "Entropy",
                 "Uncertainty of the next token while sampling, in nats. Falling slowly is normal; at zero, exploration is over.",
                 (("policy/entropy", "entropy"),),
+                unit="nats",
                 floor=0.0,
             ),
             Chart(
@@ -91,6 +92,7 @@ SECTIONS: tuple[tuple[str, str, tuple[Chart, ...]], ...] = (
                 "Answer length",
                 "Mean number of sampled tokens.",
                 (("rollout/length", "tokens"),),
+                unit="tokens",
                 floor=0.0,
             ),
             Chart(
@@ -104,15 +106,15 @@ SECTIONS: tuple[tuple[str, str, tuple[Chart, ...]], ...] = (
                 "Learning rate",
                 "The rate used, after the schedule and every rule that scales it.",
                 (("update/lr", "learning rate"),),
-                unit="small",
                 floor=0.0,
             ),
             Chart(
                 "Skipped optimiser steps",
-                "Share of optimiser steps left out because the loss or its gradient was not finite. Anything above zero needs a look.",
+                "Share of optimiser steps left out because the loss or its gradient was not finite. Look into these.",
                 (("update/skipped", "skipped"),),
                 unit="share",
                 floor=0.0,
+                alarm=True,
             ),
         ),
     ),
@@ -134,7 +136,8 @@ SECTIONS: tuple[tuple[str, str, tuple[Chart, ...]], ...] = (
             Chart(
                 "Sampling speed",
                 "New tokens a second while generating.",
-                (("rollout/tokens_per_second", "tokens/s"),),
+                (("rollout/tokens_per_second", "speed"),),
+                unit="tokens/s",
                 floor=0.0,
             ),
             Chart(
@@ -145,8 +148,9 @@ SECTIONS: tuple[tuple[str, str, tuple[Chart, ...]], ...] = (
             ),
             Chart(
                 "Memory",
-                "Resident memory of the process, in GiB.",
-                (("memory/peak_gb", "GiB"),),
+                "Resident memory of the process.",
+                (("memory/peak_gb", "memory"),),
+                unit="GiB",
                 floor=0.0,
             ),
         ),
@@ -163,16 +167,16 @@ MEANINGS = {
 
 
 def sections(curves: Curves, has_evaluations: bool) -> list[dict[str, Any]]:
-    """The catalogue as plain data, without what the run did not record; other metrics follow in a last section."""
+    """The catalogue as plain data, without what the run did not record; other metrics follow in a folded section."""
     known = set(curves.values)
-    out = []
+    out, used = [], {"time/step"}
     for title, about, charts in SECTIONS:
-        drawn = [_plain(chart, known) for chart in charts if _present(chart, known, has_evaluations)]
+        drawn = [chart for chart in charts if _present(chart, curves, has_evaluations)]
+        used |= {name for chart in drawn for name, _ in chart.series}
         if drawn:
-            out.append({"title": title, "about": about, "charts": drawn, "folded": False})
-    used = {name for _, _, charts in SECTIONS for chart in charts for name, _ in chart.series}
+            out.append({"title": title, "about": about, "charts": [_plain(c, known) for c in drawn], "folded": False})
     components = sorted(name for name in known if name.startswith("reward/") and name != "reward/mean")
-    rest = sorted(known - used - {"time/step"} - set(components))
+    rest = sorted(known - used - set(components))
     extra = [_plain(Chart(name, MEANINGS.get(name, ""), ((name, name.split("/")[-1]),)), known) for name in rest]
     if len(components) > 1:
         meaning = "Mean of each named component, before weights."
@@ -185,12 +189,15 @@ def sections(curves: Curves, has_evaluations: bool) -> list[dict[str, Any]]:
 
 def missing(curves: Curves, has_evaluations: bool) -> list[str]:
     """Titles of catalogue charts the run has no data for."""
-    known = set(curves.values)
-    return [c.title for _, _, charts in SECTIONS for c in charts if not _present(c, known, has_evaluations)]
+    every = [chart for _, _, charts in SECTIONS for chart in charts if not chart.alarm]
+    return [chart.title for chart in every if not _present(chart, curves, has_evaluations)]
 
 
-def _present(chart: Chart, known: set[str], has_evaluations: bool) -> bool:
-    return any(name in known for name, _ in chart.series) or (chart.evaluations and has_evaluations)
+def _present(chart: Chart, curves: Curves, has_evaluations: bool) -> bool:
+    columns = [curves.values[name] for name, _ in chart.series if name in curves.values]
+    if chart.alarm:
+        return any(value for column in columns for value in column)
+    return bool(columns) or (chart.evaluations and has_evaluations)
 
 
 def _plain(chart: Chart, known: set[str]) -> dict[str, Any]:

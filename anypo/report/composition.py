@@ -34,21 +34,31 @@ class Difference:
     base_name: str
 
     def mark(self, path: str, field: str = "part") -> str:
-        """'own' where the run departs from the published method, 'method' where that departs from its base, or ''."""
-        value = self.run[path].get(field)
-        if self.published is not None and self.published.get(path, {}).get(field) != value:
-            return "own"
-        if self.base is not None and self.base.get(path, {}).get(field) != value:
-            return "method"
+        """'own' where the run departs from the published method, 'method' where that departs from its base, or ''.
+
+        What is inside a part that the other has not is not marked again.
+        """
+        for other, mark in ((self.published, "own"), (self.base, "method")):
+            if other is not None and self._differs(path, field, other):
+                return mark
         return ""
 
+    def _differs(self, path: str, field: str, other: dict[str, Fields]) -> bool:
+        inside = path.split(".")
+        above = [".".join(inside[:n]) for n in range(1, len(inside) + (field != "part"))]
+        if any(self.run.get(p, {}).get("part") != other.get(p, {}).get("part") for p in above if p in self.run):
+            return False
+        return self.run[path].get(field) != other.get(path, {}).get(field)
+
     def removed(self, room: str) -> list[str]:
-        """Parts the base has in this room and the run has not."""
+        """Parts that the base has in this room, in the same surroundings, and the run has not."""
         before = self.base or self.published or {}
+        gone = [path for path in before if path.startswith(f"{room}.") and path not in self.run]
+        same = lambda path: self.run.get(path, {}).get("part") == before[path].get("part")
         return [
-            f"{path.split('.', 1)[1]} {fields.get('part', '')}"
-            for path, fields in before.items()
-            if path.startswith(f"{room}.") and path not in self.run
+            f"{path.split('.', 1)[1]} {before[path].get('part', '')}"
+            for path in gone
+            if all(same(above) for above in before if path.startswith(f"{above}."))
         ]
 
 
@@ -84,9 +94,7 @@ def draw(config: Mapping[str, Any]) -> str:
     """The eight boxes as HTML."""
     found = difference(config)
     boxes = "".join(_box(number, room, found) for number, room in enumerate(ROOMS, 1) if room in found.run)
-    return (
-        f'<ol class="rooms">{boxes}</ol><p class="loop">What the step taught goes back to control.</p>{_legend(found)}'
-    )
+    return f'<ol class="rooms">{boxes}</ol>{_legend(found)}'
 
 
 def _box(number: int, room: str, found: Difference) -> str:
@@ -94,7 +102,7 @@ def _box(number: int, room: str, found: Difference) -> str:
     rows = "".join(_row(path, found) for path in paths)
     gone = "".join(f'<li class="gone">without {escape(name)}</li>' for name in found.removed(room))
     return (
-        f'<li class="room"><div class="room-head"><span class="room-number">{number}</span><h3>{room}</h3></div>'
+        f'<li class="room room-{room}"><div class="room-head"><span class="room-number">{number}</span><h3>{room}</h3></div>'
         f'<p class="question">{escape(QUESTIONS[room])}</p><ul class="parts">{rows}{gone}</ul></li>'
     )
 
@@ -103,7 +111,7 @@ def _row(path: str, found: Difference) -> str:
     fields = found.run[path]
     label = path.split(".", 1)[1] if "." in path else ""
     shown = (
-        f'<span class="field {found.mark(path, key)}">{escape(key)} {escape(_value(value))}</span>'
+        f'<span class="field {found.mark(path, key)}">{escape(key)} <i>{escape(_value(value))}</i></span>'
         for key, value in fields.items()
         if key != "part" and value not in (None, "", [], ())
     )

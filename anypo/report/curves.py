@@ -46,11 +46,12 @@ def curves(metrics: Sequence[dict[str, Any]]) -> Curves:
     )
 
 
-def ends(values: Sequence[float | None]) -> tuple[float, float] | None:
-    """Mean of the first and of the last few finite values (a quarter of them, one to five)."""
+def ends(values: Sequence[float | None]) -> tuple[float, ...]:
+    """Mean of the first and of the last few finite values (a quarter of them, one to five); one number, or none, where
+    there is only one value, or none."""
     finite = [value for value in values if value is not None]
-    if not finite:
-        return None
+    if len(finite) < 2:
+        return tuple(finite)
     window = max(1, min(5, len(finite) // 4))
     return sum(finite[:window]) / window, sum(finite[-window:]) / window
 

@@ -16,7 +16,8 @@ from typing import Any
 import yaml
 
 from anypo.report import charts, composition, sample
-from anypo.report.curves import Curves, curves, ends
+from anypo.report.curves import Curves, curves
+from anypo.report.headline import headline, plural
 from anypo.run.files import strict
 from anypo.run.folder import RunFolder
 
@@ -26,7 +27,7 @@ def page(folder: RunFolder) -> str:
     config, manifest, status = folder.config(), folder.manifest(), folder.status()
     evaluations, found = folder.evaluations(), curves(folder.metrics())
     first, last = (evaluations[0], evaluations[-1]) if evaluations else (None, None)
-    data = {
+    data: dict[str, Any] = {
         "curves": vars(found),
         "evaluations": evaluations,
         "sections": charts.sections(found, bool(evaluations)),
@@ -34,7 +35,7 @@ def page(folder: RunFolder) -> str:
         "answers": compared(folder, manifest, first, last),
     }
     parts = {
-        "Result": result(found, evaluations, data["answers"]),
+        "Result": f'<section id="result" aria-label="Result">{headline(found, evaluations, data["answers"])}</section>',
         "Method": section("method", "What was run", composition.draw(config)),
         **drawn(data["sections"], found, bool(evaluations)),
         "Rollouts": rollouts(data["rollouts"], folder.rollout_steps()),
@@ -114,125 +115,6 @@ def banner(status: Mapping[str, Any], found: Curves, config: Mapping[str, Any]) 
     return f'<p class="card banner">{escape(text)}</p>' if text else ""
 
 
-def plural(count: int, thing: str) -> str:
-    return f"{count} {thing}" if count == 1 else f"{count} {thing}s"
-
-
-# -- result ------------------------------------------------------------------------------------------------------------------
-
-
-def result(found: Curves, evaluations: Sequence[Mapping[str, Any]], answered: Mapping[str, Any] | None) -> str:
-    """Headline numbers: held-out accuracy first and last with intervals, or the reward where nothing was evaluated."""
-    if not evaluations and not found.steps:
-        return section("result", "Result", '<p class="empty">No step was completed and nothing was evaluated.</p>')
-    tiles = "".join(f"<div><dt>{escape(name)}</dt><dd>{value}</dd></div>" for name, value in tiled(found))
-    head = accuracy(evaluations, answered) if evaluations else reward(found)
-    grid = f'<dl class="card tiles">{tiles}</dl>' if tiles else ""
-    return f'<section id="result" aria-label="Result"><div class="result"><div class="card hero">{head}</div>{grid}</div></section>'
-
-
-def accuracy(evaluations: Sequence[Mapping[str, Any]], answered: Mapping[str, Any] | None) -> str:
-    first, last = evaluations[0], evaluations[-1]
-    rows = "".join(
-        interval(entry, tone) for entry, tone in ((first, "var(--faint)"), (last, "var(--blue)"))[: len(evaluations)]
-    )
-    ticks = "".join(f"<span>{tick}&thinsp;%</span>" for tick in (0, 25, 50, 75, 100))
-    strip = f'<div class="strip">{rows}<div class="ticks">{ticks}</div></div>'
-    if len(evaluations) == 1:
-        said = f"Evaluated once ({escape(str(first['label']))}): 95 % interval {percent(first['low'])} to {percent(first['high'])}, "
-        said += f"{plural(int(first['n']), 'held-out problem')}."
-        return f'<p class="eyebrow">Held-out accuracy</p><p class="big">{large(first)}</p><p class="gain">{said}</p>{strip}'
-    low, high = gain_interval(first, last)
-    gain = last["accuracy"] - first["accuracy"]
-    said = f"<b>{points(gain)} points</b> (95 % interval {points(low)} to {points(high)}) on {plural(int(last['n']), 'held-out problem')}"
-    if answered:
-        said += f": {answered['counts']['fixed']} fixed, {answered['counts']['broken']} broken"
-    return (
-        f'<p class="eyebrow">Held-out accuracy</p><p class="big"><span class="from">{large(first)}</span>'
-        f'<span class="arrow">→</span><span class="to">{large(last)}</span></p><p class="gain">{said}.</p>{strip}'
-    )
-
-
-def interval(entry: Mapping[str, Any], tone: str) -> str:
-    low, high, at = (100 * min(1.0, max(0.0, float(entry[key]))) for key in ("low", "high", "accuracy"))
-    return (
-        f'<span class="name">{escape(str(entry["label"]))}</span><div class="track" style="--tone: {tone}">'
-        f'<span class="bar" style="left: {low:.2f}%; width: {high - low:.2f}%"></span>'
-        f'<span class="dot" style="left: {at:.2f}%"></span></div>'
-    )
-
-
-def gain_interval(first: Mapping[str, Any], last: Mapping[str, Any]) -> tuple[float, float]:
-    """95 % interval of the difference of two proportions from their Wilson intervals (Newcombe 1998, method 10).
-
-    It treats the two evaluations as independent; they ask the same problems, so the interval is rather too wide.
-    """
-    gain = last["accuracy"] - first["accuracy"]
-    down = ((last["accuracy"] - last["low"]) ** 2 + (first["high"] - first["accuracy"]) ** 2) ** 0.5
-    up = ((last["high"] - last["accuracy"]) ** 2 + (first["accuracy"] - first["low"]) ** 2) ** 0.5
-    return gain - down, gain + up
-
-
-def reward(found: Curves) -> str:
-    pair = ends(found.values.get("reward/mean", []))
-    if pair is None:
-        return '<p class="eyebrow">Reward</p><p class="gain">No reward was recorded.</p>'
-    return (
-        f'<p class="eyebrow">Mean reward while training</p><p class="big"><span class="from">{pair[0]:.3g}</span>'
-        f'<span class="arrow">→</span><span class="to">{pair[1]:.3g}</span></p>'
-        '<p class="gain">First and last steps of training. No held-out evaluation was made, so this is not yet evidence '
-        "of generalisation.</p>"
-    )
-
-
-def tiled(found: Curves) -> list[tuple[str, str]]:
-    """Secondary numbers, each only where it was recorded."""
-
-    def change(name: str, form: str, unit: str = "") -> str | None:
-        pair = ends(found.values.get(name, []))
-        return f"{pair[0]:{form}} <i>→</i> {pair[1]:{form}}{unit}" if pair else None
-
-    def total(name: str) -> float | None:
-        known = [value for value in found.values.get(name, []) if value is not None]
-        return sum(known) / len(known) * found.done if known else None
-
-    seconds, tokens = total("time/step"), total("tokens/generated")
-    speed = [value for value in found.values.get("rollout/tokens_per_second", []) if value is not None]
-    memory = [value for value in found.values.get("memory/peak_gb", []) if value is not None]
-    tiles = [
-        ("Reward, first → last steps", change("reward/mean", ".3g")),
-        ("Answer length", change("rollout/length", ".1f", " <small>tokens</small>")),
-        ("Cut off by the length limit", change("rollout/truncated", ".0%")),
-        ("Entropy", change("policy/entropy", ".2f", " <small>nats</small>")),
-        ("Time in training steps", duration(seconds) if seconds is not None else None),
-        ("Tokens generated", f"{tokens:,.0f}" if tokens is not None else None),
-        ("Sampling speed", f"{sum(speed) / len(speed):,.0f} <small>tokens/s</small>" if speed else None),
-        ("Memory", f"{max(memory):.1f} <small>GiB</small>" if memory else None),
-    ]
-    return [(name, value) for name, value in tiles if value is not None]
-
-
-def large(entry: Mapping[str, Any]) -> str:
-    return f"{100 * entry['accuracy']:.1f}<small>&thinsp;%</small>"
-
-
-def percent(share: float) -> str:
-    return f"{100 * share:.1f} %"
-
-
-def points(share: float) -> str:
-    return f"{100 * share:+.1f}".replace("-", "−")
-
-
-def duration(seconds: float) -> str:
-    """Hours, minutes and seconds, the two largest that matter."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    pieces = [(hours, "h"), (minutes, "min"), (rest, "s")]
-    kept = [(count, unit) for count, unit in pieces if count][:2] or [(0, "s")]
-    return " ".join(f"{count} <small>{unit}</small>" for count, unit in kept)
-
-
 # -- the other sections --------------------------------------------------------------------------------------------------------
 
 
@@ -241,11 +123,13 @@ def drawn(sections: Sequence[Mapping[str, Any]], found: Curves, has_evaluations:
     out = {}
     for number, group in enumerate(sections):
         note = ""
-        if number == 0 and found.bin > 1:
-            note = f" Each point is the mean of {found.bin} steps."
+        if number == 0 and len(found.steps) > 60:
+            each = f"the mean of {found.bin} steps" if found.bin > 1 else "each step"
+            note = f" Thin lines show {each}, bold lines a moving average."
         if group["folded"]:
             title = f"{group['title']} ({len(group['charts'])})"
-            content = f'<details><summary>{escape(title)}</summary><div class="charts small" data-charts="{number}"></div></details>'
+            grid = f'<div class="charts small" data-charts="{number}"></div>'
+            content = f"<details><summary>{escape(title)}</summary>{grid}</details>"
             absent = charts.missing(found, has_evaluations)
             out[group["title"]] = f'<section id="curves-{number}">{content}{without(absent)}</section>'
         else:
@@ -283,7 +167,7 @@ def compared(
 def answers(found: Mapping[str, Any] | None) -> str:
     if not found:
         return ""
-    about = "The same held-out problems, answered greedily before and after. These never appear in training."
+    about = "The same held-out problems, answered greedily before and after training."
     if len(found["rows"]) < found["total"]:
         about += f" {len(found['rows'])} of {found['total']} are shown."
     return section("answers", "Held-out answers", '<div id="answer-list"></div>', about)

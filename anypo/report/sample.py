@@ -15,7 +15,7 @@ from anypo.run.folder import RunFolder
 STEPS, GROUPS, MEMBERS = 9, 4, 8
 """Most steps, groups of a step and rollouts of a group that are shown."""
 
-TOKENS, LONGEST = 40_000, 600
+TOKENS, LONGEST = 25_000, 600
 """Most tokens in the whole sample, and in one rollout (the middle of a longer one is left out)."""
 
 ANSWERS, CHARACTERS = 300, 600
@@ -139,7 +139,7 @@ def answers(folder: RunFolder, first: str, last: str, outcome: str) -> dict[str,
     if before is None or after is None:
         return None
     pairs = [(a, b) for a, b in zip(_firsts(before), _firsts(after)) if a["prompt"] == b["prompt"]]
-    rows = [
+    rows: list[dict[str, Any]] = [
         {
             "problem": clip(a["problem"]),
             "answer": clip(a["answer"]),
@@ -152,12 +152,11 @@ def answers(folder: RunFolder, first: str, last: str, outcome: str) -> dict[str,
     kinds = {
         "fixed": [False, True],
         "broken": [True, False],
-        "right twice": [True, True],
-        "wrong twice": [False, False],
+        "still wrong": [False, False],
+        "still right": [True, True],
     }
     counts = {kind: sum(row["right"] == flags for row in rows) for kind, flags in kinds.items()}
-    order = {(False, True): 0, (True, False): 1, (False, False): 2, (True, True): 3}
-    rows.sort(key=lambda row: order[row["right"][0], row["right"][1]])
+    rows.sort(key=lambda row: list(kinds.values()).index(row["right"]))
     return {"rows": spaced(rows, ANSWERS), "counts": counts, "total": len(rows)}
 
 

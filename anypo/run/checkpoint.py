@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import pickle
 import re
 import shutil
 from collections.abc import Mapping
@@ -65,7 +66,10 @@ def load(path: Path) -> dict[str, Any]:
     problem = damage(path)
     if problem:
         raise ValueError(problem)
-    plain = torch.load(path / STATE, weights_only=True)
+    try:
+        plain = torch.load(path / STATE, weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError):
+        raise ValueError(f"{STATE} holds something other than plain data") from None
     return _restore(plain, load_file(path / TENSORS))
 
 
@@ -115,7 +119,7 @@ def _strip(value: Any, path: str, tensors: dict[str, Tensor], seen: dict[Any, st
         return {"__tensor__": seen[same]}
     if isinstance(value, Mapping):
         return {key: _strip(item, f"{path}.{key}" if path else str(key), tensors, seen) for key, item in value.items()}
-    if type(value) in (list, tuple, set, frozenset):
+    if type(value) in (list, tuple, set):
         return type(value)(_strip(item, f"{path}.{index}", tensors, seen) for index, item in enumerate(value))
     if type(value) in PLAIN:
         return value

@@ -38,7 +38,8 @@ def run(folder: RunFolder, text: str) -> pa.Table:
         _views(connection, folder)
         return connection.sql(text).to_arrow_table()
     except duckdb.Error as error:
-        bad = _damaged_file(folder) if isinstance(error, (duckdb.IOException, duckdb.InvalidInputException)) else None
+        wrong_query = isinstance(error, (duckdb.ParserException, duckdb.BinderException, duckdb.CatalogException))
+        bad = None if wrong_query else _damaged_file(folder)
         raise bad or UserError(f"SQL: {_one_line(error)}") from None
     finally:
         connection.close()

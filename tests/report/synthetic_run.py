@@ -17,10 +17,28 @@ from anypo.run.folder import RunFolder
 from anypo.systems import find
 from anypo.tasks.base import Problem
 
-VOCABULARY = ["", *(str(n) for n in range(10)), "The", " answer", " is", " ", ".", "\n", " +", " -", " =", "I", " think"]
+VOCABULARY = [
+    "",
+    *(str(n) for n in range(10)),
+    "The",
+    " answer",
+    " is",
+    " ",
+    ".",
+    "\n",
+    " +",
+    " -",
+    " =",
+    "I",
+    " think",
+]
 VOCABULARY += [" it", " should", " be", "**", " <b>", " né", " So", ","]
 INDEX = {piece: number for number, piece in enumerate(VOCABULARY)}
-OPENINGS = (["The", " answer", " is", " "], ["I", " think", " it", " should", " be", " ", "**"], [" So", ",", " ", " <b>"])
+OPENINGS = (
+    ["The", " answer", " is", " "],
+    ["I", " think", " it", " should", " be", " ", "**"],
+    [" So", ",", " ", " <b>"],
+)
 
 
 def decode(tokens: np.ndarray) -> str:

@@ -1,0 +1,134 @@
+"""The first thing a report says: how good the policy was and became, and the numbers around it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from html import escape
+from typing import Any
+
+from anypo.report.curves import Curves, ends
+
+Evaluations = Sequence[Mapping[str, Any]]
+
+
+def headline(found: Curves, evaluations: Evaluations, answered: Mapping[str, Any] | None) -> str:
+    """Headline numbers: held-out accuracy first and last with intervals, or the reward where nothing was evaluated."""
+    if not evaluations and not found.steps:
+        return '<p class="empty">No step was completed and nothing was evaluated.</p>'
+    tiles = "".join(f"<div><dt>{escape(name)}</dt><dd>{value}</dd></div>" for name, value in tiled(found))
+    head = accuracy(evaluations, answered) if evaluations else reward(found)
+    grid = f'<dl class="card tiles">{tiles}</dl>' if tiles else ""
+    return f'<div class="result"><div class="card hero">{head}</div>{grid}</div>'
+
+
+def accuracy(evaluations: Evaluations, answered: Mapping[str, Any] | None) -> str:
+    """First and last accuracy, the gain with its interval, and both intervals drawn."""
+    first, last = evaluations[0], evaluations[-1]
+    tones = ("var(--faint)", "var(--blue)") if first is not last else ("var(--blue)",)
+    rows = "".join(interval(entry, tone) for entry, tone in zip((first, last), tones))
+    ticks = "".join(f"<span>{tick}&thinsp;%</span>" for tick in (0, 25, 50, 75, 100))
+    before = f'<span class="from">{large(first)}</span><span class="arrow">→</span>' if first is not last else ""
+    said = gain(first, last, answered) if first is not last else once(first)
+    return (
+        f'<p class="eyebrow">Held-out accuracy</p><p class="big">{before}<span class="to">{large(last)}</span></p>'
+        f'<p class="gain">{said}</p><div class="strip">{rows}<div class="ticks">{ticks}</div></div>'
+    )
+
+
+def once(entry: Mapping[str, Any]) -> str:
+    count = plural(int(entry["n"]), "held-out problem")
+    label = escape(str(entry["label"]))
+    return f"Evaluated once ({label}): 95 % interval {percent(entry['low'])} to {percent(entry['high'])}, {count}."
+
+
+def gain(first: Mapping[str, Any], last: Mapping[str, Any], answered: Mapping[str, Any] | None) -> str:
+    change, (low, high) = last["accuracy"] - first["accuracy"], gain_interval(first, last)
+    count = plural(int(last["n"]), "held-out problem")
+    said = f"<b>{points(change)} points</b> (95 % interval {points(low)} to {points(high)}) on {count}"
+    if answered:
+        said += f": {answered['counts']['fixed']} fixed, {answered['counts']['broken']} broken"
+    return f"{said}."
+
+
+def interval(entry: Mapping[str, Any], tone: str) -> str:
+    low, high, at = (100 * min(1.0, max(0.0, float(entry[key]))) for key in ("low", "high", "accuracy"))
+    return (
+        f'<span class="name">{escape(str(entry["label"]))}</span><div class="track" style="--tone: {tone}">'
+        f'<span class="bar" style="left: {low:.2f}%; width: {high - low:.2f}%"></span>'
+        f'<span class="dot" style="left: {at:.2f}%"></span></div>'
+    )
+
+
+def gain_interval(first: Mapping[str, Any], last: Mapping[str, Any]) -> tuple[float, float]:
+    """95 % interval of the difference of two proportions from their Wilson intervals (Newcombe 1998, method 10).
+
+    It treats the two evaluations as independent; they ask the same problems, so the interval is rather too wide.
+    """
+    gain = last["accuracy"] - first["accuracy"]
+    down = ((last["accuracy"] - last["low"]) ** 2 + (first["high"] - first["accuracy"]) ** 2) ** 0.5
+    up = ((last["high"] - last["accuracy"]) ** 2 + (first["accuracy"] - first["low"]) ** 2) ** 0.5
+    return gain - down, gain + up
+
+
+def reward(found: Curves) -> str:
+    shown = [f"{value:.3g}" for value in ends(found.values.get("reward/mean", []))]
+    if not shown:
+        return '<p class="eyebrow">Reward</p><p class="gain">No reward was recorded.</p>'
+    first = f'<span class="from">{shown[0]}</span><span class="arrow">→</span>' if len(shown) == 2 else ""
+    return (
+        f'<p class="eyebrow">Mean reward while training</p><p class="big">{first}<span class="to">{shown[-1]}</span></p>'
+        f'<p class="gain">{"First and last steps" if first else "The only step"}. No held-out evaluation was made, so this says '
+        "nothing about problems the policy did not train on.</p>"
+    )
+
+
+def tiled(found: Curves) -> list[tuple[str, str]]:
+    """Secondary numbers, each only where it was recorded."""
+
+    def change(name: str, form: str, unit: str = "") -> str | None:
+        shown = [f"{value:{form}}" for value in ends(found.values.get(name, []))]
+        return " <i>→</i> ".join(shown) + unit if shown else None
+
+    def total(name: str) -> float | None:
+        known = [value for value in found.values.get(name, []) if value is not None]
+        return sum(known) / len(known) * found.done if known else None
+
+    seconds, tokens = total("time/step"), total("tokens/generated")
+    speed = [value for value in found.values.get("rollout/tokens_per_second", []) if value is not None]
+    memory = [value for value in found.values.get("memory/peak_gb", []) if value is not None]
+    tiles = [
+        ("Reward, first → last", change("reward/mean", ".3g")),
+        ("Answer length", change("rollout/length", ".1f", " <small>tokens</small>")),
+        ("Cut off by length", change("rollout/truncated", ".0%")),
+        ("Entropy", change("policy/entropy", ".2f", " <small>nats</small>")),
+        ("Time in training steps", duration(seconds) if seconds is not None else None),
+        ("Tokens generated", f"{tokens:,.0f}" if tokens is not None else None),
+        ("Sampling speed", f"{sum(speed) / len(speed):,.0f} <small>tokens/s</small>" if speed else None),
+        ("Memory", f"{max(memory):.1f} <small>GiB</small>" if memory else None),
+    ]
+    return [(name, value) for name, value in tiles if value is not None]
+
+
+def large(entry: Mapping[str, Any]) -> str:
+    return f"{100 * entry['accuracy']:.1f}<small>&thinsp;%</small>"
+
+
+def percent(share: float) -> str:
+    return f"{100 * share:.1f} %"
+
+
+def points(share: float) -> str:
+    return f"{100 * share:+.1f}".replace("-", "−")
+
+
+def duration(seconds: float) -> str:
+    """Hours, minutes and seconds, the two largest that matter."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    pieces = [(hours, "h"), (minutes, "min"), (rest, "s")]
+    kept = [(count, unit) for count, unit in pieces if count][:2] or [(0, "s")]
+    return " ".join(f"{count} <small>{unit}</small>" for count, unit in kept)
+
+
+def plural(count: int, thing: str) -> str:
+    return f"{count} {thing}" if count == 1 else f"{count} {thing}s"

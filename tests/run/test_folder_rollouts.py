@@ -1,0 +1,218 @@
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+import typer
+from folder_making import control, credited, group, language, letters
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from typer.testing import CliRunner
+
+from anypo.cli import rollouts as command
+from anypo.data.records import Group
+from anypo.errors import UserError
+from anypo.run import rollouts
+from anypo.run.folder import RunFolder
+
+# -- tables -------------------------------------------------------------------------------------------------------------------
+
+
+def test_a_row_says_everything_about_its_rollout():
+    asked = group(5, ["abc", "d"], step=7)
+    batch = credited([asked])
+    first, second = rollouts.table(7, [asked], batch, letters).to_pylist(maps_as_pydicts="strict")
+    assert first == {
+        "step": 7, "group_id": 0, "prompt": 5, "problem": "question 5", "answer": "answer 5", "text": "abc",
+        "reward": 0.0, "rewards": {"correct": 0.0, "format": 0.5}, "advantage": 100.0, "trained": True, "length": 3,
+        "finish": "stop", "temperature": 1.0, "sample": 0, "version_min": 3, "version_max": 5, "parent": -1, "fork": -1,
+        "guidance": "", "failed": "", "tokens": [81, 58, 97, 98, 99], "roles": [0, 0, 1, 1, 1],
+        "pieces": ["Q", ":", "a", "b", "c"], "turns": None, "logp": [-0.125, -0.25, -0.375],
+        "entropy": [0.25, 0.25, 0.25], "advantages": [0.0, 1.0, 2.0],
+    }  # fmt: skip
+    assert (second["sample"], second["advantage"], second["advantages"]) == (1, 101.0, [10.0])
+
+
+def test_advantages_find_their_rollout_in_a_shuffled_and_thinned_batch():
+    groups = [group(1, ["aa", "b"]), group(2, ["ccc", "dd"])]
+    batch = credited(groups).select(torch.tensor([3, 0]))
+    permuted = torch.randperm(len(batch), generator=torch.Generator().manual_seed(1))
+    order = permuted[torch.argsort(batch["position"][permuted], stable=True)]  # sequences mixed, time order kept
+    mixed = batch.__class__({k: v[order] for k, v in batch.rows.items()}, batch.sequences, 2, batch.trajectories)
+    rows = {row["text"]: row for row in rollouts.table(1, groups, mixed).to_pylist()}
+    assert {text: row["trained"] for text, row in rows.items()} == {"aa": True, "b": False, "ccc": False, "dd": True}
+    assert rows["aa"]["advantages"] == [0.0, 1.0] and rows["dd"]["advantages"] == [30.0, 31.0]
+    assert rows["dd"]["advantage"] == 103.0 and rows["b"]["advantage"] is None and rows["b"]["advantages"] is None
+
+
+def test_a_rollout_that_a_part_changed_is_still_recognised():
+    asked = group(1, ["aa", "b"])
+    changed = asked.replace(trajectories=tuple(t.replace(reward=9.0, guidance="hint") for t in asked.trajectories))
+    rows = rollouts.table(1, [asked], credited([changed])).to_pylist()
+    assert [row["advantage"] for row in rows] == [100.0, 101.0]
+
+
+def test_without_a_sequence_advantage_the_mean_of_the_decisions_is_taken():
+    asked = group(1, ["aaa"])
+    batch = credited([asked])
+    batch = batch.__class__(
+        batch.rows, {k: v for k, v in batch.sequences.items() if k != "advantage"}, 1, batch.trajectories
+    )
+    assert rollouts.table(1, [asked], batch).to_pylist()[0]["advantage"] == 1.0
+
+
+def test_several_turns_messages_and_control_rollouts():
+    two = language(1, "ab", between="(no)")
+    (row,) = rollouts.table(1, [Group(1, (two,))], None, letters).to_pylist()
+    assert "".join(row["pieces"]) == "Q:ab(no)ok" and row["roles"] == [0, 0, 1, 1, 2, 2, 2, 2, 1, 1]
+    assert (row["problem"], row["answer"], row["trained"]) == ("", "", False)
+    (row,) = rollouts.table(1, [Group(2, (control(2),))], None, letters).to_pylist()
+    assert row["tokens"] is None and row["pieces"] is None and row["length"] == 4 and row["logp"] == [0.0] * 4
+
+    class Chat:
+        messages = ({"role": "system", "content": "be brief"}, {"role": "user", "content": "why?"})
+
+    assert rollouts.problem_text(Chat()) == "system: be brief\n\nuser: why?" and rollouts.problem_text(None) == ""
+
+
+def test_no_groups_make_an_empty_table_with_all_columns():
+    assert rollouts.table(1, []).schema == rollouts.SCHEMA
+
+
+# -- pieces -------------------------------------------------------------------------------------------------------------------
+
+
+def utf8(tokens: np.ndarray) -> str:
+    return bytes(tokens.tolist()).decode("utf-8", errors="replace")
+
+
+def sentencepiece(tokens: np.ndarray) -> str:
+    """Every token brings a space before it, which is dropped at the beginning of a text."""
+    return "".join(f" {token}" for token in tokens.tolist())[1:]
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.text(max_size=12))
+def test_pieces_of_a_byte_tokenizer_add_up_to_the_text(text):
+    tokens = np.frombuffer(text.encode(), dtype=np.uint8)
+    found = rollouts.pieces(tokens, utf8)
+    assert "".join(found) == text and len(found) == len(tokens)
+    ends, at = [], 0
+    for character in text:
+        at += len(character.encode())
+        ends.append(at - 1)
+    assert [i for i, piece in enumerate(found) if piece] == ends  # a character goes to the token that completes it
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.binary(max_size=12))
+def test_pieces_add_up_even_where_the_bytes_are_not_text(data):
+    tokens = np.frombuffer(data, dtype=np.uint8)
+    found = rollouts.pieces(tokens, utf8)
+    assert "".join(found) == utf8(tokens) and len(found) == len(tokens)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.integers(0, 99), max_size=8))
+def test_pieces_of_a_tokenizer_that_treats_the_beginning_specially(tokens):
+    found = rollouts.pieces(np.array(tokens, dtype=np.int64), sentencepiece)
+    assert found == [str(t) if i == 0 else f" {t}" for i, t in enumerate(tokens)]
+
+
+# -- SQL ----------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def folder(tmp_path):
+    with RunFolder.create(tmp_path / "it's a run", {}) as folder:
+        for step in (1, 2):
+            groups = [group(step, ["aa", "b", "ccc"], step)]
+            folder.write_rollouts(step, groups, credited(groups), letters)
+            folder.append_metrics(
+                {"step": step, "reward/mean": step / 2, "update/grad_norm": math.nan if step == 2 else 1.0}
+            )
+        yield folder
+
+
+def test_queries_over_rollouts_and_metrics(folder):
+    found = folder.sql(
+        "select step, sum(length) as n, max(rewards['correct']) as best from rollouts group by step order by 1"
+    )
+    assert found.to_pylist() == [{"step": 1, "n": 6, "best": 1.0}, {"step": 2, "n": 6, "best": 1.0}]
+    joined = folder.sql("select reward_mean, text from metrics join rollouts using (step) where text = 'b' order by 1")
+    assert joined.to_pylist() == [{"reward_mean": 0.5, "text": "b"}, {"reward_mean": 1.0, "text": "b"}]
+    assert folder.sql("select step from metrics where isnan(update_grad_norm)").to_pylist() == [{"step": 2}]
+    assert folder.sql("summarize rollouts").num_rows == len(rollouts.SCHEMA)
+
+
+def test_an_empty_run_can_be_asked_too(tmp_path):
+    with RunFolder.create(tmp_path / "run", {}) as folder:
+        for view in ("rollouts", "answers", "metrics", "evaluations"):
+            assert folder.sql(f"from {view}").num_rows == 0
+
+
+@pytest.mark.parametrize(
+    ("query", "words"),
+    [
+        ("selec text from rollouts", "Parser Error: syntax error"),
+        ("select nope from rollouts", '"nope" not found'),
+        ("from rolouts", "rolouts does not exist"),
+        ("select 1; select 2", "must be one SELECT"),
+        ("", "must be one SELECT"),
+        ("drop view rollouts", "must be one SELECT"),
+        ("copy rollouts to 'stolen.csv'", "must be one SELECT"),
+        ("attach 'other.db'", "must be one SELECT"),
+        ("select cast(text as int) from rollouts", "Conversion Error"),
+    ],
+)
+def test_bad_queries_are_refused_in_one_line(folder, query, words):
+    with pytest.raises(UserError) as refusal:
+        folder.sql(query)
+    assert words in str(refusal.value) and "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    "damage", [lambda b: b[:-20], lambda b: b"PAR1 nonsense", lambda b: b"", lambda b: b[:40] + bytes(40) + b[80:]]
+)
+def test_a_damaged_file_is_named(folder, damage):
+    file = folder.path / "rollouts" / "step-000002.parquet"
+    file.write_bytes(damage(file.read_bytes()))
+    for ask in (lambda: folder.sql("select * from rollouts"), lambda: folder.rollouts(2)):
+        with pytest.raises(UserError, match=r"step-000002\.parquet is damaged"):
+            ask()
+    assert folder.rollouts(1).num_rows == 3
+
+
+# -- the command ----------------------------------------------------------------------------------------------------------------
+
+
+def ask(*arguments: str):
+    app = typer.Typer()
+    command.register(app)
+    app.command()(lambda: None)
+    return CliRunner().invoke(app, ["rollouts", *arguments])
+
+
+def test_the_command_shows_a_summary_of_every_step(folder):
+    shown = ask(str(folder.path)).output.split("\n")
+    assert shown[0].split() == ["step", "rollouts", "reward", "spread", "length", "truncated", "trained"]
+    assert shown[1].split() == ["1", "3", "0.333", "0.471", "2", "0", "1"] and "2 rows" in shown[3]
+
+
+def test_the_command_writes_json_and_csv(folder):
+    query = "select text, rewards, logp from rollouts where step = 1 order by length desc limit 1"
+    (row,) = json.loads(ask(str(folder.path), query, "--json").output)
+    assert row == {"text": "ccc", "rewards": {"correct": 0.0, "format": 0.5}, "logp": [-0.125, -0.25, -0.375]}
+    header, line = ask(str(folder.path), query, "--csv").output.split()[0], ask(str(folder.path), query, "--csv").output
+    assert header == "text,rewards,logp" and '"[-0.125, -0.25, -0.375]"' in line
+    (row,) = json.loads(
+        ask(str(folder.path), "select update_grad_norm as g from metrics where step = 2", "--json").output
+    )
+    assert row == {"g": "NaN"}
+
+
+def test_the_command_says_how_much_it_left_out(folder):
+    assert "2 of 6 rows" in ask(str(folder.path), "from rollouts select text, reward", "--limit", "2").output
+    assert isinstance(ask(str(folder.path), "--json", "--csv").exception, UserError)
+    assert isinstance(ask(str(folder.path), "nonsense").exception, UserError)
