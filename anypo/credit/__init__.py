@@ -1,15 +1,19 @@
 """Credit: how rewards become advantages. Importing the room registers all its parts."""
 
 from anypo.credit import (
+    adaptive_kl,
     branches,
     centres,
+    conflict,
     gae,
     generalist,
     history,
     lengthwise,
     probe,
+    red,
     retrospect,
     reward_kl,
+    risk,
     scales,
     select,
     sets,
@@ -17,11 +21,13 @@ from anypo.credit import (
     shaping,
     trackers,
     weights,
+    window,
 )
 from anypo.credit.base import Credit
 from anypo.credit.pipeline import Pipeline
 
 __all__ = [
-    "Credit", "Pipeline", "branches", "centres", "gae", "generalist", "history", "lengthwise", "probe", "retrospect", "reward_kl",
-    "scales", "select", "sets", "shapes", "shaping", "trackers", "weights",
+    "Credit", "Pipeline", "adaptive_kl", "branches", "centres", "conflict", "gae", "generalist", "history", "lengthwise",
+    "probe", "red", "retrospect", "reward_kl", "risk", "scales", "select", "sets", "shapes", "shaping", "trackers",
+    "weights", "window",
 ]  # fmt: skip

@@ -23,7 +23,8 @@ class Credit(Part, slot="credit"):
 
 
 class Shaping(Part, slot="shaping"):
-    """Changes rewards before any baseline: sequence column ``reward`` / ``reward/<component>`` or row column ``step_reward``."""
+    """Changes rewards before any baseline: sequence column ``reward`` / ``reward/<component>`` or row column
+    ``step_reward``."""
 
     def shape(self, batch: Batch, context: Context) -> Batch:
         raise NotImplementedError

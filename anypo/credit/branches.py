@@ -13,6 +13,7 @@ from torch import Tensor
 
 from anypo.context import Context
 from anypo.credit.base import Granularity
+from anypo.credit.heads import empty_buffer, fit_head, keep_recent
 from anypo.data.batch import Batch
 from anypo.errors import UserError
 
@@ -46,6 +47,62 @@ def segment_advantages(starts: list[int], values: list[float], reward: float, le
     gains = np.diff(np.append(np.asarray(values, dtype=np.float64), reward))
     at = np.searchsorted(np.asarray(starts), np.arange(length), side="right") - 1
     return gains[at]
+
+
+def segment_ids(batch: Batch) -> tuple[Tensor, int]:
+    """A number per decision for the segment it lies in (by the ``starts`` of its trajectory; a trajectory without any is one
+    segment), int64 [N], and how many there are."""
+    begin, offset = [], 0
+    for trajectory, length in zip(batch.trajectories, batch.sequences["length"].tolist()):
+        begin += [offset + start for start in trajectory.extra.get("starts", [0]) if start < length]
+        offset += length
+    if not batch.trajectories:
+        return batch.sequence, batch.n_sequences
+    first = torch.zeros(len(batch), dtype=torch.int64)
+    first[begin] = 1
+    return first.cumsum(0) - 1, len(begin)
+
+
+class CriticValues(Granularity, name="critic_values"):
+    """A(s, a) = V(s + a) - V(s) per step, with a critic of states fitted to Monte Carlo values (Direct Advantage Policy
+    Optimization, arXiv:2412.18279); the last step uses the verified reward.
+
+    The generator valued the states at step starts by re-rolling them (``starts`` and ``values`` in `extra`). The critic maps
+    the hidden state there to that value: a ridge head on principal components, refitted every step from the last `buffer`
+    states of *earlier* steps. Until it has seen `least` states the Monte Carlo values themselves are used.
+    """
+
+    components: int = Field(32, ge=1)
+    ridge: float = Field(1.0, ge=0.0)
+    buffer: int = Field(4096, ge=2)
+    least: int = Field(128, ge=2)
+    reads = frozenset({"hidden"})
+    requires = frozenset({"state_values"})
+
+    def start(self) -> dict[str, Any]:
+        return empty_buffer()
+
+    def spread(self, advantages: Tensor, batch: Batch, context: Context) -> Tensor:
+        rows = batch.spread(advantages).clone()
+        length = batch.sequences["length"].tolist()
+        begin = np.concatenate([[0], np.cumsum(length)]).astype(int)
+        valued = [s for s, t in enumerate(batch.trajectories) if "values" in t.extra]
+        if not valued or "hidden" not in batch.rows:
+            return rows
+        states = [begin[s] + np.asarray(batch.trajectories[s].extra["starts"]) for s in valued]
+        targets = torch.tensor([v for s in valued for v in batch.trajectories[s].extra["values"]], dtype=torch.float64)
+        features = [batch["hidden"][torch.from_numpy(np.concatenate(states))].double()]
+        head = fit_head(context.memory[self], self.components, self.ridge, self.least)
+        guess = head.predict(features) if head else targets
+        if head:
+            context.log("credit/critic_error", ((guess - targets) ** 2).mean().sqrt())
+        keep_recent(context.memory[self], features, targets, self.buffer)
+        values = torch.split(guess, [len(s) for s in states])
+        for s, value in zip(valued, values):
+            reward = float(batch.sequences["reward"][s])
+            steps = segment_advantages(batch.trajectories[s].extra["starts"], value.tolist(), reward, length[s])
+            rows[begin[s] : begin[s + 1]] = torch.from_numpy(steps).to(rows.dtype)
+        return rows
 
 
 @dataclass

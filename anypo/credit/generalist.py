@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from anypo.context import Context
-from anypo.credit.base import Centre
+from anypo.credit.base import Centre, Shaping
 from anypo.credit.store import prompt_store
 from anypo.data.batch import Batch
 from anypo.data.records import CONTEXT, Tokens, Trajectory
@@ -148,6 +148,17 @@ class GeneralistValue(Centre, name="generalist_value"):
         features = store.table("value/features")
         features.update(zip(batch.sequences["prompt"].tolist(), x.half()))
         store.write("value", features, predict(memory, torch.stack(list(features.values())).float()).tolist())
+
+
+class LearnValue(Shaping, name="learn_value"):
+    """Trains the generalist value model beside a run that does not use it as its baseline, so that a control part can plan by
+    it. Rewards are not changed."""
+
+    model: Centre = GeneralistValue()
+
+    def shape(self, batch: Batch, context: Context) -> Batch:
+        self.model.baseline(batch.sequences["reward"].unsqueeze(1), batch, context)
+        return batch
 
 
 @torch.no_grad()

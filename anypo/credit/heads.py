@@ -93,12 +93,17 @@ def principal(block: Tensor, components: int) -> tuple[Tensor, Tensor]:
 
 
 def remember(memory: dict[str, Any], blocks: list[Tensor], targets: Tensor, capacity: int, batch: Batch) -> None:
-    """Append rollouts to the buffer (in an order that does not depend on packing) and keep the last `capacity`."""
+    """Append one entry per rollout to the buffer, in an order that does not depend on packing (see `keep_recent`)."""
     order = segments.order(torch.zeros_like(batch.group), batch.group, batch.sequences["sample"])
-    fresh = [block[order].nan_to_num() for block in blocks]
+    keep_recent(memory, [block[order] for block in blocks], targets[order], capacity)
+
+
+def keep_recent(memory: dict[str, Any], blocks: list[Tensor], targets: Tensor, capacity: int) -> None:
+    """Append features and targets to the buffer and keep the last `capacity`; features of another shape start it anew."""
+    fresh = [block.nan_to_num() for block in blocks]
     same = len(memory["blocks"]) == len(fresh) and all(
         a.shape[1] == b.shape[1] for a, b in zip(memory["blocks"], fresh)
     )
     memory["blocks"] = [torch.cat([a, b])[-capacity:] for a, b in zip(memory["blocks"], fresh)] if same else fresh
     old = memory["targets"] if same else memory["targets"][:0]
-    memory["targets"] = torch.cat([old, targets[order].double()])[-capacity:]
+    memory["targets"] = torch.cat([old, targets.double()])[-capacity:]

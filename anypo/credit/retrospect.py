@@ -23,11 +23,11 @@ class Retrospect(Credit, name="retrospect"):
     """Reinforces or takes back the previous update by what the policy earns after it (PIPO, arXiv:2604.00860).
 
     xi = (mean reward now - mean of the last `window` step means) / their standard deviation. A replayed rollout gets the
-    pseudo-reward a_i phi(xi), with a_i = G A_i / sum |A_j| over its group (absolute attributions sum to the group's size; 0 when
-    all A are) and phi(x) = x for x >= 0, `backward` x below. Fresh rollouts keep the advantage of `base`. Nothing is replayed
-    until `window` step means are known, nor when they do not vary; |xi| is clamped to `most`. Its replay and update are
-    ``previous_batch`` and ``phased``; ratios of replayed rollouts are against the policy that sampled them
-    (``objective.ratio.denominator = behaviour``).
+    pseudo-reward a_i phi(xi), with a_i = G A_i / sum |A_j| over its group (absolute attributions sum to the group's
+    size; 0 when all A are) and phi(x) = x for x >= 0, `backward` x below. Fresh rollouts keep the advantage of `base`.
+    Nothing is replayed until `window` step means are known, nor when they do not vary; |xi| is clamped to `most`. Its
+    replay and update are ``previous_batch`` and ``phased``; ratios of replayed rollouts are against the policy that
+    sampled them (``objective.ratio.denominator = behaviour``).
     """
 
     base: Credit = Pipeline()

@@ -156,3 +156,11 @@ class Distinct(Select, name="distinct"):
         drop = close.any(1) if self.rule == "any" else rivals & (close == opposite).all(1)
         context.log("credit/conflict_share", drop.float().mean() if len(drop) else 0.0)
         return batch.select(~drop)
+
+
+class Counted(Select, name="counted"):
+    """Weigh every decision by how often its trajectory was drawn (`extra` ``count``; 1 where absent)."""
+
+    def select(self, batch: Batch, context: Context) -> Batch:
+        counts = [float(t.extra.get("count", 1)) for t in batch.trajectories] or [1.0] * batch.n_sequences
+        return batch.with_rows(weight=batch.weight * batch.spread(torch.tensor(counts, dtype=batch.weight.dtype)))

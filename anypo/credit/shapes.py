@@ -14,8 +14,8 @@ from anypo.data.batch import Batch
 
 
 class EntropyBonus(Shape, name="entropy_bonus"):
-    """A + min(|A| / `cap`, `weight` H_t), H the policy's entropy at the decision (MSSR, arXiv:2512.18215). With `cap` above 1 the
-    sign of A is kept: uncertain decisions are rewarded more and punished less."""
+    """A + min(|A| / `cap`, `weight` H_t), H the policy's entropy at the decision (MSSR, arXiv:2512.18215). With `cap`
+    above 1 the sign of A is kept: uncertain decisions are rewarded more and punished less."""
 
     weight: float = Field(0.4, ge=0.0)
     cap: float = Field(2.0, gt=0.0)
@@ -80,8 +80,8 @@ class Uncertainty(Shape, name="uncertainty"):
     """A (1 + `multiply` S_t) + `add` (S_t - mean of S over the group's decisions), with S_t = `entropy` z(H_t) +
     `doubt` z(1 - c_t) clamped to +-`bound`: effort goes to uncertain, decisive tokens (ECHO's hybrid shaping).
 
-    H_t is the entropy, c_t the probability of the token taken, z() whitens over all counted decisions of the batch. `multiply` *
-    `bound` must stay below 1, or signs could flip. Both coefficients are 0 in the released defaults.
+    H_t is the entropy, c_t the probability of the token taken, z() whitens over all counted decisions of the batch.
+    `multiply` * `bound` must stay below 1, or signs could flip. Both coefficients are 0 in the released defaults.
     """
 
     entropy: float = 1.0

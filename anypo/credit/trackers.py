@@ -40,8 +40,8 @@ class ConstantForgetting(Forgetting, name="constant"):
 
 
 class DriftForgetting(Forgetting, name="drift"):
-    """rho = clamp(2 ** (-D / `half`), `low`, `high`), D how far the policy moved on the prompt's previous response: mean absolute
-    change of its token log-probabilities, 0 on a first visit (SPO, arXiv:2509.13232). Needs the stored responses
+    """rho = clamp(2 ** (-D / `half`), `low`, `high`), D how far the policy moved on the prompt's previous response: mean
+    absolute change of its token log-probabilities, 0 on a first visit (SPO, arXiv:2509.13232). Needs the stored responses
     (``replay=last_response``) and `MeasureDrift`."""
 
     half: float = Field(0.06, gt=0.0)
@@ -56,8 +56,8 @@ class DriftForgetting(Forgetting, name="drift"):
 
 class KLForgetting(Forgetting, name="kl"):
     """One factor for all prompts, from the mean KL divergence of the policy from its reference over the last `window` steps:
-    rho = high - min(KL / `target`, 1) (high - low) (MSSR, arXiv:2512.18215, in its monotone reading: the more drift, the more is
-    forgotten). KL by the non-negative estimator exp(d) - 1 - d with d = logp_ref - logp_old, nats per token."""
+    rho = high - min(KL / `target`, 1) (high - low) (MSSR, arXiv:2512.18215, in its monotone reading: the more drift, the
+    more is forgotten). KL by the non-negative estimator exp(d) - 1 - d with d = logp_ref - logp_old, nats per token."""
 
     low: float = Field(0.875, gt=0.0, le=1.0)
     high: float = Field(0.96, gt=0.0, le=1.0)

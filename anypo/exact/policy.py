@@ -102,6 +102,10 @@ class EnumerablePolicy(nn.Module):
         """A value function over the same inputs, 0 everywhere."""
         return TableCritic(self)
 
+    def last_layer(self) -> tuple[nn.Parameter, bool]:
+        """The weights of logits = hidden @ weight, and that they are stored as [hidden, V]."""
+        return self.weight, True
+
     # -- language -------------------------------------------------------------------------------------------------------------
 
     @property
@@ -131,8 +135,9 @@ class EnumerablePolicy(nn.Module):
         return "".join(LETTERS[t - 1] for t in np.asarray(tokens).tolist() if t != EOS)
 
     def answer(self, text: str) -> np.ndarray:
-        """Tokens of the answer `text` (spaces ignored), EOS included."""
-        return np.array([*(token for word in text.split() for token in self._word(word)), EOS], dtype=np.int64)
+        """Tokens of the answer `text` (spaces ignored), EOS included unless the horizon ends the answer."""
+        letters = [token for word in text.split() for token in self._word(word)]
+        return np.array([*letters, EOS][: max(len(letters), self.graph.horizon)], dtype=np.int64)
 
     def continue_with(self, messages: Sequence[Mapping[str, str]]) -> np.ndarray:
         raise UserError("the enumerable policy plays one turn; set generate.turns to 1")

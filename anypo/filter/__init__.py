@@ -3,8 +3,9 @@
 from anypo.filter.base import DropDegenerate, DropTruncated, Filter, Screen, Signal, Survival
 from anypo.filter.consensus import Confidence, IntervalConsensus, MajorityVote
 from anypo.filter.flaws import EquationCheck
+from anypo.filter.route import SuccessGate
 
 __all__ = [
     "Confidence", "DropDegenerate", "DropTruncated", "EquationCheck", "Filter", "IntervalConsensus", "MajorityVote", "Screen",
-    "Signal", "Survival",
+    "Signal", "SuccessGate", "Survival",
 ]  # fmt: skip

@@ -15,7 +15,7 @@ import numpy as np
 from pydantic import Field
 
 from anypo.context import Context
-from anypo.data.records import Group, Trajectory
+from anypo.data.records import CANCELLED, Group, Trajectory
 from anypo.filter.base import Signal
 from anypo.tasks.extract import ExtractName, extract
 
@@ -23,7 +23,8 @@ from anypo.tasks.extract import ExtractName, extract
 class MajorityVote(Signal, name="majority_vote"):
     """Reward 1 for the answer that most rollouts of the prompt gave, 0 otherwise (TTRL, arXiv:2504.16084).
 
-    `answer`: how an answer is read from the text; rollouts without one neither vote nor win. Ties go to the answer whose first
+    `answer`: how an answer is read from the text; rollouts without one, or cancelled before
+    their end, neither vote nor win. Ties go to the answer whose first
     voter has the smallest sample number. `least`: smallest share of the rollouts the majority needs; below it the whole group
     gets reward 0. `outcome`: the task's component that says right or wrong, for measuring only.
     """
@@ -36,7 +37,7 @@ class MajorityVote(Signal, name="majority_vote"):
         return [self._vote(group, context) for group in groups]
 
     def _vote(self, group: Group, context: Context) -> Group:
-        answers = [extract(self.answer, t.text) for t in group.trajectories]
+        answers = [None if t.finish == CANCELLED else extract(self.answer, t.text) for t in group.trajectories]
         winner, share = majority(answers)
         if share < self.least:
             winner = None
@@ -56,8 +57,8 @@ def majority(answers: list[str | None]) -> tuple[str | None, float]:
 
 
 class Confidence(Signal, name="confidence"):
-    """Reward from the policy's own certainty about its answer: exp of the mean log-probability of its decisions (``likelihood``),
-    or minus their mean entropy in nats (``entropy``). Needs neither labels nor a majority."""
+    """Reward from the policy's own certainty about its answer: exp of the mean log-probability of its decisions
+    (``likelihood``), or minus their mean entropy in nats (``entropy``). Needs neither labels nor a majority."""
 
     of: Literal["likelihood", "entropy"] = "likelihood"
     outcome: str = "correct"

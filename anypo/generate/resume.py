@@ -13,14 +13,17 @@ from anypo.data.records import CONTEXT, Tokens, Trajectory
 from anypo.engine.base import Completion, Request, Sampling
 from anypo.generate.base import World
 from anypo.generate.conversation import Episode, _take_turn, trajectory
+from anypo.tasks import step_all
 from anypo.tasks.base import Problem
 
 
 @dataclass(frozen=True)
 class Start:
-    """A state to continue from: the first `cut` decisions of `seed` (None: the prompt itself). `key` makes the random numbers of
-    the continuation its own. `shown`: messages put before the prompt when sampling only (exemplars, hints); what is trained on
-    is the plain prompt. The remaining fields go into the resulting trajectory."""
+    """A state to continue from: the first `cut` decisions of `seed` (None: the prompt itself). `key` makes the random
+    numbers of the continuation its own. `shown`: messages put before the prompt when sampling only (exemplars, hints);
+    what is trained on is the plain prompt. `said`: text already put into the policy's mouth, given as context and never
+    trained on. `most`: bound on the whole answer's decisions in the place of the sampling's. The remaining fields go
+    into the trajectory."""
 
     problem: Problem
     key: tuple[int, ...]
@@ -31,42 +34,71 @@ class Start:
     fork: int = -1
     guidance: str = ""
     shown: tuple[Mapping[str, str], ...] = ()
+    said: str = ""
+    most: int | None = None
     extra: dict[str, Any] = field(default_factory=dict)
 
 
 def resume(starts: Sequence[Start], world: World, sampling: Sampling) -> list[Trajectory]:
     """One scored continuation of every start, in order. The decisions before the cut keep the log-probabilities, entropies and
     versions they were sampled with; `sampling.max_new` bounds the whole answer."""
-    episodes, requests, prompts = [], [], []
+    requests = []
     for start in starts:
-        episode = Episode(start.problem, start.sample, start.key, world.task.environment(start.problem))
-        assert episode.environment is not None
-        opening = episode.environment.reset()
-        episode.append(world.policy.encode(opening), CONTEXT)
+        limit = start.most or sampling.max_new
+        seen = np.concatenate([prompt_shown(start, world, limit), decisions(start.seed)[: start.cut]])
+        rest = dataclasses.replace(sampling, max_new=max(1, limit - start.cut))
+        requests.append(Request(seen, rest, (*start.key, 0)))
+    fresh = world.sampler.generate(requests)
+    return score(starts, [_joined(start, c) for start, c in zip(starts, fresh)], world, sampling)
+
+
+def prompt_shown(start: Start, world: World, limit: int) -> np.ndarray:
+    """Tokens before the policy's own: what is `shown` (unless it does not fit), the prompt, and what was already `said`."""
+    opening = start.problem.messages
+    said = words(world.policy, start.said) if start.said else np.zeros(0, dtype=np.int64)
+    for messages in ((*start.shown, *opening), opening):
+        seen = np.concatenate([world.policy.encode(messages), said])
+        if len(seen) + limit <= world.policy.context:
+            break
+    return seen
+
+
+def score(
+    starts: Sequence[Start], completions: Sequence[Completion], world: World, sampling: Sampling
+) -> list[Trajectory]:
+    """The finished, scored trajectories whose decisions are `completions`, in order."""
+    episodes, environments, texts = [], [], []
+    for start, completion in zip(starts, completions):
+        environment = world.task.environment(start.problem)
+        episode = Episode(start.problem, start.sample, start.key, environment)
+        episode.append(world.policy.encode(environment.reset()), CONTEXT)
+        if start.said:
+            episode.append(words(world.policy, start.said), CONTEXT)
         episodes.append(episode)
-        seen = world.policy.encode((*start.shown, *opening)) if start.shown else episode.tokens[0]
-        if len(seen) + sampling.max_new > world.policy.context:
-            seen = episode.tokens[0]
-        prompts.append(seen)
-        tokens = np.concatenate([seen, decisions(start.seed)[: start.cut]])
-        rest = dataclasses.replace(sampling, max_new=max(1, sampling.max_new - start.cut))
-        requests.append(Request(tokens, rest, (*start.key, 0)))
+        environments.append(environment)
+        texts.append(world.policy.decode(completion.tokens))
+    heard = [start.said + text for start, text in zip(starts, texts)]
+    replies = step_all(environments, heard, [len(c.tokens) for c in completions], sampling.max_new)
     out = []
-    for start, episode, seen, fresh in zip(starts, episodes, prompts, world.sampler.generate(requests)):
-        _take_turn(episode, _joined(start, fresh), world.policy)
-        done = trajectory(episode, world.task, sampling)
-        if len(seen) != len(episode.tokens[0]):
-            assert isinstance(done.content, Tokens)
-            done = done.replace(content=dataclasses.replace(done.content, shown=seen))
-        out.append(
-            done.replace(
-                parent=start.parent,
-                fork=start.fork,
-                guidance=start.guidance,
-                extra={**done.extra, **start.extra},
-            )
-        )
+    for start, episode, completion, text, reply in zip(starts, episodes, completions, texts, replies):
+        _take_turn(episode, completion, text, reply, world.task, world.policy)
+        out.append(_marked(start, trajectory(episode, world.task, sampling), world, sampling))
     return out
+
+
+def _marked(start: Start, done: Trajectory, world: World, sampling: Sampling) -> Trajectory:
+    """The trajectory with what its start says about it."""
+    if start.shown:
+        assert isinstance(done.content, Tokens)
+        shown = prompt_shown(start, world, start.most or sampling.max_new)
+        done = done.replace(content=dataclasses.replace(done.content, shown=shown))
+    extra = {**done.extra, **start.extra}
+    return done.replace(parent=start.parent, fork=start.fork, guidance=start.guidance, extra=extra)
+
+
+def words(policy: Any, text: str) -> np.ndarray:
+    """Tokens of `text` inside an answer, without an end-of-sequence token."""
+    return np.asarray(policy.answer(text))[:-1]
 
 
 def decisions(seed: Trajectory | None) -> np.ndarray:

@@ -46,8 +46,7 @@ class AdaptiveRounds(_OneTurn, name="adaptive_rounds"):
         while left > 0:
             number += 1
             total = sum(len(g.trajectories) for g in groups)
-            order = np.argsort([-priority(g.rewards, total, self.alpha, self.explore) for g in groups], kind="stable")
-            homes = [int(order[k % len(order)]) for k in range(min(self.round, left))]
+            homes = spread_out([g.rewards for g in groups], min(self.round, left), total, self.alpha, self.explore)
             taken = [len(g.trajectories) for g in groups]
             starts = []
             for place in homes:
@@ -83,10 +82,23 @@ class AdaptiveRounds(_OneTurn, name="adaptive_rounds"):
         del memory["features"][: -self.corpus], memory["messages"][: -self.corpus]
 
 
-def priority(rewards: np.ndarray, total: int, alpha: float, explore: float) -> float:
-    """XRPO's priority of a prompt from its rewards so far (at least two) and the rollouts given out in total."""
-    n = len(rewards)
-    return shrinkage(n, float(rewards.std(ddof=1)), alpha) + explore * float(np.sqrt(np.log1p(total) / n))
+def spread_out(rewards: Sequence[np.ndarray], count: int, total: int, alpha: float, explore: float) -> list[int]:
+    """The prompts that the next `count` rollouts go to, one at a time to the highest priority, from each prompt's
+    rewards so far (at least two) and the rollouts given out in total. The spread of rewards is taken as it is; the
+    numbers of rollouts grow."""
+    sizes = [len(r) for r in rewards]
+    spreads = [float(r.std(ddof=1)) for r in rewards]
+    homes = []
+    for given in range(count):
+        scores = [priority(n, s, total + given, alpha, explore) for n, s in zip(sizes, spreads)]
+        homes.append(int(np.argmax(scores)))
+        sizes[homes[-1]] += 1
+    return homes
+
+
+def priority(n: int, spread: float, total: int, alpha: float, explore: float) -> float:
+    """XRPO's priority of a prompt with `n` rollouts whose rewards have this sample deviation."""
+    return shrinkage(n, spread, alpha) + explore * float(np.sqrt(np.log1p(total) / n))
 
 
 def shrinkage(n: int, spread: float, alpha: float) -> float:

@@ -11,7 +11,7 @@ from anypo.context import Context
 from anypo.control.base import Ask
 from anypo.data.records import Group, Trajectory
 from anypo.generate.base import Generate, World
-from anypo.generate.resume import Start, resume
+from anypo.generate.resume import Start, decisions, resume
 from anypo.tasks.base import Problem
 
 TREE = frozenset({"tree"})
@@ -80,8 +80,8 @@ class EntropyForks(_OneTurn, name="entropy_forks"):
     A prompt's samples are `trees` whole rollouts, each with `branches` continuations from each of its `forks` decisions of
     largest entropy (above `least_entropy`); the forked decision itself is drawn anew. trees (1 + branches forks) leaves for
     about (1 + branches forks / 2) / (1 + branches forks) of the tokens of as many independent rollouts.
-    `rise`: only decisions whose entropy exceeds the mean of the four before by this much. The number of rollouts asked by control
-    is not used.
+    `rise`: only decisions whose entropy exceeds the mean of the four before by this much. The number of rollouts asked
+    by control is not used.
     """
 
     trees: int = Field(2, ge=1)
@@ -138,12 +138,14 @@ class ReRolled(_OneTurn, name="re_rolled"):
 
     A cutpoint is a decision taken with probability below `below`. Segments hold `interval` cutpoints each; at every segment
     start `continuations` completions are drawn and their mean reward stored in the rollout's `extra` (``starts``, ``values``);
-    the prompt itself is valued once per group. Continuations are not trained on.
+    the prompt itself is valued once per group. Continuations are not trained on. With a `delimiter`, a segment ends instead
+    with every decision whose text ends with it (reasoning steps).
     """
 
     below: float = Field(0.9, gt=0.0)
     interval: int = Field(5, ge=1)
     continuations: int = Field(9, ge=1)
+    delimiter: str = ""
     provides = frozenset({"state_values"})
 
     def rollout(self, asks: Sequence[Ask], world: World, context: Context) -> list[Group]:
@@ -151,7 +153,7 @@ class ReRolled(_OneTurn, name="re_rolled"):
         starts: list[Start] = []
         plan: list[list[list[int]]] = []
         for place, group in enumerate(groups):
-            plan.append([segment_starts(np.asarray(t.logp), self.below, self.interval) for t in group.trajectories])
+            plan.append([self._starts(t, world) for t in group.trajectories])
             starts += [
                 Start(group.problem, _key(context, group.problem, place, -1, n)) for n in range(self.continuations)
             ]
@@ -172,6 +174,17 @@ class ReRolled(_OneTurn, name="re_rolled"):
             ]
             out.append(group.replace(trajectories=tuple(valued)))
         return out
+
+    def _starts(self, trajectory: Trajectory, world: World) -> list[int]:
+        if not self.delimiter:
+            return segment_starts(np.asarray(trajectory.logp), self.below, self.interval)
+        tokens = decisions(trajectory)
+        return delimited([world.policy.decode(tokens[t : t + 1]) for t in range(len(tokens))], self.delimiter)
+
+
+def delimited(pieces: Sequence[str], delimiter: str) -> list[int]:
+    """First decisions of the steps: 0, then after every decision whose text ends with the delimiter."""
+    return [0, *(t + 1 for t, piece in enumerate(pieces[:-1]) if piece.endswith(delimiter))]
 
 
 def segment_starts(logp: np.ndarray, below: float, interval: int) -> list[int]:

@@ -1,0 +1,17 @@
+"""Imitation first, reinforcement afterwards."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from anypo.context import Context
+from anypo.objective.supervised import Mixing
+
+
+class Stages(Mixing, name="stages"):
+    """Weights (0, 1) during the first `share` of the run and (1, 0) from then on."""
+
+    share: float = Field(0.3, ge=0.0, le=1.0)
+
+    def weights(self, context: Context) -> tuple[float, float]:
+        return (0.0, 1.0) if context.step < self.share * context.total else (1.0, 0.0)
