@@ -102,6 +102,7 @@ class Context:
     step: optimisation step, from 0. total: planned steps. seed: the run seed (derive randomness from seed, step and ids only).
     epoch / minibatch: place inside the update. hooks: requests to other rooms, e.g. ``temperature`` (factor on the next
     rollouts' sampling temperature) and ``learning_rate`` (factor on this optimiser step); cleared by whoever serves them.
+    head: the policy's last layer and its optimiser's state (`anypo.update.head.Head`) while an optimiser step is prepared.
     """
 
     step: int
@@ -112,6 +113,7 @@ class Context:
     epoch: int = 0
     minibatch: int = 0
     hooks: dict[str, float] = field(default_factory=dict)
+    head: Any = None
 
     def log(self, name: str, value: float | torch.Tensor, weight: float = 1.0) -> None:
         """Record a metric of this step (averaged when logged more than once)."""

@@ -59,7 +59,9 @@ class GAE(Credit, name="gae"):
     value_on: Literal["counted", "finished"] = "counted"
     coefficient: float = Field(0.5, ge=0.0)
     clip: float | None = Field(0.2, gt=0.0)
-    critic: Literal["head", "copy"] = Field("head", description="value head on the policy's trunk, or a trunk of its own")
+    critic: Literal["head", "copy"] = Field(
+        "head", description="value head on the policy's trunk, or a trunk of its own"
+    )
     width: int = Field(0, ge=0, description="hidden units of the value head; 0 is linear")
     select: tuple[Select, ...] = ()
     optimiser: Optimiser = AdamW(lr=1e-3)

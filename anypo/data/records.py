@@ -23,6 +23,9 @@ FINISHED, TRUNCATED, CANCELLED, FAILED = "stop", "length", "cancelled", "failed"
 DEMO = "demo"
 """The `guidance` of a trajectory that an expert wrote: logp 0, version -1, not sampled by any policy."""
 
+TARGET = "target"
+"""The `guidance` of a rollout to be imitated, drawn from another distribution than the policy's own; version -1."""
+
 
 def prompt_id(text: str) -> int:
     """A stable non-negative 63-bit identity of a prompt, the same in every process."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -63,15 +65,19 @@ def median(values: Tensor) -> Tensor:
 
 
 def row_uniform(batch: Batch, context: Context, salt: int) -> Tensor:
-    """One uniform number in [0, 1) per row, [N] float64, a function of (seed, step, epoch, minibatch, salt) and of the row's own
-    identity (prompt, sample, position): the same whatever the order or the cut of the batch."""
-    spread = lambda name: batch.sequences[name][batch.sequence].numpy().astype(np.uint64)
-    keys = (spread("prompt"), spread("sample"), batch["position"].numpy().astype(np.uint64))
-    state = np.uint64(np.random.SeedSequence([context.seed, context.step, context.epoch, salt]).generate_state(1)[0])
-    mixed = np.full(len(batch), state, dtype=np.uint64)
+    """One uniform number in [0, 1) per row, [N] float64, keyed by prompt, sample and position (see `keyed_uniform`)."""
+    keys = (batch.spread(batch.sequences["prompt"]), batch.spread(batch.sequences["sample"]), batch["position"])
+    return keyed_uniform(keys, context, salt)
+
+
+def keyed_uniform(keys: Sequence[Tensor], context: Context, salt: int) -> Tensor:
+    """One uniform number in [0, 1) per entry of the integer `keys` (each [n]), float64 [n]: a function of (seed, step, epoch,
+    salt) and of the entry's own keys, so the same whatever the order or the cut of the batch."""
+    state = np.random.SeedSequence([context.seed, context.step, context.epoch, salt]).generate_state(1, np.uint64)[0]
+    mixed = np.full(len(keys[0]), state, dtype=np.uint64)
     with np.errstate(over="ignore"):
         for key in keys:
-            mixed = _mix(mixed ^ _mix(key + np.uint64(0x9E3779B97F4A7C15)))
+            mixed = _mix(mixed ^ _mix(key.numpy().astype(np.uint64) + np.uint64(0x9E3779B97F4A7C15)))
     return torch.from_numpy((mixed >> np.uint64(11)).astype(np.float64) / 2.0**53)
 
 

@@ -11,6 +11,7 @@ from pydantic import Field
 from anypo.context import Context
 from anypo.data.records import Group
 from anypo.replay.base import Replay
+from anypo.replay.last_response import plain, restore
 
 
 class Buffer(Replay, name="buffer"):
@@ -34,23 +35,37 @@ class Buffer(Replay, name="buffer"):
         if self.until is not None and context.step >= self.until:
             memory["steps"] = []
             return fresh
-        kept: list[list[Group]] = memory["steps"]
-        drawn = draw(kept, round(len(fresh) * self.fraction / (1 - self.fraction)), context)
-        memory["steps"] = [*kept, list(fresh)][-self.window :]
+        kept: list[list[dict[str, Any]]] = memory["steps"]
+        drawn = [
+            revive(saved) for saved in draw(kept, round(len(fresh) * self.fraction / (1 - self.fraction)), context)
+        ]
+        memory["steps"] = [*kept, [store(group) for group in fresh if group.trajectories]][-self.window :]
         ages = [version - int(t.version.max()) for group in drawn for t in group.trajectories if len(t)]
         context.log("replay/share", len(drawn) / max(1, len(drawn) + len(fresh)))
         context.log("replay/age", float(np.mean(ages)) if ages else 0.0)
         return fresh + drawn
 
 
-def draw(steps: list[list[Group]], count: int, context: Context) -> list[Group]:
-    """`count` distinct groups (fewer when there are not so many): a uniform step, then a uniform group of it."""
+def draw(steps: list[list[Any]], count: int, context: Context) -> list[Any]:
+    """`count` distinct entries (fewer when there are not so many): a uniform step, then a uniform entry of it."""
     rng = np.random.default_rng([context.seed, context.step, 41])
-    pools = [list(groups) for groups in steps if groups]
-    out: list[Group] = []
+    pools = [list(entries) for entries in steps if entries]
+    out: list[Any] = []
     while pools and len(out) < count:
         place = int(rng.integers(len(pools)))
         out.append(pools[place].pop(int(rng.integers(len(pools[place])))))
         if not pools[place]:
             pools.pop(place)
     return out
+
+
+def store(group: Group) -> dict[str, Any]:
+    """A group as plain data (checkpoint safe; the problem itself is left out)."""
+    rollouts = [plain(t) for t in group.trajectories]
+    return {"prompt": group.prompt, "step": group.step, "index": group.index, "trajectories": rollouts}
+
+
+def revive(saved: dict[str, Any]) -> Group:
+    """The group that `store` described."""
+    rollouts = tuple(restore(t) for t in saved["trajectories"])
+    return Group(saved["prompt"], rollouts, step=saved["step"], index=saved["index"])

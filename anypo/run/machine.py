@@ -23,6 +23,7 @@ from anypo.data.batch import Batch
 from anypo.errors import UserError
 from anypo.policies.base import Learner
 from anypo.update import GradientUpdate, Optimiser
+from anypo.update.head import Head
 
 
 @dataclass(frozen=True)
@@ -133,6 +134,7 @@ class Machine:
         are those of the present weights (no new pass is needed)."""
         batch = batch.with_rows(**self._leaves(batch, current))
         rate = self.rule.schedule.factor(context.step, context.total) * context.hooks.pop("learning_rate", 1.0)
+        context.head = Head.of(self.policy, self.optimisers["policy"], rate)
         for rule in self.rule.rules:
             batch = batch.with_rows(weight=rule.weigh(batch, context))
             rate *= rule.learning_rate(batch, context)

@@ -18,7 +18,7 @@ import torch
 from anypo.algorithm import Algorithm
 from anypo.context import Context, Memory
 from anypo.data.batch import Batch
-from anypo.data.records import Group
+from anypo.data.records import DEMO, Group
 from anypo.generate.base import World
 from anypo.run.machine import Machine
 
@@ -109,12 +109,14 @@ def _timed(room: str, context: Context) -> Iterator[None]:
 
 
 def _describe(groups: list[Group], batch: Batch, context: Context) -> None:
-    """The step's headline numbers, over everything generated (before any filter)."""
-    trajectories = [t for group in groups for t in group.trajectories]
+    """The step's headline numbers, over everything generated (before any filter). Demonstrations are not the policy's; rewards
+    are those of unguided rollouts, where there are any."""
+    trajectories = [t for group in groups for t in group.trajectories if t.guidance != DEMO]
     if trajectories:
-        context.log("reward/mean", float(np.mean([t.reward for t in trajectories])))
-        for name in sorted({name for t in trajectories for name in t.rewards}):
-            context.log(f"reward/{name}", float(np.mean([t.rewards.get(name, 0.0) for t in trajectories])))
+        alone = [t for t in trajectories if not t.guidance] or trajectories
+        context.log("reward/mean", float(np.mean([t.reward for t in alone])))
+        for name in sorted({name for t in alone for name in t.rewards}):
+            context.log(f"reward/{name}", float(np.mean([t.rewards.get(name, 0.0) for t in alone])))
         lengths = np.array([len(t) for t in trajectories])
         context.log("rollout/length", float(lengths.mean()))
         context.log("rollout/truncated", float(np.mean([t.truncated for t in trajectories])))

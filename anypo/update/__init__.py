@@ -1,6 +1,6 @@
 """Update: what happens to the weights. Importing the room registers all its parts."""
 
-from anypo.update import multipliers, rules
+from anypo.update import curvature, multipliers, rules
 from anypo.update.base import Optimiser, Reference, Schedule, StepRule, Update
 from anypo.update.gradient import SGD, AdamW, Constant, GradientUpdate, Linear
 from anypo.update.phases import PhasedUpdate
@@ -16,5 +16,5 @@ from anypo.update.references import (
 __all__ = [
     "SGD", "AdamW", "Constant", "EmaReference", "FrozenReference", "GradientUpdate", "Linear", "NoReference", "Optimiser",
     "PeriodicReference", "PhasedUpdate", "Reference", "ReincarnatedReference", "Schedule", "SoupReference", "StepRule", "Update",
-    "multipliers", "rules",
+    "curvature", "multipliers", "rules",
 ]  # fmt: skip

@@ -210,7 +210,7 @@ def test_a_correction_scales_the_gradient_and_never_has_one() -> None:
 
 
 def test_decoupled_pair_multiplies_to_the_whole_ratio() -> None:
-    """pi/mu = (pi/old) (old/mu): ratio over old with the old/behaviour correction has the gradient of the ratio over behaviour."""
+    """pi/mu = (pi/old)(old/mu): the old/behaviour correction turns a ratio over old into one over behaviour."""
     batch = make([[3, 2]], seed=6)
     split = PolicyGradient(trust=Unclipped(), corrections=(Truncated(cap=1e9),))
     whole = PolicyGradient(ratio=TokenRatio(denominator="behaviour"), trust=Unclipped())

@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from making_rows import built, loss_and_gradient, make
+from making_rows import loss_and_gradient, make
 from torch import Tensor
 
 from anypo.data.batch import Batch
@@ -215,7 +215,6 @@ def test_ess_cap_is_reinforce_on_policy_and_the_closed_form_off_policy() -> None
 def test_clip_cov_zeroes_exactly_its_quota_of_candidates() -> None:
     batch = make([[30, 30], [40]], seed=2)
     trust = ClipCov(rate=0.05, lower=0.0, upper=9.0)
-    part, ctx = built(PolicyGradient(trust=trust))
     cov = (batch["advantage"] - batch["advantage"].mean()) * (batch["logp"] - batch["logp"].mean())
     plain, got = pull(Clip(), batch), pull(trust, batch)
     gone = (got == 0) & (plain != 0)

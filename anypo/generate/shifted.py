@@ -1,0 +1,81 @@
+"""Rollouts at the training temperature, and successful ones at a shifted temperature as imitation targets (AEPO)."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from pydantic import Field
+
+from anypo.context import Context
+from anypo.control.base import Ask
+from anypo.data.records import TARGET, Group, Trajectory
+from anypo.generate.base import Independent, World
+from anypo.generate.conversation import Episode, play
+
+
+class ShiftedTargets(Independent, name="shifted_targets"):
+    """Independent rollouts, plus up to `most` successful ones of the same prompts drawn at a higher temperature while the policy's
+    entropy is at or below `entropy`, at a lower one (and half as many) while it is above (AEPO, arXiv:2510.08141).
+
+    The entropy is the mean per decision of the previous step's rollouts, 0 before the first. Successful: group-standardised
+    reward above `threshold`. Imitating one's own samples of temperature T moves entropy up for T > 1, down for T < 1. Targets form
+    groups of their own with `guidance` = "target"; they are trained on at the policy's own temperature, where their
+    log-probabilities are computed anew (version -1).
+    """
+
+    provides = frozenset({"targets"})
+    entropy: float = Field(0.5, ge=0.0, description="the level to hold, nats per decision")
+    hot: float = Field(1.2, gt=0.0)
+    cold: float = Field(0.8, gt=0.0)
+    most: int = Field(8, ge=0)
+    threshold: float = 0.05
+
+    def start(self) -> dict[str, Any]:
+        return {"entropy": 0.0}
+
+    def rollout(self, asks: Sequence[Ask], world: World, context: Context) -> list[Group]:
+        memory = context.memory[self]
+        groups = super().rollout(asks, world, context)
+        low = memory["entropy"] <= self.entropy
+        limit = self.most if low else self.most // 2
+        found = self._targets(groups, self.hot if low else self.cold, limit, world, context) if limit else []
+        memory["entropy"] = mean_entropy(groups)
+        context.log("generate/targets", sum(len(group.trajectories) for group in found))
+        context.log("generate/target_heat", self.hot if low else self.cold)
+        return groups + found
+
+    def _targets(self, groups: list[Group], heat: float, limit: int, world: World, context: Context) -> list[Group]:
+        """At most `limit` successful rollouts at temperature `heat`, in generation order, grouped by prompt."""
+        sampling = self.sampling(context)
+        sampling = dataclasses.replace(sampling, temperature=sampling.temperature * heat)
+        episodes = [
+            Episode(g.problem, sample=i, seed=(context.seed, context.step, g.prompt, place, (1 << 16) + i))
+            for place, g in enumerate(groups)
+            for i in range(len(g.trajectories))
+        ]
+        drawn = iter(play(episodes, world.task, world.policy, world.sampler, sampling, self.turns))
+        out = []
+        for group in groups:
+            members = [next(drawn) for _ in group.trajectories]
+            rewards = np.array([t.reward for t in members])
+            spread = rewards.std(ddof=1) if len(members) > 1 else 0.0
+            good = (rewards - rewards.mean()) / (spread + 1e-6) > self.threshold
+            chosen = [_as_target(t, sampling.temperature / heat) for t, ok in zip(members, good) if ok][:limit]
+            limit -= len(chosen)
+            if chosen:
+                out.append(group.replace(trajectories=tuple(chosen)))
+        return out
+
+
+def mean_entropy(groups: Sequence[Group]) -> float:
+    """Mean entropy per decision of the groups' rollouts, in nats; 0 where the sampler recorded none."""
+    columns = [t.entropy for group in groups for t in group.trajectories if t.entropy is not None]
+    return float(np.concatenate(columns).mean()) if columns and sum(map(len, columns)) else 0.0
+
+
+def _as_target(trajectory: Trajectory, temperature: float) -> Trajectory:
+    version = np.full(len(trajectory), -1, dtype=np.int64)
+    return trajectory.replace(guidance=TARGET, temperature=temperature, version=version, entropy=None, log_mass=None)

@@ -1,0 +1,202 @@
+"""A synthetic world for any algorithm: rollouts with given lengths and rewards, and a policy whose columns are set at will.
+
+The policy's log-probabilities are table entries plus a linear function of parameters (zero at first), so extreme ratios are
+possible, and parameter gradients exist. Everything goes through the real machine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from anypo.algorithm import Algorithm
+from anypo.context import Context, Memory
+from anypo.data.batch import Batch
+from anypo.data.records import ACTION, CONTEXT, FINISHED, TRUNCATED, Group, Tokens, Trajectory
+from anypo.run.machine import Machine, Pull
+
+WIDTH = 5
+COMPONENTS = ("correct", "format", "greedy")
+
+
+class TablePolicy(nn.Module):
+    """Columns from tables by (group, sample), `shift`ed by features @ theta. One instance is the policy, others its references."""
+
+    columns = frozenset({"logp", "entropy"})
+    features = frozenset({"hidden"})
+    version = 0
+
+    def __init__(self, tables: dict[str, dict[tuple[int, int], np.ndarray]], logp: str = "logp") -> None:
+        super().__init__()
+        self.tables, self.logp = tables, logp
+        self.theta = nn.Parameter(torch.zeros(WIDTH, dtype=torch.float64))
+
+    def fill(self, batch: Batch, names: Sequence[str], grad: bool) -> dict[str, Tensor]:
+        with torch.set_grad_enabled(grad):
+            shift = self.look(batch, "hidden") @ self.theta
+            found = {
+                "logp": lambda: self.look(batch, self.logp) + shift,
+                "entropy": lambda: self.look(batch, "entropy") + 0.5 * shift,
+                "hidden": lambda: self.look(batch, "hidden").float(),
+                "value": lambda: self.look(batch, "value") + shift,
+            }
+            return {name: found[name]().to(batch.weight.dtype if name != "hidden" else torch.float32) for name in names}
+
+    def look(self, batch: Batch, name: str) -> Tensor:
+        rows = [self.tables[name][t.extra["key"]] for t in batch.trajectories]
+        empty = np.zeros((0, WIDTH) if name == "hidden" else 0)
+        return torch.from_numpy(np.concatenate(rows) if rows else empty)
+
+    def frozen(self) -> TablePolicy:
+        return TablePolicy(self.tables, "ref").requires_grad_(False)
+
+    def blend(self, policy: TablePolicy, decay: float) -> None:
+        pass
+
+    def critic(self, seed: int) -> TablePolicy:
+        critic = TablePolicy(self.tables)
+        critic.columns = frozenset({"value"})
+        return critic
+
+
+@dataclass(frozen=True)
+class Case:
+    """One synthetic situation. lengths and rewards by group; drift: size of the log-ratio noise between sampler, step start,
+    current and reference policy; extreme: log ratios of +-70 on some rows; weight: loss weight of the rows."""
+
+    lengths: Sequence[Sequence[int]]
+    rewards: Sequence[Sequence[float]] | None = None
+    drift: float = 0.3
+    extreme: bool = False
+    weight: Callable[[int], np.ndarray] | None = None
+    zero_advantage: bool = False
+    seed: int = 0
+    dtype: torch.dtype = torch.float64
+    truncated: bool = False
+
+    def groups(self) -> list[Group]:
+        rng = np.random.default_rng([self.seed, 1])
+        out = []
+        for g, lengths in enumerate(self.lengths):
+            members = []
+            for i, n in enumerate(lengths):
+                tokens = np.concatenate([[9], rng.integers(0, 6, n)]).astype(np.int32)
+                roles = np.array([CONTEXT] + [ACTION] * n, dtype=np.int8)
+                reward = float(rng.integers(0, 2)) if self.rewards is None else float(self.rewards[g][i])
+                cut = self.truncated or rng.random() < 0.2
+                members.append(
+                    Trajectory(
+                        prompt=100 + g,
+                        content=Tokens(tokens, roles),
+                        logp=-rng.exponential(1.0, n) - 0.01,
+                        version=np.zeros(n, dtype=np.int64),
+                        entropy=rng.exponential(0.5, n),
+                        rewards={
+                            name: reward if name == "correct" else float(rng.integers(0, 2)) for name in COMPONENTS
+                        },
+                        reward=reward,
+                        turn=np.arange(n) // 2,
+                        finish=TRUNCATED if cut else FINISHED,
+                        text=" ".join("abcdefgh"[t] for t in tokens[1:]),
+                        sample=i,
+                        extra={"key": (g, i)},
+                    )
+                )
+            out.append(Group(100 + g, tuple(members), step=0))
+        return out
+
+    def tables(self) -> dict[str, dict[tuple[int, int], np.ndarray]]:
+        """Columns of the current, starting and reference policy by (group, sample)."""
+        rng = np.random.default_rng([self.seed, 2])
+        names = ("logp", "old", "ref", "entropy", "value", "hidden")
+        tables: dict[str, dict[tuple[int, int], np.ndarray]] = {name: {} for name in names}
+        for group in self.groups():
+            for t in group.trajectories:
+                n = len(t)
+                near = lambda base, n=n: np.minimum(base + self.drift * rng.standard_normal(n), -1e-3)
+                old = near(t.logp)
+                rows = {"old": old, "ref": near(old), "logp": near(old)}
+                if self.extreme:
+                    rows = {name: -np.where(rng.random(n) < 0.5, 70.0, 1e-3) for name in rows}
+                rows |= {"entropy": rng.exponential(0.5, n), "value": rng.standard_normal(n)}
+                for name, column in rows.items():
+                    tables[name][t.extra["key"]] = column
+                tables["hidden"][t.extra["key"]] = rng.standard_normal((n, WIDTH))
+        return tables
+
+
+@dataclass
+class Outcome:
+    """What the machine made of a case: the loss, d loss / d column by row, and the metrics."""
+
+    pull: Pull
+    metrics: dict[str, float]
+    machine: Machine
+    batch: Batch
+
+    @property
+    def loss(self) -> float:
+        return float(self.pull.loss.detach())
+
+    def by_row(self, column: str = "logp") -> dict[tuple[int, int, int], float]:
+        """The gradient of a column keyed by (group, sample, position)."""
+        batch, gradient = self.pull.batch, self.pull.gradients[column]
+        rows = zip(batch.sequence.tolist(), batch["position"].tolist(), gradient.tolist())
+        return {(*batch.trajectories[s].extra["key"], p): g for s, p, g in rows}
+
+
+def play(
+    algorithm: Algorithm,
+    case: Case,
+    change: Callable[[Batch], Batch] | None = None,
+    on_policy: bool = False,
+    nudge: np.ndarray | None = None,
+    step: int = 0,
+) -> Outcome:
+    """Columns, credit and the derivative of the loss, by the real machine. `change` is applied to the packed batch before
+    anything is filled; `nudge` [N] is added to the current log-probabilities."""
+    algorithm = Algorithm.from_dict(algorithm.dump())
+    tables = case.tables()
+    if on_policy:
+        tables |= {
+            name: {t.extra["key"]: t.logp for g in case.groups() for t in g.trajectories} for name in ("logp", "old")
+        }
+    if nudge is not None:
+        sizes = np.cumsum([len(t) for g in case.groups() for t in g.trajectories])[:-1]
+        keys = [t.extra["key"] for g in case.groups() for t in g.trajectories]
+        tables["logp"] = {key: tables["logp"][key] + part for key, part in zip(keys, np.split(nudge, sizes))}
+    policy = TablePolicy(tables)
+    machine = Machine(algorithm, policy, 0)
+    context = Context(step, 100, 0, Memory(algorithm))
+    batch = Batch.pack(case.groups(), dtype=case.dtype)
+    if case.weight is not None:
+        batch = batch.with_rows(weight=torch.as_tensor(case.weight(len(batch)), dtype=case.dtype))
+    if change is not None:
+        batch = change(batch)
+    batch = machine.fill(batch)
+    batch = batch.with_rows(logp_old=policy.look(batch, "old").to(case.dtype))
+    batch = algorithm.credit.assign(batch, context)
+    if case.zero_advantage and "advantage" in batch.rows:
+        batch = batch.with_rows(advantage=torch.zeros_like(batch["advantage"]))
+    pull = machine.differentiate(batch, False, context)
+    return Outcome(pull, context.metrics.values(), machine, batch)
+
+
+def parameter_gradient(outcome: Outcome, budget: int) -> Tensor:
+    """The gradient of all learners' parameters when the work is cut into micro-batches of `budget` rows."""
+    from anypo.run.machine import push
+
+    found: list[Any] = []
+    for learner in outcome.machine.learners.values():
+        mine = {name: outcome.pull.gradients[name] for name in sorted(learner.columns & outcome.pull.gradients.keys())}
+        for p in learner.parameters():
+            p.grad = None
+        if mine:
+            push(learner, outcome.pull.batch, mine, budget)
+        found += [torch.zeros_like(p) if p.grad is None else p.grad.clone() for p in learner.parameters()]
+    return torch.cat([g.flatten() for g in found])

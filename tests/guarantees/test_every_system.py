@@ -1,0 +1,179 @@
+"""What every registered system must guarantee, whatever it is. A system may be excused from a property for a stated reason."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from making_worlds import Case, parameter_gradient, play
+
+from anypo.algorithm import Algorithm
+from anypo.data import segments
+from anypo.data.batch import Batch
+from anypo.errors import UserError
+from anypo.objective import Blend, PolicyGradient
+from anypo.systems import SYSTEMS
+
+EXCUSED: dict[tuple[str, str], str] = {
+    ("checks", "salsa"): "needs the path of a second model, which no default can name",
+    ("reward offset", "reinforce"): "has no baseline: that is what it is the baseline of",
+    ("reward offset", "remax"): "its baseline is the greedy rollout's reward, which the offset must move too",
+    ("reward offset", "ppo"): "the critic has to learn the offset first",
+    (
+        "reward offset",
+        "lite-ppo",
+    ): "divides by the deviation of raw rewards over all prompts, which offsets between prompts enter",
+    ("reward offset", "reinforce++"): "whitens over the batch, which removes a common offset only",
+    ("common offset", "reinforce"): "has no baseline",
+    ("common offset", "remax"): "its baseline is the greedy rollout's reward, which the offset must move too",
+}
+"""(property, system) -> why the property does not apply."""
+
+ABSOLUTE = "compares rewards with absolute levels (right from 1 on, success rates in [0, 1])"
+for _name in ("bnpo", "dagrpo", "fapo", "mssr", "otc-po", "poise", "spo-single-stream"):
+    EXCUSED["reward offset", _name] = EXCUSED["common offset", _name] = ABSOLUTE
+EXCUSED["reward offset", "gliclass-ppo"] = "its baseline is the batch mean, which a common offset leaves alone"
+EXCUSED["reward offset", "nlpo"] = "the critic has to learn the offset first"
+EXCUSED["reward offset", "otr"] = EXCUSED["common offset", "otr"] = "its rewards are fixed by the method; no baseline"
+
+NEEDED: dict[str, dict[str, object]] = {"salsa": {"update.reference.models": ["tiny"]}}
+"""Settings without which a system cannot be built at all."""
+
+NORMAL = Case([[3, 5, 1, 4], [2, 6, 3], [4, 4, 4, 1]], rewards=[[1, 0, 0, 1], [0, 1, 0], [1, 1, 0, 1]])
+EDGES = {
+    "nothing counts": Case([[3, 5], [2, 2]], weight=lambda n: np.zeros(n)),
+    "rewards all equal": Case([[3, 5, 2], [4, 1]], rewards=[[1, 1, 1], [1, 1]]),
+    "rewards all zero": Case([[3, 5, 2], [4, 1]], rewards=[[0, 0, 0], [0, 0]]),
+    "one token": Case([[1, 1, 1], [1, 1, 1]]),
+    "one sample": Case([[3], [4], [2]]),
+    "one row": Case([[1]]),
+    "ratios of e^+-70": Case([[6, 5, 4], [7, 3]], extreme=True),
+    "ratios of e^+-70, one token": Case([[1, 1], [1, 1]], extreme=True, seed=3),
+    "advantages of zero": Case([[3, 5, 2], [4, 1]], zero_advantage=True),
+    "all truncated": Case([[3, 5, 2], [4, 1]], truncated=True),
+    "huge rewards": Case([[3, 5, 2], [4, 1]], rewards=[[1e6, -1e6, 0], [1e6, 1e6]]),
+}
+
+names = pytest.mark.parametrize("name", sorted(SYSTEMS))
+
+
+def algorithm(name: str) -> Algorithm:
+    built = SYSTEMS[name].algorithm().set(NEEDED.get(name, {}))
+    return built.set({"update.reference": "frozen"}) if name in NEEDED else built
+
+
+def excused(property_: str, name: str) -> None:
+    if (property_, name) in EXCUSED:
+        pytest.skip(EXCUSED[property_, name])
+
+
+@names
+def test_checks_and_survives_yaml(name: str) -> None:
+    method = SYSTEMS[name].algorithm()
+    assert Algorithm.from_yaml(method.yaml()) == method
+    assert SYSTEMS[name].description, "a system says what it does"
+    if ("checks", name) in EXCUSED:
+        with pytest.raises(UserError):
+            method.check()
+        method = method.set(NEEDED[name])
+    assert method.check() is method
+
+
+@names
+def test_edge_cases_are_finite(name: str) -> None:
+    for label, case in EDGES.items():
+        for dtype in (torch.float64, torch.float32):
+            outcome = play(algorithm(name), Case(**{**vars(case), "dtype": dtype}))
+            where = f"{label}, {dtype}"
+            assert bool(torch.isfinite(outcome.pull.loss)), where
+            for column, gradient in outcome.pull.gradients.items():
+                assert bool(torch.isfinite(gradient).all()), f"{where}: gradient of {column}"
+            for metric, value in outcome.metrics.items():
+                assert math.isfinite(value), f"{where}: {metric} = {value}"
+
+
+@names
+def test_order_of_sequences_does_not_matter(name: str) -> None:
+    excused("order", name)
+    plain = play(algorithm(name), NORMAL)
+    for seed in (0, 1):
+        order = torch.from_numpy(np.random.default_rng(seed).permutation(11))
+        mixed = play(algorithm(name), NORMAL, lambda batch: batch.select(order))
+        assert mixed.loss == pytest.approx(plain.loss, rel=1e-9, abs=1e-12)
+        for column in plain.pull.gradients:
+            assert mixed.by_row(column) == pytest.approx(plain.by_row(column), rel=1e-8, abs=1e-11), column
+
+
+@names
+def test_the_gradient_does_not_depend_on_the_cut(name: str) -> None:
+    outcome = play(algorithm(name), NORMAL)
+    whole = parameter_gradient(outcome, 10_000)
+    for budget in (1, 7):
+        torch.testing.assert_close(parameter_gradient(outcome, budget), whole, rtol=1e-10, atol=1e-12)
+
+
+@names
+def test_rows_that_do_not_count_have_no_influence(name: str) -> None:
+    """A masked decision's log-probability has no gradient, and changing it changes nothing else."""
+    excused("masked rows", name)
+    masked = np.random.default_rng(5).random(41) < 0.3
+    case = Case(NORMAL.lengths, NORMAL.rewards, weight=lambda n: (~masked[:n]).astype(float))
+    first = play(algorithm(name), case)
+    moved = play(algorithm(name), case, nudge=np.where(masked[: sum(map(sum, NORMAL.lengths))], -0.7, 0.0))
+    assert moved.loss == pytest.approx(first.loss, rel=1e-10, abs=1e-12)
+    gone = first.batch.weight == 0
+    for outcome in (first, moved):
+        assert bool((outcome.pull.gradients["logp"][gone] == 0).all())
+    assert moved.by_row() == pytest.approx(first.by_row(), rel=1e-9, abs=1e-12)
+
+
+@names
+def test_on_policy_the_gradient_is_that_of_the_score_function(name: str) -> None:
+    """With every ratio 1 the surrogate's gradient is the aggregate of A grad log pi."""
+    excused("on-policy", name)
+    method = algorithm(name)
+    objective = method.objective.rollouts if isinstance(method.objective, Blend) else method.objective
+    if not isinstance(objective, PolicyGradient):
+        pytest.skip("its objective is not a policy gradient with a ratio")
+    bare = method.replace(objective=objective.replace(regularise=()))
+    outcome = play(bare, NORMAL, on_policy=True)
+    batch = outcome.pull.batch
+    logp = batch["logp"].detach().clone().requires_grad_()
+    value = -objective.aggregate.reduce(batch["advantage"] * logp, batch)
+    (expected,) = torch.autograd.grad(value, logp)
+    torch.testing.assert_close(outcome.pull.gradients["logp"], expected, rtol=1e-8, atol=1e-10)
+
+
+@names
+@pytest.mark.parametrize("kind", ["reward offset", "common offset"])
+def test_adding_a_constant_to_rewards_changes_nothing(name: str, kind: str) -> None:
+    """A constant of its own for every group ("reward offset"), or the same one for all ("common offset")."""
+    excused(kind, name)
+    if kind == "common offset" and (("reward offset", name) not in EXCUSED or "critic" in provided(name)):
+        pytest.skip("implied by the offset per group" if ("reward offset", name) not in EXCUSED else "has a critic")
+    constants = [0.5, -0.25, 2.0] if kind == "reward offset" else [0.5] * 3
+
+    def offset(batch: Batch) -> Batch:
+        constant = torch.tensor(constants, dtype=torch.float64)[batch.group]
+        return batch.with_sequences(reward=batch.sequences["reward"] + constant)
+
+    plain, shifted = play(algorithm(name), NORMAL), play(algorithm(name), NORMAL, offset)
+    for column in plain.pull.gradients:
+        assert shifted.by_row(column) == pytest.approx(plain.by_row(column), rel=1e-6, abs=1e-8), column
+
+
+def provided(name: str) -> frozenset[str]:
+    return frozenset().union(*(part.provided() for _, part in algorithm(name).walk()))
+
+
+def test_every_excuse_names_a_system() -> None:
+    assert {name for _, name in EXCUSED} <= SYSTEMS.keys() and NEEDED.keys() <= SYSTEMS.keys()
+
+
+def test_the_synthetic_batch_is_not_trivial() -> None:
+    outcome = play(SYSTEMS["grpo"].algorithm(), NORMAL)
+    gradient = outcome.pull.gradients["logp"]
+    assert int((gradient != 0).sum()) > len(gradient) // 2
+    assert segments.std(outcome.batch.sequences["reward"], outcome.batch.group, 3).min() > 0
