@@ -21,6 +21,7 @@ from anypo.context import Context, Memory
 from anypo.data import segments
 from anypo.data.batch import Batch
 from anypo.errors import UserError
+from anypo.parts import Part
 from anypo.policies.base import Learner
 from anypo.update import GradientUpdate, Optimiser
 from anypo.update.head import Head
@@ -53,9 +54,13 @@ class Machine:
     learners: dict[str, Learner] = field(default_factory=dict)
     optimisers: dict[str, torch.optim.Optimizer] = field(default_factory=dict)
     failures: int = 0
+    columns: frozenset[str] = frozenset()
+    terms: tuple[Part, ...] = ()
 
     def __post_init__(self) -> None:
         update = self.rule
+        self.columns = self.algorithm.columns()
+        self.terms = tuple(p for _, p in self.algorithm.walk() if type(p).loss_term is not Part.loss_term)
         self.reference = update.reference.begin(self.policy)
         self.learners = {"policy": self.policy}
         self.optimisers = {"policy": update.optimiser.build(self.policy.parameters())}
@@ -76,7 +81,7 @@ class Machine:
 
     def fill(self, batch: Batch) -> Batch:
         """Fill every column that some part reads and that is fixed during the update: ``*_old``, ``*_ref``, features."""
-        wanted = {name for name in self.algorithm.columns() if name not in batch}
+        wanted = {name for name in self.columns if name not in batch}
         live = self._live()
         for learner in self.learners.values():
             names = {n for n in wanted if n.removesuffix("_old") in learner.columns and n.endswith("_old")}
@@ -116,7 +121,7 @@ class Machine:
     def _live(self) -> frozenset[str]:
         """Columns that some part differentiates."""
         available = frozenset().union(*(learner.columns for learner in self.learners.values()))
-        return self.algorithm.columns() & available
+        return self.columns & available
 
     # -- updates ----------------------------------------------------------------------------------------------------------
 
@@ -170,7 +175,7 @@ class Machine:
 
     def _loss(self, batch: Batch, context: Context) -> Tensor:
         loss = self.algorithm.objective.loss(batch, context)
-        for _, part in self.algorithm.walk():
+        for part in self.terms:
             term = part.loss_term(batch, context)
             if term is not None:
                 loss = loss + term
