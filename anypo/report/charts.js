@@ -237,5 +237,12 @@ function point(i) { if (i !== CURSOR) { CURSOR = i; for (const chart of CHARTS) 
 for (const holder of document.querySelectorAll("[data-charts]")) {
   for (const spec of DATA.sections[+holder.dataset.charts].charts) holder.append(new Chart({...spec, small: holder.classList.contains("small")}).node);
 }
-const resized = new ResizeObserver(entries => { for (const {target} of entries) { const chart = CHARTS.find(c => c.plot === target); if (chart && target.clientWidth && chart.width !== target.clientWidth) { chart.width = target.clientWidth; chart.draw(); } } });
-for (const chart of CHARTS) resized.observe(chart.plot);
+function redraw() {
+  for (const chart of CHARTS) {
+    const width = chart.plot.clientWidth;
+    if (width && width !== chart.width) { chart.width = width; chart.draw(); }
+  }
+}
+redraw();
+addEventListener("resize", redraw);
+for (const fold of document.querySelectorAll("details")) fold.addEventListener("toggle", redraw);
