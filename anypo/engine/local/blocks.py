@@ -1,0 +1,124 @@
+"""Blocks of KV memory: reference counts, and a prefix tree that finds blocks already computed for the same tokens.
+
+A block holds the keys and values of `size` consecutive positions, starting at a multiple of `size`. Sequences share blocks by
+reference; nobody writes into a block that has another owner. The prefix tree is one more owner of full blocks; its leaves are
+given up, least recently used first, when memory is short. Block 0 is never handed out: it absorbs padding rows.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import OrderedDict
+from collections.abc import Sequence
+
+import numpy as np
+
+ROOT = 0
+
+
+class BlockPool:
+    """`count` usable blocks of `size` tokens each."""
+
+    def __init__(self, count: int, size: int) -> None:
+        self.count, self.size = count, size
+        self._owners = [0] * (count + 1)
+        self._free = list(range(1, count + 1))  # a heap: low numbers first keeps the touched memory small and dense
+        self._tree: OrderedDict[tuple[int, bytes], int] = OrderedDict()
+        self._place: dict[int, tuple[int, bytes]] = {}
+        self._children = [0] * (count + 1)
+
+    @property
+    def free(self) -> int:
+        """Blocks nobody owns."""
+        return len(self._free)
+
+    @property
+    def cached(self) -> int:
+        """Blocks the prefix tree holds (alone or with sequences)."""
+        return len(self._tree)
+
+    @property
+    def idle(self) -> int:
+        """Blocks only the prefix tree holds: they can be had by giving up leaves."""
+        return sum(self._owners[block] == 1 for block in self._tree.values())
+
+    def shared(self, block: int) -> bool:
+        """Whether a write into `block` would be seen by somebody else."""
+        return self._owners[block] > 1
+
+    def take(self) -> int | None:
+        """A block with one owner, giving up a leaf of the prefix tree if need be; None when there is none to be had."""
+        if not self._free and not self._give_up():
+            return None
+        block = heapq.heappop(self._free)
+        self._owners[block] = 1
+        return block
+
+    def share(self, blocks: Sequence[int]) -> None:
+        """One more owner for each."""
+        for block in blocks:
+            self._owners[block] += 1
+
+    def release(self, blocks: Sequence[int]) -> None:
+        """One owner fewer for each; a block without owners is free."""
+        for block in blocks:
+            self._owners[block] -= 1
+            if self._owners[block] == 0:
+                heapq.heappush(self._free, block)
+            elif self._owners[block] < 0:
+                raise AssertionError(f"block {block} was released more often than shared")
+
+    def match(self, tokens: np.ndarray, most: int) -> list[int]:
+        """Blocks of the longest known prefix of `tokens` made of whole blocks, at most `most` of them; shared with the caller."""
+        found: list[int] = []
+        parent = ROOT
+        path = []
+        for at in range(most):
+            key = (parent, tokens[at * self.size : (at + 1) * self.size].tobytes())
+            block = self._tree.get(key)
+            if block is None:
+                break
+            path.append(key)
+            found.append(block)
+            parent = block
+        for key in reversed(path):  # parents last, so that a leaf is always older than its parent
+            self._tree.move_to_end(key)
+        self.share(found)
+        return found
+
+    def publish(self, tokens: np.ndarray, blocks: Sequence[int]) -> None:
+        """Let later sequences find `blocks`, the whole blocks of `tokens` [len(blocks) * size], in order."""
+        parent = ROOT
+        path = []
+        for at, block in enumerate(blocks):
+            key = (parent, tokens[at * self.size : (at + 1) * self.size].tobytes())
+            known = self._tree.get(key)
+            if known is None:
+                if block in self._place:
+                    break
+                self._tree[key] = known = block
+                self._place[block] = key
+                self._children[parent] += 1
+                self.share((block,))
+            path.append(key)
+            parent = known
+        for key in reversed(path):
+            self._tree.move_to_end(key)
+
+    def forget(self) -> None:
+        """Empty the prefix tree (the weights changed)."""
+        blocks = list(self._tree.values())
+        self._tree.clear()
+        self._place.clear()
+        self._children = [0] * (self.count + 1)
+        self.release(blocks)
+
+    def _give_up(self) -> bool:
+        """Free the least recently used leaf that only the tree owns."""
+        for key, block in self._tree.items():
+            if self._owners[block] == 1 and self._children[block] == 0:
+                del self._tree[key], self._place[block]
+                self._children[key[0]] -= 1
+                self.release((block,))
+                return True
+        return False

@@ -1,0 +1,293 @@
+"""The embedded engine: samples from the trainer's own weights, in process.
+
+    submit / generate ─► scheduler (who runs, in which memory) ─► backend (the layers) ─► vocabulary (the draw) ─► handles
+
+What is guaranteed. A token is drawn by inverting the cumulative distribution at a uniform number that depends only on the
+request's seed and the token's position in its sequence (prompt included), so continuing a finished prefix in a new request with
+the same seed goes on as if it had never stopped. On the fast path in float32 on CPU every row's arithmetic is fixed by its
+tokens and positions: batch size, order, neighbours, prefix reuse, forks, pauses, eviction and recomputation give bit-identical
+logits, log-probabilities and tokens wherever the matrix library computes a row the same way in products of any (multiple of
+four) number of rows; `row_invariant` tells whether it does on this machine. Elsewhere (general path, GPU, reduced precision)
+logits may differ in the last bits, and a token then changes only if its uniform number falls that close to a boundary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from anypo.engine.architecture import Architecture
+from anypo.engine.base import Completion, Request
+from anypo.engine.local import random
+from anypo.engine.local.backend import Backend, PagedBackend, Work
+from anypo.engine.local.general import GeneralBackend
+from anypo.engine.local.handle import DONE, PAUSED, Event, Handle, Observer
+from anypo.engine.local.scheduler import Scheduler
+from anypo.engine.local.vocabulary import Drawn, Wish
+from anypo.errors import UserError
+
+
+@dataclass
+class Stats:
+    """Counts since the engine was made. computed: tokens run through the layers; reused: prompt tokens whose keys and values
+    were found; sampled: tokens drawn; evictions: times memory was taken from a handle."""
+
+    steps: int = 0
+    computed: int = 0
+    reused: int = 0
+    sampled: int = 0
+    evictions: int = 0
+
+
+@dataclass(frozen=True)
+class _Draw:
+    """`handle` draws its token at `position` from hidden state `row`, or takes the one forced on it (-1: none)."""
+
+    handle: Handle
+    row: int
+    position: int
+    forced: int
+
+
+class LocalEngine:
+    """Samples from `model` (any transformers causal LM; Llama-like ones take the fast path).
+
+    version: the policy version, or a callable that tells it; stamped on every token. A changed version, or parameters changed in
+    place, empties the prefix cache; handles in progress keep their keys and values.
+    kv_tokens: memory budget for keys and values, in tokens. block: tokens per memory block. max_running: most sequences at
+    once. max_rows: most tokens per forward step. fast=False forces the general path.
+    exact: True when the sampled log-probabilities are the trainer's own for the same weights, up to rounding in float32.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        tokenizer: Any,
+        version: Callable[[], int] | int = 0,
+        *,
+        kv_tokens: int = 32768,
+        block: int = 32,
+        max_running: int = 256,
+        max_rows: int = 512,
+        fast: bool = True,
+    ) -> None:
+        self.model, self.tokenizer = model, tokenizer
+        self._version = version if callable(version) else lambda: version
+        arch = Architecture.of(model) if fast else None
+        self.backend: Backend = (
+            PagedBackend(arch, kv_tokens, block) if arch is not None else GeneralBackend(model, kv_tokens)
+        )
+        self.fast = arch is not None
+        self._dropout = arch is None or not arch.plain
+        self._parameters = list(model.parameters())
+        self.exact = all(p.dtype in (torch.float32, torch.float64) for p in self._parameters)
+        self.kv_tokens = kv_tokens
+        self.context = int(getattr(model.config, "max_position_embeddings", None) or 1 << 30)
+        self.eos = frozenset(_end_tokens(model, tokenizer))
+        self.scheduler = Scheduler(self.backend, max_running, max_rows)
+        self.stats = Stats()
+        self._weights: object = None
+
+    # -- the Sampler interface -----------------------------------------------------------------------------------------
+
+    def generate(self, requests: Sequence[Request]) -> list[Completion]:
+        """Continue every request; results in the order of the requests. Raises `UserError` for a request that cannot run."""
+        handles: list[Handle] = []
+        try:
+            with self._evaluating():
+                for request in requests:
+                    handles.append(self.submit(request))
+                while not all(handle.done for handle in handles):
+                    self.step()
+        except BaseException:
+            for handle in handles:
+                handle.cancel()
+            raise
+        return [handle.completion() for handle in handles]
+
+    # -- handles -------------------------------------------------------------------------------------------------------
+
+    def submit(
+        self, request: Request, observer: Observer | None = None, *, top: int = 0, hidden: bool = False
+    ) -> Handle:
+        """Queue a request. `observer(handle, event)` hears every token (see `Event`), with the `top` most probable tokens and the
+        hidden state if wanted; it may fork, pause, cancel, stop or force."""
+        self._check(len(request.tokens), request.sampling.max_new)
+        handle = Handle(self, request, observer, top, hidden)
+        self.scheduler.add(handle)
+        return handle
+
+    def step(self) -> list[Handle]:
+        """Advance by one forward pass; the handles that ended in it. Does nothing when all is done or paused."""
+        self._refresh()
+        work = self.scheduler.next()
+        if not work:
+            return []
+        with self._evaluating(), torch.inference_mode():
+            rows = self.backend.run(work)
+            draws = self._draws(work)
+            drawn = self._draw(rows, draws) if draws else None
+        self._count(work, draws)
+        return self._deliver(draws, drawn, rows) if drawn is not None else []
+
+    def run(self) -> None:
+        """Step until everything that is not paused is done."""
+        while self.scheduler:
+            self.step()
+
+    @property
+    def busy(self) -> bool:
+        """Whether a step would do anything."""
+        return bool(self.scheduler)
+
+    # -- one step ------------------------------------------------------------------------------------------------------
+
+    def _draws(self, work: Sequence[Work]) -> list[_Draw]:
+        """Who draws from which row; the twins of a prompt that is done draw from its leader's."""
+        draws, row = [], 0
+        for item in work:
+            handle = item.handle
+            for k in range(item.wanted):
+                forced = handle._forced[k] if k < len(handle._forced) else -1
+                draws.append(_Draw(handle, row + k, handle._length + k, forced))
+            row += item.wanted
+            if item.wanted and not len(handle):
+                self.scheduler.publish(handle)
+                draws += [_Draw(twin, row - 1, twin._length, -1) for twin in self.scheduler.join(handle)]
+        return draws
+
+    def _draw(self, rows: Tensor, draws: Sequence[_Draw]) -> Drawn:
+        keys = np.array([draw.handle._key for draw in draws], dtype=np.uint64)
+        uniform = random.uniforms(keys, np.array([draw.position for draw in draws]))
+        wishes = [
+            Wish(draw.handle.sampling, float(u), draw.forced, draw.handle.observe_top)
+            for draw, u in zip(draws, uniform)
+        ]
+        where = [draw.row for draw in draws]
+        where += [0] * (-len(where) % 8)  # as many rows as matrix kernels treat alike
+        if where != list(range(rows.shape[0])):
+            rows = rows[torch.tensor(where, device=rows.device)]
+        return self.backend.vocabulary.draw(rows, wishes)
+
+    def _deliver(self, draws: Sequence[_Draw], drawn: Drawn, rows: Tensor) -> list[Handle]:
+        """Append the tokens, tell the observers, and end what has ended."""
+        version, ended = int(self._version()), []
+        columns = zip(draws, *(c.tolist() for c in (drawn.token, drawn.logp, drawn.entropy, drawn.log_mass)), drawn.top)
+        for draw, token, logp, entropy, log_mass, top in columns:
+            handle = draw.handle
+            if handle.state == DONE:
+                continue
+            handle._append(token, logp, entropy, log_mass, version)
+            finish = self._finish(handle, token)
+            if handle.observer is not None:
+                hidden = rows[draw.row].float().cpu().numpy().copy() if handle.observe_hidden and self.fast else None
+                place = len(handle) - 1
+                handle.observer(handle, Event(token, place, logp, entropy, log_mass, version, finish, top, hidden))
+            if finish:
+                self._end(handle, finish)
+            if handle.state == DONE:
+                ended.append(handle)
+        return ended
+
+    def _finish(self, handle: Handle, token: int) -> str:
+        if token in self.eos:
+            return "stop"
+        stops = handle.sampling.stop
+        if stops:
+            window = max(len(text) for text in stops) + 8  # a token is at least one character, or part of one
+            tail = self.tokenizer.decode(
+                handle._tokens[max(handle.prompt_length, handle._length - window) : handle._length]
+            )
+            if any(text in tail for text in stops):
+                return "stop"
+        return "length" if handle._length >= handle.limit else ""
+
+    def _count(self, work: Sequence[Work], draws: Sequence[_Draw]) -> None:
+        stats = self.stats
+        stats.steps += 1
+        stats.computed += sum(len(item.tokens) for item in work)
+        stats.sampled += len(draws)
+        stats.reused, stats.evictions = self.scheduler.reused, self.scheduler.evictions
+
+    # -- what handles ask for ------------------------------------------------------------------------------------------
+
+    def _adopt(self, parent: Handle, children: Sequence[Handle]) -> None:
+        for child in children:
+            self._check(child.prompt_length, child.sampling.max_new)
+            length = min(parent._cached, child._length - 1)
+            if parent._memory is not None and length:
+                self.backend.fork(parent, child, length)
+                child._epoch = parent._epoch
+            self.scheduler.add(child)
+
+    def _pause(self, handle: Handle) -> None:
+        if handle.state not in (DONE, PAUSED):
+            self.scheduler.park(handle)
+
+    def _resume(self, handle: Handle, keep_kv: bool) -> None:
+        if handle.state != PAUSED:
+            return
+        self.scheduler.remove(handle)
+        if not keep_kv:
+            self.backend.drop(handle)
+        self.scheduler.add(handle)
+
+    def _end(self, handle: Handle, finish: str) -> None:
+        if handle.state != DONE:
+            handle.finish = finish
+            self.scheduler.end(handle)
+
+    # -- weights -------------------------------------------------------------------------------------------------------
+
+    def _refresh(self) -> None:
+        """Notice new weights."""
+        self.backend.settle()
+        weights = (int(self._version()), sum(p._version for p in self._parameters))
+        if weights != self._weights:
+            self._weights = weights
+            self.scheduler.new_weights()
+
+    def _check(self, length: int, max_new: int) -> None:
+        if not length:
+            raise UserError(
+                "a request has no tokens; a prompt needs at least one (the beginning-of-sequence token will do)"
+            )
+        if max_new < 1:
+            raise UserError(f"max_new is {max_new}; ask for at least one token")
+        if length >= self.context:
+            raise UserError(
+                f"a prompt has {length} tokens but the model's context is {self.context}; shorten it or choose another model"
+            )
+        if min(length + max_new, self.context) + 2 * self.backend.size > self.kv_tokens:
+            raise UserError(
+                f"a request of {length} prompt and {max_new} new tokens exceeds the memory budget kv_tokens={self.kv_tokens}; "
+                "raise engine.kv_tokens or lower max_new"
+            )
+
+    @contextmanager
+    def _evaluating(self) -> Iterator[None]:
+        """Dropout off where the layers have any."""
+        training = self._dropout and self.model.training
+        if training:
+            self.model.eval()
+        try:
+            yield
+        finally:
+            if training:
+                self.model.train()
+
+
+def _end_tokens(model: nn.Module, tokenizer: Any) -> set[int]:
+    """End-of-sequence tokens of the tokenizer and of the model's generation config."""
+    found = [
+        getattr(tokenizer, "eos_token_id", None),
+        getattr(getattr(model, "generation_config", None), "eos_token_id", None),
+    ]
+    flat = [token for entry in found for token in (entry if isinstance(entry, list | tuple) else [entry])]
+    return {int(token) for token in flat if token is not None}

@@ -1,0 +1,160 @@
+"""The layers of a Llama-like model over paged keys and values: every row is a real token, whatever sequence it belongs to."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from anypo.engine.architecture import Architecture, Layer
+from anypo.engine.local.plan import Bucket, Plan
+
+
+class PagedModel:
+    """Runs plans. Keys and values live in one arena [layers, 2, blocks, block size * kv heads * head dim]."""
+
+    def __init__(self, arch: Architecture, blocks: int, size: int) -> None:
+        self.arch, self.size = arch, size
+        arch.fuse()
+        self._width = arch.kv_heads * arch.head_dim
+        # Not filled: the operating system commits memory on first touch, and blocks are cleared when first handed out.
+        self._arena = torch.empty(
+            len(arch.layers), 2, blocks + 1, size * self._width, dtype=arch.dtype, device=arch.device
+        )
+        self._arena[:, :, 0] = 0.0
+        self._cos, self._sin = self._angles(256)
+        self._space: dict[str, Tensor] = {}
+
+    def clear(self, block: int) -> None:
+        """Make a fresh block finite: masked keys weigh 0, and 0 times whatever was there must be 0."""
+        self._arena[:, :, block] = 0.0
+
+    def copy(self, source: int, target: int) -> None:
+        """Copy one block."""
+        self._arena[:, :, target] = self._arena[:, :, source]
+
+    def forward(self, plan: Plan) -> Tensor:
+        """Normed hidden states [wanted, hidden] of the plan's wanted rows; writes the rows' keys and values."""
+        arch = self.arch
+        longest = int(plan.positions.max()) + 1
+        if longest > self._cos.shape[0]:
+            self._cos, self._sin = self._angles(1 << longest.bit_length())
+        cos, sin = self._cos[plan.positions], self._sin[plan.positions]
+        x = arch.embedding[plan.tokens]
+        for layer, memory in zip(arch.layers, self._arena):
+            self._attention(layer, memory, x, cos, sin, plan)
+            self._mlp(layer, x)
+        return self._norm(x[plan.wanted], arch.norm)
+
+    def _attention(self, layer: Layer, memory: Tensor, x: Tensor, cos: Tensor, sin: Tensor, plan: Plan) -> None:
+        """x += o(attention(norm(x))) in place."""
+        arch, n = self.arch, x.shape[0]
+        h = self._norm(x, layer.input_norm)
+        if layer.qkv is not None:
+            qkv = torch.mm(h, layer.qkv.t(), out=self._buffer("qkv", n, layer.qkv.shape[0]))
+            _add_bias(qkv, layer.q, layer.k, layer.v)
+        else:
+            qkv = torch.cat((layer.q(h), layer.k(h), layer.v(h)), 1)
+        split = (arch.heads + arch.kv_heads) * arch.head_dim
+        qk = qkv[:, :split].view(n, -1, arch.head_dim)
+        if layer.q_norm is not None and layer.k_norm is not None:
+            q, k = qk[:, : arch.heads], qk[:, arch.heads :]
+            qk = torch.cat((self._norm(q, layer.q_norm), self._norm(k, layer.k_norm)), 1)
+        qk = _rotate(qk, cos, sin)
+        keys, values = memory[0].view(-1, self._width), memory[1].view(-1, self._width)
+        keys.index_copy_(0, plan.slots, qk[:, arch.heads :].reshape(n, -1))
+        values.index_copy_(0, plan.slots, qkv[:, split:])
+        queries = qk[:, : arch.heads].reshape(-1, arch.head_dim)
+        mixed = self._attend(queries, memory, plan).view(n, -1)
+        if type(layer.o) is torch.nn.Linear:
+            x.addmm_(mixed, layer.o.weight.t())
+            _add_bias(x, layer.o)
+        else:
+            x += layer.o(mixed)
+
+    def _attend(self, queries: Tensor, memory: Tensor, plan: Plan) -> Tensor:
+        """Outputs [R * heads, D] for queries [R * heads, D]: partials by block, merged by their log-sum-exp."""
+        outs, sums = zip(*(self._partial(queries, memory, bucket) for bucket in plan.buckets))
+        out = outs[0] if len(outs) == 1 else torch.cat(outs)
+        if len(plan.reach) == 1:
+            return out.index_select(0, plan.parts[0])
+        lse = sums[0] if len(sums) == 1 else torch.cat(sums)
+        weight = lse.take(plan.parts)
+        if plan.absent is not None:
+            weight += plan.absent
+        weight = weight.sub_(weight.amax(0)).exp_()[:, :, None]
+        total, mixed = weight[0].clone(), out.index_select(0, plan.parts[0]).float().mul_(weight[0])
+        for share, part, n in zip(weight[1:], plan.parts[1:], plan.reach[1:]):
+            total[:n] += share[:n]
+            mixed[:n].addcmul_(out.index_select(0, part[:n]), share[:n])
+        return mixed.div_(total).to(out.dtype)
+
+    def _partial(self, queries: Tensor, memory: Tensor, bucket: Bucket) -> tuple[Tensor, Tensor]:
+        """Partial outputs [J * kv * rows, D] and log-sum-exps [J * kv * rows] of one bucket."""
+        arch = self.arch
+        q = queries.index_select(0, bucket.queries).view(bucket.jobs, arch.kv_heads, bucket.rows, arch.head_dim)
+        if isinstance(bucket.blocks, slice):
+            k, v = memory[0][bucket.blocks], memory[1][bucket.blocks]
+        else:
+            k, v = memory[0].index_select(0, bucket.blocks), memory[1].index_select(0, bucket.blocks)
+        shape = (bucket.jobs, self.size, arch.kv_heads, arch.head_dim)
+        out, lse = attend_block(q, k.view(shape).transpose(1, 2), v.view(shape).transpose(1, 2), bucket.mask)
+        return out.reshape(-1, arch.head_dim), lse.reshape(-1)
+
+    def _mlp(self, layer: Layer, x: Tensor) -> None:
+        """x += mlp(norm(x)) in place."""
+        arch = self.arch
+        h = self._norm(x, layer.post_norm)
+        if layer.gate_up is None:
+            x += arch.mlp(layer, h)
+            return
+        both = torch.mm(h, layer.gate_up.t(), out=self._buffer("gate_up", x.shape[0], 2 * arch.intermediate))
+        _add_bias(both, layer.gate, layer.up)
+        gate, up = both[:, : arch.intermediate], both[:, arch.intermediate :]
+        inner = torch.mul(arch.activation(gate), up, out=self._buffer("inner", x.shape[0], arch.intermediate))
+        x.addmm_(inner, layer.down.weight.t())  # type: ignore[arg-type,operator]
+        _add_bias(x, layer.down)
+
+    def _norm(self, x: Tensor, weight: Tensor) -> Tensor:
+        if x.dtype == torch.float32:
+            return F.rms_norm(x, (x.shape[-1],), weight, self.arch.eps)
+        return self.arch.rms_norm(x, weight)
+
+    def _angles(self, length: int) -> tuple[Tensor, Tensor]:
+        """cos [length, 1, D] and sin with the sign of its half, so that rotate(x) = x cos + swap_halves(x) sin."""
+        cos, sin = self.arch.rotary(torch.arange(length, device=self.arch.device))
+        half = sin.shape[1] // 2
+        return cos[:, None], torch.cat((-sin[:, :half], sin[:, half:]), 1)[:, None]
+
+    def _buffer(self, name: str, rows: int, columns: int) -> Tensor:
+        """Scratch kept between steps: fresh large tensors cost more in page faults than the products written into them."""
+        space = self._space.get(name)
+        if space is None or space.numel() < rows * columns:
+            space = torch.empty(rows * columns, dtype=self.arch.dtype, device=self.arch.device)
+            self._space[name] = space
+        return space[: rows * columns].view(rows, columns)
+
+
+def attend_block(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
+    """softmax(q k' / sqrt(D) + mask) v and the log-sum-exp of the scores: q [J, kv, rows, D], k, v [J, kv, size, D]."""
+    if q.device.type == "cpu":
+        return torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(q, k, v, attn_mask=mask)
+    scores = (q @ k.transpose(-1, -2)).float() * q.shape[-1] ** -0.5
+    if mask is not None:
+        scores = scores + mask
+    lse = scores.logsumexp(-1)
+    return (scores - lse[..., None]).exp().to(v.dtype) @ v, lse
+
+
+def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    swapped = x.unflatten(2, (2, -1)).flip(2).flatten(2)
+    return (x * cos).addcmul_(swapped, sin)
+
+
+def _add_bias(out: Tensor, *modules: torch.nn.Module) -> None:
+    at = 0
+    for module in modules:
+        width = module.out_features
+        if module.bias is not None:
+            out[:, at : at + width] += module.bias  # type: ignore[operator]
+        at += width  # type: ignore[operator]

@@ -1,0 +1,236 @@
+"""From hidden states to the next token: one pass over the vocabulary for log-probability, entropy and an exact draw.
+
+The vocabulary is walked in spans small enough to stay in cache. Each span leaves its maximum, its sum of p z and the mass of
+pieces of `PIECE` tokens (p = exp(z - max of the span)); rescaled, the pieces are a two-level cumulative distribution, so
+inversion needs one uniform number and looks inside a single piece. Every number of a row is computed by the same operations
+in the same order whatever the other rows are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from anypo.engine.base import Sampling
+from anypo.errors import UserError
+
+SPAN, PIECE = 4096, 256
+ROWS = 128
+"""Rows handled at once, so that their logits stay near the processor."""
+
+NOWHERE = -1e30
+"""Stands for -inf: exp of it is 0, and 0 times it is 0."""
+
+
+@dataclass
+class Wish:
+    """What one row wants: how to sample, its uniform number, a token forced on it (-1: none), top-k to report (0: none)."""
+
+    sampling: Sampling
+    uniform: float
+    forced: int = -1
+    top: int = 0
+
+
+@dataclass
+class Drawn:
+    """Columns over the rows: the token; log-probability under the distribution sampled from (a forced token that truncation
+    excludes gets that of the untruncated one; greedy rows get that of temperature 1); entropy before truncation; log of the
+    kept mass; reported top-k (ids, log-probabilities before truncation) or None."""
+
+    token: np.ndarray
+    logp: np.ndarray
+    entropy: np.ndarray
+    log_mass: np.ndarray
+    top: list[tuple[np.ndarray, np.ndarray] | None]
+
+
+class Vocabulary:
+    """Draws from softmax(head @ hidden), or from given logits when `head` is None. Keeps its buffers between calls."""
+
+    def __init__(self, head: Tensor | None) -> None:
+        self.head = head
+        self._space: dict[str, Tensor] = {}
+
+    def draw(self, rows: Tensor, wishes: Sequence[Wish]) -> Drawn:
+        """One token for every wish. `rows` [N', hidden] (or [N', vocabulary] logits), N' >= N = len(wishes); rows behind N
+        are padding. Raises `UserError` when logits are not finite."""
+        parts = []
+        for start in range(0, len(wishes), ROWS):
+            stop = min(start + ROWS, len(wishes))
+            padded = min(rows.shape[0], start + ROWS) if stop == len(wishes) else stop
+            parts.append(self._draw(rows[start:padded], wishes[start:stop]))
+        if len(parts) == 1:
+            return parts[0]
+        columns = [np.concatenate([getattr(p, c) for p in parts]) for c in ("token", "logp", "entropy", "log_mass")]
+        return Drawn(*columns, [top for part in parts for top in part.top])
+
+    def _draw(self, rows: Tensor, wishes: Sequence[Wish]) -> Drawn:
+        n, device = len(wishes), rows.device
+        heat = np.array([w.sampling.temperature or 1.0 for w in wishes])
+        cool = None if np.all(heat == 1.0) else torch.from_numpy(1.0 / heat).to(device, torch.float32)[:, None]
+        z, top, mass, moment = self._pass(rows, n, cool)
+
+        best = top.max(0).values
+        scale = (top - best).double().exp()
+        pieces = (mass.double() * scale[:, :, None]).transpose(0, 1).reshape(n, -1)
+        total = pieces.sum(1)
+        if not bool(torch.isfinite(total).all()):
+            raise UserError("the model's logits are not finite; the weights have diverged (lower the learning rate)")
+        log_total = total.log()
+        entropy = (best.double() + log_total - (moment.double() * scale).sum(0) / total).clamp(min=0.0)
+
+        kept = log_total
+        cut = [i for i, w in enumerate(wishes) if w.sampling.temperature and _truncates(w.sampling)]
+        originals = None
+        if cut:
+            where = torch.tensor(cut, device=device)
+            originals = z[:, where].clone()
+            pieces[where] = _truncate(z, where, best, total, [wishes[i].sampling for i in cut])
+            kept = pieces.sum(1).log()
+
+        uniform = torch.tensor([w.uniform for w in wishes], dtype=torch.float64, device=device)
+        token = _invert(z, pieces, best, uniform)
+        for i, wish in enumerate(wishes):
+            if wish.sampling.temperature == 0.0:
+                span = int((top[:, i] == best[i]).nonzero()[0])
+                token[i] = span * SPAN + int(z[span, i].argmax())
+        forced = torch.tensor([w.forced for w in wishes], device=device)
+        token = torch.where(forced >= 0, forced, token)
+        chosen = z[token // SPAN, torch.arange(n, device=device), token % SPAN].double()
+        logp = chosen - best - kept
+        log_mass = kept - log_total
+        if originals is not None:
+            logp = _excluded(logp, originals, where, token, best, log_total)
+        return Drawn(
+            token.cpu().numpy(),
+            logp.clamp(max=0.0).float().cpu().numpy(),
+            entropy.float().cpu().numpy(),
+            log_mass.clamp(max=0.0).float().cpu().numpy(),
+            [self._top(z, i, wish.top, best, log_total, cut, originals) for i, wish in enumerate(wishes)],
+        )
+
+    def _pass(self, rows: Tensor, n: int, cool: Tensor | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Scaled logits z [C, n, SPAN] and per span: maxima [C, n], piece masses [C, n, SPAN/PIECE], sums of p z [C, n]."""
+        size = self.head.shape[0] if self.head is not None else rows.shape[1]
+        spans, height, device = -(-size // SPAN), rows.shape[0], rows.device
+        z = self._buffer("z", spans, height, SPAN, device)
+        p = self._buffer("p", n, SPAN, device)
+        top = torch.empty(spans, n, device=device)
+        mass = torch.empty(spans, n, SPAN // PIECE, device=device)
+        moment = torch.empty(spans, n, device=device)
+        for c in range(spans):
+            low, high = c * SPAN, min(size, (c + 1) * SPAN)
+            self._logits(rows, low, high, z[c])
+            here = z[c, :n]
+            if cool is not None:
+                here.mul_(cool)
+            if high - low < SPAN:
+                here[:, high - low :] = NOWHERE
+            torch.amax(here, 1, out=top[c])
+            torch.sub(here, top[c][:, None], out=p).exp_()
+            torch.sum(p.view(n, -1, PIECE), 2, out=mass[c])
+            torch.sum(p.mul_(here), 1, out=moment[c])
+        return z[:, :n], top, mass, moment
+
+    def _logits(self, rows: Tensor, low: int, high: int, out: Tensor) -> None:
+        """Logits of the tokens low..high-1 into out[:, :high-low]."""
+        if self.head is None:
+            torch.clamp(rows[:, low:high], min=NOWHERE, out=out[:, : high - low])
+        elif high - low == SPAN and out.dtype == rows.dtype:
+            torch.mm(rows, self.head[low:high].t(), out=out)
+        else:
+            out[:, : high - low] = rows @ self.head[low:high].t()
+
+    def _buffer(self, name: str, *shape_and_device: object) -> Tensor:
+        *shape, device = shape_and_device
+        size = int(np.prod(shape))  # type: ignore[call-overload]
+        space = self._space.get(name)
+        if space is None or space.numel() < size or space.device != device:
+            space = torch.empty(size, device=device)  # type: ignore[call-overload]
+            self._space[name] = space
+        return space[:size].view(*shape)  # type: ignore[arg-type]
+
+    def _top(
+        self, z: Tensor, row: int, k: int, best: Tensor, log_total: Tensor, cut: list[int], originals: Tensor | None
+    ) -> tuple[np.ndarray, np.ndarray] | None:
+        if not k:
+            return None
+        scores = originals[:, cut.index(row)] if originals is not None and row in cut else z[:, row]
+        values, ids = scores.reshape(-1).topk(min(k, scores.numel()))
+        return ids.cpu().numpy(), (values.double() - best[row] - log_total[row]).float().cpu().numpy()
+
+
+def _truncates(sampling: Sampling) -> bool:
+    return sampling.top_k > 0 or sampling.top_p < 1.0 or sampling.min_p > 0.0
+
+
+def _truncate(z: Tensor, where: Tensor, best: Tensor, total: Tensor, samplings: list[Sampling]) -> Tensor:
+    """Push what top-k, then top-p (of what is left), then min-p exclude out of rows `where` of z; piece masses that remain.
+
+    Each rule keeps the tokens at least as probable as a threshold, so equally probable tokens stay or go together.
+    """
+    size = z.shape[0] * SPAN
+    scores = z[:, where].transpose(0, 1).reshape(len(samplings), size)
+    peak = best[where]
+    limit = torch.full_like(peak, NOWHERE / 2)
+    for i, sampling in enumerate(samplings):
+        row = scores[i]
+        if 0 < sampling.top_k < size:
+            limit[i] = row.topk(sampling.top_k).values[-1]
+        if sampling.top_p < 1.0:
+            limit[i] = torch.maximum(limit[i], _nucleus(row, limit[i], peak[i], total[where[i]], sampling.top_p))
+        if sampling.min_p > 0.0:
+            limit[i] = torch.maximum(limit[i], peak[i] + float(np.log(sampling.min_p)))
+    limit = torch.minimum(limit, peak)
+    scores.masked_fill_(scores < limit[:, None], NOWHERE)
+    z[:, where] = scores.view(len(samplings), -1, SPAN).transpose(0, 1)
+    return (scores - peak[:, None]).exp_().view(len(samplings), -1, PIECE).sum(2).double()
+
+
+def _nucleus(row: Tensor, limit: Tensor, peak: Tensor, total: Tensor, top_p: float) -> Tensor:
+    """The smallest score of the smallest set of most probable tokens (at least `limit`) holding top_p of their mass."""
+    if float(limit) > NOWHERE / 2:
+        left = (row[row >= limit] - peak).double().exp()
+        goal = top_p * left.sum()
+        candidates = left.numel()
+    else:
+        goal, candidates = top_p * total, min(1024, row.numel())
+    while True:
+        values = row.topk(candidates).values
+        before = (values - peak).double().exp().cumsum(0).roll(1)
+        before[0] = 0.0
+        inside = int((before < goal).sum())
+        if inside < candidates or candidates >= row.numel() or float(limit) > NOWHERE / 2:
+            return values[inside - 1]
+        candidates = min(16 * candidates, row.numel())
+
+
+def _invert(z: Tensor, pieces: Tensor, best: Tensor, uniform: Tensor) -> Tensor:
+    """Tokens [n] by inversion of the cumulative distribution at uniform [n]; only tokens of positive mass are returned."""
+    n = pieces.shape[0]
+    heap = pieces.cumsum(1)
+    whole = heap[:, -1]
+    target = torch.minimum(uniform * whole, torch.nextafter(whole, torch.zeros_like(whole)))
+    piece = torch.searchsorted(heap, target[:, None], right=True)[:, 0]
+    mass = pieces.gather(1, piece[:, None])[:, 0]
+    inside = ((target - (heap.gather(1, piece[:, None])[:, 0] - mass)) / mass).clamp(0.0, 1.0 - 2.0**-53)
+    per_span = SPAN // PIECE
+    rows = torch.arange(n, device=z.device)
+    window = z.unflatten(2, (per_span, PIECE))[piece // per_span, rows, piece % per_span]
+    steps = (window - best[:, None]).double().exp().cumsum(1)
+    place = torch.searchsorted(steps, (inside * steps[:, -1])[:, None], right=True)[:, 0]
+    return piece * PIECE + place.clamp(max=PIECE - 1)
+
+
+def _excluded(logp: Tensor, originals: Tensor, where: Tensor, token: Tensor, best: Tensor, log_total: Tensor) -> Tensor:
+    """Give forced tokens outside the kept set their log-probability before truncation."""
+    rows = token[where]
+    whole = originals[rows // SPAN, torch.arange(len(where), device=where.device), rows % SPAN].double()
+    whole = whole - best[where] - log_total[where]
+    logp[where] = torch.where(logp[where] < NOWHERE / 2, whole, logp[where])
+    return logp
