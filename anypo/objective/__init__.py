@@ -18,13 +18,13 @@ from anypo.objective.ratios import (
     TanhRatio,
     TokenRatio,
 )
-from anypo.objective.regularisers import KL, Controlled, Entropy, KLConvex, RatioVariance
+from anypo.objective.regularisers import KL, Controlled, Entropy, KLConvex, Likelihood, RatioVariance
 from anypo.objective.supervised import Annealed, Blend, Mixing, Summed, Supervised
 from anypo.objective.trusts import Clip, RecentredClip, SigmoidGate, SoftClip, Unclipped
 
 __all__ = [
     "KL", "Aggregate", "Annealed", "BalancedClip", "Banded", "Blend", "Clip", "ClipCov", "ConstantLength", "Contrastive",
-    "Controlled", "Correction", "Entropy", "EssCap", "GroupMean", "HeterogeneousClip", "KLConvex", "KLCov", "Mask",
+    "Controlled", "Correction", "Entropy", "EssCap", "GroupMean", "HeterogeneousClip", "KLConvex", "KLCov", "Likelihood", "Mask",
     "MinimumPrefix", "Mixing", "Objective", "OneSide", "PolicyGradient", "PrefixProduct", "Ratio", "RatioVariance",
     "RecentredClip", "Region", "Regulariser", "Ring", "ScoreFunction", "SelfNormalised", "SequenceMean", "SequenceRatio",
     "SequenceSum", "SequenceTokenRatio", "SigmoidGate", "SoftClip", "Summed", "Supervised", "TanhRatio", "TokenMean",

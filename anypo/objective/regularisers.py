@@ -94,6 +94,17 @@ class Entropy(Regulariser, name="entropy"):
         return -self.coefficient * aggregate.reduce(batch["entropy"], batch)
 
 
+class Likelihood(Regulariser, name="likelihood"):
+    """- coefficient * log pi of the decisions taken, reduced like the surrogate: KL(sampler || pi) up to a constant. The same as
+    adding `coefficient` to every advantage of a score function, a lowered baseline (AsymRE; arXiv:2509.24203)."""
+
+    coefficient: float = Field(0.1, ge=0.0)
+    reads = frozenset({"logp"})
+
+    def penalty(self, batch: Batch, aggregate: Aggregate, context: Context) -> Tensor:
+        return -self.coefficient * aggregate.reduce(batch["logp"], batch)
+
+
 class RatioVariance(Regulariser, name="ratio_variance"):
     """coefficient * (r - 1)^2, reduced like the surrogate: an estimate of chi^2(pi || pi_b), about 2 KL for small steps
     (R2VPO, arXiv:2601.03320). Acts as a brake on the advantage, A - 2 coefficient (r - 1), with no plateau."""
