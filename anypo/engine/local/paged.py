@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -151,10 +153,10 @@ def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return (x * cos).addcmul_(swapped, sin)
 
 
-def _add_bias(out: Tensor, *modules: torch.nn.Module) -> None:
+def _add_bias(out: Tensor, *modules: Any) -> None:
+    """out[:, its columns] += bias for each linear layer, side by side."""
     at = 0
     for module in modules:
-        width = module.out_features
         if module.bias is not None:
-            out[:, at : at + width] += module.bias  # type: ignore[operator]
-        at += width  # type: ignore[operator]
+            out[:, at : at + module.out_features] += module.bias
+        at += module.out_features

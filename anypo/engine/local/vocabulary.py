@@ -8,6 +8,7 @@ in the same order whatever the other rows are.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -66,8 +67,13 @@ class Vocabulary:
             parts.append(self._draw(rows[start:padded], wishes[start:stop]))
         if len(parts) == 1:
             return parts[0]
-        columns = [np.concatenate([getattr(p, c) for p in parts]) for c in ("token", "logp", "entropy", "log_mass")]
-        return Drawn(*columns, [top for part in parts for top in part.top])
+        return Drawn(
+            np.concatenate([part.token for part in parts]),
+            np.concatenate([part.logp for part in parts]),
+            np.concatenate([part.entropy for part in parts]),
+            np.concatenate([part.log_mass for part in parts]),
+            [top for part in parts for top in part.top],
+        )
 
     def _draw(self, rows: Tensor, wishes: Sequence[Wish]) -> Drawn:
         n, device = len(wishes), rows.device
@@ -118,8 +124,8 @@ class Vocabulary:
         """Scaled logits z [C, n, SPAN] and per span: maxima [C, n], piece masses [C, n, SPAN/PIECE], sums of p z [C, n]."""
         size = self.head.shape[0] if self.head is not None else rows.shape[1]
         spans, height, device = -(-size // SPAN), rows.shape[0], rows.device
-        z = self._buffer("z", spans, height, SPAN, device)
-        p = self._buffer("p", n, SPAN, device)
+        z = self._buffer("z", (spans, height, SPAN), device)
+        p = self._buffer("p", (n, SPAN), device)
         top = torch.empty(spans, n, device=device)
         mass = torch.empty(spans, n, SPAN // PIECE, device=device)
         moment = torch.empty(spans, n, device=device)
@@ -146,14 +152,13 @@ class Vocabulary:
         else:
             out[:, : high - low] = rows @ self.head[low:high].t()
 
-    def _buffer(self, name: str, *shape_and_device: object) -> Tensor:
-        *shape, device = shape_and_device
-        size = int(np.prod(shape))  # type: ignore[call-overload]
+    def _buffer(self, name: str, shape: tuple[int, ...], device: torch.device) -> Tensor:
+        size = math.prod(shape)
         space = self._space.get(name)
         if space is None or space.numel() < size or space.device != device:
-            space = torch.empty(size, device=device)  # type: ignore[call-overload]
+            space = torch.empty(size, device=device)
             self._space[name] = space
-        return space[:size].view(*shape)  # type: ignore[arg-type]
+        return space[:size].view(shape)
 
     def _top(
         self, z: Tensor, row: int, k: int, best: Tensor, log_total: Tensor, cut: list[int], originals: Tensor | None
