@@ -152,7 +152,7 @@ class Estimator:
             warmup = max(warmup, CRITIC_WARMUP)
         batches = self._batches(draws + warmup)
         for number in range(warmup):
-            context = self._context(number)
+            context = self.context(number)
             batch = self.algorithm.credit.assign(next(batches)(context), context)
             self.machine.update(batch, context)
             self._arrive()
@@ -162,17 +162,15 @@ class Estimator:
         ess = torch.full((draws,), math.nan, dtype=torch.float64)
         for number in range(draws):
             self.memory.load_state_dict(saved)
-            context = self._context(warmup, number)
+            context = self.context(warmup, number)
             batch = next(batches)(context)
             if len(batch) == 0:
                 continue
-            pull = self.machine.differentiate(
-                self.algorithm.credit.assign(batch, context), self._current(batch), context
-            )
-            self._add(pull, on_logp[number], on_entropy[number])
+            pull = self.machine.differentiate(self.algorithm.credit.assign(batch, context), self.current, context)
+            self.add(pull, on_logp[number], on_entropy[number])
             ess[number] = effective_share(pull)
         self._unmeasured(on_logp, on_entropy)
-        return self._parameters(on_logp, on_entropy), ess
+        return self.parameters(on_logp, on_entropy), ess
 
     def _unmeasured(self, on_logp: Tensor, on_entropy: Tensor) -> None:
         if not bool(torch.isfinite(on_logp).all() & torch.isfinite(on_entropy).all()):
@@ -180,10 +178,12 @@ class Estimator:
         elif not bool(on_logp.any() or on_entropy.any()):
             self.reason = "no batch gave any gradient on the policy"
 
-    def _context(self, step: int, draw: int = 0) -> Context:
+    def context(self, step: int, draw: int = 0) -> Context:
+        """The context of one batch; randomness differs by draw."""
         return Context(step, 10 * (step + 1), self.seed + 7919 * draw, self.memory)
 
-    def _current(self, batch: Batch) -> bool:
+    @property
+    def current(self) -> bool:
         """The ``_old`` columns are those of the current weights."""
         return self.place.setting.old == "trainer"
 
@@ -193,10 +193,10 @@ class Estimator:
         """`count` batches with the columns filled, each as a function of the context of its step."""
         plain = Screen(), Independent(max_new=self.place.setting.horizon)
         if (self.algorithm.filter, self.algorithm.generate) == plain and self._uniform():
-            big = self.machine.fill(_shared(self.place.setting, count, self.seed))
-            s = self.place.setting
-            for batch in split(big, s.prompts * s.group, s.prompts):
-                yield lambda context, batch=batch: batch  # type: ignore[misc]
+            s, big = self.place.setting, _shared(self.place.setting, count, self.seed)
+            alone = len(self.machine.learners) == 1  # with the policy still, its columns are the same for all batches
+            for batch in split(self.machine.fill(big) if alone else big, s.prompts * s.group, s.prompts):
+                yield lambda context, batch=batch: batch if alone else self.machine.fill(batch)  # type: ignore[misc]
             return
         for number in range(count):
             yield lambda context, number=number: self._collect(number, context)  # type: ignore[misc]
@@ -221,7 +221,7 @@ class Estimator:
 
     # -- from coefficients to parameters ----------------------------------------------------------------------------------------
 
-    def _add(self, pull: Pull, on_logp: Tensor, on_entropy: Tensor) -> None:
+    def add(self, pull: Pull, on_logp: Tensor, on_entropy: Tensor) -> None:
         """Collect - rate x d loss / d column by (prompt, state, token)."""
         state, token = pull.batch["state"], pull.batch["token"]
         for name, gradient in pull.gradients.items():
@@ -231,7 +231,7 @@ class Estimator:
             elif name == "entropy":
                 on_entropy.view(-1).index_add_(0, state, ascent)
 
-    def _parameters(self, on_logp: Tensor, on_entropy: Tensor) -> Tensor:
+    def parameters(self, on_logp: Tensor, on_entropy: Tensor) -> Tensor:
         """Parameter gradients [draws, D] of the collected coefficients: one batched backward pass through the logits."""
         p = self.logp.exp()
         own_entropy = -(p * self.logp).sum(-1, keepdim=True)

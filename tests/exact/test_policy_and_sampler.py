@@ -64,9 +64,9 @@ def test_temperature_and_truncation_are_undone_exactly(heat, top_k, top_p, min_p
 
 def test_frequencies_are_the_probabilities():
     policy, sampler, task = setup()
-    draws = 20_000
+    draws = 6000
     batch = roll(sampler, policy, task, samples=draws)
-    states, tokens = policy.graph.sequences()
+    _states, tokens = policy.graph.sequences()
     known = {policy.decode(t[t >= 0].numpy()): k for k, t in enumerate(tokens)}
     exact = truth.sequence_logp(policy.log_table().detach(), policy.graph).exp()
     for prompt in range(2):
@@ -77,7 +77,7 @@ def test_frequencies_are_the_probabilities():
         chi = ((counts - draws * p) ** 2 / (draws * p)).sum()
         assert chi < len(p) + 5 * np.sqrt(2 * len(p))
     mean = batch.sequences["reward"].reshape(2, draws).mean(1)
-    assert torch.allclose(mean, truth.value(policy.log_table().detach(), task.reward, policy.graph), atol=0.02)
+    assert torch.allclose(mean, truth.value(policy.log_table().detach(), task.reward, policy.graph), atol=0.03)
 
 
 def test_a_request_does_not_depend_on_its_company():

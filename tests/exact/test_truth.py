@@ -7,8 +7,7 @@ import pytest
 import torch
 
 from anypo.errors import UserError
-from anypo.exact import EnumerablePolicy, chain, patterns, tree
-from anypo.exact import truth
+from anypo.exact import EnumerablePolicy, chain, patterns, tree, truth
 from anypo.exact.graph import END, uniforms
 
 GRAPHS = [tree(4, 3), tree(3, 1), chain(3, 4)]
@@ -67,7 +66,7 @@ def test_policy_gradient_theorem():
 def test_rewards_by_text_and_by_table_agree():
     graph = tree(4, 4)
     policy = EnumerablePolicy(graph, 4)
-    states, tokens = graph.sequences()
+    _states, tokens = graph.sequences()
     for kind in ("binary", "graded", "sparse"):
         task = patterns(graph, 4, kind)
         table = truth.sequence_reward(task.reward, graph)
@@ -103,4 +102,4 @@ def test_uniforms_depend_on_their_own_seed_and_place_only():
     many = uniforms([(0, k) for k in range(4000)], 4)
     assert abs(many.mean() - 0.5) < 0.01 and abs(many.var() - 1 / 12) < 0.003
     assert np.abs(np.corrcoef(many.T) - np.eye(4)).max() < 0.06
-    assert (0 <= many).all() and (many < 1).all()
+    assert (many >= 0).all() and (many < 1).all()
