@@ -1,0 +1,84 @@
+"""Statistics of claims against closed forms and scipy; verdicts at their edges."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from anypo.claims.base import (
+    ClaimRun,
+    compare,
+    fewer_events,
+    fisher_exact,
+    identity,
+    judge,
+    not_worse,
+    paired_bootstrap,
+    sign_test,
+)
+
+
+def run(n=8):
+    return ClaimRun(tuple(range(n)))
+
+
+def test_fisher_and_sign_test_agree_with_scipy():
+    for base, of_base, ours, of_ours in ((4, 5, 0, 5), (3, 10, 2, 8), (0, 5, 0, 5), (5, 5, 5, 5), (1, 6, 4, 7)):
+        table = [[ours, of_ours - ours], [base, of_base - base]]
+        assert fisher_exact(base, of_base, ours, of_ours) == pytest.approx(stats.fisher_exact(table, "less").pvalue)
+    differences = [1.0, 2.0, -1.0, 0.0, 3.0, 0.5]
+    assert sign_test(differences) == pytest.approx(stats.binomtest(4, 5, alternative="greater").pvalue)
+    assert sign_test([]) == 1.0 and sign_test([0.0]) == 1.0
+
+
+def test_bootstrap_interval_covers_the_mean():
+    generator = np.random.default_rng(0)
+    inside = 0
+    for _ in range(200):
+        low, high = paired_bootstrap(generator.normal(0.3, 1.0, 20).tolist(), draws=600)
+        inside += low <= 0.3 <= high
+    assert 0.86 < inside / 200 < 0.98
+    assert all(math.isnan(v) for v in paired_bootstrap([]))
+    assert paired_bootstrap([2.0, 2.0]) == (2.0, 2.0)
+
+
+def test_verdicts():
+    assert judge(1.0, 0.1, 2.0) == "reproduced"
+    assert judge(1.0, -0.1, 2.0) == "direction_only"
+    assert judge(-1.0, -2.0, 0.5) == judge(0.0, 0.0, 0.0) == "not_reproduced"
+
+
+def test_compare_in_both_directions():
+    base, ours = [1.0, 2.0, 3.0, 4.0], [2.0, 3.5, 4.0, 5.5]
+    up = compare(base, ours, "reward", run(4))
+    assert up.verdict == "reproduced" and up.effect == pytest.approx(1.25) and 1.0 <= up.low <= 1.25 <= up.high <= 1.5
+    assert compare(base, ours, "spikes", run(4), larger=False).verdict == "not_reproduced"
+    down = compare(ours, base, "spikes", run(4), larger=False)
+    assert down.verdict == "reproduced" and down.effect == pytest.approx(-1.25) and down.high < 0
+    assert compare([0, 0, 0, 0], [1, -1, 1, 0.5], "reward", run(4)).verdict == "direction_only"
+
+
+def test_non_finite_runs_count_against_the_claim():
+    found = compare([1.0, 1.0], [math.nan, 5.0], "reward", run(2))
+    assert found.verdict == "not_reproduced" and "non-finite" in found.notes and found.plain()["effect"] is None
+
+
+def test_non_inferiority():
+    base, worse = [1.0, 1.1, 0.9, 1.0], [0.95, 1.06, 0.84, 0.96]
+    assert compare(base, worse, "reward", run(4)).verdict == "not_reproduced"
+    fine = not_worse(base, worse, 0.1, "reward", run(4))
+    assert fine.verdict == "reproduced" and fine.effect == pytest.approx(-0.0475) and fine.base == pytest.approx(1.0)
+    assert not_worse(base, worse, 0.01, "reward", run(4)).verdict == "not_reproduced"
+    assert not_worse([1.0, 1.0], [1.04, 1.05], 0.1, "spikes", run(2), larger=False).verdict == "reproduced"
+
+
+def test_events_and_identities():
+    rare = fewer_events([True] * 8, [False] * 8, "collapsed", run())
+    assert rare.verdict == "reproduced" and rare.effect == -1.0 and rare.p == pytest.approx(1 / math.comb(16, 8))
+    assert fewer_events([True, False], [False, False], "collapsed", run(2)).verdict == "direction_only"
+    assert fewer_events([False], [False], "collapsed", run(1)).verdict == "not_reproduced"
+    assert identity(1e-9, 1e-6, "error", run()).verdict == "reproduced"
+    assert identity(math.nan, 1e-6, "error", run()).verdict == "not_reproduced"

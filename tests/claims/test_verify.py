@@ -1,0 +1,135 @@
+"""Running, recording and tabulating claims."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from anypo.claims import base, load, record
+from anypo.claims.base import CLAIMS, ClaimRun, Outcome, claim, compare
+from anypo.claims.table import differences, markdown
+from anypo.claims.verify import choose, run
+from anypo.cli.verify import register
+from anypo.errors import UserError
+from anypo.systems import SYSTEMS, find
+
+
+@pytest.fixture
+def toys(monkeypatch):
+    load()
+    monkeypatch.setattr(base, "CLAIMS", dict(CLAIMS))
+    added = []
+
+    def add(name, function, **fields):
+        claim(name, published="+1 point", **fields)(function)
+        added.append(name)
+
+    yield add
+    for name in added:
+        CLAIMS.pop(name, None)
+        base.CLAIMS.pop(name, None)
+
+
+def good(work: ClaimRun) -> Outcome:
+    """Ours is larger by one."""
+    return compare([float(s) for s in work.seeds], [float(s) + 1 for s in work.seeds], "points", work)
+
+
+def broken(work: ClaimRun) -> Outcome:
+    """Raises."""
+    raise ZeroDivisionError("no\nluck")
+
+
+def app():
+    made = typer.Typer()
+    register(made)
+    made.command()(lambda: None)
+    return made
+
+
+def test_entries_hold_both_sides_and_errors_never_count():
+    entry = run(base.Claim("toy", good, "+1 point", "toys", "grpo", 1.0, 4, "", "d"))
+    assert (
+        entry["verdict"] == "reproduced" and entry["published"] == "+1 point" and entry["effect"] == pytest.approx(1.0)
+    )
+    assert len(entry["seeds"]) == 4 and json.dumps(entry)
+    failed = run(base.Claim("toy", broken, "+1 point", "toys", "grpo", 1.0, 4, "", "d"))
+    assert failed["verdict"] == "error" and failed["error"] == "ZeroDivisionError: no luck" and "effect" not in failed
+
+
+def test_seeds_are_fixed_by_the_name():
+    one = base.Claim("toy", good, "", "toys", "grpo", 1.0, 3, "", "")
+    assert one.run_seeds() == one.run_seeds() and len(set(one.run_seeds())) == 3
+    assert base.Claim("other", good, "", "toys", "grpo", 1.0, 3, "", "").run_seeds() != one.run_seeds()
+
+
+def test_record_merges_atomically_and_refuses_nonsense(tmp_path):
+    path = tmp_path / "deep" / "record.json"
+    record.write(path, {"b": {"verdict": "reproduced"}})
+    record.write(path, {"a": {"verdict": "error"}, "b": {"verdict": "direction_only"}})
+    assert list(record.read(path)) == ["a", "b"] and record.read(path)["b"]["verdict"] == "direction_only"
+    assert [p.name for p in path.parent.iterdir()] == ["record.json"]
+    path.write_text("[1]")
+    with pytest.raises(UserError, match="not a verification record"):
+        record.read(path)
+    path.write_text("{")
+    with pytest.raises(UserError, match="not a verification record"):
+        record.write(path, {})
+
+
+def test_choosing(toys):
+    toys("grpo-toy", good)
+    assert [c.name for c in choose(["grpo-toy"], None, False)] == ["grpo-toy"]
+    with pytest.raises(UserError, match="Did you mean 'grpo-toy'"):
+        choose(["grpo-toi"], None, False)
+    with pytest.raises(UserError, match="unknown claim family"):
+        choose([], "nonsense", False)
+    with pytest.raises(UserError, match="--all"):
+        choose([], None, False)
+    with pytest.raises(ValueError, match="two claims"):
+        claim("grpo-toy", published="")(good)
+
+
+def test_command_records_and_fails_on_errors(toys, tmp_path):
+    toys("toy-good", good, seeds=3)
+    toys("toy-broken", broken)
+    path = tmp_path / "record.json"
+    shown = CliRunner().invoke(app(), ["verify", "toy-good", "--record", str(path)])
+    assert shown.exit_code == 0, shown.output
+    for word in ("toy-good", "reproduced", "+1 point", "points", "base (grpo)"):
+        assert word in shown.output
+    assert record.read(path)["toy-good"]["verdict"] == "reproduced"
+    failed = CliRunner().invoke(app(), ["verify", "toy-good", "toy-broken", "--record", str(path), "--json"])
+    assert failed.exit_code == 1
+    assert {e["name"]: e["verdict"] for e in json.loads(failed.stdout)} == {
+        "toy-good": "reproduced",
+        "toy-broken": "error",
+    }
+    quick = CliRunner().invoke(app(), ["verify", "toy-good", "--quick", "--record", str(tmp_path / "none.json")])
+    assert quick.exit_code == 0 and not (tmp_path / "none.json").exists() and "not a result" in quick.output
+
+
+def test_the_table_has_a_row_per_system_with_its_delta():
+    entry = run(base.Claim("dr-grpo", good, "+1 point", "toys", "grpo", 1.0, 4, "a toy", "d"))
+    page = markdown({"dr-grpo": entry})
+    for name in SYSTEMS:
+        assert f"| `{name}` " in page
+    row = next(line for line in page.splitlines() if line.startswith("| `dr-grpo`"))
+    assert "1 [1, 1]" in row and "reproduced" in row and "stand-in: a toy" in row and "`credit.scale` = none" in row
+    assert f"{len(SYSTEMS)} systems." in page
+
+
+def test_differences_name_parts_and_fields():
+    grpo = find("grpo").algorithm()
+    other = grpo.set({"objective.trust.high": 0.3, "credit.centre": "leave_one_out"})
+    assert dict(differences(grpo, other)) == {"objective.trust.high": "0.3", "credit.centre": "leave_one_out"}
+    assert list(differences(grpo, grpo.replace(name="x"))) == []
+
+
+def test_every_claim_names_a_system_and_a_published_figure():
+    for name, entry in load().items():
+        assert name in SYSTEMS, f"claim '{name}' has no system"
+        assert entry.published and entry.description and entry.seeds >= 1
