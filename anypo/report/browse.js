@@ -33,7 +33,7 @@ function pages(list, more, items, size, render) {
 
 // -- colours ----------------------------------------------------------------------------------------------------------------
 
-const signed = value => (value >= 0 ? "+" : "−") + Math.abs(value).toFixed(2);
+const signed = value => value === 0 ? "0" : (value > 0 ? "+" : "−") + Math.abs(value).toFixed(2);
 const COLOURS = {
   advantage: {
     label: "advantage",

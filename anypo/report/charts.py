@@ -71,7 +71,11 @@ SECTIONS: tuple[tuple[str, str, tuple[Chart, ...]], ...] = (
                 "KL divergence",
                 "How far the policy is, in nats a token, from the reference it is tied to and from the policy that sampled. "
                 "The second is near zero when data is fresh.",
-                (("objective/kl_ref", "from the reference"), ("policy/kl_behaviour", "from the sampler")),
+                (
+                    ("objective/kl_ref", "from the reference"),
+                    ("objective/kl_behaviour", "from the sampler"),
+                    ("policy/kl_behaviour", "from the sampler"),
+                ),
             ),
             Chart(
                 "Entropy",
@@ -93,6 +97,13 @@ SECTIONS: tuple[tuple[str, str, tuple[Chart, ...]], ...] = (
                 "Mean number of sampled tokens.",
                 (("rollout/length", "tokens"),),
                 unit="tokens",
+                floor=0.0,
+            ),
+            Chart(
+                "Critic",
+                "Share of the variance of returns that the critic predicts. Below zero it is worse than their mean.",
+                (("critic/explained_variance", "explained variance"),),
+                unit="share",
                 floor=0.0,
             ),
             Chart(

@@ -141,8 +141,8 @@ def drawn(sections: Sequence[Mapping[str, Any]], found: Curves, has_evaluations:
 def without(absent: Sequence[str]) -> str:
     if not absent:
         return ""
-    names = ", ".join(name.lower() for name in absent)
-    return f'<p class="absent">Not recorded, because no part of this method computes it: {escape(names)}.</p>'
+    names = ", ".join(name if name[:2].isupper() else name.lower() for name in absent)
+    return f'<p class="absent">Not recorded by this method: {escape(names)}.</p>'
 
 
 def rollouts(chosen: Sequence[Mapping[str, Any]], steps: Sequence[int]) -> str:

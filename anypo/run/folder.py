@@ -50,7 +50,8 @@ class RunFolder:
     def create(
         cls, path: Path | str, config: Mapping[str, Any], manifest: Mapping[str, Any] | None = None
     ) -> RunFolder:
-        """A new run. Raises `UserError` when `path` holds something already or cannot be written."""
+        """A new run. Raises `UserError` when `path` holds something already or cannot be written (what is left of a run that
+        failed before its first result is replaced)."""
         folder = cls(Path(path))
         with writing(folder.path):
             if folder.path.exists() and not folder.path.is_dir():
@@ -58,12 +59,7 @@ class RunFolder:
             folder.path.mkdir(parents=True, exist_ok=True)
         folder._lock.acquire()
         try:
-            if (folder.path / CONFIG).exists():
-                raise UserError(
-                    f"{path} holds a run already; continue it with 'anypo resume {path}' or choose another --out"
-                )
-            if any(entry.name != LOCK for entry in folder.path.iterdir()):
-                raise UserError(f"{path} is not empty; choose another folder with --out")
+            folder._claim()
             if manifest is not None:
                 folder.write_manifest(manifest)
             folder._begin_session()
@@ -115,6 +111,19 @@ class RunFolder:
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def _claim(self) -> None:
+        """Refuse a folder that holds anything, unless it is a run that ended before it produced anything."""
+        before_work = {LOCK, CONFIG, MANIFEST, STATUS, "report.html"}
+        entries = [entry for entry in self.path.iterdir() if entry.name not in before_work]
+        if (self.path / CONFIG).exists() and entries:
+            raise UserError(
+                f"{self.path} holds a run already; continue it with 'anypo resume {self.path}' or choose another --out"
+            )
+        if entries:
+            raise UserError(f"{self.path} is not empty; choose another folder with --out")
+        for name in before_work - {LOCK}:
+            (self.path / name).unlink(missing_ok=True)
 
     def _repair(self) -> None:
         for name in (METRICS, EVALUATIONS):

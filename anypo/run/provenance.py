@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import platform
 import shlex
@@ -41,9 +42,11 @@ def manifest(config: Mapping[str, Any], policy: Any, task: Any) -> dict[str, Any
         "supplied": {
             "code": f"anypo {code['version']}" + (f" at commit {code['commit'][:12]}" if code["commit"] else ""),
             "method": f"{config.get('system')}" + (f" ({paper})" if paper else ""),
-            "initial weights": model["source"],
-            "problems and answers": str(data.get("source", task.name)),
-            "rewards": str(data.get("verifier", task.outcome)),
+            "initial weights": ", ".join(
+                dict.fromkeys(str(model[key]) for key in ("source", "weights") if key in model)
+            ),
+            "problems and answers": brief(data.get("source", task.name)),
+            "rewards": "; ".join(brief(reward) for reward in data.get("rewards", ())) or task.outcome,
         },
         "code": code,
         "model": model,
@@ -51,6 +54,19 @@ def manifest(config: Mapping[str, Any], policy: Any, task: Any) -> dict[str, Any
         "versions": {"python": platform.python_version()} | {name: version(name) for name in PACKAGES},
         "machine": describe_machine(),
     }
+
+
+def brief(value: Any) -> str:
+    """A description in a line: who made it, in which version, which part of it."""
+    if not isinstance(value, Mapping):
+        return str(value)
+    package = value.get("package")
+    maker = f"{package} {dict(value.get('versions') or {}).get(package, '')}".strip() if package else ""
+    digest = f"sha256 {str(value['sha256'])[:12]}" if "path" in value and "sha256" in value else ""
+    named = [value[key] for key in ("name", "path", "dataset", "part") if key in value]
+    verifier = f"judged by {brief(value['verifier'])}" if "verifier" in value else ""
+    pieces = [maker, *(str(name) for name in dict.fromkeys(named)), digest, verifier]
+    return ", ".join(piece for piece in pieces if piece) or json.dumps(dict(value), default=str)
 
 
 def describe_code() -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -17,14 +17,14 @@ from anypo import policies, tasks
 from anypo.algorithm import Algorithm
 from anypo.engine.base import Sampling
 from anypo.engine.config import Local
-from anypo.errors import Interrupted
+from anypo.errors import Interrupted, UserError
 from anypo.evaluate import Evaluation
 from anypo.evaluate import evaluate as score
 from anypo.generate.base import World
 from anypo.report import write_report
 from anypo.run.config import RunConfig, resolve
 from anypo.run.folder import RunFolder
-from anypo.run.loggers import open_loggers
+from anypo.run.loggers import check_loggers, open_loggers
 from anypo.run.observer import Observer
 from anypo.run.provenance import manifest
 from anypo.run.trainer import Trainer
@@ -80,6 +80,7 @@ def train(
     """
     config = system if isinstance(system, RunConfig) else resolve(system, model, set, task=task, **settings)
     spec = tasks.parse(config.task, config.task_options)
+    check_loggers(config.loggers)
     path = Path(out) if out is not None else _default_path(config)
     observer = observer or Observer()
     with RunFolder.create(path, config.model_dump(mode="json")) as folder, _status(folder):
@@ -197,20 +198,18 @@ class Session:
                 metrics["memory/peak_gb"] = psutil.Process().memory_info().rss / 2**30
                 self._record(metrics, loggers)
                 last = trainer.number == self.config.steps
+                if self.config.eval_every and trainer.number % self.config.eval_every == 0 and not last:
+                    self._evaluate(f"step {trainer.number}", trainer.number)  # before saving: resuming misses none
                 if last or self.stop or trainer.number % self.config.save_every == 0:
                     self._checkpoint()
                 if self.stop:
-                    self.folder.finish("interrupted")
                     raise Interrupted(
                         f"stopped after step {trainer.number}; go on with: anypo resume {self.folder.path}"
                     )
-                if self.config.eval_every and trainer.number % self.config.eval_every == 0 and not last:
-                    self._evaluate(f"step {trainer.number}", trainer.number)
         after = self._evaluate("after", trainer.number)
         self.policy.save(self.folder.path / "model")
         for logger in loggers:
             logger.close()
-        write_report(self.folder.path)
         return Result(self.folder.path, self.config, before, after, metrics, time.monotonic() - self.began)
 
     def _record(self, metrics: dict[str, float], loggers: list[Any]) -> None:
@@ -267,16 +266,24 @@ class Session:
 
 @contextmanager
 def _status(folder: RunFolder) -> Iterator[None]:
-    """Write how the run ended into its folder, whatever happens."""
+    """Write into the folder how the run ended, and its report, whatever happens."""
     try:
         yield
     except (Interrupted, KeyboardInterrupt):
-        folder.finish("interrupted")
+        _unfinished(folder, "interrupted")
         raise
     except BaseException as error:
-        folder.finish("failed", f"{type(error).__name__}: {error}")
+        kind = "" if isinstance(error, UserError) else f"{type(error).__name__}: "
+        _unfinished(folder, "failed", f"{kind}{error}")
         raise
     folder.finish("finished")
+    write_report(folder.path)
+
+
+def _unfinished(folder: RunFolder, state: str, reason: str = "") -> None:
+    folder.finish(state, reason)
+    with suppress(Exception):  # nothing may hide why the run ended
+        write_report(folder.path)
 
 
 def _evaluation(folder: RunFolder, label: str) -> Evaluation | None:

@@ -43,7 +43,8 @@ def test_a_new_run_can_be_read_back(tmp_path):
 
 
 def test_what_is_there_already_is_never_overwritten(tmp_path):
-    RunFolder.create(tmp_path / "run", CONFIG).close()
+    with RunFolder.create(tmp_path / "run", CONFIG) as folder:
+        folder.append_metrics({"step": 1})
     with pytest.raises(UserError, match=r"holds a run already; continue it with 'anypo resume"):
         RunFolder.create(tmp_path / "run", CONFIG)
     (tmp_path / "full").mkdir()
@@ -55,6 +56,15 @@ def test_what_is_there_already_is_never_overwritten(tmp_path):
     with pytest.raises(UserError, match="part of the path is a file"):
         RunFolder.create(tmp_path / "full" / "thesis.tex" / "run", CONFIG)
     assert (tmp_path / "full" / "thesis.tex").read_text() == "years of work"
+
+
+def test_a_run_that_ended_before_its_first_result_may_be_tried_again(tmp_path):
+    with RunFolder.create(tmp_path / "run", CONFIG, {"seed": 1}) as folder:
+        folder.finish("failed", "no such model")
+        (folder.path / "report.html").write_text("")
+    with RunFolder.create(tmp_path / "run", {"system": "rloo"}) as folder:
+        assert folder.config() == {"system": "rloo"} and folder.manifest() == {}
+        assert len(folder.status()["sessions"]) == 1
 
 
 def test_a_missing_run_is_refused_with_the_nearest_name(tmp_path):

@@ -19,7 +19,15 @@ class Task:
     name, outcome, weights = "chain_sum", "correct", {"correct": 1.0}
 
     def describe(self):
-        return {"source": "reasoning-gym 0.1.20", "verifier": "last integer", "seed": 3}
+        return {
+            "source": {
+                "package": "reasoning-gym",
+                "versions": {"reasoning-gym": "0.1.20"},
+                "dataset": "chain_sum",
+                "seed": 3,
+            },
+            "rewards": [{"name": "correct", "verifier": {"part": "exact", "extract": "last_integer"}}],
+        }
 
 
 CONFIG = {"system": "grpo", "model": "tiny", "seed": 4, "dtype": "float32", "lora": 0}
@@ -30,8 +38,8 @@ def test_the_manifest_says_who_supplied_what(monkeypatch):
     found = provenance.manifest(CONFIG, Policy(3, 2), Task())
     assert json.loads(json.dumps(found)) == found
     assert found["command"] == "anypo train --task 'my file.jsonl'"
-    assert found["supplied"]["problems and answers"] == "reasoning-gym 0.1.20"
-    assert found["supplied"]["rewards"] == "last integer" and found["supplied"]["initial weights"] == "tiny"
+    assert found["supplied"]["problems and answers"] == "reasoning-gym 0.1.20, chain_sum"
+    assert found["supplied"]["rewards"] == "correct, judged by exact" and found["supplied"]["initial weights"] == "tiny"
     assert found["supplied"]["method"].startswith("grpo (arXiv:")
     assert found["task"] == {"name": "chain_sum", "outcome": "correct", "weights": {"correct": 1.0}} | Task().describe()
     assert found["model"]["trainable_parameters"] == 8 and found["seed"] == 4
@@ -39,6 +47,11 @@ def test_the_manifest_says_who_supplied_what(monkeypatch):
         found["versions"]["torch"] == torch.__version__.split("+")[0] or found["versions"]["torch"] == torch.__version__
     )
     assert found["created"].endswith("Z") and found["machine"]["cores"] >= 1
+
+
+def test_other_sources_are_named_in_a_line():
+    assert provenance.brief({"path": "q.jsonl", "sha256": "ab" * 32}) == "q.jsonl, sha256 abababababab"
+    assert provenance.brief({"highest": 9}) == '{"highest": 9}' and provenance.brief("by hand") == "by hand"
 
 
 def test_a_chained_run_names_the_run_its_weights_came_from():
