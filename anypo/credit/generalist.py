@@ -24,6 +24,9 @@ from anypo.data.records import CONTEXT, Tokens, Trajectory
 WIDTH = 256
 """Buckets of the hashed prompt features."""
 
+PUBLISHED = 2048
+"""Prompts whose value is kept up to date for planning."""
+
 
 def prompt_features(trajectory: Trajectory) -> np.ndarray:
     """Features of the prompt a rollout answers, [WIDTH]: its hashed tokens, or for a control rollout the first
@@ -144,9 +147,14 @@ class GeneralistValue(Centre, name="generalist_value"):
         context.log("credit/value_loss", loss)
 
     def _publish(self, memory: dict[str, Any], batch: Batch, x: Tensor, context: Context) -> None:
+        """The model's belief about the `PUBLISHED` prompts seen last, as numbers in the prompt store."""
         store = prompt_store(context)
         features = store.table("value/features")
-        features.update(zip(batch.sequences["prompt"].tolist(), x.half()))
+        for prompt, row in zip(batch.sequences["prompt"].tolist(), x.half()):
+            features.pop(prompt, None)
+            features[prompt] = row
+        for prompt in list(features)[:-PUBLISHED]:
+            del features[prompt]
         store.write("value", features, predict(memory, torch.stack(list(features.values())).float()).tolist())
 
 
@@ -177,7 +185,7 @@ def mixed_utility(rollouts: int, p: float) -> float:
 
 def allocate(rates: list[float], total: int, least: int) -> list[int]:
     """Rollouts per prompt that maximise the sum of `mixed_utility` under a total, greedily by marginal gain, at least
-    `least`."""
+    `least` each (as published; the sum is not concave where p is small, so this need not be the optimum)."""
     plan = [least] * len(rates)
     gains = [mixed_utility(least + 1, p) - mixed_utility(least, p) for p in rates]
     for _ in range(total - sum(plan)):

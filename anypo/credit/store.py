@@ -42,7 +42,7 @@ class PromptStore:
 
 def prompt_store(context: Context) -> PromptStore:
     """The run's store."""
-    return PromptStore(context.memory.states[""].setdefault("prompts", {}))
+    return PromptStore(context.memory.states[""].setdefault("prompt_store", {}))
 
 
 def by_prompt(prompts: Tensor) -> tuple[list[int], Tensor]:
