@@ -39,13 +39,18 @@ class Windowed(Generate, name="windowed"):
     def rollout(self, asks: Sequence[Ask], world: World, context: Context) -> list[Group]:
         memory = context.memory[self]
         slots = sum(ask.samples for ask in asks)
-        work = [Slot(group, index, sample, restore(saved)) for group, index, sample, saved in memory["open"]]
-        for ask in asks:
+        work = [
+            Slot(group, index, sample, asked, restore(saved)) for group, index, sample, asked, saved in memory["open"]
+        ]
+        for place, ask in enumerate(asks):
             free = slots - len(work)
-            work += [Slot(memory["next"], ask.index, sample) for sample in range(min(free, ask.samples))]
+            key = (context.step, place)
+            work += [Slot(memory["next"], ask.index, sample, key) for sample in range(min(free, ask.samples))]
             memory["next"] += 1
         done = self._extend(work, world, context)
-        memory["open"] = [(slot.group, slot.index, slot.sample, plain(t)) for slot, t in zip(work, done) if t.truncated]
+        memory["open"] = [
+            (slot.group, slot.index, slot.sample, slot.asked, plain(t)) for slot, t in zip(work, done) if t.truncated
+        ]
         finished = [t.reward for t in done if not t.truncated]
         context.log("rollout/finished", len(finished))
         if finished:
@@ -62,7 +67,7 @@ class Windowed(Generate, name="windowed"):
             starts = [
                 Start(
                     problem := world.task.train(work[place].index),
-                    (context.seed, problem.prompt, work[place].group, work[place].sample, begun),
+                    work[place].seed(context.seed, problem.prompt),
                     work[place].so_far,
                     begun,
                     work[place].sample,
@@ -84,14 +89,21 @@ class Windowed(Generate, name="windowed"):
 
 @dataclasses.dataclass(frozen=True)
 class Slot:
-    """One place in the decoding batch: the group and sample it works for, the problem's index, and the answer so far."""
+    """One place in the decoding batch: the group and sample it works for, the problem's index, when and where it was asked for
+    (step and place among the asks), and the answer so far."""
 
     group: int
     index: int
     sample: int
+    asked: tuple[int, int]
     so_far: Trajectory | None = None
 
     @property
     def begun(self) -> int:
         """Decisions made before this step."""
         return 0 if self.so_far is None else len(self.so_far)
+
+    def seed(self, run: int, prompt: int) -> tuple[int, ...]:
+        """Key of the random numbers: at first that of an independent rollout, then one of its own for every window."""
+        step, place = self.asked
+        return (run, step, prompt, place, self.sample) + ((self.begun,) if self.begun else ())
