@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ from anypo.exact.task import Reward
 from anypo.generate.base import World
 from anypo.run.trainer import Trainer
 from anypo.systems import find
+from anypo.tasks.base import Task
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ class Testbed:
         graph = self.states()
         task = self.task(graph) if self.task else patterns(graph, self.prompts, self.reward, self.task_seed)
         policy = EnumerablePolicy(graph, len(task), self.kind, self.spread, seed)
-        return World(task, policy, EnumerableSampler(policy, self.lag, self.noise, self.versions, seed))
+        return World(cast(Task, task), policy, EnumerableSampler(policy, self.lag, self.noise, self.versions, seed))
 
     def adapt(self, algorithm: Algorithm | str) -> Algorithm:
         """The algorithm (or named system) with this testbed's sizes, learning rate and settings, where it has such fields."""

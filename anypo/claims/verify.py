@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import platform
 import time
 import traceback
@@ -33,7 +34,7 @@ def run(claim: Claim, quick: bool = False) -> dict[str, Any]:
     """The entry of one claim: what was published, what was measured, and how. A claim that raises is an error, never a verdict."""
     from anypo.systems import SYSTEMS
 
-    began = time.perf_counter()
+    began, busy = time.perf_counter(), time.process_time()
     work = ClaimRun(claim.run_seeds(quick), quick)
     system = SYSTEMS.get(claim.name)
     entry: dict[str, Any] = {
@@ -55,6 +56,7 @@ def run(claim: Claim, quick: bool = False) -> dict[str, Any]:
             "traceback": traceback.format_exc(limit=-3),
         }
     entry["seconds"] = round(time.perf_counter() - began, 2)
+    entry["cpu_seconds"] = round(time.process_time() - busy, 2)
     entry["machine"] = {"anypo": __version__, "python": platform.python_version(), "processor": platform.machine()}
     entry["date"] = time.strftime("%Y-%m-%d", time.gmtime())
     return entry
@@ -71,13 +73,13 @@ def run_all(claims: Sequence[Claim], jobs: int = 1, quick: bool = False) -> Iter
 
     with ProcessPoolExecutor(min(jobs, len(claims)), get_context("spawn"), initializer=_single_threaded) as pool:
         slowest_first = sorted(claims, key=lambda claim: -claim.seconds)
-        futures = [pool.submit(_by_name, claim.name, quick) for claim in slowest_first]
+        futures = [pool.submit(_by_name, claim.run.__module__, claim.name, quick) for claim in slowest_first]
         for future in as_completed(futures):
             yield future.result()
 
 
-def _by_name(name: str, quick: bool) -> dict[str, Any]:
-    load()
+def _by_name(module: str, name: str, quick: bool) -> dict[str, Any]:
+    importlib.import_module(module)
     return run(find(name), quick)
 
 

@@ -113,7 +113,9 @@ def _show(entry: dict[str, Any], console: Any) -> None:
         grid.add_row("stand-in", entry["stand_in"])
     if entry.get("notes"):
         grid.add_row("notes", entry["notes"])
-    grid.add_row("cost", f"{entry['seconds']:.1f} s, seeds {entry.get('seeds', ())}")
+    grid.add_row(
+        "cost", f"{entry['seconds']:.0f} s ({entry['cpu_seconds']:.0f} s of one core), seeds {entry.get('seeds', ())}"
+    )
     console.print(grid)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from torch import Tensor
@@ -24,6 +24,7 @@ from anypo.generate.base import Independent, World
 
 OLDEST = 64
 """Updates on the path from the initial policy to the one whose gradient is estimated."""
+from anypo.tasks.base import Task
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,7 @@ class Scene:
     def draw(self, draws: int, seed: int, generate: Independent | None = None) -> list[list[Group]]:
         """`draws` independent batches of one group per prompt, through the real generator and environments."""
         s = self.setting
-        world = World(self.task, self.policy(), self.sampler(seed))
+        world = World(cast(Task, self.task), self.policy(), self.sampler(seed))
         generate = generate or Independent(max_new=s.horizon)
         context = Context(0, 1, seed, Memory(Algorithm()))
         asks = [Ask(prompt, s.group) for _ in range(draws) for prompt in range(s.prompts)]

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -26,6 +26,7 @@ BLOCKS = 20
 
 CRITIC_LR, CRITIC_WARMUP = 0.05, 200
 """Critics are first fitted for so many batches, at a learning rate that suits a table."""
+from anypo.tasks.base import Task
 
 
 @dataclass(frozen=True)
@@ -207,7 +208,7 @@ class Estimator:
     def _collect(self, number: int, context: Context) -> Batch:
         """A batch through the algorithm's own control, generator and filter."""
         algorithm, task = self.algorithm, self.place.task
-        world = World(task, self.policy, self.sampler)
+        world = World(cast(Task, task), self.policy, self.sampler)
         kept: list[Group] = []
         own = Context(number, context.total, self.seed, self.memory, hooks=context.hooks)
         for _ in range(algorithm.filter.rounds):

@@ -18,7 +18,7 @@ from anypo.tasks.base import Environment, Problem, Reply
 Reward = Literal["binary", "graded", "sparse"]
 
 
-@dataclass(eq=False)
+@dataclass(frozen=True, eq=False)
 class ExactTask:
     """`reward` [prompts, states, V]: what each token adds to the reward in each state.
 
