@@ -21,10 +21,10 @@ from anypo.exact.policy import EnumerablePolicy, Kind
 from anypo.exact.sampler import EnumerableSampler, Versions
 from anypo.exact.task import ExactTask, Reward, patterns
 from anypo.generate.base import Independent, World
+from anypo.tasks.base import Task
 
 OLDEST = 64
 """Updates on the path from the initial policy to the one whose gradient is estimated."""
-from anypo.tasks.base import Task
 
 
 @dataclass(frozen=True)

@@ -20,13 +20,13 @@ from anypo.exact.bench import Scene, Setting, pack, scene, split
 from anypo.filter import Screen
 from anypo.generate.base import Independent, World
 from anypo.run.machine import Machine, Pull
+from anypo.tasks.base import Task
 
 BLOCKS = 20
 """Groups of draws left out in turn by the jackknife."""
 
 CRITIC_LR, CRITIC_WARMUP = 0.05, 200
 """Critics are first fitted for so many batches, at a learning rate that suits a table."""
-from anypo.tasks.base import Task
 
 
 @dataclass(frozen=True)
