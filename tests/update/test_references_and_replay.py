@@ -1,0 +1,85 @@
+"""References that change on purpose, and the replay buffer."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from anypo.algorithm import Algorithm
+from anypo.context import Context, Memory
+from anypo.data.records import ACTION, CONTEXT, Group, Tokens, Trajectory
+from anypo.exact import EnumerablePolicy, tree
+from anypo.replay import Buffer
+from anypo.update import PeriodicReference, ReincarnatedReference
+
+
+def group(prompt: int, version: int) -> Group:
+    content = Tokens(np.array([9, 1, 2], np.int32), np.array([CONTEXT, ACTION, ACTION], np.int8))
+    rollout = Trajectory(
+        prompt, content, np.array([-0.5, -1.5]), np.full(2, version), reward=1.0, rewards={"correct": 1.0}
+    )
+    return Group(prompt, (rollout,), problem="text", step=version, index=prompt)
+
+
+def contexts(part: Buffer, steps: int) -> tuple[Buffer, list[Context]]:
+    algorithm = Algorithm.from_dict(Algorithm(replay=part).dump())
+    memory = Memory(algorithm)
+    return algorithm.replay, [Context(step, steps, 0, memory) for step in range(steps)]  # type: ignore[return-value]
+
+
+def test_buffer_mixes_recent_groups_in_the_given_share() -> None:
+    part, steps = contexts(Buffer(fraction=0.4, window=2), 8)
+    for k, context in enumerate(steps):
+        fresh = [group(10 * k + i, k) for i in range(6)]
+        chosen = part.select(fresh, k, context)
+        assert chosen[:6] == fresh
+        old = chosen[6:]
+        assert len(old) == (4 if k else 0), "4 of 10"
+        assert len({g.prompt for g in old}) == len(old), "each at most once"
+        assert {g.step for g in old} <= {k - 1, k - 2}
+        if k:
+            assert context.metrics["replay/share"] == pytest.approx(0.4)
+            assert 1 <= context.metrics["replay/age"] <= 2
+
+
+def test_old_groups_keep_what_they_were_sampled_with() -> None:
+    part, steps = contexts(Buffer(fraction=0.5, window=1), 2)
+    part.select([group(1, 3)], 3, steps[0])
+    (_, old) = part.select([group(2, 4)], 4, steps[1])
+    (rollout,) = old.trajectories
+    assert rollout.logp.tolist() == [-0.5, -1.5] and rollout.version.tolist() == [3, 3]
+    assert rollout.content.tokens.tolist() == [9, 1, 2] and dict(rollout.rewards) == {"correct": 1.0}
+
+
+def test_every_age_in_the_window_is_drawn_about_equally() -> None:
+    part, steps = contexts(Buffer(fraction=0.5, window=4), 400)
+    ages = [0] * 5
+    for k, context in enumerate(steps):
+        for g in part.select([group(k, k)], k, context)[1:]:
+            ages[k - g.step] += 1
+    assert ages[0] == 0 and sum(ages) == 399
+    assert all(70 < count < 130 for count in ages[1:])
+
+
+def test_the_buffer_ends_when_told() -> None:
+    part, steps = contexts(Buffer(fraction=0.5, window=3, until=2), 5)
+    sizes = [len(part.select([group(k, k)], k, context)) for k, context in enumerate(steps)]
+    assert sizes == [1, 2, 1, 1, 1]
+    assert steps[-1].memory[part]["steps"] == []
+
+
+def test_references_change_when_they_say() -> None:
+    policy = EnumerablePolicy(tree(3, 2), 1)
+    algorithm = Algorithm()
+    for part, moments in ((ReincarnatedReference(at=3), {3}), (PeriodicReference(every=2), {2, 4})):
+        reference = part.begin(policy)
+        for step in range(5):
+            with torch.no_grad():
+                policy.weight.add_(1.0)
+            before = reference.weight.clone()
+            reference = part.after(reference, policy, Context(step, 5, 0, Memory(algorithm)))
+            renewed = not torch.equal(reference.weight, before)
+            assert renewed == (step + 1 in moments)
+            if renewed:
+                assert torch.equal(reference.weight, policy.weight)
