@@ -57,7 +57,7 @@ def page(folder: RunFolder) -> str:
         sections="\n".join(parts.values()),
         footer=escape(f"anypo {manifest.get('code', {}).get('version', '')}".strip() + " · this page needs no network"),
         data=embedded(data),
-        script=asset("charts.js") + asset("browse.js"),
+        script="".join(asset(name) for name in ("numbers.js", "charts.js", "browse.js")),
     )
 
 
