@@ -26,10 +26,8 @@ def rollouts(
 ) -> None:
     """Ask the rollouts of a run with SQL (DuckDB); without a query, a summary of every step.
 
-    One row is one rollout: step, group_id, prompt, problem, answer, text, reward, rewards['correct'], advantage, trained,
-    length, finish, temperature, sample, version_min, version_max, parent, fork, guidance, failed, and the lists tokens,
-    roles, pieces, turns, logp, entropy, advantages. The view answers has the held-out answers (label before, after, ...),
-    metrics one row a step (reward/mean is the column reward_mean), evaluations one row an evaluation.
+    Views: rollouts (one row a rollout), answers (held-out answers, with a label), metrics (one row a step; reward/mean is
+    the column reward_mean), evaluations. "describe rollouts" lists the columns; rewards['correct'] is a named reward.
 
     Example: anypo rollouts RUN "select text, reward from rollouts where step = 5 order by reward desc"
     """
