@@ -16,6 +16,7 @@ from anypo.context import Context
 from anypo.data.batch import Batch
 from anypo.objective.base import Trust
 from anypo.objective.numerics import bounded_exp, through_logp
+from anypo.objective.ratios import TokenRatio
 
 
 class Clip(Trust, name="clip"):
@@ -68,10 +69,10 @@ class RecentredClip(Trust, name="recentred_clip"):
     reads = frozenset({"logp_old", "logp_behaviour"})
 
     def refuse(self, algorithm: Any) -> str | None:
-        over = getattr(getattr(algorithm.objective, "ratio", None), "denominator", None)
-        if over in ("behaviour", None):
+        ratios = [part.ratio for _, part in algorithm.walk() if getattr(part, "trust", None) is self]
+        if all(isinstance(ratio, TokenRatio) and ratio.denominator == "behaviour" for ratio in ratios):
             return None
-        return f"its window is centred on old/behaviour, so the ratio must divide by 'behaviour', not by '{over}'"
+        return "its window is centred on old/behaviour token by token, so the ratio must be 'token' over 'behaviour'"
 
     def surrogate(self, log_ratio: Tensor, advantage: Tensor, batch: Batch, context: Context) -> Tensor:
         centre = bounded_exp(batch["logp_old"] - batch["logp_behaviour"])

@@ -51,7 +51,7 @@ class CurvatureRejection(StepRule, name="curvature"):
 
 def predict(batch: Batch, head: Head, support: int) -> tuple[Tensor, Tensor]:
     """Predicted change m_H of every token's objective and shift m_F of its distribution, both [N]."""
-    hidden = batch["hidden"].to(head.weight.dtype)
+    hidden = batch["hidden"].to(torch.promote_types(head.weight.dtype, torch.float32))
     heat = batch.spread(batch.sequences["temperature"]).to(hidden.dtype)
     heat = torch.where(heat > 0, heat, torch.ones_like(heat))
     advantage = batch["advantage"].to(hidden.dtype)
@@ -66,7 +66,7 @@ def predict(batch: Batch, head: Head, support: int) -> tuple[Tensor, Tensor]:
 def _predict(
     hidden: Tensor, token: Tensor, advantage: Tensor, heat: Tensor, head: Head, support: int
 ) -> tuple[Tensor, Tensor]:
-    rows, probability, taken = distribution(hidden, token, heat, head.weight, support)
+    rows, probability, taken = distribution(hidden, token, heat, head.weight.to(hidden.dtype), support)
     error = taken.to(hidden.dtype) - probability  # e_y - p on the support, [n, k]
     gradient = -(advantage / heat)[:, None, None] * error[:, :, None] * hidden[:, None, :]  # of the loss, [n, k, d]
     step = head.step_of(gradient, rows)

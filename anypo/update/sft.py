@@ -99,14 +99,10 @@ def solutions(policy: Any, task: Task, count: int) -> list[Example]:
 
 def accumulate(policy: Any, trajectories: Sequence[Trajectory], token_budget: int) -> float:
     """Add the gradient of the step's mean token loss to the parameters, in micro-batches; returns the loss."""
-    total = sum(len(trajectory) for trajectory in trajectories)
-    loss = 0.0
-    for piece in _pieces(trajectories, token_budget):
-        batch = Batch.of(piece, [0] * len(piece), 1)
-        part = -policy.fill(batch, {"logp"}, grad=True)["logp"].sum() / total
-        part.backward()
-        loss += float(part.detach())
-    return loss
+    batch = Batch.of(trajectories, [0] * len(trajectories), 1)
+    coefficient = torch.full((len(batch),), -1.0 / len(batch))
+    logp = policy.backward(batch, {"logp": coefficient}, token_budget)["logp"]
+    return float(-logp.double().mean())
 
 
 def rate(step: int, settings: SFT) -> float:
@@ -137,20 +133,6 @@ def _order(count: int, size: int, seed: int) -> Iterator[list[int]]:
                 yield block
                 block = []
         epoch += 1
-
-
-def _pieces(trajectories: Sequence[Trajectory], budget: int) -> Iterator[list[Trajectory]]:
-    piece: list[Trajectory] = []
-    used = 0
-    for trajectory in trajectories:
-        length = len(trajectory.content.tokens)  # type: ignore[union-attr]
-        if piece and used + length > budget:
-            yield piece
-            piece, used = [], 0
-        piece.append(trajectory)
-        used += length
-    if piece:
-        yield piece
 
 
 def _trajectory(prompt: np.ndarray, target: np.ndarray) -> Trajectory:
