@@ -7,7 +7,7 @@ import pkgutil
 
 from anypo.claims.base import CLAIMS, Claim, ClaimRun, Outcome, Verdict, claim, find
 
-MACHINERY = frozenset({"base", "testbeds", "record", "table", "verify"})
+MACHINERY = frozenset({"base", "controlbeds", "testbeds", "record", "table", "verify"})
 
 
 def load() -> dict[str, Claim]:

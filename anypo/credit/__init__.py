@@ -15,6 +15,7 @@ from anypo.credit import (
     reward_kl,
     risk,
     scales,
+    scatter,
     select,
     sets,
     shapes,
@@ -28,6 +29,6 @@ from anypo.credit.pipeline import Pipeline
 
 __all__ = [
     "Credit", "Pipeline", "adaptive_kl", "branches", "centres", "conflict", "gae", "generalist", "history", "lengthwise",
-    "probe", "red", "retrospect", "reward_kl", "risk", "scales", "select", "sets", "shapes", "shaping", "trackers",
+    "probe", "red", "retrospect", "reward_kl", "risk", "scales", "scatter", "select", "sets", "shapes", "shaping", "trackers",
     "weights", "window",
 ]  # fmt: skip

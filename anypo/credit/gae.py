@@ -43,7 +43,8 @@ class GAE(Credit, name="gae"):
     G_t = V(s_t) + the lambda-sum of deltas for `value_lam`.
 
     truncated: what follows the last decision of a truncated trajectory: ``terminal`` value 0; ``last`` the last known value,
-    V(s_T) := V(s_{T-1}), and no outcome reward yet (T-PPO's EGAE, arXiv:2506.15050).
+    V(s_T) := V(s_{T-1}), and no outcome reward yet (T-PPO's EGAE, arXiv:2506.15050); ``bootstrap`` the critic's value of the
+    observation that followed (column ``value_next_old``; what control needs, Pardo et al., arXiv:1712.00378).
     value_on: which rows train the critic: the ``counted`` ones, or all rows of ``finished`` trajectories and no others.
     select: which decisions train the policy (after advantages are known, before they are whitened); the critic is unaffected.
     """
@@ -52,7 +53,7 @@ class GAE(Credit, name="gae"):
     lam: float = Field(0.95, ge=0.0, le=1.0)
     whiten: bool = True
     shaping: tuple[Shaping, ...] = ()
-    truncated: Literal["terminal", "last"] = "terminal"
+    truncated: Literal["terminal", "last", "bootstrap"] = "terminal"
     value_lam: float | None = Field(
         None, ge=0.0, le=1.0, description="lambda of the critic's target; the policy's when absent"
     )
@@ -69,6 +70,9 @@ class GAE(Credit, name="gae"):
     reads = frozenset({"value", "value_old"})
     provides = frozenset({"critic"})
 
+    def needs(self) -> frozenset[str]:
+        return self.reads | (frozenset({"value_next_old"}) if self.truncated == "bootstrap" else frozenset())
+
     def learner(self, policy: Any, seed: int) -> Any:
         """The critic: the policy's own (`policy.critic(seed)`) where it has one, else a value head beside a language model."""
         if hasattr(policy, "critic"):
@@ -82,7 +86,8 @@ class GAE(Credit, name="gae"):
             batch = shaping.shape(batch, context)
         value = batch["value_old"]
         open_ended = batch.sequences["truncated"] & (self.truncated == "last")
-        delta = row_rewards(batch, ~open_ended) + self.gamma * next_value(value, batch, open_ended) - value
+        following = batch["value_next_old"] if self.truncated == "bootstrap" else next_value(value, batch, open_ended)
+        delta = row_rewards(batch, ~open_ended) + self.gamma * following - value
         ids, n = batch.sequence, batch.n_sequences
         advantage = segments.discounted(delta, ids, n, self.gamma * self.lam)
         target = value + (

@@ -6,6 +6,7 @@ from anypo.generate.confidence import ConfidenceForks
 from anypo.generate.demonstrations import Anchored, Interventions, OneToken
 from anypo.generate.experts import WithExperts
 from anypo.generate.greedy import WithGreedy
+from anypo.generate.gym import EnvironmentSteps
 from anypo.generate.labels import LabelVectors
 from anypo.generate.masked import LearnedMask
 from anypo.generate.modes import Modes
@@ -16,7 +17,7 @@ from anypo.generate.trees import EntropyForks, ReRolled, SegmentTree, Vine
 from anypo.generate.windowed import Windowed
 
 __all__ = [
-    "AdaptiveRounds", "Anchored", "ConfidenceForks", "EntropyForks", "Generate", "Independent", "Interventions", "LabelVectors",
+    "AdaptiveRounds", "Anchored", "ConfidenceForks", "EntropyForks", "EnvironmentSteps", "Generate", "Independent", "Interventions", "LabelVectors",
     "LearnedMask", "Modes", "NextSequence", "OneToken", "ReRolled", "SegmentTree", "ShiftedTargets", "Vine", "Windowed",
     "WithAuxiliary", "WithExperts", "WithGreedy", "World",
 ]  # fmt: skip

@@ -138,6 +138,14 @@ class _ControlPolicy(_Network):
     def _actions(self, actions: Tensor) -> Tensor:
         return actions
 
+    def critic(self, seed: int) -> ValueNetwork:
+        """A value network of the policy's own shape, which sees observations normalised as the policy does."""
+        sizes = [layer.out_features for layer in self.body if isinstance(layer, nn.Linear)]
+        first = next(layer for layer in self.body if isinstance(layer, nn.Linear))
+        network = ValueNetwork(first.in_features, sizes[:-1], seed)
+        network.norm = self.norm
+        return network
+
     def frozen(self) -> Self:
         """An untrainable copy of the policy as it is now."""
         return copy.deepcopy(self).requires_grad_(False)
@@ -199,9 +207,10 @@ class CategoricalPolicy(_ControlPolicy):
 
 
 class ValueNetwork(_Network):
-    """Column ``value`` [N]: the expected return at every observation. A learner of its own beside a control policy."""
+    """Columns ``value`` [N], the expected return at every observation, and ``value_next`` [N], that at the observation which
+    followed (0 where the episode ended there). A learner of its own beside a control policy."""
 
-    columns = frozenset({"value"})
+    columns = frozenset({"value", "value_next"})
 
     def __init__(
         self, observation: int, hidden: Sequence[int] = (64, 64), seed: int = 0, normalise: bool = False
@@ -209,11 +218,23 @@ class ValueNetwork(_Network):
         super().__init__(observation, 1, hidden, 1.0, seed, normalise)
 
     def fill(self, batch: Batch, names: Collection[str], grad: bool) -> dict[str, Tensor]:
-        """``value`` [N], connected to the parameters when `grad`."""
+        """The named columns, [N], connected to the parameters when `grad`."""
         if not len(batch) or not names:
             return {name: torch.zeros(0) for name in names}
         with torch.set_grad_enabled(grad):
-            return {"value": self(self._tensor(self._gather(batch, "observations"))).squeeze(-1)}
+            out = {}
+            if "value" in names:
+                out["value"] = self(self._tensor(self._gather(batch, "observations"))).squeeze(-1)
+            if "value_next" in names:
+                out["value_next"] = self._following(batch)
+            return out
+
+    def _following(self, batch: Batch) -> Tensor:
+        contents = [t.content for t in batch.trajectories if isinstance(t.content, Steps)]
+        observations = np.concatenate([part for c in contents for part in (c.observations[1:], c.last[None])])
+        alive = np.concatenate([np.append(np.ones(len(c.actions) - 1), not c.terminated) for c in contents])
+        where = decisions(batch)
+        return self(self._tensor(observations)).squeeze(-1)[where] * torch.as_tensor(alive)[where]
 
     def values(self, observations: np.ndarray | Tensor) -> np.ndarray:
         """Values at observations [B, ...], [B] (to bootstrap from the observation after a truncated rollout)."""

@@ -1,0 +1,121 @@
+"""Rollouts in Gymnasium environments: stretches of experience that go on from update to update."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from pydantic import Field
+
+from anypo.context import Context
+from anypo.control.base import Ask
+from anypo.data.records import FINISHED, TRUNCATED, Group, Steps, Trajectory
+from anypo.errors import UserError
+from anypo.generate.base import Generate, World
+
+if TYPE_CHECKING:
+    import gymnasium
+
+
+@dataclass
+class _Seat:
+    """One environment in use: where its episode stands, and what has happened since the stretch began."""
+
+    environment: gymnasium.Env[Any, Any]
+    observation: np.ndarray
+    earned: float = 0.0
+    length: int = 0
+    observations: list[np.ndarray] = field(default_factory=list)
+    actions: list[np.ndarray] = field(default_factory=list)
+    logp: list[float] = field(default_factory=list)
+    rewards: list[float] = field(default_factory=list)
+
+
+_SEATS: weakref.WeakKeyDictionary[Any, list[_Seat]] = weakref.WeakKeyDictionary()
+"""The environments in use, by task: they belong to the world, not to the (stateless) part."""
+
+
+class EnvironmentSteps(Generate, name="environment_steps"):
+    """`steps` steps in each of `environments` copies of a `GymTask`'s environment, however many episodes that is.
+
+    Episodes go on from one update to the next. Every uninterrupted stretch of an episode is one trajectory and one group; a
+    trajectory that the environment did not terminate (time limit, or the end of the rollout) is truncated: what follows it is to
+    be bootstrapped from the observation after it. Continuous actions are clipped to the action space on their way into the
+    environment only. Observation statistics, where the policy keeps them, are updated before sampling begins. Episodes that end
+    log ``episode/return`` and ``episode/length``. A resumed run begins new episodes.
+    """
+
+    environments: int = Field(8, ge=1)
+    steps: int = Field(256, ge=1, description="steps per environment and update")
+
+    def rollout(self, asks: Sequence[Ask], world: World, context: Context) -> list[Group]:
+        if not hasattr(world.task, "make") or not hasattr(world.policy, "act"):
+            raise UserError("the generator 'environment_steps' needs a Gymnasium task and a control policy")
+        seats = self._seats(world, context)
+        generator = context.generator(29)
+        groups: list[Group] = []
+        for _ in range(self.steps):
+            actions, logp = world.policy.act(np.stack([seat.observation for seat in seats]), generator)
+            for number, seat in enumerate(seats):
+                done = _step(seat, actions[number], float(logp[number]))
+                if done:
+                    context.log("episode/return", seat.earned)
+                    context.log("episode/length", seat.length)
+                    groups.append(self._close(seat, world, number, context, done))
+                    seat.observation, _ = seat.environment.reset()
+                    seat.earned, seat.length = 0.0, 0
+        groups += [self._close(seat, world, n, context, TRUNCATED) for n, seat in enumerate(seats) if seat.rewards]
+        if hasattr(world.policy, "observe"):
+            context.memory[self]["seen"] = np.concatenate([g.trajectories[0].content.observations for g in groups])  # type: ignore[union-attr]
+        return groups
+
+    def start(self) -> dict[str, Any]:
+        return {"seen": None}
+
+    def _seats(self, world: World, context: Context) -> list[_Seat]:
+        seen = context.memory[self]["seen"]
+        if seen is not None:
+            world.policy.observe(seen)
+        seats = _SEATS.get(world.task)
+        if seats is None or len(seats) != self.environments:
+            made = [world.task.make() for _ in range(self.environments)]  # type: ignore[attr-defined]
+            seed = int(np.random.SeedSequence([context.seed, context.step, 31]).generate_state(1)[0]) >> 1
+            seats = [_Seat(e, e.reset(seed=seed + number)[0]) for number, e in enumerate(made)]
+            _SEATS[world.task] = seats
+        return seats
+
+    def _close(self, seat: _Seat, world: World, number: int, context: Context, finish: str) -> Group:
+        """The stretch so far as a group; the seat starts a new one."""
+        problem = world.task.train(0)
+        rewards = np.array(seat.rewards)
+        trajectory = Trajectory(
+            prompt=problem.prompt,
+            content=Steps(
+                np.stack(seat.observations), np.stack(seat.actions), np.asarray(seat.observation), finish == FINISHED
+            ),
+            logp=np.array(seat.logp),
+            version=np.full(len(rewards), world.policy.version),
+            rewards={"return": float(rewards.sum())},
+            reward=float(rewards.sum()),
+            step_rewards=rewards,
+            finish=finish,
+            sample=number,
+        )
+        seat.observations, seat.actions, seat.logp, seat.rewards = [], [], [], []
+        return Group(problem.prompt, (trajectory,), problem, context.step)
+
+
+def _step(seat: _Seat, action: np.ndarray, logp: float) -> str:
+    """Take one action; the finish reason when the episode ended, else ''."""
+    space: Any = seat.environment.action_space
+    sent: Any = np.clip(action.reshape(space.shape), space.low, space.high) if hasattr(space, "low") else int(action)
+    following, reward, terminated, truncated, _ = seat.environment.step(sent)
+    seat.observations.append(np.asarray(seat.observation))
+    seat.actions.append(action)
+    seat.logp.append(logp)
+    seat.rewards.append(float(reward))
+    seat.observation, seat.earned, seat.length = following, seat.earned + float(reward), seat.length + 1
+    return FINISHED if terminated else TRUNCATED if truncated else ""
