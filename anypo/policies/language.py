@@ -17,14 +17,15 @@ import torch
 from torch import Tensor, nn
 
 from anypo.data.batch import Batch
-from anypo.data.records import Tokens, Trajectory
+from anypo.data.records import Tokens
+from anypo.engine.training import Sample, TrainingForward
 from anypo.errors import UserError
-from anypo.policies import forward
 from anypo.policies.chat import Chat, Messages
 from anypo.policies.folders import replace_folder
+from anypo.policies.quiet import quiet
 
 FORWARD_TOKENS = 8192
-"""Most padded tokens of one forward pass without gradient."""
+"""Most tokens of one forward pass without gradient."""
 
 
 class LanguagePolicy:
@@ -48,6 +49,7 @@ class LanguagePolicy:
         self.chat = Chat(tokenizer)
         self.source = source
         self.version = version
+        self.forward = TrainingForward(model)
         embeddings = self.causal.get_input_embeddings().num_embeddings
         if len(tokenizer) > embeddings:
             raise UserError(
@@ -97,39 +99,38 @@ class LanguagePolicy:
         if unknown or (grad and set(names) & self.features):
             raise KeyError(f"a language policy cannot fill {sorted(unknown or names)} (with gradient: {grad})")
         if not len(batch):
-            width = {"hidden": (0, self.causal.get_input_embeddings().embedding_dim)}
-            return {name: torch.zeros(width.get(name, (0,))) for name in names}
-        with torch.set_grad_enabled(grad):
-            budget = None if grad else FORWARD_TOKENS
-            pieces = [self._columns(batch, piece, names) for piece in cut(batch.trajectories, budget)]
-        device = batch.sequence.device
-        rows = {name: torch.cat([piece[name] for piece in pieces]).to(device)[decisions(batch)] for name in names}
+            width = self.causal.get_input_embeddings().embedding_dim
+            return {name: torch.zeros((0, width) if name == "hidden" else 0) for name in names}
+        found: dict[str, Tensor] = {}
+        if self.columns & set(names):
+            with torch.set_grad_enabled(grad):
+                found = self.forward.statistics(samples(batch), "entropy" in names, FORWARD_TOKENS)
+        if "hidden" in names:
+            with torch.no_grad():
+                found["hidden"] = self.forward.hidden(samples(batch), FORWARD_TOKENS).float()
+        return self._rows(batch, {name: found[name] for name in names})
+
+    def hidden(self, batch: Batch) -> Tensor:
+        """The last hidden state each decision is predicted from, [N, hidden], in the model's type; differentiable."""
+        return self._rows(batch, {"hidden": self.forward.hidden(samples(batch), FORWARD_TOKENS)})["hidden"]
+
+    def backward(self, batch: Batch, gradients: Mapping[str, Tensor], token_budget: int) -> dict[str, Tensor]:
+        """Add the gradient of sum over rows and columns of gradient * column to the weights' ``.grad``, in pieces of at most
+        `token_budget` tokens; each of `gradients` is [N]. Returns the columns met on the way, without gradient."""
+        if not len(batch):
+            return {name: torch.zeros(0) for name in gradients}
+        place, total = decisions(batch), sum(len(trajectory) for trajectory in batch.trajectories)
+        flat = {name: torch.zeros(total, dtype=g.dtype).index_add_(0, place, g) for name, g in gradients.items()}
+        found = self.forward.backward(samples(batch), flat, token_budget)
+        return self._rows(batch, {name: found[name] for name in gradients})
+
+    def _rows(self, batch: Batch, found: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Columns over all decisions of the trajectories as columns over the rows of `batch`, truncation taken into account."""
+        place = decisions(batch)
+        rows = {name: column.to(place.device)[place] for name, column in found.items()}
         if "logp" in rows:
             rows["logp"] = rows["logp"] - batch["log_mass"].to(rows["logp"].dtype)
         return rows
-
-    def hidden(self, batch: Batch) -> Tensor:
-        """The last hidden state each decision is predicted from, [N, hidden], in the model's type and with its gradient."""
-        contents = [_tokens(trajectory) for trajectory in batch.trajectories]
-        sequences = [torch.from_numpy(content.tokens) for content in contents]
-        before = [torch.from_numpy(content.actions) - 1 for content in contents]
-        return forward.hidden_states(self.causal, sequences, before)[decisions(batch)]
-
-    def _columns(self, batch: Batch, piece: list[int], names: Collection[str]) -> dict[str, Tensor]:
-        """The columns of some trajectories in their order, before truncation is taken into account."""
-        contents = [_tokens(batch.trajectories[index]) for index in piece]
-        sequences = [torch.from_numpy(content.tokens) for content in contents]
-        actions = [torch.from_numpy(content.actions) for content in contents]
-        hidden = forward.hidden_states(self.causal, sequences, [places - 1 for places in actions])
-        out: dict[str, Tensor] = {}
-        if self.columns & set(names):
-            targets = torch.cat([tokens[places] for tokens, places in zip(sequences, actions)]).long()
-            heat = batch.sequences["temperature"][piece].to(torch.float32)
-            heat = torch.where(heat > 0, heat, torch.ones_like(heat))
-            heat = heat.repeat_interleave(torch.tensor([len(places) for places in actions]))
-            head = self.causal.get_output_embeddings()
-            out = forward.score(head, hidden, targets.to(hidden.device), heat.to(hidden.device), names)
-        return out | ({"hidden": hidden.detach().float()} if "hidden" in names else {})
 
     # -- weights --------------------------------------------------------------------------------------------------------
 
@@ -212,7 +213,7 @@ class LanguagePolicy:
         A LoRA policy is written merged into its base, with the adapter alone in the subfolder ``adapter``; with ``merge=False``
         only the adapter is written, in peft's own format. Raises `UserError` when the disk is full or the folder not writable.
         """
-        with replace_folder(Path(path)) as folder:
+        with quiet(), replace_folder(Path(path)) as folder:
             if not self.lora:
                 self.model.save_pretrained(folder)
             else:
@@ -227,27 +228,18 @@ class LanguagePolicy:
             self.tokenizer.save_pretrained(folder)
 
 
-def cut(trajectories: tuple[Trajectory, ...], budget: int | None) -> list[list[int]]:
-    """Indices of consecutive trajectories in pieces of at most `budget` padded tokens (at least one trajectory each)."""
-    pieces: list[list[int]] = [[]]
-    longest = 0
-    for index, trajectory in enumerate(trajectories):
-        length = max(longest, len(_tokens(trajectory).tokens))
-        if budget is not None and pieces[-1] and length * (len(pieces[-1]) + 1) > budget:
-            pieces.append([])
-            length = len(_tokens(trajectory).tokens)
-        pieces[-1].append(index)
-        longest = length
-    return pieces
+def samples(batch: Batch) -> list[Sample]:
+    """The trajectories of `batch` as the training forward reads them."""
+    out = []
+    for trajectory, heat in zip(batch.trajectories, batch.sequences["temperature"].tolist()):
+        content = trajectory.content
+        if not isinstance(content, Tokens):
+            raise TypeError("a language policy needs trajectories of tokens")
+        out.append(Sample(content.tokens, content.actions, heat if heat > 0 else 1.0))
+    return out
 
 
 def decisions(batch: Batch) -> Tensor:
     """Where each row of `batch` stands in the concatenation of its trajectories' decisions, [N]."""
     lengths = torch.tensor([len(t) for t in batch.trajectories], device=batch.sequence.device)
     return (lengths.cumsum(0) - lengths)[batch.sequence] + batch["position"]
-
-
-def _tokens(trajectory: Trajectory) -> Tokens:
-    if not isinstance(trajectory.content, Tokens):
-        raise TypeError("a language policy needs trajectories of tokens")
-    return trajectory.content

@@ -15,6 +15,7 @@ from anypo.errors import UserError, nearest, unknown
 from anypo.parts import first_reason
 from anypo.policies import smollm2, tiny
 from anypo.policies.language import LanguagePolicy
+from anypo.policies.quiet import quiet
 
 MODELS = ("smollm2-135m", "tiny")
 """Models known by name."""
@@ -54,11 +55,13 @@ def load(
         raise unknown("dtype", dtype, DTYPES)
     options = {"model": str(spec)} if isinstance(spec, (str, Path)) else dict(spec)
     name = str(options.pop("model", ""))
-    with _quiet():
+    if not name:
+        raise UserError(f"no model is named; known models: {', '.join(MODELS)}; or give a folder or a hub id")
+    with quiet():
         if name == "tiny":
             config = _read(tiny.TinyConfig, options, "model 'tiny'")
             model, tokenizer = tiny.model(config, seed), tiny.tokenizer(config.context)
-            model = model.to(DTYPES[dtype])
+            _cast(model, DTYPES[dtype])
         elif name == "smollm2-135m":
             _none_left(options, name)
             model, tokenizer = _pretrained(str(smollm2.folder(cache_dir)), DTYPES[dtype])
@@ -90,8 +93,7 @@ def _local(path: Path, dtype: str, cache_dir: Path | str | None) -> tuple[Any, A
 def _hub(name: str, dtype: torch.dtype, options: dict[str, Any]) -> tuple[Any, Any]:
     revision = options.pop("revision", None)
     _none_left(options, name, "revision")
-    looks_local = name.startswith((".", "/", "~")) or name.count("/") > 1 or not name
-    if looks_local:
+    if name.startswith((".", "/", "~")) or name.count("/") > 1:
         raise UserError(f"there is no model folder '{name}'; known models: {', '.join(MODELS)}")
     return _pretrained(name, dtype, hub=True, revision=revision)
 
@@ -109,7 +111,14 @@ def _pretrained(name: str, dtype: torch.dtype, hub: bool = False, **options: Any
             f"the weights of {name} are incomplete: {len(absent)} parameters are missing or of another shape, '{absent[0]}' "
             "among them; download or export the model again"
         )
+    _cast(model, dtype, copy=True)  # loaded weights are views of the mapped file, which may change
     return model, tokenizer
+
+
+def _cast(model: Any, dtype: torch.dtype, copy: bool = False) -> None:
+    """Weights in `dtype`, buffers as they are: rotary frequencies lose their meaning in low precision."""
+    for parameter in model.parameters():
+        parameter.data = parameter.data.to(dtype, copy=copy)
 
 
 def _adapt(model: Any, lora: Lora, seed: int) -> Any:
@@ -162,19 +171,3 @@ def _sentences(name: str, hub: bool = False) -> Iterator[None]:
 
 def _short(text: str, limit: int = 160) -> str:
     return text if len(text) <= limit else text[:limit] + "..."
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """transformers' progress bars and loading reports would cover the run's own display."""
-    from transformers.utils import logging
-
-    shown, level = logging.is_progress_bar_enabled(), logging.get_verbosity()
-    logging.disable_progress_bar()
-    logging.set_verbosity_error()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(level)
-        if shown:
-            logging.enable_progress_bar()

@@ -65,18 +65,24 @@ def gguf() -> Path:
 
 def convert(source: Path, path: Path) -> Path:
     """Write the float32 model folder for a GGUF file."""
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
     for leftover in path.parent.glob(f".{path.name}.*.tmp"):
         if time.time() - leftover.stat().st_mtime > ABANDONED:
             shutil.rmtree(leftover, ignore_errors=True)
-    with replace_folder(path) as target, contextlib.redirect_stderr(io.StringIO()):  # its progress bar cannot be switched off
-        model = AutoModelForCausalLM.from_pretrained(source.parent, gguf_file=source.name, dtype=torch.float32)
-        _forget_quantisation(model)
-        model.save_pretrained(target)
-        AutoTokenizer.from_pretrained(source.parent, gguf_file=source.name).save_pretrained(target)
+    with replace_folder(path) as target:
+        expand(source, target)
         seal(target)
     return path
+
+
+def expand(source: Path, target: Path) -> None:
+    """Write a GGUF file as a float32 model folder of transformers."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    with contextlib.redirect_stderr(io.StringIO()):  # its progress bar cannot be switched off
+        model = AutoModelForCausalLM.from_pretrained(source.parent, gguf_file=source.name, dtype=torch.float32)
+    _forget_quantisation(model)
+    model.save_pretrained(target)
+    AutoTokenizer.from_pretrained(source.parent, gguf_file=source.name).save_pretrained(target)
 
 
 def _forget_quantisation(model: Any) -> None:
