@@ -80,7 +80,9 @@ def _rounded(count: int) -> int:
     return -(-count // step) * step
 
 
-def _bucket(tree: Packed, queries: np.ndarray, keys: np.ndarray, dtype: torch.dtype, device: torch.device | str) -> Bucket:
+def _bucket(
+    tree: Packed, queries: np.ndarray, keys: np.ndarray, dtype: torch.dtype, device: torch.device | str
+) -> Bucket:
     end = np.append(tree.end, 0)[keys][:, None, :]
     at, of = queries[:, :, None], keys[:, None, :]
     visible = torch.as_tensor((of <= at) & (at < end), device=device)[:, None]

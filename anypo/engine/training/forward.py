@@ -44,7 +44,9 @@ class Sample:
                 "cannot be scored: each needs a token before it; start the sequence with a prompt or a BOS token"
             )
         if not self.temperature > 0:
-            raise UserError(f"log-probabilities at temperature {self.temperature} do not exist; score at a positive one")
+            raise UserError(
+                f"log-probabilities at temperature {self.temperature} do not exist; score at a positive one"
+            )
 
     @property
     def context(self) -> np.ndarray:
@@ -70,7 +72,9 @@ class TrainingForward:
         """Whether the model runs on packed prefix trees."""
         return isinstance(self.network, PackedNetwork)
 
-    def statistics(self, samples: Sequence[Sample], entropy: bool = False, budget: int | None = None) -> dict[str, Tensor]:
+    def statistics(
+        self, samples: Sequence[Sample], entropy: bool = False, budget: int | None = None
+    ) -> dict[str, Tensor]:
         """Flat columns over the decisions of all samples, in their order, float32 or wider:
 
         ``logp`` [N] at each sample's temperature, and with `entropy` the ``entropy`` of the whole distribution in nats, [N].
@@ -111,12 +115,13 @@ class TrainingForward:
             if "entropy" in mine:  # decisions read off one state share its entropy
                 total = torch.zeros(len(states), dtype=mine["entropy"].dtype, device=states.device)
                 d_entropy = total.index_add_(0, reading.rows, mine["entropy"])
-            outputs = (states, self.network.head.weight, self.network.head.bias)
-            needs = [t is not None and t.requires_grad for t in outputs]
-            found, grads = head.gradients(states.detach(), self.network.head, reading, d_logp, d_entropy, needs)
-            live = [(t, g) for t, g in zip(outputs, grads) if g is not None]
+            output = self.network.head
+            leaves = (states, output.weight, output.bias)
+            needs = tuple(leaf is not None and leaf.requires_grad for leaf in leaves)
+            found, grads = head.gradients(states.detach(), output, reading, d_logp, d_entropy, needs)
+            live = [leaf for leaf, need in zip(leaves, needs) if leaf is not None and need]
             if live:
-                torch.autograd.backward(*zip(*live))
+                torch.autograd.backward(live, [grad for grad in grads if grad is not None])
             return _by_decision(found, reading, order)
 
         return self._in_pieces(samples, budget, push)
@@ -139,10 +144,11 @@ class TrainingForward:
     ) -> dict[str, Tensor]:
         """`work` on pieces of the samples and the rows of their decisions; its columns joined in the order of `samples`."""
         counts = np.array([len(sample.actions) for sample in samples], dtype=np.int64)
-        pieces = [np.arange(len(samples))]
+        pieces = [list(range(len(samples)))]
         if budget is not None and counts.any():
-            acting = np.flatnonzero(counts)
-            pieces = [acting[cut] for cut in self.network.cut([samples[i].context for i in acting], budget)]
+            acting = [index for index, count in enumerate(counts) if count]
+            cuts = self.network.cut([samples[i].context for i in acting], budget)
+            pieces = [[acting[i] for i in cut] for cut in cuts]
         first = counts.cumsum() - counts
         rows = [torch.as_tensor(joined([first[i] + np.arange(counts[i]) for i in piece])) for piece in pieces]
         found = [work([samples[i] for i in piece], mine) for piece, mine in zip(pieces, rows)]

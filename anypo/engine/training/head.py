@@ -13,7 +13,7 @@ as forward and backward in one.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -80,7 +80,7 @@ def gradients(
     reading: Reading,
     d_logp: Tensor,
     d_entropy: Tensor | None,
-    needs: tuple[bool, bool, bool] = (True, True, True),
+    needs: Sequence[bool] = (True, True, True),
     chunk: int | None = None,
 ) -> tuple[Columns, tuple[Tensor | None, Tensor | None, Tensor | None]]:
     """The columns, and the gradient of sum(d_logp * logp) + sum(d_entropy * entropy) by (hidden, weight, bias).
@@ -90,9 +90,11 @@ def gradients(
     """
     out = _empty(hidden, reading, d_entropy is not None)
     wide, heat = out.logp.dtype, reading.temperature.to(out.logp.dtype)
-    sums: list[Tensor | None] = [torch.empty_like(hidden) if needs[0] else None]
-    sums += [torch.zeros_like(t, dtype=wide) if t is not None and n else None for t, n in zip((head.weight, head.bias), needs[1:])]
-    d_hidden, d_weight, d_bias = sums
+    d_hidden = torch.empty_like(hidden) if needs[0] else None
+    d_weight, d_bias = (
+        torch.zeros_like(parameter, dtype=wide) if parameter is not None and needed else None
+        for parameter, needed in zip((head.weight, head.bias), needs[1:])
+    )
     weight = head.operand()
     d_logp = d_logp.to(wide) / heat[reading.rows]
     per_row = torch.zeros_like(heat).index_add_(0, reading.rows, d_logp)

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from anypo.engine.architecture import Architecture, Layer
+from anypo.engine.local.product import add_product, product
 from anypo.engine.training.attention import Plan, attend
 
 
@@ -29,7 +30,7 @@ def decoder_layer(
 
     Layers with adapters call their modules, plain ones take the fused functions.
     """
-    fused = arch.plain and arch.activation is F.silu
+    fused = arch.activation is F.silu and all(type(projection) is nn.Linear for projection in layer.projections)
     if fused:
         q, k, v = _NormProjections.apply(x, layer.input_norm, arch.eps, *_parameters(layer.q, layer.k, layer.v))
     else:
@@ -98,7 +99,8 @@ class _RMSNorm(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, g: Tensor) -> tuple[Any, ...]:
-        return (*_norm_backward(g, *ctx.saved_tensors, ctx.eps), None)
+        x, weight = ctx.saved_tensors
+        return (*_norm_backward(g, x, weight, ctx.eps), None)
 
 
 class _NormProjections(torch.autograd.Function):
@@ -109,7 +111,7 @@ class _NormProjections(torch.autograd.Function):
         ctx.save_for_backward(x, norm, *parameters)
         ctx.eps = eps
         h = _normed(x, norm, eps)
-        return tuple(F.linear(h, w, b) for w, b in zip(parameters[:3], parameters[3:]))  # type: ignore[arg-type]
+        return tuple(_linear(h, w, b) for w, b in zip(parameters[:3], parameters[3:]) if w is not None)
 
     @staticmethod
     @once_differentiable
@@ -128,10 +130,10 @@ class _GatedMLP(torch.autograd.Function):
         w_gate, w_up, w_down, b_gate, b_up, b_down = parameters
         assert w_gate is not None and w_up is not None and w_down is not None
         h = _normed(x, norm, eps)
-        gate, up = F.linear(h, w_gate, b_gate), F.linear(h, w_up, b_up)
+        gate, up = _linear(h, w_gate, b_gate), _linear(h, w_up, b_up)
         ctx.save_for_backward(x, norm, gate, up, *parameters)
         ctx.eps = eps
-        return x + F.linear(F.silu(gate).mul_(up), w_down, b_down)
+        return x + _linear(F.silu(gate).mul_(up), w_down, b_down)
 
     @staticmethod
     @once_differentiable
@@ -176,9 +178,17 @@ def _rotated(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return out
 
 
+def _linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """x W^T + b; in autocast's dtype where it is on."""
+    if x.dtype != weight.dtype or torch.is_autocast_enabled(x.device.type):
+        return F.linear(x, weight, bias)
+    out = product(x, weight)
+    return out if bias is None else out.add_(bias)
+
+
 def _back(g: tuple[Tensor, ...], weights: list[Tensor]) -> Tensor:
     """Sum over i of g_i W_i: the gradient by the common input of linear layers."""
-    total = g[0] @ weights[0].to(g[0].dtype)
+    total = product(g[0], weights[0].to(g[0].dtype).t())
     for d, w in zip(g[1:], weights[1:]):
-        total.addmm_(d, w.to(d.dtype))
+        add_product(total, d, w.to(d.dtype).t())
     return total

@@ -91,7 +91,8 @@ class PaddedNetwork:
         self.causal = model.get_base_model() if hasattr(model, "get_base_model") else model
         self.checkpointing = checkpointing
         if checkpointing:
-            self.causal.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+            enable = getattr(self.causal, "activation_checkpointing_enable", self.causal.gradient_checkpointing_enable)
+            enable({"use_reentrant": False})
         self.output = self._find_output()
 
     def cut(self, contexts: Arrays, budget: int) -> list[np.ndarray]:
@@ -115,11 +116,10 @@ class PaddedNetwork:
         device = self.causal.get_input_embeddings().weight.device
         tokens = [torch.as_tensor(contexts[index], dtype=torch.int64, device=device) for index in used]
         ids = nn.utils.rnn.pad_sequence(tokens, batch_first=True)
-        lengths = torch.tensor([len(t) for t in tokens], device=device)
-        mask = (torch.arange(ids.shape[1], device=device) < lengths[:, None]).long()
+        everything = torch.ones_like(ids)  # padding comes after what it could disturb; masked, it may turn into NaN
         flat = np.concatenate([row * ids.shape[1] + places[index] for row, index in enumerate(used)])
         with self._recomputing():
-            out = outputs(ids, mask).flatten(0, 1)
+            out = outputs(ids, everything).flatten(0, 1)
         return out.index_select(0, torch.as_tensor(flat, device=device)), np.arange(len(flat))
 
     def _hidden(self, ids: Tensor, mask: Tensor) -> Tensor:
