@@ -14,7 +14,7 @@ def register(app: typer.Typer) -> None:
 
 def evaluate(
     model: Annotated[str, typer.Argument(help="run folder, model name, local path or hub id")],
-    task: Annotated[str | None, typer.Option("--task", "-t", help="default: the run's own task, or chain_sum")] = None,
+    task: Annotated[str | None, typer.Option("--task", "-t", help="default: the run's own task, or sums")] = None,
     task_set: Annotated[list[str], typer.Option("--task-set", metavar="FIELD=VALUE")] = [],  # noqa: B006
     size: Annotated[int, typer.Option("--size", "-n", min=1, help="held-out problems")] = 200,
     samples: Annotated[int, typer.Option("--samples", "-k", min=1, help="samples per problem; 1 is greedy")] = 1,

@@ -21,8 +21,11 @@ def train(
         str, typer.Option("--model", "-m", help="smollm2-135m, tiny, a local path or a hub id")
     ] = "smollm2-135m",
     task: Annotated[
-        str, typer.Option("--task", "-t", help="a reasoning-gym dataset or a .jsonl/.parquet file")
-    ] = "chain_sum",
+        str | None,
+        typer.Option(
+            "--task", "-t", help="a reasoning-gym dataset or a .jsonl/.parquet file (default: one that suits the model)"
+        ),
+    ] = None,
     steps: Annotated[int | None, typer.Option(help="optimisation steps")] = None,
     set_: Annotated[
         list[str], typer.Option("--set", metavar="PATH=VALUE", help="replace any part or field of the method")
@@ -71,4 +74,8 @@ def train(
     if dry_run:
         typer.echo(json.dumps(resolved.model_dump(), indent=2))
         return
-    watch(lambda observer: run(resolved, out=out, observer=observer), f"{resolved.system} · {model} · {task}", as_json)
+    watch(
+        lambda observer: run(resolved, out=out, observer=observer),
+        f"{resolved.system} · {model} · {resolved.task}",
+        as_json,
+    )

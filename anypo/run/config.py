@@ -13,8 +13,9 @@ from anypo.parts import first_reason
 from anypo.systems import find
 
 PRESETS: dict[str, dict[str, Any]] = {
-    "smollm2-135m": {"steps": 17, "set": {"update.optimiser.lr": 2e-5, "generate.max_new": 16}},
+    "smollm2-135m": {"task": "sums", "steps": 40, "set": {"update.optimiser.lr": 2e-5, "generate.max_new": 16}},
     "tiny": {
+        "task": "chain_sum",
         "steps": 60,
         "sft_steps": 250,
         "eval_size": 256,
@@ -33,7 +34,7 @@ class RunConfig(BaseModel):
 
     system: str = "grpo"
     model: str = "smollm2-135m"
-    task: str = "chain_sum"
+    task: str = "sums"
     task_options: dict[str, Any] = Field(default_factory=dict)
     steps: int = Field(20, ge=0)
     seed: int = Field(0, ge=0)
@@ -78,10 +79,13 @@ def resolve(
 
 
 def has_path(algorithm: Algorithm, path: str) -> bool:
-    """Whether the dotted path names a field of this composition."""
+    """Whether the dotted path names a field of this composition (an index picks from a list of parts)."""
     value: Any = algorithm
     for step in path.split("."):
-        if step not in getattr(type(value), "model_fields", {}):
+        if isinstance(value, tuple) and step.isdigit() and int(step) < len(value):
+            value = value[int(step)]
+        elif step in getattr(type(value), "model_fields", {}):
+            value = getattr(value, step)
+        else:
             return False
-        value = getattr(value, step)
     return True

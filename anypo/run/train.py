@@ -65,14 +65,14 @@ class Result:
 def train(
     system: str | Algorithm | RunConfig = "grpo",
     model: str = "smollm2-135m",
-    task: str = "chain_sum",
+    task: str | None = None,
     *,
     set: Mapping[str, Any] | None = None,
     out: Path | str | None = None,
     observer: Observer | None = None,
     **settings: Any,
 ) -> Result:
-    """Train `model` on `task` with `system` and return what came of it.
+    """Train `model` on `task` (default: one that suits the model) with `system` and return what came of it.
 
     `set` replaces parts or fields by dotted path, e.g. ``{"objective.trust.high": 0.28}``; `settings` are the fields of
     `RunConfig` (steps, seed, lora, sft_steps, eval_size, ...). Raises `UserError` for bad input before anything is loaded,
@@ -116,7 +116,7 @@ def evaluate(
     """Score a run folder, a model name, a local path or a hub id on the first `size` held-out problems of a task."""
     observer = observer or Observer()
     weights, options, turns = model, dict(task_options or {}), 1
-    name = task or "chain_sum"
+    name = task or "sums"
     if (Path(model) / "config.yaml").is_file():
         config = RunConfig(**RunFolder.read_config(Path(model)))
         weights = str(Path(model) / "model")

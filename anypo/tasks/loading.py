@@ -12,9 +12,26 @@ from anypo.tasks.options import nested
 from anypo.tasks.verifiers import imported, spelled
 
 
+ALIASES: dict[str, tuple[str, dict[str, Any]]] = {
+    "sums": (
+        "basic_arithmetic",
+        {
+            "operators": ["+"],
+            "min_terms": 2,
+            "max_terms": 2,
+            "min_digits": 1,
+            "max_digits": 2,
+            "allow_parentheses": False,
+            "allow_negation": False,
+        },
+    ),
+}
+"""Short names for a dataset with a configuration; further options come on top."""
+
+
 def names() -> list[str]:
     """Every task known by name."""
-    return sorted([*generators.names(), guess.NAME])
+    return sorted([*generators.names(), *ALIASES, guess.NAME])
 
 
 def parse(spec: str | Mapping[str, Any], options: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -29,6 +46,9 @@ def parse(spec: str | Mapping[str, Any], options: Mapping[str, Any] | None = Non
             raise UserError("a task mapping needs the key 'name' (a dataset, a file or module:factory)")
         own = {key: value for key, value in spec.items() if key != "name"}
         return parse(spec["name"], {**own, **(options or {})})
+    if spec in ALIASES:
+        dataset, configured = ALIASES[spec]
+        return parse(dataset, {**configured, **(options or {})})
     given = nested(options or {})
     if "name" in given:
         raise unknown("field of task", "name", (), "The task is named by itself, not among its options.")
