@@ -15,7 +15,7 @@ from anypo.data.records import CANCELLED, Group, Tokens, Trajectory
 from anypo.generate.base import World
 from anypo.generate.logits import next_logits
 from anypo.generate.resume import Start, decisions, resume
-from anypo.generate.trees import TREE, _grown, _key, _OneTurn
+from anypo.generate.trees import TREE, _grown, _key, _OneTurn, log_shared
 
 TOP, PEAK, TAIL, BEFORE = 64, 5, 8, 4
 """Log-probabilities kept per decision, those that make its confidence, decisions of the tail, and decisions before a rise."""
@@ -100,6 +100,7 @@ class ConfidenceForks(_OneTurn, name="confidence_forks"):
                     homes.append(place)
                     size += 1
         grown = _grown(groups, homes, resume(starts, world, self.sampling(context)))
+        log_shared(grown, context)
         return [group.replace(trajectories=tuple(self._pruned(group, world, context))) for group in grown]
 
     def _steps(self, trajectories: Sequence[Trajectory], world: World) -> list[Steps]:

@@ -71,6 +71,7 @@ class SegmentTree(_OneTurn, name="segment_tree"):
                         homes.append(place)
                         size += 1
             groups = _grown(groups, homes, resume(starts, world, self.sampling(context)))
+        log_shared(groups, context)
         return groups
 
 
@@ -123,6 +124,12 @@ def fork_points(trajectory: Trajectory, count: int, least: float = 0.0, rise: fl
         able &= entropy - before >= rise
     order = np.argsort(-entropy, kind="stable")
     return sorted(int(t) for t in order[able[order]][:count])
+
+
+def log_shared(groups: Sequence[Group], context: Context) -> None:
+    """Share of the decisions that were copied from a parent instead of sampled."""
+    every = [t for group in groups for t in group.trajectories]
+    context.log("generate/shared_share", sum(max(t.fork, 0) for t in every) / max(1, sum(len(t) for t in every)))
 
 
 def _grown(groups: Sequence[Group], homes: Sequence[int], fresh: Sequence[Trajectory]) -> list[Group]:
