@@ -47,7 +47,7 @@ class ControlBed:
             coefficient=1.0,  # the critic has its own optimiser: Adam makes the weight of its loss immaterial
             clip=None,
             truncated="bootstrap",
-            select=(Scatter(),),
+            select=(Scatter(),) if self.minibatches > 1 else (),
             optimiser=AdamW(lr=self.lr, eps=1e-5),
         )
         changed = method.replace(

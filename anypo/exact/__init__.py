@@ -3,6 +3,6 @@
 from anypo.exact.graph import StateGraph, chain, tree
 from anypo.exact.policy import EnumerablePolicy
 from anypo.exact.sampler import EnumerableSampler
-from anypo.exact.task import ExactTask, patterns
+from anypo.exact.task import ExactTask, bandit, patterns
 
-__all__ = ["EnumerablePolicy", "EnumerableSampler", "ExactTask", "StateGraph", "chain", "patterns", "tree"]
+__all__ = ["EnumerablePolicy", "EnumerableSampler", "ExactTask", "StateGraph", "bandit", "chain", "patterns", "tree"]

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from anypo.errors import UserError, unknown
-from anypo.exact.graph import END, EOS, StateGraph
+from anypo.exact.graph import END, EOS, StateGraph, tree
 from anypo.exact.policy import LETTERS
 from anypo.tasks.base import Environment, Problem, Reply
 
@@ -109,6 +109,13 @@ def patterns(graph: StateGraph, prompts: int, kind: Reward = "binary", seed: int
         return ExactTask(graph, hit.double() * share[:, graph.depth()][:, :, None], targets, kind)
     last = constrained.double().cumsum(1).argmax(1)  # the last constrained position of each prompt
     return ExactTask(graph, _conjunction(graph, hit, last), targets, kind)
+
+
+def bandit(rewards: Tensor) -> ExactTask:
+    """One decision per prompt: `rewards` [prompts, arms] of arms 0 (the silent EOS), a, b, ...; over `tree(arms, 1)`."""
+    graph = tree(rewards.shape[1], 1)
+    best = tuple(LETTERS[arm - 1] if arm else "" for arm in rewards.argmax(1).tolist())
+    return ExactTask(graph, rewards.double()[:, None, :], best, "bandit", name="bandit")
 
 
 def _allowed(graph: StateGraph, index: int, prompts: int, kind: str, generator: torch.Generator) -> Tensor:
