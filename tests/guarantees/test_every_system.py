@@ -64,6 +64,18 @@ EDGES = {
     "huge rewards": Case([[3, 5, 2], [4, 1]], rewards=[[1e6, -1e6, 0], [1e6, 1e6]]),
 }
 
+
+def random_case(seed: int) -> Case:
+    """Groups, lengths, rewards, masks and drift drawn at random."""
+    rng = np.random.default_rng([seed, 7])
+    lengths = [rng.integers(1, 9, rng.integers(1, 6)).tolist() for _ in range(rng.integers(1, 5))]
+    rewards = [rng.choice([0.0, 0.5, 1.0, -1.0], len(row)).tolist() for row in lengths]
+    weight = lambda n: (np.random.default_rng(seed).random(n) < 0.8).astype(float)
+    return Case(lengths, rewards, drift=float(rng.uniform(0, 2)), weight=weight, seed=seed)
+
+
+EDGES |= {f"random {seed}": random_case(seed) for seed in range(3)}
+
 names = pytest.mark.parametrize("name", sorted(SYSTEMS))
 
 
@@ -112,10 +124,11 @@ def test_edge_cases_are_finite(name: str) -> None:
 @names
 def test_order_of_sequences_does_not_matter(name: str) -> None:
     excused("order", name)
-    plain = play(algorithm(name), NORMAL)
-    for seed in (0, 1):
-        order = torch.from_numpy(np.random.default_rng(seed).permutation(11))
-        mixed = play(algorithm(name), NORMAL, lambda batch: batch.select(order))
+    for seed, case in ((0, NORMAL), (1, NORMAL), (2, random_case(3))):
+        plain = play(algorithm(name), case)
+        count = sum(len(row) for row in case.lengths)
+        order = torch.from_numpy(np.random.default_rng(seed).permutation(count))
+        mixed = play(algorithm(name), case, lambda batch, order=order: batch.select(order))
         assert mixed.loss == pytest.approx(plain.loss, rel=1e-9, abs=1e-12)
         for column in plain.pull.gradients:
             assert mixed.by_row(column) == pytest.approx(plain.by_row(column), rel=1e-8, abs=1e-11), column
