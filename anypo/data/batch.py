@@ -6,7 +6,8 @@ column ``sequence`` (0..S-1), sequence column ``group`` (0..G-1). Rows of one se
 
 Columns every batch has
   rows:      sequence, position (decision index in its trajectory), turn, version (int64); logp_behaviour, log_mass,
-             step_reward (float); entropy_behaviour where the sampler recorded it; weight (1 where the row counts in the loss, 0 where masked)
+             step_reward (float); entropy_behaviour where the sampler recorded it;
+             weight (1 where the row counts in the loss, 0 where masked)
   sequences: group, prompt, length, sample, parent, fork (int64); reward, temperature (float); truncated, demo (bool);
              ``reward/<component>`` for every named component
 Columns parts and providers add: logp, entropy, logp_old, logp_ref, logp_teacher, value, advantage, return, ...

@@ -17,7 +17,8 @@ from anypo.generate.trees import EntropyForks, ReRolled, SegmentTree, Vine
 from anypo.generate.windowed import Windowed
 
 __all__ = [
-    "AdaptiveRounds", "Anchored", "ConfidenceForks", "EntropyForks", "EnvironmentSteps", "Generate", "Independent", "Interventions", "LabelVectors",
+    "AdaptiveRounds", "Anchored", "ConfidenceForks", "EntropyForks", "EnvironmentSteps", "Generate",
+    "Independent", "Interventions", "LabelVectors",
     "LearnedMask", "Modes", "NextSequence", "OneToken", "ReRolled", "SegmentTree", "ShiftedTargets", "Vine", "Windowed",
     "WithAuxiliary", "WithExperts", "WithGreedy", "World",
 ]  # fmt: skip

@@ -62,6 +62,8 @@ class Independent(Generate, name="independent"):
         ]
         trajectories = iter(play(episodes, world.task, world.policy, world.sampler, self.sampling(context), self.turns))
         return [
-            Group(problem.prompt, tuple(next(trajectories) for _ in range(ask.samples)), problem, context.step, ask.index)
+            Group(
+                problem.prompt, tuple(next(trajectories) for _ in range(ask.samples)), problem, context.step, ask.index
+            )
             for ask, problem in zip(asks, problems)
         ]

@@ -11,7 +11,6 @@ from anypo.tasks.base import Task
 from anypo.tasks.options import nested
 from anypo.tasks.verifiers import imported, spelled
 
-
 ALIASES: dict[str, tuple[str, dict[str, Any]]] = {
     "sums": (
         "basic_arithmetic",

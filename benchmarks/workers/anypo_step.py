@@ -9,12 +9,12 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 import torch
-from anypo.engine.local import LocalEngine
 from workers import protocol
 from workload import Workload, messages
 
 from anypo import policies
 from anypo.data.records import prompt_id
+from anypo.engine.local import LocalEngine
 from anypo.generate.base import World
 from anypo.run.trainer import Trainer
 from anypo.systems import find
