@@ -63,7 +63,8 @@ class QualityHead(Shaping, name="quality_head"):
     """Scores every rollout in [0, 1] by the success its own hidden states predict: sequence column ``quality``.
 
     Finer than a binary outcome: two nearly identical texts have nearly equal scores. The head is refitted every step from
-    the last `buffer` rollouts and their outcomes; before `least` of them every score is 1/2. The reward is not changed.
+    the last `buffer` rollouts and their outcomes; before `least` of them every score is NaN, "not known". The reward is not
+    changed.
     """
 
     components: int = Field(8, ge=1)
@@ -81,7 +82,7 @@ class QualityHead(Shaping, name="quality_head"):
         blocks = rollout_features(batch)
         right = (outcome(batch, self.outcome) >= 1 - 1e-9).double()
         head = fit_head(memory, self.components, self.ridge, self.least)
-        quality = head.predict([b.nan_to_num() for b in blocks]) if head else torch.full_like(right, 0.5)
+        quality = head.predict([b.nan_to_num() for b in blocks]) if head else torch.full_like(right, torch.nan)
         if head and len(right):
             context.log("credit/quality_brier", ((quality - right) ** 2).mean())
         remember(memory, blocks, right, self.buffer, batch)

@@ -138,7 +138,7 @@ class Distinct(Select, name="distinct"):
 
     A right and a wrong rollout of one group conflict when their fine-grained scores (sequence column or reward component
     `score`, in [0, 1]) differ by less than `threshold`. `rule`: drop a rollout with any, or only with all, of its opposites in
-    conflict. Advantages are those of the full group.
+    conflict. A score that is not known (NaN) conflicts with nothing. Advantages are those of the full group.
     """
 
     score: str = "quality"

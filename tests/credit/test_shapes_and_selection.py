@@ -186,5 +186,7 @@ def test_distinct_drops_conflicting_pairs() -> None:
     assert kept(threshold=0.42, rule="all") == [0, 2, 3]  # rollout 2 still differs from one opposite
     untouched = Distinct(threshold=math.inf).select(batch, context_for(GRPO))
     assert untouched.group.tolist() == [1] * 4  # a group without opposites has no conflict
+    unknown = batch.with_sequences(quality=torch.full((8,), torch.nan, dtype=torch.float64))
+    assert Distinct(threshold=math.inf).select(unknown, context_for(GRPO)).n_sequences == 8
     same = Distinct(threshold=0.0).select(batch, context_for(GRPO))
     assert torch.equal(same["advantage"], batch["advantage"])

@@ -1,0 +1,105 @@
+"""Credit systems on a character model with the embedded engine: the same parts, real tokens."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from anypo.claims.credit_language import SMALL, TextTask, question, warm
+from anypo.data.batch import Batch
+from anypo.engine.config import Local
+from anypo.generate.base import World
+from anypo.generate.demonstrations import demonstration
+from anypo.generate.logits import next_logits
+from anypo.policies.loading import load
+from anypo.run.trainer import Trainer
+from anypo.systems import find
+
+SUMS = tuple(question(f"{a}+{b}=", str(a + b)) for a in range(6) for b in range(6))
+PROGRAMS = tuple(question(f"print {n}", f"a={n}\nprint(a)", want=n) for n in range(24))
+
+
+def world(programs: bool = False, steps: int = 0) -> World:
+    problems = PROGRAMS if programs else SUMS
+    task = TextTask(problems, lambda p, text: float(text.strip() == p.answer))
+    policy = warm([(p.messages[0]["content"], p.answer) for p in SUMS], steps, 0)() if steps else load(SMALL, seed=0)
+    return World(task, policy, Local().sampler(policy))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        ("spark", {"generate.share": 1.0, "generate.answers": 2}),
+        ("coderl-plus", {"generate.answers": 2}),
+        ("refine", {"generate.chunks": 2, "generate.length": 1}),
+        ("otr", {"generate.draws": 16}),
+        ("nlpo", {}),
+        ("poise", {"credit.centre.least": 4}),
+        ("dagrpo", {}),
+        ("echo-ttrl", {"generate.depth": 0, "generate.doubt": 99.0, "generate.trees": 2}),
+        ("ettrl", {"generate.forks": 1, "generate.branches": 1}),
+        ("spo-segment", {"generate.continuations": 2, "generate.interval": 2}),
+        ("int", {"generate.delimiter": "", "generate.continuations": 2}),
+        ("xrpo", {"generate.base": 2, "generate.exemplars": 1}),
+        ("a2fm-apo", {"generate.forced": 1, "generate.free": 1}),
+        ("v-zero", {}),
+    ],
+)
+def test_system_trains_a_language_model(name: str, settings: dict) -> None:
+    place = world(programs=name == "coderl-plus")
+    sizes = {"control.prompts": 2, "control.samples": 4, "generate.max_new": 6, "update.optimiser.lr": 1e-3}
+    trainer = Trainer(find(name).algorithm().set(sizes | settings), place, 0, 3)
+    for _ in range(2):
+        metrics = trainer.step()
+    assert all(np.isfinite(value) for value in metrics.values()), metrics
+    assert trainer.batch is not None and len(trainer.batch)
+
+
+def test_next_logits_are_those_the_decisions_were_drawn_from() -> None:
+    place = world()
+    demos = [demonstration(place.task.train(i), place.policy.answer(f"{i}7"), place) for i in range(3)]
+    logits = next_logits(place.policy, demos)
+    batch = Batch.of(demos, [0, 0, 0], 1)
+    logp = place.policy.fill(batch, ["logp"], grad=False)["logp"]
+    tokens = torch.cat([torch.from_numpy(t.content.tokens[t.content.actions]) for t in demos]).long()  # type: ignore[union-attr]
+    torch.testing.assert_close(logits.log_softmax(-1).gather(1, tokens[:, None])[:, 0], logp, rtol=1e-4, atol=1e-5)
+
+
+def test_auxiliary_questions_join_the_batch_with_groups_of_their_own() -> None:
+    place = world(steps=25)
+    trainer = Trainer(
+        find("spark").algorithm().set({"control.prompts": 3, "control.samples": 4, "generate.max_new": 3}), place, 0, 2
+    )
+    metrics = trainer.step()
+    assert metrics["generate/auxiliary_groups"] == 3
+    kinds = {name for t in trainer.batch.trajectories for name in t.rewards}  # type: ignore[union-attr]
+    assert kinds & {"judge_point", "judge_pair", "reflection"} and "correct" in kinds
+    sizes = {"control.prompts": 2, "generate.max_new": 3}
+    texts = []
+    for method in (find("spark").algorithm().set({"generate.share": 0.0}), find("grpo").algorithm()):
+        runner = Trainer(method.set(sizes), world(), 0, 2)
+        runner.step()
+        texts.append(len(runner.groups))
+    assert texts == [2, 2]  # without a share there are no questions
+
+
+def test_exemplars_reach_the_prompt_of_a_hopeless_question() -> None:
+    place = world()
+    method = (
+        find("xrpo")
+        .algorithm()
+        .set({"generate.base": 2, "generate.exemplars": 1, "control.samples": 6, "generate.max_new": 3})
+    )
+    trainer = Trainer(method, place, 0, 2)
+    memory = trainer.memory[trainer.algorithm.generate]
+    from anypo.credit.generalist import hashed
+
+    memory["features"].append(hashed(place.policy.encode(SUMS[0].messages)))
+    memory["messages"].append([*map(dict, SUMS[0].messages), {"role": "assistant", "content": "0"}])
+    trainer.step()
+    shown = [t for g in trainer.groups for t in g.trajectories if t.guidance == "exemplars"]
+    assert shown
+    for t in shown:
+        assert place.policy.decode(t.content.shown).startswith("0+0=")  # type: ignore[union-attr]
+        assert not place.policy.decode(t.content.tokens).startswith("0+0=0")  # type: ignore[union-attr]
