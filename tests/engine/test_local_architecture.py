@@ -4,56 +4,11 @@ import copy
 
 import pytest
 import torch
+from local_models import CONFIGS, SMALL, build
 from torch import nn
-from transformers import (
-    AutoModelForCausalLM,
-    GPT2Config,
-    LlamaConfig,
-    MistralConfig,
-    Qwen2Config,
-    Qwen3Config,
-)
+from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig, MistralConfig, Qwen2Config
 
 from anypo.engine.architecture import Architecture, rotate
-
-SMALL = {
-    "vocab_size": 61,
-    "hidden_size": 32,
-    "intermediate_size": 48,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "head_dim": 8,
-    "max_position_embeddings": 128,
-}
-CONFIGS = {
-    "llama": LlamaConfig(**SMALL, tie_word_embeddings=True, attention_bias=True, mlp_bias=True),
-    "llama3-rope": LlamaConfig(
-        **SMALL,
-        rope_parameters={
-            "rope_type": "llama3",
-            "rope_theta": 10000.0,
-            "factor": 8.0,
-            "low_freq_factor": 1.0,
-            "high_freq_factor": 4.0,
-            "original_max_position_embeddings": 32,
-        },
-    ),
-    "qwen2": Qwen2Config(**SMALL),
-    "qwen3": Qwen3Config(**SMALL, tie_word_embeddings=True),
-    "mistral": MistralConfig(**SMALL, sliding_window=None),
-}
-
-
-def build(name_or_config) -> nn.Module:
-    torch.manual_seed(0)
-    config = CONFIGS[name_or_config] if isinstance(name_or_config, str) else name_or_config
-    model = AutoModelForCausalLM.from_config(config).eval()
-    with torch.no_grad():  # biases and norms start at 0 and 1, which would hide mistakes
-        for parameter in model.parameters():
-            if parameter.dim() == 1:
-                parameter.add_(0.3 * torch.randn_like(parameter))
-    return model
 
 
 def logits_by_view(arch: Architecture, tokens: torch.Tensor) -> torch.Tensor:

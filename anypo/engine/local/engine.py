@@ -7,7 +7,7 @@ request's seed and the token's position in its sequence (prompt included), so co
 the same seed goes on as if it had never stopped. On the fast path in float32 on CPU every row's arithmetic is fixed by its
 tokens and positions: batch size, order, neighbours, prefix reuse, forks, pauses, eviction and recomputation give bit-identical
 logits, log-probabilities and tokens wherever the matrix library computes a row the same way in products of any (multiple of
-four) number of rows; `row_invariant` tells whether it does on this machine. Elsewhere (general path, GPU, reduced precision)
+four) number of rows; `product.row_invariant` tells whether it does on this machine. Elsewhere (general path, GPU, reduced precision)
 logits may differ in the last bits, and a token then changes only if its uniform number falls that close to a boundary.
 """
 
@@ -28,6 +28,7 @@ from anypo.engine.local import random
 from anypo.engine.local.backend import Backend, PagedBackend, Work
 from anypo.engine.local.general import GeneralBackend
 from anypo.engine.local.handle import DONE, PAUSED, Event, Handle, Observer
+from anypo.engine.local.product import ROWS
 from anypo.engine.local.scheduler import Scheduler
 from anypo.engine.local.vocabulary import Drawn, Wish
 from anypo.errors import UserError
@@ -89,6 +90,7 @@ class LocalEngine:
         self.exact = all(p.dtype in (torch.float32, torch.float64) for p in self._parameters)
         self.kv_tokens = kv_tokens
         self.context = int(getattr(model.config, "max_position_embeddings", None) or 1 << 30)
+        self.vocabulary = int(model.config.vocab_size)
         self.eos = frozenset(_end_tokens(model, tokenizer))
         self.scheduler = Scheduler(self.backend, max_running, max_rows)
         self.stats = Stats()
@@ -118,7 +120,7 @@ class LocalEngine:
     ) -> Handle:
         """Queue a request. `observer(handle, event)` hears every token (see `Event`), with the `top` most probable tokens and the
         hidden state if wanted; it may fork, pause, cancel, stop or force."""
-        self._check(len(request.tokens), request.sampling.max_new)
+        self._check(request)
         handle = Handle(self, request, observer, top, hidden)
         self.scheduler.add(handle)
         return handle
@@ -159,7 +161,10 @@ class LocalEngine:
             row += item.wanted
             if item.wanted and not len(handle):
                 self.scheduler.publish(handle)
-                draws += [_Draw(twin, row - 1, twin._length, -1) for twin in self.scheduler.join(handle)]
+                draws += [
+                    _Draw(twin, row - 1, twin._length, twin._forced[0] if twin._forced else -1)
+                    for twin in self.scheduler.join(handle)
+                ]
         return draws
 
     def _draw(self, rows: Tensor, draws: Sequence[_Draw]) -> Drawn:
@@ -170,7 +175,7 @@ class LocalEngine:
             for draw, u in zip(draws, uniform)
         ]
         where = [draw.row for draw in draws]
-        where += [0] * (-len(where) % 8)  # as many rows as matrix kernels treat alike
+        where += [0] * (-len(where) % ROWS)
         if where != list(range(rows.shape[0])):
             rows = rows[torch.tensor(where, device=rows.device)]
         return self.backend.vocabulary.draw(rows, wishes)
@@ -219,7 +224,7 @@ class LocalEngine:
 
     def _adopt(self, parent: Handle, children: Sequence[Handle]) -> None:
         for child in children:
-            self._check(child.prompt_length, child.sampling.max_new)
+            self._check(child.request)
             length = min(parent._cached, child._length - 1)
             if parent._memory is not None and length:
                 self.backend.fork(parent, child, length)
@@ -253,21 +258,35 @@ class LocalEngine:
             self._weights = weights
             self.scheduler.new_weights()
 
-    def _check(self, length: int, max_new: int) -> None:
+    def _check(self, request: Request) -> None:
+        """Refuse what cannot run."""
+        sampling, length = request.sampling, len(request.tokens)
         if not length:
             raise UserError(
                 "a request has no tokens; a prompt needs at least one (the beginning-of-sequence token will do)"
             )
-        if max_new < 1:
-            raise UserError(f"max_new is {max_new}; ask for at least one token")
+        if not 0 <= int(np.min(request.tokens)) <= int(np.max(request.tokens)) < self.vocabulary:
+            raise UserError(
+                f"a prompt has token {int(np.max(request.tokens))} but the model's vocabulary is 0 to {self.vocabulary - 1}; "
+                "use the tokenizer that belongs to the model"
+            )
+        if sampling.max_new < 1:
+            raise UserError(f"max_new is {sampling.max_new}; ask for at least one token")
+        if not (
+            sampling.temperature >= 0 and 0 < sampling.top_p <= 1 and sampling.top_k >= 0 and 0 <= sampling.min_p <= 1
+        ):
+            raise UserError(
+                f"temperature {sampling.temperature}, top_p {sampling.top_p}, top_k {sampling.top_k}, min_p {sampling.min_p} is "
+                "not a way to sample; temperature and top_k must be 0 or more, top_p in (0, 1], min_p in [0, 1]"
+            )
         if length >= self.context:
             raise UserError(
                 f"a prompt has {length} tokens but the model's context is {self.context}; shorten it or choose another model"
             )
-        if min(length + max_new, self.context) + 2 * self.backend.size > self.kv_tokens:
+        if min(length + sampling.max_new, self.context) + 2 * self.backend.size > self.kv_tokens:
             raise UserError(
-                f"a request of {length} prompt and {max_new} new tokens exceeds the memory budget kv_tokens={self.kv_tokens}; "
-                "raise engine.kv_tokens or lower max_new"
+                f"a request of {length} prompt and {sampling.max_new} new tokens exceeds the memory budget "
+                f"kv_tokens={self.kv_tokens}; raise engine.kv_tokens or lower max_new"
             )
 
     @contextmanager

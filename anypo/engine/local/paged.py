@@ -10,6 +10,7 @@ from torch import Tensor
 
 from anypo.engine.architecture import Architecture, Layer
 from anypo.engine.local.plan import Bucket, Plan
+from anypo.engine.local.product import add_product, product
 
 
 class PagedModel:
@@ -53,7 +54,7 @@ class PagedModel:
         arch, n = self.arch, x.shape[0]
         h = self._norm(x, layer.input_norm)
         if layer.qkv is not None:
-            qkv = torch.mm(h, layer.qkv.t(), out=self._buffer("qkv", n, layer.qkv.shape[0]))
+            qkv = product(h, layer.qkv)
             _add_bias(qkv, layer.q, layer.k, layer.v)
         else:
             qkv = torch.cat((layer.q(h), layer.k(h), layer.v(h)), 1)
@@ -69,7 +70,7 @@ class PagedModel:
         queries = qk[:, : arch.heads].reshape(-1, arch.head_dim)
         mixed = self._attend(queries, memory, plan).view(n, -1)
         if type(layer.o) is torch.nn.Linear:
-            x.addmm_(mixed, layer.o.weight.t())
+            add_product(x, mixed, layer.o.weight)
             _add_bias(x, layer.o)
         else:
             x += layer.o(mixed)
@@ -110,11 +111,11 @@ class PagedModel:
         if layer.gate_up is None:
             x += arch.mlp(layer, h)
             return
-        both = torch.mm(h, layer.gate_up.t(), out=self._buffer("gate_up", x.shape[0], 2 * arch.intermediate))
+        both = product(h, layer.gate_up)
         _add_bias(both, layer.gate, layer.up)
         gate, up = both[:, : arch.intermediate], both[:, arch.intermediate :]
         inner = torch.mul(arch.activation(gate), up, out=self._buffer("inner", x.shape[0], arch.intermediate))
-        x.addmm_(inner, layer.down.weight.t())  # type: ignore[arg-type,operator]
+        add_product(x, inner, layer.down.weight)  # type: ignore[arg-type]
         _add_bias(x, layer.down)
 
     def _norm(self, x: Tensor, weight: Tensor) -> Tensor:

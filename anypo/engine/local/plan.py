@@ -16,11 +16,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from anypo.engine.local.product import ROWS
+
 TILE = 64
 """Most rows of one job."""
 
 MULTIPLE = 4
-"""Query rows of a job, and rows of a step, come in multiples of it: matrix kernels treat fewer rows in another order."""
+"""Query rows of a job come in multiples of it: the attention kernel adds up the rows beyond in another order."""
 
 
 @dataclass
@@ -48,7 +50,7 @@ class Bucket:
 
 @dataclass
 class Plan:
-    """tokens, positions, slots [R]: what enters, deepest rows first, R a multiple of 8 (padding rows write into block 0).
+    """tokens, positions, slots [R]: what enters, deepest rows first, R a multiple of `ROWS` (padding rows write into block 0).
     wanted: rows whose hidden states are asked for, in the order of the feeds. parts [P, R * heads]: where the partials of a row
     and head lie among the buckets' outputs, in the order of its blocks. reach [P]: the first reach[p] entries of parts[p] exist;
     absent [P, R * heads]: 0 for those and -inf for the rest, None when all exist."""
@@ -90,7 +92,7 @@ def build(
     visible = np.minimum(size, positions[pair_row] + 1 - depth * size)
     buckets, place = _buckets(pair_row, pair_block, visible, size, heads, kv_heads, device, dtype)
 
-    rows = -(-real // 8) * 8
+    rows = -(-real // ROWS) * ROWS
     reach = np.bincount(depth)
     parts = np.zeros((len(reach), rows, heads), dtype=np.int64)
     parts[depth, pair_row] = place

@@ -17,12 +17,12 @@ def key(seed: tuple[int, ...]) -> int:
 
 
 def uniforms(keys: np.ndarray, counters: np.ndarray) -> np.ndarray:
-    """Uniform numbers in [0, 1) with 53 random bits, [N] float64, for keys [N] uint64 and counters [N].
+    """Uniform numbers in the open interval (0, 1) with 52 random bits, [N] float64, for keys [N] uint64 and counters [N].
 
     SplitMix64 (Steele, Lea, Flood 2014): its finaliser applied to key + counter * golden gamma, and once more.
     """
     state = keys.astype(np.uint64) + (counters.astype(np.uint64) + np.uint64(1)) * _GOLDEN
-    return (_mix(_mix(state) + _GOLDEN) >> np.uint64(11)).astype(np.float64) * 2.0**-53
+    return ((_mix(_mix(state) + _GOLDEN) >> np.uint64(12)).astype(np.float64) + 0.5) * 2.0**-52
 
 
 def _mix(x: np.ndarray) -> np.ndarray:

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from anypo.engine.base import Sampling
+from anypo.engine.local.product import product
 from anypo.errors import UserError
 
 SPAN, PIECE = 4096, 256
@@ -148,9 +149,9 @@ class Vocabulary:
         if self.head is None:
             torch.clamp(rows[:, low:high], min=NOWHERE, out=out[:, : high - low])
         elif high - low == SPAN and out.dtype == rows.dtype:
-            torch.mm(rows, self.head[low:high].t(), out=out)
+            product(rows, self.head[low:high], out)
         else:
-            out[:, : high - low] = rows @ self.head[low:high].t()
+            out[:, : high - low] = product(rows, self.head[low:high])
 
     def _buffer(self, name: str, shape: tuple[int, ...], device: torch.device) -> Tensor:
         size = math.prod(shape)
