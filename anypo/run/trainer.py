@@ -18,7 +18,7 @@ import torch
 from anypo.algorithm import Algorithm
 from anypo.context import Context, Memory
 from anypo.data.batch import Batch
-from anypo.data.records import DEMO, Group
+from anypo.data.records import DEMO, Group, Trajectory
 from anypo.generate.base import World
 from anypo.run.machine import Machine
 
@@ -111,7 +111,7 @@ def _timed(room: str, context: Context) -> Iterator[None]:
 def _describe(groups: list[Group], batch: Batch, context: Context) -> None:
     """The step's headline numbers, over everything generated (before any filter). Demonstrations are not the policy's; rewards
     are those of unguided rollouts, where there are any."""
-    trajectories = [t for group in groups for t in group.trajectories if t.guidance != DEMO]
+    trajectories = [t for group in groups for t in group.trajectories if _sampled(t)]
     if trajectories:
         alone = [t for t in trajectories if not t.guidance] or trajectories
         context.log("reward/mean", float(np.mean([t.reward for t in alone])))
@@ -122,11 +122,20 @@ def _describe(groups: list[Group], batch: Batch, context: Context) -> None:
         context.log("rollout/truncated", float(np.mean([t.truncated for t in trajectories])))
         context.log("rollout/failed", float(np.mean([t.finish == "failed" for t in trajectories])))
         context.log(
-            "rollout/degenerate", float(np.mean([np.ptp(g.rewards) < 1e-9 for g in groups if len(g.trajectories)]))
+            "rollout/degenerate",
+            float(np.mean([np.ptp(g.rewards) < 1e-9 for g in groups if any(map(_sampled, g.trajectories))])),
         )
-        context.log("tokens/generated", float(lengths.sum()))
-        context.log("rollout/tokens_per_second", float(lengths.sum()) / max(context.metrics["time/generate"], 1e-9))
+        fresh = float(
+            sum(len(t) - max(0, t.fork) for t in trajectories)
+        )  # a branch did not sample what is before its fork
+        context.log("tokens/generated", fresh)
+        context.log("rollout/tokens_per_second", fresh / max(context.metrics["time/generate"], 1e-9))
         entropies = [t.entropy for t in trajectories if t.entropy is not None]
         if entropies:
             context.log("policy/entropy", float(np.concatenate(entropies).mean()))
     context.log("tokens/trained", float(batch.weight.sum()))
+
+
+def _sampled(trajectory: Trajectory) -> bool:
+    """Whether the policy wrote it (not an expert)."""
+    return trajectory.guidance != DEMO

@@ -60,13 +60,6 @@ def make(
     return batch.with_rows(**columns)
 
 
-def context(objective: Part, step: int = 0, update: Part | None = None, credit: Part | None = None) -> Context:
-    """A context in which `objective` (and other rooms' parts) have their memory. Returns fresh objects: see `build`."""
-    fields = {name: part for name, part in (("objective", objective), ("update", update), ("credit", credit)) if part}
-    algorithm = Algorithm.from_dict(Algorithm(**fields).dump())
-    return Context(step, 100, 0, Memory(algorithm))
-
-
 def built(part: Part, step: int = 0) -> tuple[Part, Context]:
     """The part rebuilt with every sub-part its own object, and a context that knows it."""
     room = "objective" if isinstance(part, Objective) else "credit" if isinstance(part, Credit) else part.slot
