@@ -1,112 +1,159 @@
-"""The leaderboard: from cell records to rows with intervals, ranks, costs and notes."""
+"""The leaderboard: from cell records to rows with intervals, ranks, costs and what a reader must know."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import warnings
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from anypo.compare import stats
+from anypo.compare.effects import Effect, effects
+from anypo.compare.plan import MEASURES, Budget
 from anypo.compare.stats import Interval
+from anypo.errors import unknown
+
+Records = Sequence[Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
 class Row:
-    """One contender. `score`: interquartile mean of final held-out accuracy over seeds. `beats_base`: probability that a run of
-    it beats a run of the baseline. `reached`: share of seeds that reached the threshold, and the median tokens and seconds it took."""
+    """One contender.
+
+    rank: best and worst place its interval allows. score: interquartile mean over runs of the held-out accuracy at the end of
+    the budget (pass@1). beats_base: probability that a run of it beats a run of the baseline. reached: share of runs that
+    reached the threshold; tokens_to, seconds_to: median of what those spent until then (nan when none did). means: mean of
+    every final measure; spent: mean of every budget measure, and `wall`, seconds with loading and evaluation. runs: final
+    accuracy of every run.
+    """
 
     label: str
-    seeds: int
-    rank: int
+    runs: tuple[float, ...]
+    rank: tuple[int, int]
     score: Interval
     beats_base: Interval
     reached: float
     tokens_to: float
     seconds_to: float
-    means: dict[str, float] = field(default_factory=dict)
-    spent: dict[str, float] = field(default_factory=dict)
-    runs: tuple[float, ...] = ()
+    means: Mapping[str, float]
+    spent: Mapping[str, float]
 
 
 @dataclass(frozen=True)
 class Board:
-    """All rows, best first, with the threshold used and what a reader must know."""
+    """All rows, best first. `start`: mean accuracy before training. `thresholds`: by task, the accuracy whose cost is given.
+    `effects`: main effects and interactions of a factorial design. `notes`: sentences a reader must know."""
 
     rows: tuple[Row, ...]
     base: str
-    threshold: float
-    notes: tuple[str, ...]
+    budget: Budget
+    k: int
+    start: float
+    thresholds: Mapping[str, float]
+    effects: tuple[Effect, ...] = ()
+    notes: tuple[str, ...] = field(default=())
+
+    @property
+    def tied(self) -> list[str]:
+        """Labels that may be the best."""
+        return [row.label for row in self.rows if row.rank[0] == 1]
 
 
-def leaderboard(records: Sequence[dict[str, Any]], base: str, threshold: float | None = None) -> Board:
-    """Rank contenders by the interquartile mean of final accuracy.
+def leaderboard(
+    records: Records,
+    base: str,
+    budget: Budget,
+    threshold: float | None = None,
+    failures: Mapping[str, str] | None = None,
+) -> Board:
+    """Rank contenders by the interquartile mean of final accuracy over their runs on all tasks.
 
-    base: label of the baseline. threshold: accuracy whose time and tokens are reported (default: half-way between the common
-    start and the best mean final accuracy).
+    base: label of the baseline. threshold: accuracy whose time and tokens are given (default: on each task half-way from the
+    common start to the best contender). `UserError` for an unknown base.
     """
     labels = list(dict.fromkeys(record["label"] for record in records))
-    grouped = {label: [r for r in records if r["label"] == label] for label in labels}
-    finals = {label: [r["final"]["accuracy"] for r in grouped[label]] for label in labels}
-    if threshold is None:
-        start = float(np.mean([r["curve"][0]["accuracy"] for r in records]))
-        threshold = start + 0.5 * (max(float(np.mean(v)) for v in finals.values()) - start)
-    intervals = [stats.bootstrap(np.array(finals[label])) for label in labels]
-    places = stats.ranks(intervals)
+    if base not in labels:
+        raise unknown("method for --base", base, labels)
+    tasks = list(dict.fromkeys(record["task"] for record in records))
+    strata = {label: [_finals(records, label, task) for task in tasks] for label in labels}
+    scores = {label: stats.bootstrap([s for s in strata[label] if len(s)]) for label in labels}
+    places = dict(zip(labels, stats.ranks([scores[label] for label in labels])))
+    thresholds = {task: _threshold(records, labels, task) if threshold is None else threshold for task in tasks}
     rows = []
-    for label, interval, place in zip(labels, intervals, places):
-        times = [reach(r["curve"], threshold) for r in grouped[label]]
-        hit = [t for t in times if t is not None]
+    for label in labels:
+        own = [record for record in records if record["label"] == label]
+        hits = [hit for r in own if (hit := reach(r["curve"], thresholds[r["task"]])) is not None]
+        both = [i for i in range(len(tasks)) if len(strata[label][i]) and len(strata[base][i])]
         rows.append(
             Row(
                 label=label,
-                seeds=len(grouped[label]),
-                rank=place,
-                score=interval,
-                beats_base=stats.probability_of_improvement(finals[label], finals[base]),
-                reached=len(hit) / len(times),
-                tokens_to=float(np.median([t["tokens"] for t in hit])) if hit else math.nan,
-                seconds_to=float(np.median([t["seconds"] for t in hit])) if hit else math.nan,
-                means={
-                    k: float(np.nanmean([r["final"][k] for r in grouped[label]])) for k in grouped[label][0]["final"]
-                },
-                spent={k: float(np.mean([r["spent"][k] for r in grouped[label]])) for k in grouped[label][0]["spent"]},
-                runs=tuple(finals[label]),
+                runs=tuple(float(r["final"]["accuracy"]) for r in own),
+                rank=places[label],
+                score=scores[label],
+                beats_base=stats.probability_of_improvement(
+                    [strata[label][i] for i in both], [strata[base][i] for i in both]
+                )
+                if both
+                else Interval(math.nan, math.nan, math.nan),
+                reached=len(hits) / len(own),
+                tokens_to=_median([hit["tokens"] for hit in hits]),
+                seconds_to=_median([hit["seconds"] for hit in hits]),
+                means={name: _mean([r["final"].get(name, math.nan) for r in own]) for name in own[0]["final"]},
+                spent={name: _mean([r["spent"][name] for r in own]) for name in MEASURES}
+                | {"wall": _mean([r.get("wall", math.nan) for r in own])},
             )
         )
-    rows.sort(key=lambda row: -row.score.value)
-    return Board(tuple(rows), base, threshold, tuple(_notes(rows, finals, base)))
+    rows.sort(key=lambda row: (-row.score.value, row.label))
+    varied = [dict(r["factors"]) for r in records]
+    complete = bool(varied) and all(varied)
+    found = effects([r["final"]["accuracy"] for r in records], varied) if complete else []
+    from anypo.compare.notes import notes
+
+    board = Board(
+        rows=tuple(rows),
+        base=base,
+        budget=budget,
+        k=int(records[0].get("k", 1)),
+        start=_mean([r["curve"][0]["accuracy"] for r in records]),
+        thresholds=thresholds,
+        effects=tuple(found),
+    )
+    return Board(**{**vars(board), "notes": tuple(notes(board, records, strata, failures or {}))})
 
 
-def reach(curve: Sequence[dict[str, float]], threshold: float) -> dict[str, float] | None:
-    """Cost at which the accuracy first reached the threshold, linearly interpolated between evaluations; None if never."""
+def reach(curve: Sequence[Mapping[str, float]], threshold: float) -> dict[str, float] | None:
+    """What had been spent when the accuracy first reached the threshold, linearly interpolated between evaluations; None if
+    it never did."""
     before = curve[0]
     for point in curve:
         if point["accuracy"] >= threshold:
             gap = point["accuracy"] - before["accuracy"]
             share = (threshold - before["accuracy"]) / gap if gap > 0 else 0.0
-            share = min(1.0, max(0.0, share))
-            return {k: before[k] + share * (point[k] - before[k]) for k in ("tokens", "trained", "seconds", "updates")}
+            return {name: before[name] + share * (point[name] - before[name]) for name in MEASURES}
         before = point
     return None
 
 
-def _notes(rows: Sequence[Row], finals: dict[str, list[float]], base: str) -> list[str]:
-    notes = []
-    seeds = min(row.seeds for row in rows)
-    if seeds < 3:
-        notes.append(f"{seeds} seed(s) a method: intervals say little; use at least 5.")
-    best = rows[0]
-    if best.label != base:
-        needed = stats.seeds_needed(finals[best.label], finals[base])
-        if needed is not None and needed > best.seeds:
-            notes.append(
-                f"the difference between {best.label} and {base} would need about {needed} seeds a side to be seen with 80 % "
-                f"power; there are {best.seeds}."
-            )
-    ties = [row.label for row in rows if row.rank == 1]
-    if len(ties) > 1:
-        notes.append(f"rank 1 is shared by {len(ties)} methods whose intervals overlap: {', '.join(ties)}.")
-    return notes
+def _threshold(records: Records, labels: Sequence[str], task: str) -> float:
+    """Half-way from the common start to the best contender; nan when none got above the start."""
+    start = _mean([r["curve"][0]["accuracy"] for r in records if r["task"] == task])
+    finals = [_finals(records, label, task) for label in labels]
+    best = max(float(stats.interquartile_mean(values)) for values in finals if len(values))
+    return start + 0.5 * (best - start) if best > start else math.nan
+
+
+def _finals(records: Records, label: str, task: str) -> list[float]:
+    return [float(r["final"]["accuracy"]) for r in records if (r["label"], r["task"]) == (label, task)]
+
+
+def _mean(values: Sequence[float]) -> float:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # nothing but nan is a mean of nan
+        return float(np.nanmean(values)) if len(values) else math.nan
+
+
+def _median(values: Sequence[float]) -> float:
+    return float(np.median(values)) if len(values) else math.nan

@@ -1,6 +1,7 @@
 """Running one cell: train to the budget, evaluate along the way on the same held-out problems as every other cell.
 
-`python -m anypo.compare.cell SPEC.json OUT.json` runs one cell in a process of its own (one thread, its own peak memory).
+`python -m anypo.compare.cell SPEC.json OUT.json` runs one cell in a process of its own (one thread, its own peak memory). It
+tells its progress as JSON lines on the standard output.
 """
 
 from __future__ import annotations
@@ -10,112 +11,177 @@ import os
 import resource
 import sys
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from anypo.compare.plan import Budget, Cell, Contender, Settings
+from anypo.algorithm import Algorithm
+from anypo.compare.plan import MEASURES, Cell
+from anypo.generate.base import World
+from anypo.run.files import replace_text
+
+HISTORY = {
+    "reward": "reward/mean",
+    "entropy": "policy/entropy",
+    "length": "rollout/length",
+    "degenerate": "rollout/degenerate",
+    "truncated": "rollout/truncated",
+    "grad_norm": "update/grad_norm",
+}
+"""Step metrics that a record keeps, by their short names."""
+
+POINTS = 60
+"""Most points of a kept history."""
+
+PATIENCE = 50
+"""Steps without spending anything of the budget after which a cell gives up."""
+
+Tell = Callable[[dict[str, float]], None]
+"""Called after every step with the share of the budget spent and the last held-out accuracy."""
 
 
-def run(cell: Cell, init: str) -> dict[str, Any]:
-    """Train and evaluate; returns the cell's record (curve over the budget, final scores, costs)."""
+def run(cell: Cell, init: str, tell: Tell | None = None) -> dict[str, Any]:
+    """Load, train, evaluate; returns the cell's record (see `Meter.record`)."""
     from anypo import policies, tasks
-    from anypo.engine.base import Sampling
-    from anypo.evaluate import evaluate
-    from anypo.generate.base import World
-    from anypo.run.trainer import Trainer
-    from anypo.systems import find
 
-    settings = cell.settings
-    algorithm = find(cell.contender.system).algorithm().set(_applicable(cell)).check()
+    algorithm = Algorithm.from_dict(cell.contender.algorithm).check()
     policy = policies.load(init, seed=cell.seed)
-    task = tasks.load(tasks.parse(settings.task, dict(settings.task_options)))
-    world = World(task, policy, algorithm.engine.sampler(policy))
-    trainer = Trainer(algorithm, world, seed=cell.seed, total=_planned_steps(settings.budget))
-    generate = algorithm.generate
-    greedy = Sampling(max_new=generate.max_new, temperature=0.0, stop=generate.stop)
-    spent = {"tokens": 0.0, "trained": 0.0, "seconds": 0.0, "updates": 0.0}
-    curve: list[dict[str, Any]] = []
+    task = tasks.load(tasks.parse(cell.task, dict(cell.settings.task_options)))
+    return measure(cell, algorithm, World(task, policy, algorithm.engine.sampler(policy)), tell)
 
-    def record() -> None:
-        result = evaluate(world, settings.eval_size, sampling=greedy, turns=generate.turns, seed=settings.init_seed)
-        curve.append({**spent, "accuracy": result.accuracy, "length": result.length})
 
-    record()
-    marks = [settings.budget.amount * (i + 1) / settings.evaluations for i in range(settings.evaluations)]
-    history: list[dict[str, float]] = []
-    while spent[settings.budget.measure] < settings.budget.amount:
-        began = time.perf_counter()
+def measure(cell: Cell, algorithm: Algorithm, world: World, tell: Tell | None = None) -> dict[str, Any]:
+    """Train in `world` until the budget is spent and return the record."""
+    from anypo.run.trainer import Trainer
+
+    trainer = Trainer(algorithm, world, seed=cell.seed, total=_planned(cell))
+    meter = Meter(cell, algorithm, world)
+    meter.evaluate()
+    while meter.share < 1:
+        began, version = time.perf_counter(), world.policy.version
         metrics = trainer.step()
-        spent["seconds"] += time.perf_counter() - began
-        spent["tokens"] += metrics.get("tokens/generated", 0.0)
-        spent["trained"] += metrics.get("tokens/trained", 0.0)
-        spent["updates"] = float(policy.version)
-        history.append(metrics)
-        if len(history) > 50 and spent[settings.budget.measure] == 0:
-            raise RuntimeError(f"50 steps spent nothing of the budget '{settings.budget.measure}'")
-        if marks and spent[settings.budget.measure] >= marks[0]:
-            while marks and spent[settings.budget.measure] >= marks[0]:
-                marks.pop(0)
-            record()
-    sampled = evaluate(
-        world,
-        min(settings.sample_problems, settings.eval_size),
-        samples=settings.samples,
-        sampling=Sampling(max_new=generate.max_new, temperature=1.0, stop=generate.stop),
-        turns=generate.turns,
-        seed=settings.init_seed,
-    )
-    texts = np.array([t.text for t in sampled.trajectories]).reshape(-1, settings.samples)
-    return {
-        "label": cell.contender.label,
-        "system": cell.contender.system,
-        "factors": dict(cell.contender.factors),
-        "seed": cell.seed,
-        "curve": curve,
-        "final": {
-            "accuracy": curve[-1]["accuracy"],
-            "sampled_accuracy": sampled.accuracy,
-            f"pass@{settings.samples}": sampled.pass_at[max(sampled.pass_at)],
-            f"maj@{settings.samples}": sampled.majority,
+        meter.spend(metrics, time.perf_counter() - began, world.policy.version - version)
+        meter.evaluate_if_due()
+        if meter.share:  # schedules need a length, which no budget says beforehand
+            trainer.total = max(trainer.number + 1, round(trainer.number / meter.share))
+        if tell is not None:
+            tell({"share": min(1.0, meter.share), "accuracy": meter.curve[-1]["accuracy"]})
+    return meter.record()
+
+
+class Meter:
+    """What a cell has spent and how good it was when."""
+
+    def __init__(self, cell: Cell, algorithm: Algorithm, world: World) -> None:
+        self.cell, self.settings, self.algorithm, self.world = cell, cell.settings, algorithm, world
+        self.spent = dict.fromkeys(MEASURES, 0.0)
+        self.curve: list[dict[str, float]] = []
+        self.history: list[dict[str, float]] = []
+        self.began, self.idle = time.perf_counter(), 0
+        self.last: Any = None
+
+    @property
+    def share(self) -> float:
+        """Share of the budget spent."""
+        return self.spent[self.settings.budget.measure] / self.settings.budget.amount
+
+    def spend(self, metrics: dict[str, float], seconds: float, updates: int) -> None:
+        """Book a step. Raises `RuntimeError` when the budget does not move any more."""
+        before = self.share
+        self.spent["tokens"] += metrics.get("tokens/generated", 0.0)
+        self.spent["trained"] += metrics.get("tokens/trained", 0.0)
+        self.spent["seconds"] += seconds
+        self.spent["updates"] += updates
+        kept = {name: metrics[key] for name, key in HISTORY.items() if key in metrics}
+        self.history.append({**self.spent, **kept})
+        self.idle = 0 if self.share > before else self.idle + 1
+        if self.idle >= PATIENCE:
+            raise RuntimeError(f"{PATIENCE} steps in a row spent nothing of the budget ({self.settings.budget})")
+
+    def evaluate_if_due(self) -> None:
+        """Evaluate when another equal part of the budget is spent."""
+        due, done = (int(share * self.settings.evaluations + 1e-9) for share in (self.share, self.curve[-1]["share"]))
+        if self.share >= 1 or due > done:
+            self.evaluate()
+
+    def evaluate(self) -> None:
+        """Sampled answers to the held-out problems: pass@1 is the accuracy of the curve."""
+        self.last = self._score(self.settings.samples, 1.0)
+        point = {"share": min(1.0, self.share), "accuracy": self.last.accuracy, "length": self.last.length}
+        self.curve.append({**self.spent, **point})
+
+    def record(self) -> dict[str, Any]:
+        """What the comparison keeps: the curve over the budget, final scores, costs, and thinned step metrics."""
+        samples, last = self.settings.samples, self.last
+        entropies = [t.entropy for t in last.trajectories if t.entropy is not None and len(t.entropy)]
+        texts = np.array([t.text for t in last.trajectories], dtype=object).reshape(-1, samples)
+        greedy = self._score(1, 0.0)
+        ending = self.history[-max(5, len(self.history) // 5) :]
+        final = {
+            "accuracy": last.accuracy,
+            "greedy": greedy.accuracy,
+            "pass_at_k": last.pass_at[max(last.pass_at)],
+            "maj_at_k": last.majority,
             "diversity": float(np.mean([len(set(row)) / len(row) for row in texts])),
-            "entropy": _last(history, "policy/entropy"),
-            "length": curve[-1]["length"],
-            "degenerate": _last(history, "rollout/degenerate"),
-            "train_reward": _last(history, "reward/mean"),
-            "peak_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
-        },
-        "spent": spent,
-        "steps": len(history),
+            "entropy": float(np.concatenate(entropies).mean()) if entropies else float("nan"),
+            "length": last.length,
+            "degenerate": _mean([h["degenerate"] for h in ending if "degenerate" in h]),
+            "reward": _mean([h["reward"] for h in ending if "reward" in h]),
+            "peak_gb": peak_gb(),
+        }
+        return {
+            "label": self.cell.contender.label,
+            "task": self.cell.task,
+            "seed": self.cell.seed,
+            "factors": dict(self.cell.contender.factors),
+            "k": max(last.pass_at),
+            "curve": self.curve,
+            "final": final,
+            "spent": self.spent,
+            "steps": len(self.history),
+            "wall": time.perf_counter() - self.began,
+            "history": thin(self.history),
+        }
+
+    def _score(self, samples: int, temperature: float) -> Any:
+        from anypo.engine.base import Sampling
+        from anypo.evaluate import evaluate
+
+        generate, settings = self.algorithm.generate, self.settings
+        return evaluate(
+            self.world,
+            settings.eval_size,
+            samples=samples,
+            sampling=Sampling(max_new=generate.max_new, temperature=temperature, stop=generate.stop),
+            turns=generate.turns,
+            seed=settings.init_seed,
+        )
+
+
+def thin(history: Sequence[dict[str, float]], most: int = POINTS) -> dict[str, list[float]]:
+    """Columns of at most `most` points, each the mean over consecutive steps; nan where a step did not log the metric."""
+    names = [*MEASURES, *(name for name in HISTORY if any(name in h for h in history))]
+    pieces = [piece for piece in np.array_split(np.arange(len(history)), min(most, len(history))) if len(piece)]
+    return {
+        name: [_mean([history[i][name] for i in piece if name in history[i]]) for piece in pieces] for name in names
     }
 
 
-def _applicable(cell: Cell) -> dict[str, Any]:
-    """The shared settings this method has fields for, then its own changes."""
-    from anypo.run.config import has_path
-    from anypo.systems import find
-
-    algorithm = find(cell.contender.system).algorithm()
-    common = {path: value for path, value in cell.settings.common.items() if has_path(algorithm, path)}
-    return common | dict(cell.contender.changes)
+def peak_gb() -> float:
+    """Largest resident memory of this process so far, in GiB."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30
 
 
-def _planned_steps(budget: Budget) -> int:
-    """Schedules need a length: exact for updates, a nominal hundred otherwise."""
-    return int(budget.amount) if budget.measure == "updates" else 100
+def _planned(cell: Cell) -> int:
+    """Steps a schedule is told at first."""
+    return int(cell.settings.budget.amount) if cell.settings.budget.measure == "updates" else 100
 
 
-def _last(history: list[dict[str, float]], name: str, window: int = 5) -> float:
-    values = [h[name] for h in history[-window:] if name in h]
-    return float(np.mean(values)) if values else float("nan")
-
-
-def from_plain(plain: dict[str, Any]) -> Cell:
-    """The cell that `dataclasses.asdict` described."""
-    settings = dict(plain["settings"])
-    settings["budget"] = Budget(**settings["budget"])
-    return Cell(Contender(**plain["contender"]), plain["seed"], Settings(**settings))
+def _mean(values: Sequence[float]) -> float:
+    return float(np.mean(values)) if len(values) else float("nan")
 
 
 def main() -> None:
@@ -125,14 +191,15 @@ def main() -> None:
 
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
     spec, out = json.loads(Path(sys.argv[1]).read_text()), Path(sys.argv[2])
+    tell = lambda progress: print(json.dumps(progress), flush=True)
+    began = time.perf_counter()
     try:
-        record = run(from_plain(spec["cell"]), spec["init"])
+        record = run(Cell.from_plain(spec["cell"]), spec["init"], tell)
     except UserError as error:
         print(f"anypo: {error}", file=sys.stderr)
         sys.exit(2)
-    partial = out.with_suffix(".partial")
-    partial.write_text(json.dumps(record))
-    partial.replace(out)
+    record |= {"code": spec["code"], "wall": time.perf_counter() - began}
+    replace_text(out, json.dumps(record))
 
 
 if __name__ == "__main__":

@@ -1,26 +1,30 @@
-"""What is compared with what: contenders, seeds, the budget, and one cell for every pair of contender and seed."""
+"""What is compared with what: contenders, seeds, the budget, and one cell for every contender, task and seed."""
 
 from __future__ import annotations
 
 import hashlib
-import itertools
 import json
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
+from anypo.algorithm import Algorithm
+from anypo.compare.vary import Axis, combinations
 from anypo.errors import UserError, unknown
+from anypo.run.config import RunConfig, has_path, resolve
 from anypo.systems import find
 
 MEASURES = ("tokens", "trained", "seconds", "updates")
-"""Budgets: generated tokens, trained tokens, wall-clock seconds of training, optimiser updates."""
+"""Budgets: generated tokens, trained tokens, seconds spent in training steps, optimiser updates."""
 
 SUFFIX = {"k": 1e3, "m": 1e6, "g": 1e9}
 
 
 @dataclass(frozen=True)
 class Budget:
-    """`amount` of one measure; a cell stops at the first step at or beyond it. All four measures are always reported."""
+    """`amount` of one measure; a cell stops after the first step at or beyond it. All four measures are always reported."""
 
     measure: str
     amount: float
@@ -28,115 +32,156 @@ class Budget:
     @staticmethod
     def parse(text: str) -> Budget:
         """``tokens=2M``, ``seconds=300``, ``updates=50``; `UserError` otherwise."""
-        measure, _, amount = text.partition("=")
+        measure, _, amount = (piece.strip() for piece in text.partition("="))
         if measure not in MEASURES:
             raise unknown("budget", measure, MEASURES, "Write it as measure=amount, e.g. tokens=2M.")
+        scale = SUFFIX.get(amount[-1:].lower(), 1.0)
         try:
-            number = float(amount[:-1]) * SUFFIX[amount[-1].lower()] if amount[-1:].lower() in SUFFIX else float(amount)
+            number = float(amount[:-1] if amount[-1:].lower() in SUFFIX else amount) * scale
         except ValueError:
-            raise UserError(f"--budget {text}: '{amount}' is not a number (e.g. tokens=2M, seconds=300)") from None
-        if not number > 0:
-            raise UserError(f"--budget {text}: the amount must be above 0")
+            raise UserError(
+                f"--budget {text}: '{amount}' is not a number; write e.g. tokens=2M or seconds=300"
+            ) from None
+        if not 0 < number < float("inf"):
+            raise UserError(f"--budget {text}: the amount must be above 0 and finite")
         return Budget(measure, number)
+
+    def __str__(self) -> str:
+        for suffix, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
+            if self.amount >= size:
+                return f"{self.measure}={self.amount / size:g}{suffix}"
+        return f"{self.measure}={self.amount:g}"
 
 
 @dataclass(frozen=True)
 class Contender:
-    """A method under a label: a named system with changes. `factors`: the level of each varied slot, for factorial designs."""
+    """A composition under a label. `factors`: its level on every varied axis, for factorial designs."""
 
     label: str
-    system: str
-    changes: Mapping[str, Any] = field(default_factory=dict)
+    algorithm: Mapping[str, Any]
     factors: Mapping[str, str] = field(default_factory=dict)
-
-    def check(self) -> Contender:
-        """Refuse an impossible composition before anything runs."""
-        find(self.system).algorithm().set(self.changes).check()
-        return self
 
 
 @dataclass(frozen=True)
 class Settings:
-    """Everything the cells share."""
+    """What the cells share.
+
+    sft_steps, sft_lr: the supervised warm start that all cells of a task begin with. evaluations: how often over the budget,
+    besides once before it; each of `samples` answers at temperature 1 to the same `eval_size` held-out problems. init_seed: of
+    the initial weights and of those answers.
+    """
 
     model: str
-    task: str
     task_options: Mapping[str, Any]
     budget: Budget
-    common: Mapping[str, Any]
     sft_steps: int = 0
     sft_lr: float = 2e-3
     eval_size: int = 128
     evaluations: int = 8
     samples: int = 8
-    sample_problems: int = 64
     init_seed: int = 0
+
+    def check(self) -> Settings:
+        """`UserError` for numbers that make no sense."""
+        for name in ("eval_size", "evaluations", "samples"):
+            if getattr(self, name) < 1:
+                raise UserError(f"--{name.replace('_', '-')} {getattr(self, name)}: at least 1")
+        return self
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One contender with one seed."""
+    """One contender on one task with one seed."""
 
     contender: Contender
+    task: str
     seed: int
     settings: Settings
 
     @property
     def key(self) -> str:
-        """Identity of the cell: the same specification always has the same key, so finished cells are found again."""
-        text = json.dumps(asdict(self), sort_keys=True, default=str)
-        return (
-            f"{self.contender.label}-{self.seed}-{hashlib.blake2b(text.encode(), digest_size=5).hexdigest()}".replace(
-                "/", "_"
-            )
-        )
+        """Name of the cell's files: the same specification has the same key, so finished cells are found again."""
+        readable = re.sub(r"[^\w.+-]+", "-", f"{self.contender.label}-{Path(self.task).stem}-{self.seed}")[:80]
+        specification = {"algorithm": self.contender.algorithm, "task": self.task, "seed": self.seed}
+        return f"{readable}-{fingerprint(specification | asdict(self.settings))}"
+
+    @staticmethod
+    def from_plain(plain: Mapping[str, Any]) -> Cell:
+        """The cell that `dataclasses.asdict` described."""
+        settings = {**plain["settings"], "budget": Budget(**plain["settings"]["budget"])}
+        return Cell(Contender(**plain["contender"]), plain["task"], plain["seed"], Settings(**settings))
 
 
-def contenders(systems: Sequence[str], vary: Sequence[str]) -> list[Contender]:
-    """Named systems, crossed with every combination of the varied slots (``credit.centre=group_mean,leave_one_out``).
+def fingerprint(value: Any) -> str:
+    """Ten hexadecimal digits that identify a plain value."""
+    text = json.dumps(value, sort_keys=True, default=str)
+    return hashlib.blake2b(text.encode(), digest_size=5).hexdigest()
 
-    Short slot names are allowed where only one path ends in them (``trust`` for ``objective.trust``). Raises `UserError` for
-    unknown names, impossible compositions and repeated contenders.
+
+def contenders(
+    names: Sequence[str], model: str, axes: Sequence[Axis] = (), common: Mapping[str, Any] | None = None
+) -> list[Contender]:
+    """Named systems or algorithm files (.yaml), crossed with every combination of the varied axes.
+
+    All get the model's preset and the `common` changes, where they have such a field. Raises `UserError` for unknown names,
+    impossible compositions, repeated contenders, and common changes that no method has a field for.
     """
-    axes = [_axis(text) for text in vary]
+    if not names:
+        raise UserError("name at least one method to compare, e.g. anypo compare grpo,dapo")
+    labels: dict[str, Algorithm] = {}
+    for name in names:
+        label = Path(name).stem if name.endswith((".yaml", ".yml")) else name
+        if label in labels:
+            raise UserError(f"'{label}' appears twice among the methods to compare")
+        labels[label] = _algorithm(name)
     out = []
-    for system in systems:
-        algorithm = find(system).algorithm()
-        paths = [_path(algorithm, slot) for slot, _ in axes]
-        for levels in itertools.product(*(values for _, values in axes)):
-            changes = dict(zip(paths, levels))
-            factors = {slot: level for (slot, _), level in zip(axes, levels)}
-            label = " ".join([system, *(f"{slot}={level}" for slot, level in factors.items())])
-            out.append(Contender(label, system, changes, factors).check())
-    labels = [contender.label for contender in out]
-    repeated = next((label for label in labels if labels.count(label) > 1), None)
-    if repeated:
-        raise UserError(f"'{repeated}' appears twice in the comparison")
+    for label, base in labels.items():
+        for changes, factors in combinations(base, axes):
+            applicable = {path: value for path, value in (common or {}).items() if has_path(base, path)}
+            levels = [f"{name}={level}" for name, level in factors.items()]
+            full = " ".join(levels if levels and len(labels) == 1 else [label, *levels])
+            try:
+                resolved = resolve(base, model, {**applicable, **changes})
+            except UserError as error:
+                raise UserError(f"{label} {' '.join(levels)}: {error}" if levels else str(error)) from None
+            varied = {"system": label, **factors} if len(labels) > 1 else factors
+            out.append(Contender(full, resolved.algorithm, varied if axes else {}))
+    for path in common or {}:
+        if not any(has_path(Algorithm.from_dict(c.algorithm), path) for c in out):
+            next(iter(labels.values())).set({path: (common or {})[path]})  # says what is wrong with the path
+            raise UserError(f"--set {path}: no method of the comparison has this field")
     return out
 
 
-def cells(chosen: Sequence[Contender], seeds: int, settings: Settings) -> list[Cell]:
+def _algorithm(name: str) -> Algorithm:
+    if not name.endswith((".yaml", ".yml")):
+        return find(name).algorithm()
+    path = Path(name)
+    if not path.is_file():
+        raise UserError(f"no algorithm file at {path}")
+    return Algorithm.from_yaml(path.read_text(encoding="utf-8"))
+
+
+def settings(
+    model: str, tasks: Sequence[str], budget: Budget, options: Mapping[str, Any] | None = None, **given: Any
+) -> Settings:
+    """Shared settings: the model's preset, what is `given` on top (None is not given). `UserError` for a task or option
+    that does not exist, before anything is loaded."""
+    from anypo import tasks as room
+
+    chosen = {key: value for key, value in given.items() if value is not None}
+    known: RunConfig = resolve(
+        "grpo",
+        model,
+        task_options=dict(options or {}) or None,
+        **{key: chosen[key] for key in ("sft_steps", "sft_lr") if key in chosen},
+    )
+    for task in tasks:
+        room.parse(task, known.task_options)
+    values = Settings(model, known.task_options, budget, known.sft_steps, known.sft_lr)
+    return replace(values, **chosen).check()
+
+
+def cells(chosen: Sequence[Contender], tasks: Sequence[str], seeds: Sequence[int], shared: Settings) -> list[Cell]:
     """Every cell, seed by seed, so that an unfinished comparison is balanced."""
-    return [Cell(contender, seed, settings) for seed in range(seeds) for contender in chosen]
-
-
-def _axis(text: str) -> tuple[str, list[str]]:
-    slot, equals, levels = text.partition("=")
-    values = [level.strip() for level in levels.split(",") if level.strip()]
-    if not equals or len(values) < 2:
-        raise UserError(f"--vary {text}: write slot=level,level,... with at least two levels")
-    return slot, values
-
-
-def _path(algorithm: Any, slot: str) -> str:
-    if "." in slot:
-        return slot
-    found = [path for path, _ in algorithm.walk() if path == slot or path.endswith(f".{slot}")]
-    if len(found) != 1:
-        known = sorted(path for path, _ in algorithm.walk() if path)
-        raise (
-            unknown("slot to vary", slot, known)
-            if not found
-            else UserError(f"'{slot}' is ambiguous: {', '.join(found)}")
-        )
-    return found[0]
+    return [Cell(contender, task, seed, shared) for seed in seeds for task in tasks for contender in chosen]

@@ -1,99 +1,185 @@
-"""Running a comparison: one warm start shared by all, cells in parallel processes, finished cells never run again."""
+"""Running cells: one warm start shared by all, parallel processes, finished cells never run again."""
 
 from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from anypo.compare.plan import Cell, Settings
+from anypo.compare.plan import Cell, Settings, fingerprint
 from anypo.errors import UserError
+from anypo.run.files import replace_text
+from anypo.run.provenance import describe_code
 
-Progress = Callable[[int, int, str], None]
+PROGRAM = (sys.executable, "-m", "anypo.compare.cell")
+"""What runs a cell: called with the specification and the path of the record to write."""
 
 
-def prepare(settings: Settings, folder: Path) -> Path:
-    """The initial weights every cell starts from (the supervised warm start is run once), as a model folder."""
-    path = folder / "init"
-    if (path / "config.json").exists():
+class Watcher:
+    """Told how a comparison goes; called from several threads. Every method may be overridden; none needs to be."""
+
+    def begin(self, total: int, done: int) -> None:
+        """`done` of `total` cells are already finished."""
+
+    def preparing(self, task: str, done: int, total: int) -> None:
+        """The warm start for `task` is at step `done` of `total`."""
+
+    def progress(self, cell: Cell, share: float, accuracy: float) -> None:
+        """A running cell has spent this share of its budget."""
+
+    def finished(self, cell: Cell, failure: str) -> None:
+        """A cell ended; `failure` is empty when it went well."""
+
+
+def prepare(task: str, settings: Settings, folder: Path, watcher: Watcher | None = None) -> Path:
+    """The initial weights all cells of a task start from (the supervised warm start runs once), as a model folder."""
+    own = {key: getattr(settings, key) for key in ("model", "sft_steps", "sft_lr", "init_seed")}
+    needs_task = {"task": task, "task_options": dict(settings.task_options)} if settings.sft_steps else {}
+    path = folder / "init" / fingerprint(own | needs_task)
+    if (path / "ready").exists():
         return path
     from anypo import policies, tasks
     from anypo.update.sft import warm_start
 
+    loaded = tasks.load(tasks.parse(task, dict(settings.task_options)))
+    if settings.eval_size > loaded.n_heldout:
+        raise UserError(
+            f"--eval-size {settings.eval_size}: task '{task}' has only {loaded.n_heldout} held-out problems"
+        )
     policy = policies.load(settings.model, seed=settings.init_seed)
     if settings.sft_steps:
-        task = tasks.load(tasks.parse(settings.task, dict(settings.task_options)))
-        warm_start(policy, task, steps=settings.sft_steps, lr=settings.sft_lr, seed=settings.init_seed)
+        steps = settings.sft_steps
+        tell = (lambda done, _: watcher.preparing(task, done, steps)) if watcher else None
+        warm_start(policy, loaded, steps=steps, lr=settings.sft_lr, seed=settings.init_seed, progress=tell)
     policy.save(path)
+    (path / "ready").touch()  # a model folder without it was cut short
     return path
 
 
 def run(
-    cells: Sequence[Cell], folder: Path, *, jobs: int | None = None, progress: Progress | None = None
-) -> list[dict[str, Any]]:
-    """Records of all cells, in order. Cells already in `folder` are read, the others run `jobs` at a time (default: one per
-    processor), each in a process with one thread. A cell that fails is reported and left out; `UserError` when all fail."""
+    cells: Sequence[Cell],
+    folder: Path,
+    *,
+    jobs: int | None = None,
+    watcher: Watcher | None = None,
+    program: Sequence[str] = PROGRAM,
+) -> tuple[list[dict[str, Any]], dict[str, str]]:
+    """Records of the cells that succeeded, in order, and the last words of those that failed, by label and seed.
+
+    Cells already in `folder` are read, the others run `jobs` at a time (default: one per processor), each in a process with
+    one thread. On an interrupt the running cells are ended and `KeyboardInterrupt` goes on; running the same cells again
+    continues. Raises `UserError` when every cell failed.
+    """
+    watcher = watcher or Watcher()
     (folder / "cells").mkdir(parents=True, exist_ok=True)
-    init = prepare(cells[0].settings, folder)
-    waiting = [cell for cell in cells if not _path(folder, cell).exists()]
-    done = len(cells) - len(waiting)
-    if progress is not None:
-        progress(done, len(cells), "")
-    failures: dict[str, str] = {}
+    waiting = [cell for cell in cells if not path(folder, cell).exists()]
+    watcher.begin(len(cells), len(cells) - len(waiting))
+    inits = {task: prepare(task, cells[0].settings, folder, watcher) for task in dict.fromkeys(c.task for c in waiting)}
+    code, failures, crew = describe_code(), {}, Crew(program)
     with ThreadPoolExecutor(jobs or os.cpu_count() or 1) as pool:
-        futures = {pool.submit(_execute, cell, folder, init): cell for cell in waiting}
-        for future in as_completed(futures):
-            cell = futures[future]
-            failure = future.result()
-            if failure:
-                failures[f"{cell.contender.label} (seed {cell.seed})"] = failure
-            done += 1
-            if progress is not None:
-                progress(
-                    done, len(cells), f"{cell.contender.label} (seed {cell.seed})" + (": failed" if failure else "")
-                )
-    records = [json.loads(_path(folder, cell).read_text()) for cell in cells if _path(folder, cell).exists()]
-    _write(folder / "failures.json", failures)
+        futures = {pool.submit(crew.work, c, folder, inits[c.task], code, watcher): c for c in waiting}
+        try:
+            for future in as_completed(futures):
+                cell, failure = futures[future], future.result()
+                if failure:
+                    failures[name(cell)] = failure
+                watcher.finished(cell, failure)
+        except BaseException:
+            crew.stop()
+            pool.shutdown(wait=True, cancel_futures=True)
+            raise
+    records = [json.loads(path(folder, cell).read_text()) for cell in cells if path(folder, cell).exists()]
     if not records:
-        name, reason = next(iter(failures.items()))
-        raise UserError(f"every cell of the comparison failed; the first: {name}: {reason}")
-    return records
+        first, reason = next(iter(failures.items()))
+        raise UserError(f"every cell of the comparison failed; the first was {first}: {reason}")
+    return records, failures
 
 
-def _execute(cell: Cell, folder: Path, init: Path) -> str:
-    """Run one cell in its own process; '' on success, else the last line it said."""
-    out = _path(folder, cell)
-    spec, log = out.with_suffix(".spec.json"), out.with_suffix(".log")
-    _write(spec, {"cell": asdict(cell), "init": str(init)})
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-    began = time.monotonic()
-    with log.open("w") as said:
-        code = subprocess.run(
-            [sys.executable, "-m", "anypo.compare.cell", str(spec), str(out)],
-            stdout=said,
-            stderr=subprocess.STDOUT,
-            stdin=subprocess.DEVNULL,
-            env=environment,
-            check=False,
-        ).returncode
-    if code == 0 and out.exists():
-        return ""
-    lines = [line for line in log.read_text().splitlines() if line.strip()]
-    return f"{lines[-1] if lines else 'no output'} (exit {code} after {time.monotonic() - began:.0f} s, log {log})"
+class Crew:
+    """The processes at work."""
+
+    def __init__(self, program: Sequence[str]) -> None:
+        self.program, self.stopped = tuple(program), False
+        self.running: set[subprocess.Popen[str]] = set()
+        self.lock = threading.Lock()
+
+    def work(self, cell: Cell, folder: Path, init: Path, code: Mapping[str, Any], watcher: Watcher) -> str:
+        """Run one cell in a process of its own; '' on success, else the last line it said."""
+        out = path(folder, cell)
+        spec, log = out.with_suffix(".spec.json"), out.with_suffix(".log")
+        replace_text(spec, json.dumps({"cell": asdict(cell), "init": str(init), "code": code}, indent=1, default=str))
+        began = time.monotonic()
+        with log.open("w") as said:
+            process = self._start([*self.program, str(spec), str(out)], said)
+            if process is None:
+                return "stopped"
+            assert process.stdout is not None
+            for line in process.stdout:
+                told = _progress(line)
+                if told:
+                    watcher.progress(cell, told["share"], told["accuracy"])
+            code_ = process.wait()
+        with self.lock:
+            self.running.discard(process)
+        if code_ == 0 and out.exists():
+            spec.unlink(missing_ok=True)
+            log.unlink(missing_ok=True)
+            return ""
+        lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
+        last = lines[-1].removeprefix("anypo: ") if lines else "it said nothing"
+        return f"{last} (exit {code_} after {time.monotonic() - began:.0f} s; see {log})"
+
+    def _start(self, command: Sequence[str], said: Any) -> subprocess.Popen[str] | None:
+        """A process in a session of its own, so that Ctrl-C reaches only us; one whose reader died ends at its next word."""
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+        environment.setdefault("HF_HUB_OFFLINE", "1")
+        with self.lock:
+            if self.stopped:
+                return None
+            process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=said,
+                text=True,
+                env=environment,
+                start_new_session=True,
+            )
+            self.running.add(process)
+        return process
+
+    def stop(self) -> None:
+        """End every running process and start no other."""
+        with self.lock:
+            self.stopped = True
+            for process in self.running:
+                with suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)  # records are written in one step: nothing to tidy up
 
 
-def _path(folder: Path, cell: Cell) -> Path:
+def path(folder: Path, cell: Cell) -> Path:
+    """Where the record of a cell is kept."""
     return folder / "cells" / f"{cell.key}.json"
 
 
-def _write(path: Path, value: Any) -> None:
-    partial = path.with_suffix(path.suffix + ".partial")
-    partial.write_text(json.dumps(value, indent=1, default=str))
-    partial.replace(path)
+def name(cell: Cell) -> str:
+    """How a cell is called in messages."""
+    return f"{cell.contender.label} on {cell.task}, seed {cell.seed}"
+
+
+def _progress(line: str) -> dict[str, float] | None:
+    try:
+        told = json.loads(line)
+    except ValueError:
+        return None
+    return told if isinstance(told, dict) and {"share", "accuracy"} <= told.keys() else None
