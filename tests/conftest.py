@@ -1,4 +1,9 @@
-"""One thread per process: the tensors of the tests are tiny, and threads that wait for one another cost more than they compute."""
+"""One thread per process: the tensors of the tests are tiny, and threads that wait for one another cost more than they compute.
+Offline: no test may wait for a model hub."""
+
+import os
+
+os.environ["HF_HUB_OFFLINE"] = "1"
 
 import torch
 
