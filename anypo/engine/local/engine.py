@@ -90,7 +90,7 @@ class LocalEngine:
         self.exact = all(p.dtype in (torch.float32, torch.float64) for p in self._parameters)
         self.kv_tokens = kv_tokens
         self.context = int(getattr(model.config, "max_position_embeddings", None) or 1 << 30)
-        self.vocabulary = int(model.config.vocab_size)
+        self.vocabulary = int(getattr(model.config, "vocab_size"))  # noqa: B009 - a module attribute has no static type
         self.eos = frozenset(_end_tokens(model, tokenizer))
         self.scheduler = Scheduler(self.backend, max_running, max_rows)
         self.stats = Stats()

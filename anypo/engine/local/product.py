@@ -30,7 +30,7 @@ def add_product(x: Tensor, y: Tensor, weight: Tensor) -> None:
 
 
 def _onednn(weight: Tensor) -> bool:
-    return (
+    return bool(
         weight.numel() >= LARGE
         and weight.device.type == "cpu"
         and weight.dtype == torch.float32
