@@ -8,12 +8,12 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 import torch
-from anypo.engine.local import LocalEngine
 from workers import protocol
 from workload import Workload, lengths, messages
 
 from anypo import policies
 from anypo.engine.base import Request, Sampling
+from anypo.engine.local import LocalEngine
 
 
 def main() -> None:
