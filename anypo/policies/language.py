@@ -241,5 +241,5 @@ def samples(batch: Batch) -> list[Sample]:
 
 def decisions(batch: Batch) -> Tensor:
     """Where each row of `batch` stands in the concatenation of its trajectories' decisions, [N]."""
-    lengths = torch.tensor([len(t) for t in batch.trajectories], device=batch.sequence.device)
+    lengths = torch.tensor([len(t) for t in batch.trajectories], dtype=torch.int64, device=batch.sequence.device)
     return (lengths.cumsum(0) - lengths)[batch.sequence] + batch["position"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -49,7 +50,7 @@ class MasterWeights(torch.optim.Optimizer):
 
     @torch.no_grad()
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.inner.load_state_dict(state["inner"])
+        self.inner.load_state_dict(copy.deepcopy(state["inner"]))  # torch would share the tensors
         self.param_groups, self.state = self.inner.param_groups, self.inner.state
         for parameter, master, saved in zip(self.parameters, self.masters, state["masters"]):
             master.copy_(saved)

@@ -51,7 +51,7 @@ def train(policy: Any, examples: Sequence[Example], settings: SFT, progress: Pro
     Raises `UserError` for no examples, an empty target, an example longer than the context, or a loss that is not finite.
     """
     _check(policy, examples)
-    trajectories = [_trajectory(prompt, target) for prompt, target in examples]
+    trajectories = [trajectory(prompt, target) for prompt, target in examples]
     parameters = list(policy.parameters())
     optimiser = _optimiser(parameters, settings)
     losses: list[float] = []
@@ -135,7 +135,7 @@ def _order(count: int, size: int, seed: int) -> Iterator[list[int]]:
         epoch += 1
 
 
-def _trajectory(prompt: np.ndarray, target: np.ndarray) -> Trajectory:
+def trajectory(prompt: np.ndarray, target: np.ndarray) -> Trajectory:
     roles = np.repeat(np.array([CONTEXT, ACTION], dtype=np.int8), [len(prompt), len(target)])
     tokens = np.concatenate([prompt, target]).astype(np.int32)
     none = np.zeros(len(target))
