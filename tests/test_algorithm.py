@@ -11,6 +11,9 @@ from anypo.errors import UserError
 from anypo.parts import SLOTS
 from anypo.systems import SYSTEMS, find
 
+INCOMPLETE = {"salsa": "models"}
+"""Systems that need something only the user has (salsa: the models of its soup), and what the refusal names."""
+
 OUTSIDE = {"sft", "dpo", "ttrl"}
 """Bases that are no registered system."""
 
@@ -24,7 +27,11 @@ def test_yaml_round_trip(name: str) -> None:
 
 @pytest.mark.parametrize("name", sorted(SYSTEMS))
 def test_every_registered_system_is_possible_and_described(name: str) -> None:
-    SYSTEMS[name].algorithm().check()
+    if name in INCOMPLETE:
+        with pytest.raises(UserError, match=INCOMPLETE[name]):
+            SYSTEMS[name].algorithm().check()
+    else:
+        SYSTEMS[name].algorithm().check()
     assert len(SYSTEMS[name].description) > 40
     base = SYSTEMS[name].base
     assert not base or base in SYSTEMS or base in OUTSIDE or " " in base
