@@ -13,7 +13,7 @@ $(READY): requirements.lock pyproject.toml scripts/setup.sh
 	@PYTHON=$(PYTHON) sh scripts/setup.sh
 	@touch $(READY)
 
-train: $(READY)  ## train a real 135M-parameter language model with GRPO (about 4 minutes on two cores)
+train: $(READY)  ## train a real 135M-parameter language model with GRPO (about 3 minutes on two cores)
 	@$(BIN)/anypo train
 
 test: $(READY)  ## the whole test suite

@@ -13,7 +13,7 @@ from anypo.parts import first_reason
 from anypo.systems import find
 
 PRESETS: dict[str, dict[str, Any]] = {
-    "smollm2-135m": {"task": "sums", "steps": 40, "set": {"update.optimiser.lr": 2e-5, "generate.max_new": 16}},
+    "smollm2-135m": {"task": "sums", "steps": 20, "set": {"update.optimiser.lr": 2e-5, "generate.max_new": 16}},
     "tiny": {
         "task": "chain_sum",
         "steps": 60,
