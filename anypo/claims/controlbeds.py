@@ -64,11 +64,20 @@ class ControlBed:
         return changed.set({"control.prompts": 1, "control.samples": 1, **self.set})
 
 
-def learn(algorithm: Algorithm | str, bed: ControlBed, total: int, seed: int) -> tuple[np.ndarray, Trainer]:
-    """Train for `total` environment steps. Mean return of the episodes that ended in each update (nan where none did)."""
+def learn(
+    algorithm: Algorithm | str, bed: ControlBed, total: int, seed: int, returns: list[float] | None = None
+) -> tuple[np.ndarray, Trainer]:
+    """Train for `total` environment steps. Mean return of the episodes that ended in each update (nan where none did); every
+    single one is appended to `returns`."""
     updates = max(1, round(total / (bed.steps * bed.environments)))
     trainer = Trainer(bed.adapt(algorithm), control_world(bed.environment, seed), seed, updates)
-    return np.array([trainer.step().get("episode/return", np.nan) for _ in range(updates)]), trainer
+    curve = []
+    for _ in range(updates):
+        curve.append(trainer.step().get("episode/return", np.nan))
+        if returns is not None:
+            ended = (t.extra.get("episode_return") for group in trainer.groups for t in group.trajectories)
+            returns += [value for value in ended if value is not None]
+    return np.array(curve), trainer
 
 
 def score(trainer: Trainer, episodes: int, seed: int) -> float:

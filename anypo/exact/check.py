@@ -94,6 +94,29 @@ def library_gradient(algorithm: Algorithm, given: Case) -> Tensor:
     return (torch.zeros_like(estimator.policy.weight) if grad is None else grad).flatten()
 
 
+def direct_gradient(algorithm: Algorithm, given: Case) -> Tensor:
+    """d loss / d parameters [D] by one autograd pass from the objective into the policy, without the machine's coefficients."""
+    estimator = Estimator(algorithm, scene(given.setting), seed=0)
+    context = estimator.context(0)
+    machine, policy = estimator.machine, estimator.policy
+    batch = estimator.algorithm.credit.assign(machine.fill(given.batch), context)
+    live = policy.fill(batch, sorted(policy.columns & algorithm.columns()), grad=True)
+    batch = batch.with_rows(**live)
+    for path, learner in machine.learners.items():
+        if path != "policy":
+            batch = batch.with_rows(**learner.fill(batch, sorted(learner.columns), grad=False))
+    for rule in machine.rule.rules:
+        batch = batch.with_rows(weight=rule.weigh(batch, context))
+    loss = estimator.algorithm.objective.loss(batch, context)
+    for _, part in estimator.algorithm.walk():
+        term = part.loss_term(batch, context)
+        loss = loss if term is None else loss + term
+    if not loss.requires_grad:
+        return torch.zeros_like(policy.weight).flatten()
+    (found,) = torch.autograd.grad(loss, [policy.weight], allow_unused=True)
+    return (torch.zeros_like(policy.weight) if found is None else found).flatten()
+
+
 def written_gradient(loss: Callable[[Case], Tensor], given: Case) -> Tensor:
     """d loss(case) / d parameters [D] by autograd through the whole policy."""
     (found,) = torch.autograd.grad(loss(given), [given.policy.weight], retain_graph=True)

@@ -64,10 +64,10 @@ class EnvironmentSteps(Generate, name="environment_steps"):
                 if done:
                     context.log("episode/return", seat.earned)
                     context.log("episode/length", seat.length)
-                    groups.append(self._close(seat, world, number, context, done))
+                    groups.append(self._close(seat, world, number, context, done, {"episode_return": seat.earned}))
                     seat.observation, _ = seat.environment.reset()
                     seat.earned, seat.length = 0.0, 0
-        groups += [self._close(seat, world, n, context, TRUNCATED) for n, seat in enumerate(seats) if seat.rewards]
+        groups += [self._close(seat, world, n, context, TRUNCATED, {}) for n, seat in enumerate(seats) if seat.rewards]
         if hasattr(world.policy, "observe"):
             context.memory[self]["seen"] = np.concatenate([g.trajectories[0].content.observations for g in groups])  # type: ignore[union-attr]
         return groups
@@ -87,7 +87,9 @@ class EnvironmentSteps(Generate, name="environment_steps"):
             _SEATS[world.task] = seats
         return seats
 
-    def _close(self, seat: _Seat, world: World, number: int, context: Context, finish: str) -> Group:
+    def _close(
+        self, seat: _Seat, world: World, number: int, context: Context, finish: str, extra: dict[str, float]
+    ) -> Group:
         """The stretch so far as a group; the seat starts a new one."""
         problem = world.task.train(0)
         rewards = np.array(seat.rewards)
@@ -103,6 +105,7 @@ class EnvironmentSteps(Generate, name="environment_steps"):
             step_rewards=rewards,
             finish=finish,
             sample=number,
+            extra=extra,
         )
         seat.observations, seat.actions, seat.logp, seat.rewards = [], [], [], []
         return Group(problem.prompt, (trajectory,), problem, context.step)

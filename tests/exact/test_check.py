@@ -6,9 +6,10 @@ import pytest
 import torch
 
 from anypo.algorithm import Algorithm
+from anypo.errors import UserError
 from anypo.exact.bench import Setting
-from anypo.exact.check import case, expectation, library_gradient, written_gradient
-from anypo.systems import find
+from anypo.exact.check import case, direct_gradient, expectation, library_gradient, written_gradient
+from anypo.systems import SYSTEMS, find
 
 SMALL = Setting(prompts=1, vocabulary=3, horizon=2, group=2, kind="tabular", reward="graded")
 
@@ -94,6 +95,22 @@ def test_a_wrong_loss_is_told_apart():
     given = case()
     found = library_gradient(build("grpo"), given)
     assert distance(found, written_gradient(dapo_loss, given)) > 0.01
+
+
+PLAIN = [name for name, entry in SYSTEMS.items() if entry.algorithm().generate.part == "independent"]
+
+
+@pytest.mark.parametrize("name", PLAIN)
+def test_coefficients_by_rows_are_the_gradient_of_the_loss(name):
+    """Two ways to the same gradient for every system that samples plainly: through the machine, and straight through the policy."""
+    algorithm = build(name)
+    try:
+        algorithm.check()
+    except UserError as needs:
+        pytest.skip(str(needs))  # it waits for something of the user's, such as further models
+    given = case(Setting(staleness=4, reward="graded", group=4, prompts=3, old="sampler"))
+    found, expected = library_gradient(algorithm, given), direct_gradient(algorithm, given)
+    assert float((found - expected).norm()) <= 1e-9 * max(1e-3, float(expected.norm()))
 
 
 # -- exact expectations -----------------------------------------------------------------------------------------------------------
