@@ -16,11 +16,17 @@ PRESETS: dict[str, dict[str, Any]] = {
     "smollm2-135m": {"task": "sums", "steps": 20, "set": {"update.optimiser.lr": 2e-5, "generate.max_new": 16}},
     "tiny": {
         "task": "chain_sum",
-        "steps": 60,
-        "sft_steps": 250,
+        "task_options": {"style": "plain", "min_terms": 3, "max_terms": 3, "max_digits": 1},
+        "steps": 200,
+        "sft_steps": 150,
         "eval_size": 256,
-        "task_options": {"style": "plain"},
-        "set": {"update.optimiser.lr": 5e-4, "generate.max_new": 8, "control.prompts": 16},
+        "save_every": 50,
+        "set": {
+            "update.optimiser.lr": 3e-4,
+            "update.schedule": "linear",
+            "generate.max_new": 8,
+            "control.prompts": 64,
+        },
     },
 }
 """Settings that suit a model where the published defaults (for models of billions of parameters) do not. The user's own
