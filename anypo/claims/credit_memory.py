@@ -52,7 +52,7 @@ def mssr(run: ClaimRun) -> Outcome:
     return compare([c.final for c in base], [c.final for c in ours], "exact reward after training", run)
 
 
-@claim("hapo-history", published="33 to 59 % shorter responses with 2 to 5 % lower accuracy (1.5B models)", seconds=60, seeds=10,
+@claim("hapo-history", published="33 to 59 % shorter responses with 2 to 5 % lower accuracy (1.5B models)", seconds=60, seeds=6,
        stand_in="an enumerable policy whose answers are decided by their first letters")  # fmt: skip
 def hapo_history(run: ClaimRun) -> Outcome:
     """Letters after the deciding ones are wasted: exact expected length after 80 steps against GRPO. Notes: accuracy of both."""
@@ -66,7 +66,7 @@ def hapo_history(run: ClaimRun) -> Outcome:
 
 
 @claim("otc-po", published="tool calls down by up to 73 % at comparable accuracy; tool productivity up by up to 229 %", seconds=60,
-       seeds=10, stand_in="an enumerable policy; letter c calls a tool, prompts need 0, 1 or 2 calls")  # fmt: skip
+       seeds=6, stand_in="an enumerable policy; letter c calls a tool, prompts need 0, 1 or 2 calls")  # fmt: skip
 def otc_po(run: ClaimRun) -> Outcome:
     """Answers are right when they contain at least the calls that the prompt needs, further ones are harmless: exact expected
     calls after 100 steps against GRPO. Notes: accuracy of both and calls by kind of prompt."""
@@ -90,7 +90,7 @@ def _calls(curves: Curves) -> float:
     return expected(final_policy(curves), curves.trainer.world.task.table("tool_calls"))  # type: ignore[attr-defined]
 
 
-@claim("pipo", published="mean pass@1 +0.9 to +2.8 over the bases on math, and steadier over seeds", seconds=60, seeds=20,
+@claim("pipo", published="mean pass@1 +0.9 to +2.8 over the bases on math, and steadier over seeds", seconds=60, seeds=12,
        stand_in="an enumerable policy at a learning rate that is too large")  # fmt: skip
 def pipo(run: ClaimRun) -> Outcome:
     """GRPO with small noisy batches at a large learning rate, with and without retrospective verification: exact reward after
@@ -115,7 +115,7 @@ def _right_signs(curves: Curves) -> float:
     return float((np.sign(feedback[seen]) == np.sign(change[seen])).mean()) if seen.any() else 0.5
 
 
-@claim("xrpo", published="up to +4 % pass@1 over GRPO and GSPO; convergence up to 2.7 times faster", seconds=60, seeds=10,
+@claim("xrpo", published="up to +4 % pass@1 over GRPO and GSPO; convergence up to 2.7 times faster", seconds=60, seeds=6,
        stand_in=TOY + " of widely varying difficulty")  # fmt: skip
 def xrpo(run: ClaimRun) -> Outcome:
     """Rollouts where they reduce uncertainty, and unlikely right answers paid more: mean exact reward over 80 steps against GRPO

@@ -22,7 +22,7 @@ from anypo.systems import find
 from anypo.tasks.base import Problem
 
 
-@claim("fapo", published="better outcomes and fewer flawed positives than plain verification at equal tokens", seconds=60, seeds=10,
+@claim("fapo", published="better outcomes and fewer flawed positives than plain verification at equal tokens", seconds=60, seeds=6,
        stand_in="an enumerable policy: solve needs three rare steps, a guess is right but flawed")  # fmt: skip
 def fapo(run: ClaimRun) -> Outcome:
     """Solving starts at about 2 %, a flawed guess at about 20 %: exact share of flawed answers among right ones after 150 steps
@@ -59,7 +59,7 @@ def _flawed_share(curves: Curves) -> float:
 
 
 @claim("int", base="grpo", published="IMO-AnswerBench 11.7 to 25.6 % (4B); four benchmarks 28.3 (reinforcement alone) to 33.7",
-       seconds=60, seeds=10, stand_in="an enumerable policy; one right answer of four letters, the solution as checker")  # fmt: skip
+       seconds=60, seeds=6, stand_in="an enumerable policy; one right answer of four letters, the solution as checker")  # fmt: skip
 def intervention_training(run: ClaimRun) -> Outcome:
     """Success starts below 1 %: exact reward after 100 steps, 30 of them imitation of repaired failures, against GRPO for 100
     steps. Notes: imitation of whole solutions for the same 30 steps, and the share of groups without contrast."""
@@ -80,7 +80,7 @@ def intervention_training(run: ClaimRun) -> Outcome:
 
 
 @claim("otr", base="sft", published="better than supervised training on math, code and reasoning; forgets less",
-       seconds=60, seeds=10, stand_in="an enumerable policy, shared features; two of eight solutions corrupted")  # fmt: skip
+       seconds=60, seeds=6, stand_in="an enumerable policy, shared features; two of eight solutions corrupted")  # fmt: skip
 def otr(run: ClaimRun) -> Outcome:
     """A policy that solves eight prompts is tuned on eight others, two of whose solutions are corrupted, until each method fits the
     clean solutions equally well (mean probability 0.8): exact accuracy kept on the first eight. Notes: probability put on the
@@ -160,7 +160,7 @@ class _Part:
 
 
 @claim("a2fm-apo", published="cost of a right answer 45 % below always reasoning and 34 % below always using tools (32B)", seconds=60,
-       seeds=10, stand_in="an enumerable policy with three modes of cost 1, 5 and 15")  # fmt: skip
+       seeds=6, stand_in="an enumerable policy with three modes of cost 1, 5 and 15")  # fmt: skip
 def a2fm_apo(run: ClaimRun) -> Outcome:
     """A third of the prompts can be answered at once, a third needs the second mode, a third the third; a dearer mode also solves
     what a cheaper one does. Cost per right answer of free choices after 120 steps, against GRPO with free choices only at
@@ -198,7 +198,7 @@ def _cost(curves: Curves) -> float:
 
 
 @claim("nlpo", base="ppo", published="better and steadier than PPO over six tasks; closer to the initial model", seconds=60,
-       seeds=8, stand_in="an enumerable policy of seven tokens with a peaked initial distribution")  # fmt: skip
+       seeds=6, stand_in="an enumerable policy of seven tokens with a peaked initial distribution")  # fmt: skip
 def nlpo(run: ClaimRun) -> Outcome:
     """PPO inside a lagging nucleus against the same PPO without it: exact KL from the initial policy at the step where each first
     reaches an exact reward of 0.6 (at the end where it does not). Notes: rewards at the end."""

@@ -47,7 +47,7 @@ def _affordable(run: ClaimRun, ours: list[Curves], base: Algorithm, bed: Testbed
     base="grpo",
     published="+6 to +12 points over PPO and GRPO on GSM8K (1.5B)",
     seconds=60,
-    seeds=10,
+    seeds=6,
     stand_in=TOY,
 )
 def spo_segment(run: ClaimRun) -> Outcome:
@@ -63,7 +63,7 @@ def spo_segment(run: ClaimRun) -> Outcome:
     return compare([c.area for c in base], [c.area for c in ours], "mean exact reward over training", run)
 
 
-@claim("spo-tree", base="grpo", published="+7 to +11 points over GRPO on MATH500 at 2K and 4K context (1.5B)", seconds=60, seeds=10,
+@claim("spo-tree", base="grpo", published="+7 to +11 points over GRPO on MATH500 at 2K and 4K context (1.5B)", seconds=60, seeds=6,
        stand_in=TOY)  # fmt: skip
 def spo_tree(run: ClaimRun) -> Outcome:
     """A tree of 3 x 3 x 3 with segments of two tokens against GRPO at the same number of sampled tokens: mean exact reward
@@ -76,7 +76,7 @@ def spo_tree(run: ClaimRun) -> Outcome:
 
 
 @claim("dapo-direct", base="dpo", published="up to +7.6 points on MATH and +9.2 on MBPP+; step-level beats response-level signals",
-       seconds=60, seeds=10, stand_in=TOY)  # fmt: skip
+       seconds=60, seeds=6, stand_in=TOY)  # fmt: skip
 def dapo_direct(run: ClaimRun) -> Outcome:
     """Step advantages from re-rolled states and a critic against the same quadratic loss on whole responses, with the same
     responses trained on (as in the paper, what the critic's data cost is not counted): mean exact reward over 30 steps.
@@ -131,7 +131,7 @@ class Leaning(Testbed):
 LEANING = Leaning(**{name: getattr(VOTES, name) for name in VOTES.__dataclass_fields__})
 
 
-@claim("ttrl", base="initial", published="AIME 2024 pass@1 +211 % for a 7B math model, without labels", seconds=30, seeds=10,
+@claim("ttrl", base="initial", published="AIME 2024 pass@1 +211 % for a 7B math model, without labels", seconds=30, seeds=6,
        stand_in="an enumerable policy that starts at a third right, eight prompts")  # fmt: skip
 def ttrl(run: ClaimRun) -> Outcome:
     """Majority votes of 14 rollouts as only reward: exact accuracy after 60 steps against the policy before. Notes: accuracy of the
@@ -145,7 +145,7 @@ def ttrl(run: ClaimRun) -> Outcome:
 
 
 @claim("ettrl", base="ttrl", published="+68 % relative pass@1 on AIME 2024 over TTRL with 60 % of the rollout tokens (8B)", seconds=40,
-       seeds=10, stand_in="an enumerable policy that starts at a third right, eight prompts")  # fmt: skip
+       seeds=6, stand_in="an enumerable policy that starts at a third right, eight prompts")  # fmt: skip
 def ettrl(run: ClaimRun) -> Outcome:
     """Entropy-fork trees of 14 leaves and confidence-weighted advantages against 14 separate rollouts: mean exact accuracy over
     60 steps. Notes: fresh tokens per step, and each of the two devices alone."""
@@ -162,7 +162,7 @@ def ettrl(run: ClaimRun) -> Outcome:
 
 
 @claim("echo-ttrl", base="ttrl", published="+0.63 to +12.36 % over test-time baselines (7B and 8B) at a limited rollout budget",
-       seconds=40, seeds=10, stand_in="an enumerable policy that starts at a third right, eight prompts")  # fmt: skip
+       seconds=40, seeds=6, stand_in="an enumerable policy that starts at a third right, eight prompts")  # fmt: skip
 def echo_ttrl(run: ClaimRun) -> Outcome:
     """Gated trees, pruning, hybrid shaping (0.2, bounded) and the tail clip against plain votes with the same number of rollouts:
     mean exact accuracy over 60 steps of four updates. The gates are those of a vocabulary of four: entropy above 1, rise above 0."""
@@ -196,7 +196,7 @@ class Digits(EnumerablePolicy):
 
 
 @claim("urpa", base="initial", published="100 to 200 unlabelled target videos approach or beat adaptation on all of them", seconds=60,
-       seeds=10, stand_in="intervals on a grid of ten, a policy trained on a shifted source")  # fmt: skip
+       seeds=6, stand_in="intervals on a grid of ten, a policy trained on a shifted source")  # fmt: skip
 def urpa(run: ClaimRun) -> Outcome:
     """Interval answers after a shift of domain, no labels: exact mean overlap with the truth after 40 steps against before. Half of
     the prompts are contradictory (two equally likely answers). Notes: without the confidence weight (gamma 0), both with

@@ -1,0 +1,125 @@
+"""Which credit is best when groups are small, rewards sparse, answers long? Measured on the enumerable policy.
+
+    python -m benchmarks.credit                # both tables (about a quarter of an hour on one core)
+    python -m benchmarks.credit --signal       # signal of one batch's gradient by group size
+    python -m benchmarks.credit --learning     # learning in three scenes
+
+Everything else is held fixed: score-function objective with token sums (unbiased, no trust region), the same learning rate.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from anypo.algorithm import Algorithm
+from anypo.claims.base import paired_bootstrap
+from anypo.claims.testbeds import Testbed, train
+from anypo.exact.bench import Setting
+from anypo.exact.estimators import measure
+from anypo.systems import find
+
+CREDITS: Mapping[str, Mapping[str, Any]] = {
+    "no baseline": {"credit.centre": "none"},
+    "group mean": {},
+    "group mean, std (GRPO)": {"credit.scale": "std"},
+    "leave-one-out (RLOO)": {"credit.centre": "leave_one_out"},
+    "group median": {"credit.centre": "group_median"},
+    "Beta density (BNPO)": {"credit.scale": "beta_density"},
+    "batch mean, whitened": {"credit.centre": "batch_mean", "credit.normalise": "whiten"},
+    "Beta tracker (SPO)": {"credit.centre": {"part": "beta_tracker", "forgetting": "constant"}},
+    "cross probe (POISE)": {"credit.centre": "cross_probe"},
+    "generalist value (V0)": {"credit.centre": "generalist_value"},
+}
+"""Changes of credit against a pipeline with the group mean."""
+
+BASE = {
+    "objective.ratio": "score",
+    "objective.trust": "none",
+    "objective.aggregate": "sequence_sum",
+    "credit.scale": "none",
+}
+
+SCENES: Mapping[str, tuple[Testbed, int]] = {
+    "small group (2 rollouts)": (Testbed(prompts=8, batch=8, group=2, lr=0.03), 60),
+    "sparse reward (1 in 81)": (Testbed(prompts=8, batch=8, group=8, lr=0.03, reward="sparse", horizon=5), 80),
+    "long sequence (24 tokens)": (
+        Testbed(prompts=8, batch=8, group=4, lr=0.03, reward="graded", graph="chain", horizon=24),
+        60,
+    ),
+}
+
+EXTRA: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
+    "long sequence (24 tokens)": {
+        "segments (SPO-chain)": {
+            "generate": {"part": "re_rolled", "below": 1.1, "interval": 6, "continuations": 2},
+            "credit.granularity": "chain_values",
+        },
+    },
+}
+"""Credits that only some scenes call for."""
+
+
+def method(changes: Mapping[str, Any]) -> Algorithm:
+    """GRPO's composition with the neutral objective and the changes."""
+    return find("grpo").algorithm().set(BASE).set(changes)
+
+
+def signal(draws: int) -> dict[str, dict[str, float]]:
+    """|E g|^2 / tr Cov(g) per rollout, times 1000, by credit and group size."""
+    table: dict[str, dict[str, float]] = {}
+    for name, changes in CREDITS.items():
+        table[name] = {}
+        for group in (1, 2, 4, 8, 64):
+            found = measure(method(changes), Setting(group=group, old="trainer"), draws, warmup=32)
+            table[name][str(group)] = 1000 * found.snr / (group * 4)
+            print(f"{name:28s} G={group:2d} {table[name][str(group)]:.3f} {found.reason}", flush=True)
+    return table
+
+
+def learning(seeds: int) -> dict[str, dict[str, tuple[float, float, float, float]]]:
+    """Mean exact reward over training: value, and difference to the group mean with its 95 % interval, by scene and credit."""
+    table: dict[str, dict[str, tuple[float, float, float, float]]] = {}
+    for scene, (bed, steps) in SCENES.items():
+        areas = {}
+        for name, changes in {**CREDITS, **EXTRA.get(scene, {})}.items():
+            areas[name] = [train(method(changes), bed, steps, seed).area for seed in range(seeds)]
+        table[scene] = {}
+        for name, values in areas.items():
+            gains = [a - b for a, b in zip(values, areas["group mean"])]
+            low, high = paired_bootstrap(gains)
+            table[scene][name] = (float(np.mean(values)), float(np.mean(gains)), low, high)
+            print(
+                f"{scene:28s} {name:28s} {np.mean(values):.4f} {np.mean(gains):+.4f} [{low:+.4f}, {high:+.4f}]",
+                flush=True,
+            )
+    return table
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--signal", action="store_true")
+    parser.add_argument("--learning", action="store_true")
+    parser.add_argument("--draws", type=int, default=400)
+    parser.add_argument("--seeds", type=int, default=10)
+    parser.add_argument("--out", type=Path, help="write the numbers to this JSON file")
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    every = not (given.signal or given.learning)
+    found: dict[str, Any] = {}
+    if given.signal or every:
+        found["signal"] = signal(given.draws)
+    if given.learning or every:
+        found["learning"] = learning(given.seeds)
+    if given.out:
+        given.out.write_text(json.dumps(found, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
