@@ -48,7 +48,7 @@ def run(cell: Cell, init: str, tell: Tell | None = None) -> dict[str, Any]:
 
     algorithm = Algorithm.from_dict(cell.contender.algorithm).check()
     policy = policies.load(init, seed=cell.seed)
-    task = tasks.load(tasks.parse(cell.task, dict(cell.settings.task_options)))
+    task = tasks.load(tasks.parse(cell.task, cell.settings.task_options[cell.task]))
     return measure(cell, algorithm, World(task, policy, algorithm.engine.sampler(policy)), tell)
 
 

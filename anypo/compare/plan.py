@@ -64,7 +64,7 @@ class Contender:
 
 @dataclass(frozen=True)
 class Settings:
-    """What the cells share.
+    """What the cells share. task_options: by task.
 
     sft_steps, sft_lr: the supervised warm start that all cells of a task begin with. evaluations: how often over the budget,
     besides once before it; each of `samples` answers at temperature 1 to the same `eval_size` held-out problems. init_seed: of
@@ -72,7 +72,7 @@ class Settings:
     """
 
     model: str
-    task_options: Mapping[str, Any]
+    task_options: Mapping[str, Mapping[str, Any]]
     budget: Budget
     sft_steps: int = 0
     sft_lr: float = 2e-3
@@ -170,15 +170,16 @@ def settings(
     from anypo import tasks as room
 
     chosen = {key: value for key, value in given.items() if value is not None}
-    known: RunConfig = resolve(
-        "grpo",
-        model,
-        task_options=dict(options or {}) or None,
-        **{key: chosen[key] for key in ("sft_steps", "sft_lr") if key in chosen},
+    warm = {key: chosen[key] for key in ("sft_steps", "sft_lr") if key in chosen}
+    if not tasks:
+        raise UserError("name at least one task with --task")
+    known = {task: resolve("grpo", model, task=task, task_options=dict(options or {}), **warm) for task in tasks}
+    for task, config in known.items():
+        room.parse(task, config.task_options)
+    first: RunConfig = known[tasks[0]]
+    values = Settings(
+        model, {task: config.task_options for task, config in known.items()}, budget, first.sft_steps, first.sft_lr
     )
-    for task in tasks:
-        room.parse(task, known.task_options)
-    values = Settings(model, known.task_options, budget, known.sft_steps, known.sft_lr)
     return replace(values, **chosen).check()
 
 

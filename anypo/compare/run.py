@@ -44,14 +44,14 @@ class Watcher:
 def prepare(task: str, settings: Settings, folder: Path, watcher: Watcher | None = None) -> Path:
     """The initial weights all cells of a task start from (the supervised warm start runs once), as a model folder."""
     own = {key: getattr(settings, key) for key in ("model", "sft_steps", "sft_lr", "init_seed")}
-    needs_task = {"task": task, "task_options": dict(settings.task_options)} if settings.sft_steps else {}
+    needs_task = {"task": task, "task_options": settings.task_options[task]} if settings.sft_steps else {}
     path = folder / "init" / fingerprint(own | needs_task)
     if (path / "ready").exists():
         return path
     from anypo import policies, tasks
     from anypo.update.sft import warm_start
 
-    loaded = tasks.load(tasks.parse(task, dict(settings.task_options)))
+    loaded = tasks.load(tasks.parse(task, settings.task_options[task]))
     if settings.eval_size > loaded.n_heldout:
         raise UserError(
             f"--eval-size {settings.eval_size}: task '{task}' has only {loaded.n_heldout} held-out problems"

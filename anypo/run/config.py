@@ -74,7 +74,7 @@ def resolve(
     algorithm = base.set(applicable).set(changes or {}).check()
     given = {key: value for key, value in settings.items() if value is not None}
     merged = {key: value for key, value in preset.items() if key != "set"} | given
-    merged["task_options"] = preset.get("task_options", {}) | given.get("task_options", {})
+    merged["task_options"] = _task_defaults(preset, merged.get("task")) | given.get("task_options", {})
     for key in given:
         if key not in RunConfig.model_fields:
             raise unknown("setting", key, RunConfig.model_fields)
@@ -82,6 +82,12 @@ def resolve(
         return RunConfig(system=algorithm.name, model=model, algorithm=algorithm.dump(), **merged)
     except ValidationError as error:
         raise UserError(f"run settings: {first_reason(error)}") from None
+
+
+def _task_defaults(preset: Mapping[str, Any], task: str | None) -> dict[str, Any]:
+    """The preset's task options; only the style where it is not the preset's own task that is asked for."""
+    options = dict(preset.get("task_options", {}))
+    return options if task == preset.get("task") else {key: options[key] for key in options if key == "style"}
 
 
 def has_path(algorithm: Algorithm, path: str) -> bool:
