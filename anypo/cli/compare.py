@@ -55,9 +55,8 @@ def compare(
 
     The same command goes on where it was stopped. Exit code 1 when some runs failed.
     """
-    from rich.console import Console
-
     from anypo import compare as room
+    from anypo.cli.console import new_console
     from anypo.cli.options import assignments
     from anypo.errors import UserError, unknown
 
@@ -81,7 +80,7 @@ def compare(
         "samples": samples,
     }
     tasks = [name.strip() for name in task.split(",") if name.strip()]
-    console = Console(stderr=as_json)
+    console = new_console(stderr=as_json)
     from anypo.cli.cells import Display
 
     with Display(console) as display:
@@ -113,7 +112,7 @@ def show(found: Comparison, console: Console) -> None:
     """The leaderboard, effects and notes, and where everything is."""
     from rich.text import Text
 
-    console.print(leaderboard(found))
+    console.print(leaderboard(found, wide=console.width >= WIDE))
     if found.board.effects:
         console.print(effects(found))
     for note in found.board.notes:
@@ -130,8 +129,12 @@ def show(found: Comparison, console: Console) -> None:
         console.print(f"  {again}", highlight=False, soft_wrap=True)
 
 
-def leaderboard(found: Comparison) -> Any:
-    """The leaderboard as a table for the terminal."""
+WIDE = 125
+"""Columns that the whole leaderboard needs; a narrower terminal gets the first part of it."""
+
+
+def leaderboard(found: Comparison, wide: bool = True) -> Any:
+    """The leaderboard as a table for the terminal; without the diagnostics unless `wide`."""
     from rich.table import Table
     from rich.text import Text
 
@@ -148,17 +151,18 @@ def leaderboard(found: Comparison) -> Any:
         box=None,
         padding=(0, 2, 0, 0),
     )
-    for name in ("place", "method"):
-        table.add_column(name, overflow="fold")
-    for name in ("accuracy", "95 %", f"beats {board.base}", "time", "tokens", "greedy", f"pass@{k}", f"maj@{k}"):
-        table.add_column(name, justify="right", no_wrap=name == "95 %")
-    for name in ("diff.", "entropy", "length", "equal", "GiB"):
-        table.add_column(name, justify="right")
+    table.add_column("place")
+    table.add_column("method", overflow="fold")
+    names = ["accuracy", "95 %", f"beats {board.base}", "time", "tokens"]
+    if wide:
+        names += ["greedy", f"pass@{k}", f"maj@{k}", "diff.", "entropy", "length", "equal", "GiB"]
+    for name in names:
+        table.add_column(name, justify="right", no_wrap=True)
     for row in board.rows:
         beats, means = row.beats_base, row.means
         colour = "green" if beats.low > 0.5 else "red" if beats.high < 0.5 else ""
         around = f"{100 * row.score.low:.1f}–{100 * row.score.high:.1f}" if row.score.known else "–"
-        table.add_row(
+        cells = (
             place(row.rank),
             Text(row.label, style="bold"),
             percent(row.score.value),
@@ -175,6 +179,7 @@ def leaderboard(found: Comparison) -> Any:
             percent(means["degenerate"], 0),
             f"{means['peak_gb']:.2f}",
         )
+        table.add_row(*cells[: 2 + len(names)])
     return table
 
 

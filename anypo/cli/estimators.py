@@ -42,9 +42,9 @@ def estimators(
     align: mean cosine of one batch with the true gradient; sign: share of batches that point uphill; ess: effective share of the
     decisions. docs/estimators.md has the method and its caveats.
     """
-    from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+    from anypo.cli.console import new_console
     from anypo.exact.estimators import sweep
     from anypo.exact.report import save_csv, save_plot
     from anypo.systems import SYSTEMS, find
@@ -53,9 +53,7 @@ def estimators(
     settings = _settings(staleness, group, reward, versions, noise, old)
     if plot is not None and plot.suffix != ".html":
         raise _bad("--plot writes HTML", f"give a name that ends in .html, not '{plot}'")
-    console = Console(stderr=as_json)
-    if not console.is_terminal:
-        console.width = max(console.width, 120)  # a redirected table keeps its columns
+    console = new_console(stderr=as_json)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     found: list[Measurement] = []
     with Progress(*columns, console=console, transient=True) as progress:

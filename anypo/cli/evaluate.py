@@ -24,14 +24,14 @@ def evaluate(
     as_json: Annotated[bool, typer.Option("--json")] = False,
 ) -> None:
     """Held-out accuracy with a 95 % interval; pass@k and maj@k from several samples."""
-    from rich.console import Console
     from rich.table import Table
 
+    from anypo.cli.console import new_console
     from anypo.cli.display import Display
     from anypo.cli.options import assignments
     from anypo.run.train import evaluate as score
 
-    console = Console(stderr=as_json)
+    console = new_console(stderr=as_json)
     with Display(console, f"anypo evaluate · {model}") as display:
         result = score(
             model,

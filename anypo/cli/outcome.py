@@ -6,10 +6,13 @@ import json
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from rich.console import Console
 from rich.table import Table
 
+from anypo.cli.console import new_console
+
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from anypo.run.observer import Observer
     from anypo.run.train import Result
 
@@ -18,7 +21,7 @@ def watch(work: Callable[[Observer], Result], title: str, as_json: bool) -> None
     """Run `work` under the live display and print its result as a table or as JSON."""
     from anypo.cli.display import Display
 
-    console = Console(stderr=as_json)
+    console = new_console(stderr=as_json)
     with Display(console, f"anypo train · {title}") as display:
         result = work(display)
     if as_json:

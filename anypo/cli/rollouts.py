@@ -52,9 +52,10 @@ def rollouts(
 
 
 def _show(names: list[str], rows: list[dict[str, Any]], limit: int) -> None:
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
+
+    from anypo.cli.console import new_console
 
     shown = rows[:limit] if limit else rows
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
@@ -63,7 +64,7 @@ def _show(names: list[str], rows: list[dict[str, Any]], limit: int) -> None:
         table.add_column(name, justify="right" if numeric else "left", overflow="fold")
     for row in shown:
         table.add_row(*(Text(_readable(row[name])) for name in names))
-    console = Console()
+    console = new_console()
     console.print(table)
     console.print(f"{len(shown)} of {len(rows)} rows" if len(shown) < len(rows) else f"{len(rows)} rows", style="dim")
 

@@ -26,9 +26,9 @@ def list_systems(
     as_json: Annotated[bool, typer.Option("--json")] = False,
 ) -> None:
     """List the registered methods."""
-    from rich.console import Console
     from rich.table import Table
 
+    from anypo.cli.console import new_console
     from anypo.errors import unknown
     from anypo.systems import SYSTEMS
 
@@ -54,13 +54,22 @@ def list_systems(
         )
         return
     table = Table(box=None, padding=(0, 2, 0, 0))
-    for column in ("name", "title", "family", "base", "paper"):
-        table.add_column(column, overflow="fold", no_wrap=column in ("name", "paper"))
-    for s in chosen:
-        table.add_row(s.name, s.title, s.family, s.base, s.paper)
-    console = Console()
+    console = new_console()
+    rows = [(s.name, s.family, s.base, _clipped(s.paper.split(",")[0], 20)) for s in chosen]
+    heads = ("name", "family", "base", "paper")
+    widths = [max(map(len, column)) for column in zip(heads, *rows, strict=True)]
+    left = max(20, console.width - sum(widths) - 2 * len(widths) - 2)
+    for head, width in zip(heads, widths, strict=True):
+        table.add_column(head, no_wrap=True, min_width=width)
+    table.add_column("title", no_wrap=True)
+    for s, row in zip(chosen, rows, strict=True):
+        table.add_row(*row, _clipped(s.title, left))
     console.print(table)
     console.print(f"{len(chosen)} of {len(SYSTEMS)} systems", style="dim")
+
+
+def _clipped(text: str, width: int) -> str:
+    return text if len(text) <= width else text[: width - 1] + "…"
 
 
 def show(
@@ -71,10 +80,10 @@ def show(
     as_json: Annotated[bool, typer.Option("--json")] = False,
 ) -> None:
     """Description, equations in words, source, composition by room and defaults of one method."""
-    from rich.console import Console
     from rich.table import Table
 
     from anypo.algorithm import ROOMS
+    from anypo.cli.console import new_console
     from anypo.systems import SYSTEMS, find
 
     system = find(name)
@@ -89,7 +98,7 @@ def show(
             )
         )
         return
-    console = Console()
+    console = new_console()
     console.print(f"[bold]{name}[/]  {system.title}", highlight=False)
     console.print(
         f"{system.family} · base {system.base or '–'} · {system.paper or 'no paper'}\n", style="dim", highlight=False
@@ -119,10 +128,10 @@ def parts(
     """Every part of every slot, or of one slot, with its first line of documentation."""
     import inspect
 
-    from rich.console import Console
     from rich.table import Table
 
     from anypo import systems
+    from anypo.cli.console import new_console
     from anypo.errors import unknown
     from anypo.parts import SLOTS
 
@@ -143,7 +152,7 @@ def parts(
         table.add_column(column, overflow="fold")
     for row in rows:
         table.add_row(*row)
-    Console().print(table)
+    new_console().print(table)
 
 
 def schema() -> None:

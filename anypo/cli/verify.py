@@ -55,13 +55,13 @@ def verify(
 
 
 def _run(claims: list[Any], jobs: int, quick: bool, where: Path | None, as_json: bool) -> list[dict[str, Any]]:
-    from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     from anypo.claims import record
     from anypo.claims.verify import run_all
+    from anypo.cli.console import new_console
 
-    console = Console(stderr=as_json)
+    console = new_console(stderr=as_json)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     entries = []
     expected = sum(claim.seconds for claim in claims) / jobs
@@ -120,10 +120,10 @@ def _show(entry: dict[str, Any], console: Any) -> None:
 
 
 def _list(as_json: bool) -> None:
-    from rich.console import Console
     from rich.table import Table
 
     from anypo.claims import load
+    from anypo.cli.console import new_console
 
     claims = [claim for _, claim in sorted(load().items())]
     if as_json:
@@ -138,5 +138,5 @@ def _list(as_json: bool) -> None:
         table.add_column(column, overflow="fold")
     for c in claims:
         table.add_row(c.name, c.family, f"{c.seconds:.0f} s", c.published)
-    Console().print(table)
+    new_console().print(table)
     print(f"{len(claims)} claims")
