@@ -4,6 +4,8 @@ BIN := .venv/bin
 READY := .venv/.ready
 export HF_HUB_OFFLINE ?= 1
 
+METHODS := grpo,dr-grpo,rloo,reinforce++,dapo,gspo,cispo,bapo,mc-grpo,spo-single-stream
+
 .PHONY: help train test check bench docs compare verify clean
 
 help:  ## what there is
@@ -27,6 +29,10 @@ bench: $(READY)  ## speed and memory beside the peers (installs them in their ow
 
 verify: $(READY)  ## run every system's claim and refresh docs/systems.md
 	@$(BIN)/anypo verify --all
+
+compare: $(READY)  ## ten methods at an equal budget on the tiny model (about 25 minutes on two cores)
+	@$(BIN)/anypo compare $(METHODS) --model tiny --task chain_sum --budget tokens=150k --seeds 5 \
+		--out comparisons/example --report docs/examples/compare.html
 
 docs: $(READY)  ## the documentation as a site in site/
 	@$(BIN)/python -m pip install -q -r requirements-docs.lock && $(BIN)/mkdocs build -q --strict && echo "site/index.html"
