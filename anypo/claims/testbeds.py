@@ -31,7 +31,8 @@ class Testbed:
     "trainer"'s at the start of the update or the "sampler"'s own, however stale.
     batch, group, lr, critic_lr: prompts per step, rollouts per prompt, learning rates of policy and critic; applied to the
     algorithm before `set`.
-    task: a task of one's own over the graph instead of `patterns`.
+    task: a task of one's own over the graph instead of `patterns`. prepare: changes the initial policy in place, given the seed
+    (a warm start).
     """
 
     __test__ = False
@@ -53,6 +54,7 @@ class Testbed:
     critic_lr: float = 0.05
     task_seed: int = 0
     task: Callable[[StateGraph], ExactTask] | None = None
+    prepare: Callable[[EnumerablePolicy, int], None] | None = None
     set: Mapping[str, Any] = field(default_factory=dict)
 
     def replace(self, **fields: Any) -> Testbed:
@@ -66,6 +68,8 @@ class Testbed:
         graph = self.states()
         task = self.task(graph) if self.task else patterns(graph, self.prompts, self.reward, self.task_seed)
         policy = EnumerablePolicy(graph, len(task), self.kind, self.spread, seed)
+        if self.prepare is not None:
+            self.prepare(policy, seed)
         return World(cast(Task, task), policy, EnumerableSampler(policy, self.lag, self.noise, self.versions, seed))
 
     def adapt(self, algorithm: Algorithm | str) -> Algorithm:

@@ -22,7 +22,8 @@ class RiskBundles(Credit, name="risk_bundles"):
     Prompts are taken `bundle` at a time; bundle j of such a set holds one response of each prompt, by an independent random
     permutation per prompt, and scores the sum S_j of their rewards. With the quantiles q_a, q_b of scores at `alpha` and
     `beta`, all its responses get A_j = -(1 + tail)(q_a - S_j)^+ + clip(S_j, q_a, q_b) - q_b, which pushes hardest below q_a
-    and not at all above q_b. `centre`: subtract the mean of A over the set's bundles (without it every A_j <= 0).
+    and not at all above q_b. `side` = upper mirrors it: (1 + tail)(S_j - q_b)^+ + clip(S_j, q_a, q_b) - q_a (risk seeking, the
+    paper's counter-example). `centre`: subtract the mean of A over the set's bundles (without it every A_j <= 0 in the lower tail).
 
     The quantiles are tracked across steps: started at the first batch's empirical ones, then
     q <- q + rate (k + 1)^-power (s - share of scores below q).
@@ -32,6 +33,7 @@ class RiskBundles(Credit, name="risk_bundles"):
     alpha: float = Field(0.2, gt=0.0, lt=1.0)
     beta: float = Field(0.8, gt=0.0, lt=1.0)
     tail: float = Field(0.5, description="extra weight of the lowest scores")
+    side: Literal["lower", "upper"] = "lower"
     centre: Literal["mean", "none"] = "mean"
     rate: float = Field(1.0, gt=0.0)
     power: float = Field(0.6, gt=0.5, le=1.0)
@@ -49,7 +51,10 @@ class RiskBundles(Credit, name="risk_bundles"):
         ids, sets, n = bundles(batch, self.bundle, context)
         scores = segments.sum(batch.sequences["reward"], ids, n)
         low, high = self._track(scores, context)
-        advantage = tail_advantage(scores, low, high, self.tail)
+        if self.side == "lower":
+            advantage = tail_advantage(scores, low, high, self.tail)
+        else:
+            advantage = -tail_advantage(-scores, -high, -low, self.tail)
         if self.centre == "mean":
             advantage = advantage - segments.mean(advantage, sets, int(sets.max()) + 1 if n else 0)[sets]
         context.log("credit/quantile_low", low)

@@ -154,8 +154,10 @@ class Estimator:
         batches = self._batches(draws + warmup)
         for number in range(warmup):
             context = self.context(number)
-            batch = self.algorithm.credit.assign(next(batches)(context), context)
-            self.machine.update(batch, context)
+            batch = next(batches)(context)
+            if len(batch) == 0:
+                continue
+            self.machine.update(self.algorithm.credit.assign(batch, context), context)
             self._arrive()
         saved = self.memory.state_dict()
         shape = (draws, *self.logp.shape)

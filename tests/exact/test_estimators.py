@@ -132,3 +132,9 @@ def test_csv_and_plot(tmp_path):
     assert [r["system"] for r in rows] == ["grpo", "reinforce"] and float(rows[0]["snr"]) == pytest.approx(found[0].snr)
     page = (tmp_path / "t.html").read_text()
     assert "reinforce" in page and "plotly.js" in page and 'src="http' not in page
+
+
+def test_batches_without_a_surviving_group_are_skipped_while_warming_up():
+    strict = find("grpo").algorithm().set({"filter.survival": [{"part": "drop_degenerate"}]})
+    found = measure(strict, Setting(group=2, reward="sparse"), draws=40, warmup=16)
+    assert not found.reason and 0.2 < found.dead < 1.0

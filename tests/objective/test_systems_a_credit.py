@@ -117,6 +117,15 @@ def test_tail_advantages_in_closed_form() -> None:
     assert tail_advantage(scores, 2.0, 4.0, 0.5).tolist() == pytest.approx([-5.0, -3.5, -2.0, -1.0, 0.0, 0.0])
 
 
+def test_the_upper_tail_mirrors_the_lower_one() -> None:
+    rewards = np.random.default_rng(5).random((5, 4))
+    batch, mirrored = make([[2] * 4] * 5, rewards=rewards.tolist()), make([[2] * 4] * 5, rewards=(-rewards).tolist())
+    lower = find("riskpo").algorithm()
+    upper = lower.set({"credit.side": "upper"})
+    torch.testing.assert_close(assign(upper, batch)["advantage"], -assign(lower, mirrored)["advantage"])
+    assert not torch.allclose(assign(upper, batch)["advantage"], assign(lower, batch)["advantage"])
+
+
 def test_risk_gradient_matches_finite_differences() -> None:
     """d/d theta of (1 + w) int_{p < a} + int_{a < p < b} of the quantile function, for a softmax over distinct scores."""
     logits = torch.randn(7, generator=torch.Generator().manual_seed(8), dtype=torch.float64)
