@@ -208,16 +208,18 @@ def _fastest(work: Callable[..., Any], arguments: Sequence[Any], times: int = 3)
        stand_in="a character model on sums modulo ten, judging in words")  # fmt: skip
 def spark(run: ClaimRun) -> Outcome:
     """The policy judges its own answers: accuracy of its verdicts on answers to unseen sums (half of them wrong) after 40 steps,
-    against GRPO alone for as many steps. Both start from a model that knows the form of a verdict, not the verdict. Notes: accuracy
-    of the sums."""
+    against GRPO alone for as many steps. Both start from a model that knows the form of a verdict, not the verdict. What is neither
+    yes nor no counts as a coin flip, so that keeping the form alone is worth nothing. Notes: accuracy of the sums, share of
+    readable verdicts."""
     pairs = run.each(lambda seed: _judge(seed, run.steps(40)))
-    sums = [np.mean([p[i][1] for p in pairs]) for i in (0, 1)]
+    sums, readable = ([np.mean([p[i][k] for p in pairs]) for i in (0, 1)] for k in (1, 2))
     run.note(f"accuracy of sums: {sums[0]:.3f} (grpo), {sums[1]:.3f} (spark).")
+    run.note(f"readable verdicts: {readable[0]:.2f} (grpo), {readable[1]:.2f} (spark).")
     return compare([p[0][0] for p in pairs], [p[1][0] for p in pairs], "accuracy of verdicts", run)
 
 
-def _judge(seed: int, steps: int) -> list[tuple[float, float]]:
-    """Accuracy of verdicts and of sums, under GRPO and under SPARK."""
+def _judge(seed: int, steps: int) -> list[tuple[float, float, float]]:
+    """Accuracy of verdicts and of sums, and share of readable verdicts, under GRPO and under SPARK."""
     rng = np.random.default_rng(seed)
     pairs = rng.permutation([(a, b) for a in range(20) for b in range(20)])
     task = TextTask(
@@ -243,10 +245,12 @@ def _judge(seed: int, steps: int) -> list[tuple[float, float]]:
     for system in ("grpo", "spark"):
         policy = copy()
         run_on(find(system).algorithm().set(sizes), task, policy, steps, seed)
-        verdicts = greedy(policy, asked, 4)
+        verdicts = [v.strip() for v in greedy(policy, asked, 4)]
         answers = greedy(policy, [p.messages[0]["content"] for p in unseen], 4)
         right = float(np.mean([a.strip() == p.answer for a, p in zip(answers, unseen)]))
-        found.append((float(np.mean([v.strip() == t for v, t in zip(verdicts, truth)])), right))
+        known = [v in ("yes", "no") for v in verdicts]
+        score = [float(v == t) if k else 0.5 for v, t, k in zip(verdicts, truth, known)]
+        found.append((float(np.mean(score)), right, float(np.mean(known))))
     return found
 
 

@@ -232,9 +232,9 @@ def _kl_at(curves: Curves, level: float) -> float:
        seeds=5, stand_in="a one-layer encoder on synthetic texts of six labels, F1 as only feedback")  # fmt: skip
 def gliclass_ppo(run: ClaimRun) -> Outcome:
     """A weak supervised start, then F1 as the only feedback: mean F1 of thresholded labels on unseen texts after 100 steps against
-    before. Notes: thresholded actions in training."""
+    before. Notes: thresholded actions in training, first two seeds."""
     pairs = run.each(lambda seed: _classify(seed, run.steps(100)))
-    threshold = [_classify(seed, run.steps(100), actions="threshold")[1] for seed in run.seeds]
+    threshold = [_classify(seed, run.steps(100), actions="threshold")[1] for seed in run.seeds[:2]]
     run.note(f"with thresholded actions instead of drawn ones: {np.mean(threshold):.3f}.")
     return compare([b for b, _ in pairs], [a for _, a in pairs], "mean F1 on unseen texts", run)
 

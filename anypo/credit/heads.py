@@ -85,11 +85,16 @@ def principal(block: Tensor, components: int) -> tuple[Tensor, Tensor]:
     variance projects to zero)."""
     centre = block.mean(0)
     deviation = block - centre
-    values, vectors = torch.linalg.eigh(deviation.T @ deviation / max(1, len(block) - 1))
+    moving = deviation.abs().amax(0) > 0  # LAPACK may fail to converge on a covariance that is mostly zeros
+    if not bool(moving.any()):
+        return centre, block.new_zeros(block.shape[1], 1)
+    kept = deviation[:, moving]
+    values, vectors = torch.linalg.eigh(kept.T @ kept / max(1, len(block) - 1))
     values, vectors = values[-components:], vectors[:, -components:]
-    live = values > 1e-10 * values.max().clamp(min=1e-30)
-    scale = torch.where(live, values.clamp(min=1e-300).rsqrt(), torch.zeros_like(values))
-    return centre, vectors * scale
+    live = values > 1e-10 * values.max()
+    basis = block.new_zeros(block.shape[1], vectors.shape[1])
+    basis[moving] = vectors * torch.where(live, values.clamp(min=1e-300).rsqrt(), torch.zeros_like(values))
+    return centre, basis
 
 
 def remember(memory: dict[str, Any], blocks: list[Tensor], targets: Tensor, capacity: int, batch: Batch) -> None:

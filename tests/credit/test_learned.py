@@ -21,7 +21,7 @@ from anypo.credit.generalist import (
     route,
     value_loss,
 )
-from anypo.credit.heads import fit_head, rollout_features
+from anypo.credit.heads import fit_head, principal, rollout_features
 from anypo.credit.pipeline import Pipeline
 from anypo.credit.probe import CrossProbe, QualityHead
 from anypo.credit.store import prompt_store
@@ -273,3 +273,17 @@ def test_share_of_mixed_groups(n: int, p: float) -> None:
     rng = np.random.default_rng(n)
     right = (rng.random((40_000, n)) < p).sum(1)
     assert np.mean((right > 0) & (right < n)) == pytest.approx(1 - p**n - (1 - p) ** n, abs=0.012)
+
+
+def test_principal_components_of_features_that_are_mostly_constant() -> None:
+    """One-hot features of which most never occur: the projection is that of the occurring ones, constants add nothing."""
+    generator = torch.Generator().manual_seed(0)
+    dense = torch.randn(60, 5, generator=generator, dtype=torch.float64)
+    block = torch.full((60, 400), 3.0, dtype=torch.float64)
+    block[:, 7:12] = dense
+    z = (block - block.mean(0)) @ principal(block, 4)[1]
+    torch.testing.assert_close(z.T @ z / 59, torch.eye(4, dtype=torch.float64))
+    top = torch.linalg.svd(dense - dense.mean(0), full_matrices=False)[0][:, :4]
+    torch.testing.assert_close(z @ z.T, 59 * top @ top.T)
+    centre, basis = principal(torch.ones(8, 3, dtype=torch.float64), 2)
+    assert centre.tolist() == [1.0] * 3 and not bool(basis.any())
