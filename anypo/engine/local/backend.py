@@ -13,7 +13,7 @@ from anypo.engine.architecture import Architecture
 from anypo.engine.local.blocks import BlockPool
 from anypo.engine.local.handle import Handle
 from anypo.engine.local.paged import PagedModel
-from anypo.engine.local.plan import Feed, build
+from anypo.engine.local.plan import Feed, build, row_multiple
 from anypo.engine.local.vocabulary import Vocabulary
 
 
@@ -89,6 +89,7 @@ class PagedBackend:
         self.pool = BlockPool(count, size)
         self.model = PagedModel(arch, count, size)
         self.vocabulary = Vocabulary(arch.head)
+        self._multiple = row_multiple(size, arch.head_dim)
 
     def spare(self) -> int:
         return self.pool.free + self.pool.idle
@@ -145,7 +146,7 @@ class PagedBackend:
     def run(self, work: Sequence[Work]) -> Tensor:
         arch = self.arch
         feeds = [Feed(w.tokens, w.handle._cached, w.handle._memory, w.wanted) for w in work]
-        plan = build(feeds, self.size, arch.heads, arch.kv_heads, arch.device, arch.dtype)
+        plan = build(feeds, self.size, arch.heads, arch.kv_heads, self._multiple, arch.device, arch.dtype)
         hidden = self.model.forward(plan)
         for w in work:
             w.handle._cached += len(w.tokens)

@@ -14,16 +14,14 @@ from anypo.engine.local.product import add_product, product
 
 
 class PagedModel:
-    """Runs plans. Keys and values live in one arena [layers, 2, blocks, block size * kv heads * head dim]."""
+    """Runs plans. Keys and values live in one arena [layers, 2, blocks, kv heads, block size, head dim]."""
 
     def __init__(self, arch: Architecture, blocks: int, size: int) -> None:
         self.arch, self.size = arch, size
         arch.fuse()
-        self._width = arch.kv_heads * arch.head_dim
         # Not filled: the operating system commits memory on first touch, and blocks are cleared when first handed out.
-        self._arena = torch.empty(
-            len(arch.layers), 2, blocks + 1, size * self._width, dtype=arch.dtype, device=arch.device
-        )
+        shape = (len(arch.layers), 2, blocks + 1, arch.kv_heads, size, arch.head_dim)
+        self._arena = torch.empty(shape, dtype=arch.dtype, device=arch.device)
         self._arena[:, :, 0] = 0.0
         self._cos, self._sin = self._angles(256)
         self._space: dict[str, Tensor] = {}
@@ -64,10 +62,10 @@ class PagedModel:
             q, k = qk[:, : arch.heads], qk[:, arch.heads :]
             qk = torch.cat((self._norm(q, layer.q_norm), self._norm(k, layer.k_norm)), 1)
         qk = _rotate(qk, cos, sin)
-        keys, values = memory[0].view(-1, self._width), memory[1].view(-1, self._width)
-        keys.index_copy_(0, plan.slots, qk[:, arch.heads :].reshape(n, -1))
-        values.index_copy_(0, plan.slots, qkv[:, split:])
-        queries = qk[:, : arch.heads].reshape(-1, arch.head_dim)
+        keys, values = memory.view(2, -1, arch.head_dim)
+        keys.index_copy_(0, plan.slots, qk[:, arch.heads :].reshape(-1, arch.head_dim))
+        values.index_copy_(0, plan.slots, qkv[:, split:].reshape(-1, arch.head_dim))
+        queries = (qk[:, : arch.heads] * arch.head_dim**-0.5).view(-1, arch.head_dim)
         mixed = self._attend(queries, memory, plan).view(n, -1)
         if type(layer.o) is torch.nn.Linear:
             add_product(x, mixed, layer.o.weight)
@@ -76,33 +74,35 @@ class PagedModel:
             x += layer.o(mixed)
 
     def _attend(self, queries: Tensor, memory: Tensor, plan: Plan) -> Tensor:
-        """Outputs [R * heads, D] for queries [R * heads, D]: partials by block, merged by their log-sum-exp."""
-        outs, sums = zip(*(self._partial(queries, memory, bucket) for bucket in plan.buckets))
-        out = outs[0] if len(outs) == 1 else torch.cat(outs)
+        """Outputs [R * heads, D] for scaled queries [R * heads, D]: partials by block, merged by their peaks and masses."""
+        parts = [self._partial(queries, memory, bucket) for bucket in plan.buckets]
+        out, peak, mass = parts[0] if len(parts) == 1 else (torch.cat(columns) for columns in zip(*parts))
         if len(plan.reach) == 1:
-            return out.index_select(0, plan.parts[0])
-        lse = sums[0] if len(sums) == 1 else torch.cat(sums)
-        weight = lse.take(plan.parts)
+            only = plan.parts[0]
+            return (out.index_select(0, only) / mass.take(only)[:, None]).to(queries.dtype)
+        weight = peak.take(plan.parts)
         if plan.absent is not None:
             weight += plan.absent
-        weight = weight.sub_(weight.amax(0)).exp_()[:, :, None]
-        total, mixed = weight[0].clone(), out.index_select(0, plan.parts[0]).float().mul_(weight[0])
-        for share, part, n in zip(weight[1:], plan.parts[1:], plan.reach[1:]):
-            total[:n] += share[:n]
-            mixed[:n].addcmul_(out.index_select(0, part[:n]), share[:n])
-        return mixed.div_(total).to(out.dtype)
+        weight = weight.sub_(weight.amax(0)).exp_()
+        total = weight * mass.take(plan.parts)
+        mixed = out.index_select(0, plan.parts[0]).mul_(weight[0, :, None])
+        summed = total[0]
+        for i in range(1, len(plan.reach)):
+            n = plan.reach[i]
+            summed[:n] += total[i, :n]
+            mixed[:n].addcmul_(out.index_select(0, plan.parts[i, :n]), weight[i, :n, None])
+        return mixed.div_(summed[:, None]).to(queries.dtype)
 
-    def _partial(self, queries: Tensor, memory: Tensor, bucket: Bucket) -> tuple[Tensor, Tensor]:
-        """Partial outputs [J * kv * rows, D] and log-sum-exps [J * kv * rows] of one bucket."""
+    def _partial(self, queries: Tensor, memory: Tensor, bucket: Bucket) -> tuple[Tensor, Tensor, Tensor]:
+        """Of one bucket: sums of exp(score - peak) value [J * kv * rows, D], peaks and masses [J * kv * rows]."""
         arch = self.arch
-        q = queries.index_select(0, bucket.queries).view(bucket.jobs, arch.kv_heads, bucket.rows, arch.head_dim)
+        q = queries.index_select(0, bucket.queries).view(-1, bucket.rows, arch.head_dim)
         if isinstance(bucket.blocks, slice):
             k, v = memory[0][bucket.blocks], memory[1][bucket.blocks]
         else:
             k, v = memory[0].index_select(0, bucket.blocks), memory[1].index_select(0, bucket.blocks)
-        shape = (bucket.jobs, self.size, arch.kv_heads, arch.head_dim)
-        out, lse = attend_block(q, k.view(shape).transpose(1, 2), v.view(shape).transpose(1, 2), bucket.mask)
-        return out.reshape(-1, arch.head_dim), lse.reshape(-1)
+        out, peak, mass = attend_block(q, k.flatten(0, 1), v.flatten(0, 1), bucket.mask, bucket.real)
+        return out.flatten(0, 1), peak.flatten(), mass.flatten()
 
     def _mlp(self, layer: Layer, x: Tensor) -> None:
         """x += mlp(norm(x)) in place."""
@@ -138,15 +138,21 @@ class PagedModel:
         return space[: rows * columns].view(rows, columns)
 
 
-def attend_block(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
-    """softmax(q k' / sqrt(D) + mask) v and the log-sum-exp of the scores: q [J, kv, rows, D], k, v [J, kv, size, D]."""
-    if q.device.type == "cpu":
-        return torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(q, k, v, attn_mask=mask)
-    scores = (q @ k.transpose(-1, -2)).float() * q.shape[-1] ** -0.5
+def attend_block(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, real: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Unnormalised attention of scaled queries q [B, rows, D] to keys and values k, v [B, size, D], in float32 or wider.
+
+    Per row, with scores s = q k' + mask: peak = max s [B, rows], mass = sum exp(s - peak) [B, rows] and exp(s - peak) v
+    [B, rows, D]. mask [J, 1, real, size], B a multiple of J. Rows from `real` on are padding: finite, and meaningless.
+    """
+    scores = torch.bmm(q, k.transpose(1, 2)).to(torch.promote_types(q.dtype, torch.float32))
+    weights = scores[:, :real]
     if mask is not None:
-        scores = scores + mask
-    lse = scores.logsumexp(-1)
-    return (scores - lse[..., None]).exp().to(v.dtype) @ v, lse
+        weights.unflatten(0, (mask.shape[0], -1)).add_(mask)
+    peak, mass = scores.new_zeros(scores.shape[:2]), scores.new_ones(scores.shape[:2])
+    torch.amax(weights, -1, out=peak[:, :real])
+    weights.sub_(peak[:, :real, None]).exp_()
+    torch.sum(weights, -1, out=mass[:, :real])
+    return torch.bmm(scores.to(v.dtype), v).to(scores.dtype), peak, mass
 
 
 def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:

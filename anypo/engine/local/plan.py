@@ -21,8 +21,11 @@ from anypo.engine.local.product import ROWS
 TILE = 64
 """Most rows of one job."""
 
-MULTIPLE = 4
-"""Query rows of a job come in multiples of it: the attention kernel adds up the rows beyond in another order."""
+
+def row_multiple(size: int, head_dim: int) -> int:
+    """Query rows of a job come in multiples of it. Batched products add up rows beyond a multiple of four in another order, and
+    leave the matrix library for a loop of their own below 400 multiplications."""
+    return 4 * -(-100 // (size * head_dim))
 
 
 @dataclass
@@ -38,19 +41,22 @@ class Feed:
 
 @dataclass
 class Bucket:
-    """Jobs with the same number of query rows: queries [J * kv * rows] index into (row, head); blocks [J], or a slice where they
-    lie side by side; additive mask [J, 1, rows, block size], None when every key is visible."""
+    """Jobs with the same number of query rows: queries [J * kv * rows] index into (row, head), the first `real` of the `rows`
+    are wanted; blocks [J], or a slice where they lie side by side; additive mask [J, 1, real, block size], None when every key is
+    visible."""
 
     queries: Tensor
     blocks: Tensor | slice
     mask: Tensor | None
     jobs: int
     rows: int
+    real: int
 
 
 @dataclass
 class Plan:
-    """tokens, positions, slots [R]: what enters, deepest rows first, R a multiple of `ROWS` (padding rows write into block 0).
+    """tokens, positions [R]: what enters, deepest rows first, R a multiple of `ROWS`. slots [R * kv]: where each row's heads
+    write their key and value, (block, head, place in the block) flattened (padding rows write into block 0).
     wanted: rows whose hidden states are asked for, in the order of the feeds. parts [P, R * heads]: where the partials of a row
     and head lie among the buckets' outputs, in the order of its blocks. reach [P]: the first reach[p] entries of parts[p] exist;
     absent [P, R * heads]: 0 for those and -inf for the rest, None when all exist."""
@@ -66,9 +72,15 @@ class Plan:
 
 
 def build(
-    feeds: Sequence[Feed], size: int, heads: int, kv_heads: int, device: torch.device, dtype: torch.dtype
+    feeds: Sequence[Feed],
+    size: int,
+    heads: int,
+    kv_heads: int,
+    multiple: int,
+    device: torch.device,
+    dtype: torch.dtype,
 ) -> Plan:
-    """The plan of one step. size: tokens per block."""
+    """The plan of one step. size: tokens per block. multiple: see `row_multiple`."""
     count = np.array([len(feed.tokens) for feed in feeds])
     real = int(count.sum())
     first = count.cumsum() - count
@@ -84,13 +96,13 @@ def build(
     new_row = np.empty(real, dtype=np.int64)
     new_row[order] = np.arange(real)
     blocks = positions // size + 1
-    slots = table[table_start + blocks - 1] * size + positions % size
+    slots = table[table_start + blocks - 1] * (kv_heads * size) + positions % size
 
     pair_row = np.repeat(np.arange(real), blocks)
     depth = np.arange(len(pair_row)) - np.repeat(blocks.cumsum() - blocks, blocks)
     pair_block = table[table_start[pair_row] + depth]
     visible = np.minimum(size, positions[pair_row] + 1 - depth * size)
-    buckets, place = _buckets(pair_row, pair_block, visible, size, heads, kv_heads, device, dtype)
+    buckets, place = _buckets(pair_row, pair_block, visible, size, heads, kv_heads, multiple, device, dtype)
 
     rows = -(-real // ROWS) * ROWS
     reach = np.bincount(depth)
@@ -112,7 +124,7 @@ def build(
     return Plan(
         padded(tokens),
         padded(positions),
-        padded(slots),
+        (padded(slots)[:, None] + torch.arange(kv_heads, device=device) * size).flatten(),
         torch.from_numpy(new_row[wanted]).to(device),
         buckets,
         torch.from_numpy(parts.reshape(len(reach), -1)).to(device),
@@ -128,6 +140,7 @@ def _buckets(
     size: int,
     heads: int,
     kv_heads: int,
+    multiple: int,
     device: torch.device,
     dtype: torch.dtype,
 ) -> tuple[list[Bucket], np.ndarray]:
@@ -151,7 +164,7 @@ def _buckets(
         number = chosen.cumsum() - 1
         mine = chosen[job]
         j, u, source = number[job[mine]], lane[mine], order[mine]
-        n, rows = int(chosen.sum()), -(-int(w) * group // MULTIPLE) * MULTIPLE
+        n, rows = int(chosen.sum()), -(-int(w) * group // multiple) * multiple
         row = u[:, None] * group + within
         queries = np.zeros((n, kv_heads, rows), dtype=np.int64)
         queries[j[:, None], kv, row] = pair_row[source][:, None] * heads + np.arange(heads)
@@ -159,12 +172,12 @@ def _buckets(
         offset += queries.size
         mask = None
         if (visible[source] < size).any():
-            limit = np.full((n, rows), size)
+            limit = np.full((n, int(w) * group), size)
             limit[j[:, None], u[:, None] * group + np.arange(group)] = visible[source][:, None]
             hidden = np.arange(size) >= limit[:, None, :, None]
             mask = torch.from_numpy(np.where(hidden, np.float32(-np.inf), np.float32(0.0))).to(device, dtype)
         ids = job_block[chosen]
         dense = ids[-1] - ids[0] + 1 == n and bool((np.diff(ids) == 1).all())
         where = slice(int(ids[0]), int(ids[-1]) + 1) if dense else torch.from_numpy(ids).to(device)
-        buckets.append(Bucket(torch.from_numpy(queries.reshape(-1)).to(device), where, mask, n, rows))
+        buckets.append(Bucket(torch.from_numpy(queries.reshape(-1)).to(device), where, mask, n, rows, int(w) * group))
     return buckets, place

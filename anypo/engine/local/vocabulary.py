@@ -1,6 +1,6 @@
 """From hidden states to the next token: one pass over the vocabulary for log-probability, entropy and an exact draw.
 
-The vocabulary is walked in spans small enough to stay in cache. Each span leaves its maximum, its sum of p z and the mass of
+The vocabulary is walked in spans of at most `SPAN` tokens, small enough to stay in cache. Each span leaves its maximum, its sum of p z and the mass of
 pieces of `PIECE` tokens (p = exp(z - max of the span)); rescaled, the pieces are a two-level cumulative distribution, so
 inversion needs one uniform number and looks inside a single piece. Every number of a row is computed by the same operations
 in the same order whatever the other rows are.
@@ -81,6 +81,7 @@ class Vocabulary:
         heat = np.array([w.sampling.temperature or 1.0 for w in wishes])
         cool = None if np.all(heat == 1.0) else torch.from_numpy(1.0 / heat).to(device, torch.float32)[:, None]
         z, top, mass, moment = self._pass(rows, n, cool)
+        span = z.shape[2]
 
         best = top.max(0).values
         scale = (top - best).double().exp()
@@ -104,11 +105,11 @@ class Vocabulary:
         token = _invert(z, pieces, best, uniform)
         for i, wish in enumerate(wishes):
             if wish.sampling.temperature == 0.0:
-                span = int((top[:, i] == best[i]).nonzero()[0])
-                token[i] = span * SPAN + int(z[span, i].argmax())
+                place = int((top[:, i] == best[i]).nonzero()[0])
+                token[i] = place * span + int(z[place, i].argmax())
         forced = torch.tensor([w.forced for w in wishes], device=device)
         token = torch.where(forced >= 0, forced, token)
-        chosen = z[token // SPAN, torch.arange(n, device=device), token % SPAN].double()
+        chosen = z[token // span, torch.arange(n, device=device), token % span].double()
         logp = chosen - best - kept
         log_mass = kept - log_total
         if originals is not None:
@@ -122,21 +123,22 @@ class Vocabulary:
         )
 
     def _pass(self, rows: Tensor, n: int, cool: Tensor | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Scaled logits z [C, n, SPAN] and per span: maxima [C, n], piece masses [C, n, SPAN/PIECE], sums of p z [C, n]."""
+        """Scaled logits z [C, n, span] and per span: maxima [C, n], piece masses [C, n, span/PIECE], sums of p z [C, n]."""
         size = self.head.shape[0] if self.head is not None else rows.shape[1]
-        spans, height, device = -(-size // SPAN), rows.shape[0], rows.device
-        z = self._buffer("z", (spans, height, SPAN), device)
-        p = self._buffer("p", (n, SPAN), device)
+        span = min(SPAN, -(-size // PIECE) * PIECE)
+        spans, height, device = -(-size // span), rows.shape[0], rows.device
+        z = self._buffer("z", (spans, height, span), device)
+        p = self._buffer("p", (n, span), device)
         top = torch.empty(spans, n, device=device)
-        mass = torch.empty(spans, n, SPAN // PIECE, device=device)
+        mass = torch.empty(spans, n, span // PIECE, device=device)
         moment = torch.empty(spans, n, device=device)
         for c in range(spans):
-            low, high = c * SPAN, min(size, (c + 1) * SPAN)
+            low, high = c * span, min(size, (c + 1) * span)
             self._logits(rows, low, high, z[c])
             here = z[c, :n]
             if cool is not None:
                 here.mul_(cool)
-            if high - low < SPAN:
+            if high - low < span:
                 here[:, high - low :] = NOWHERE
             torch.amax(here, 1, out=top[c])
             torch.sub(here, top[c][:, None], out=p).exp_()
@@ -148,7 +150,7 @@ class Vocabulary:
         """Logits of the tokens low..high-1 into out[:, :high-low]."""
         if self.head is None:
             torch.clamp(rows[:, low:high], min=NOWHERE, out=out[:, : high - low])
-        elif high - low == SPAN and out.dtype == rows.dtype:
+        elif high - low == out.shape[1] and out.dtype == rows.dtype:
             product(rows, self.head[low:high], out)
         else:
             out[:, : high - low] = product(rows, self.head[low:high])
@@ -180,7 +182,7 @@ def _truncate(z: Tensor, where: Tensor, best: Tensor, total: Tensor, samplings: 
 
     Each rule keeps the tokens at least as probable as a threshold, so equally probable tokens stay or go together.
     """
-    size = z.shape[0] * SPAN
+    size = z.shape[0] * z.shape[2]
     scores = z[:, where].transpose(0, 1).reshape(len(samplings), size)
     peak = best[where]
     limit = torch.full_like(peak, NOWHERE / 2)
@@ -194,7 +196,7 @@ def _truncate(z: Tensor, where: Tensor, best: Tensor, total: Tensor, samplings: 
             limit[i] = torch.maximum(limit[i], peak[i] + float(np.log(sampling.min_p)))
     limit = torch.minimum(limit, peak)
     scores.masked_fill_(scores < limit[:, None], NOWHERE)
-    z[:, where] = scores.view(len(samplings), -1, SPAN).transpose(0, 1)
+    z[:, where] = scores.view(len(samplings), -1, z.shape[2]).transpose(0, 1)
     return (scores - peak[:, None]).exp_().view(len(samplings), -1, PIECE).sum(2).double()
 
 
@@ -225,7 +227,7 @@ def _invert(z: Tensor, pieces: Tensor, best: Tensor, uniform: Tensor) -> Tensor:
     piece = torch.searchsorted(heap, target[:, None], right=True)[:, 0]
     mass = pieces.gather(1, piece[:, None])[:, 0]
     inside = ((target - (heap.gather(1, piece[:, None])[:, 0] - mass)) / mass).clamp(0.0, 1.0 - 2.0**-53)
-    per_span = SPAN // PIECE
+    per_span = z.shape[2] // PIECE
     rows = torch.arange(n, device=z.device)
     window = z.unflatten(2, (per_span, PIECE))[piece // per_span, rows, piece % per_span]
     steps = (window - best[:, None]).double().exp().cumsum(1)
@@ -236,7 +238,8 @@ def _invert(z: Tensor, pieces: Tensor, best: Tensor, uniform: Tensor) -> Tensor:
 def _excluded(logp: Tensor, originals: Tensor, where: Tensor, token: Tensor, best: Tensor, log_total: Tensor) -> Tensor:
     """Give forced tokens outside the kept set their log-probability before truncation."""
     rows = token[where]
-    whole = originals[rows // SPAN, torch.arange(len(where), device=where.device), rows % SPAN].double()
+    span = originals.shape[2]
+    whole = originals[rows // span, torch.arange(len(where), device=where.device), rows % span].double()
     whole = whole - best[where] - log_total[where]
     logp[where] = torch.where(logp[where] < NOWHERE / 2, whole, logp[where])
     return logp
