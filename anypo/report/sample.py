@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import pyarrow as pa
@@ -27,18 +28,25 @@ def rollouts(folder: RunFolder) -> list[dict[str, Any]]:
     out: list[dict[str, Any]] = []
     steps = spaced(folder.rollout_steps(), STEPS)
     for step in steps:
-        budget = TOKENS // len(steps)
-        try:
-            rows = folder.rollouts(step).to_pylist(maps_as_pydicts="lossy")
-        except UserError:  # one damaged file must not cost the report
-            continue
-        for group in _groups(rows)[:GROUPS]:
-            chosen = [_rollout(row) for row in spaced(sorted(group, key=lambda r: -_real(r["reward"])), MEMBERS)]
-            size = sum(len(rollout["pieces"]) for rollout in chosen)
-            if size > budget and out and out[-1]["step"] == step:
-                break
-            budget -= size
-            out += chosen
+        with suppress(UserError):  # one damaged file must not cost the report
+            out += of_step(folder, step, TOKENS // len(steps))
+    return out
+
+
+def of_step(folder: RunFolder, step: int, budget: int, groups: int = GROUPS) -> list[dict[str, Any]]:
+    """At most `groups` whole groups of a step, most spread in reward first: `budget` tokens, or a single larger group.
+
+    Raises `UserError` when there are none of that step or their file is damaged.
+    """
+    out: list[dict[str, Any]] = []
+    rows = folder.rollouts(step).to_pylist(maps_as_pydicts="lossy")
+    for group in _groups(rows)[:groups]:
+        chosen = [_rollout(row) for row in spaced(sorted(group, key=lambda r: -_real(r["reward"])), MEMBERS)]
+        size = sum(len(rollout["pieces"]) for rollout in chosen)
+        if size > budget and out:
+            break
+        budget -= size
+        out += chosen
     return out
 
 

@@ -2,11 +2,12 @@
 
 config.yaml             the resolved configuration
 manifest.json           provenance: code, model, data, verifiers, seeds, machine
-status.json             running, finished, interrupted or failed (and why); when each session began and ended
+status.json             running, paused, finished, interrupted or failed (and why); when each session began and ended
 metrics.jsonl           one JSON object a step
 evaluations.jsonl       one JSON object a held-out evaluation
 rollouts/*.parquet      one file a step, one row a trajectory (see `anypo.run.rollouts`)
 evaluations/*.parquet   the answers of each evaluation, in the same columns
+requests/               what was asked of the run while it runs (see `anypo.run.requests`)
 checkpoints/step-*/     the last few states (see `anypo.run.checkpoint`)
 model/                  the final weights
 report.html             the report
@@ -29,7 +30,7 @@ import yaml
 from anypo.data.batch import Batch
 from anypo.data.records import Group
 from anypo.errors import UserError, nearest
-from anypo.run import checkpoint, query, rollouts
+from anypo.run import checkpoint, query, requests, rollouts
 from anypo.run.files import append_line, encode, read_lines, replace_text, write_lines, writing
 from anypo.run.lock import Lock, now
 
@@ -155,14 +156,19 @@ class RunFolder:
     # -- how it went -------------------------------------------------------------------------------------------------------
 
     def status(self) -> dict[str, Any]:
-        """`state` (running, killed, finished, interrupted, failed), `reason`, and `sessions` with their times (UTC)."""
+        """`state` (running, paused, killed, finished, interrupted, failed), `reason`, and `sessions` with their times (UTC)."""
         status = {"state": "killed", "reason": "", "sessions": []} | self._json(STATUS)
-        if status["state"] == "running" and not self._lock.held():
+        if status["state"] in requests.LIVE and not self._lock.held():
             status["state"] = "killed"
         return status
 
+    def mark(self, state: str) -> None:
+        """Record that the session is `running` or `paused`."""
+        self._write_status(self._json(STATUS) | {"state": state})
+
     def finish(self, state: str, reason: str = "") -> None:
         """Record how this session ended. Never raises on a full disk: the reason the run ended matters more."""
+        requests.clear(self.path)
         sessions = self._json(STATUS).get("sessions", [])
         if sessions:
             sessions[-1]["ended"] = now()
@@ -170,6 +176,7 @@ class RunFolder:
             self._write_status({"state": state, "reason": reason, "sessions": sessions})
 
     def _begin_session(self) -> None:
+        requests.clear(self.path)
         sessions = self._json(STATUS).get("sessions", [])
         self._write_status({"state": "running", "reason": "", "sessions": [*sessions, {"began": now()}]})
 

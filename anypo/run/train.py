@@ -22,6 +22,7 @@ from anypo.evaluate import Evaluation
 from anypo.evaluate import evaluate as score
 from anypo.generate.base import World
 from anypo.report import write_report
+from anypo.run import requests
 from anypo.run.config import RunConfig, resolve
 from anypo.run.folder import RunFolder
 from anypo.run.loggers import check_loggers, open_loggers
@@ -29,6 +30,10 @@ from anypo.run.observer import Observer
 from anypo.run.provenance import manifest
 from anypo.run.trainer import Trainer
 from anypo.update.sft import warm_start
+
+
+WAIT = 0.2
+"""Seconds between two looks at whether a paused run may go on."""
 
 
 @dataclass(frozen=True)
@@ -200,7 +205,8 @@ class Session:
                 last = trainer.number == self.config.steps
                 if self.config.eval_every and trainer.number % self.config.eval_every == 0 and not last:
                     self._evaluate(f"step {trainer.number}", trainer.number)  # before saving: resuming misses none
-                if last or self.stop or trainer.number % self.config.save_every == 0:
+                save = self._heed(waits=not last)
+                if last or self.stop or save or trainer.number % self.config.save_every == 0:
                     self._checkpoint()
                 if self.stop:
                     raise Interrupted(
@@ -211,6 +217,23 @@ class Session:
         for logger in loggers:
             logger.close()
         return Result(self.folder.path, self.config, before, after, metrics, time.monotonic() - self.began)
+
+    def _heed(self, waits: bool) -> bool:
+        """Do between two steps what was asked of the run (see `anypo.run.requests`); whether it is to be saved."""
+        path = self.folder.path
+        if waits and requests.asked(path, requests.PAUSE):
+            self._pause(path)
+        self.stop = requests.take(path, requests.STOP) or self.stop
+        return requests.take(path, requests.CHECKPOINT)
+
+    def _pause(self, path: Path) -> None:
+        self.observer.note(f"paused; go on with: anypo watch {path} --send resume")
+        self.folder.mark("paused")
+        while requests.asked(path, requests.PAUSE) and not (self.stop or requests.asked(path, requests.STOP)):
+            if requests.take(path, requests.CHECKPOINT):
+                self._checkpoint()
+            time.sleep(WAIT)
+        self.folder.mark("running")
 
     def _record(self, metrics: dict[str, float], loggers: list[Any]) -> None:
         trainer = self.trainer
