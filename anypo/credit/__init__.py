@@ -8,6 +8,7 @@ from anypo.credit import (
     gae,
     generalist,
     history,
+    leftover,
     lengthwise,
     probe,
     red,
@@ -21,6 +22,7 @@ from anypo.credit import (
     shapes,
     shaping,
     trackers,
+    turns,
     weights,
     window,
 )
@@ -28,7 +30,7 @@ from anypo.credit.base import Credit
 from anypo.credit.pipeline import Pipeline
 
 __all__ = [
-    "Credit", "Pipeline", "adaptive_kl", "branches", "centres", "conflict", "gae", "generalist", "history", "lengthwise",
-    "probe", "red", "retrospect", "reward_kl", "risk", "scales", "scatter", "select", "sets", "shapes", "shaping", "trackers",
-    "weights", "window",
+    "Credit", "Pipeline", "adaptive_kl", "branches", "centres", "conflict", "gae", "generalist", "history", "leftover",
+    "lengthwise", "probe", "red", "retrospect", "reward_kl", "risk",
+    "scales", "scatter", "select", "sets", "shapes", "shaping", "trackers", "turns", "weights", "window",
 ]  # fmt: skip

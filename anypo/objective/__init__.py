@@ -3,11 +3,13 @@
 from anypo.objective.adaptive import BalancedClip, EssCap
 from anypo.objective.aggregates import ConstantLength, GroupMean, SequenceMean, SequenceSum, TokenMean
 from anypo.objective.base import Aggregate, Correction, Objective, Ratio, Regulariser, Trust
+from anypo.objective.bounded import BoundedRatio, Tapered
 from anypo.objective.contrastive import Contrastive
 from anypo.objective.corrections import Banded, SelfNormalised, Truncated
 from anypo.objective.covariance import ClipCov, KLCov
 from anypo.objective.entropy import HeterogeneousClip
 from anypo.objective.masks import Mask, OneSide, Region, Ring, TwoSide
+from anypo.objective.mirror import MirrorDescent
 from anypo.objective.policy_gradient import PolicyGradient
 from anypo.objective.ratios import (
     MinimumPrefix,
@@ -23,10 +25,11 @@ from anypo.objective.supervised import Annealed, Blend, Mixing, Summed, Supervis
 from anypo.objective.trusts import Clip, RecentredClip, SigmoidGate, SoftClip, Unclipped
 
 __all__ = [
-    "KL", "Aggregate", "Annealed", "BalancedClip", "Banded", "Blend", "Clip", "ClipCov", "ConstantLength", "Contrastive",
-    "Controlled", "Correction", "Entropy", "EssCap", "GroupMean", "HeterogeneousClip", "KLConvex", "KLCov", "Likelihood", "Mask",
-    "MinimumPrefix", "Mixing", "Objective", "OneSide", "PolicyGradient", "PrefixProduct", "Ratio", "RatioVariance",
-    "RecentredClip", "Region", "Regulariser", "Ring", "ScoreFunction", "SelfNormalised", "SequenceMean", "SequenceRatio",
-    "SequenceSum", "SequenceTokenRatio", "SigmoidGate", "SoftClip", "Summed", "Supervised", "TanhRatio", "TokenMean",
-    "TokenRatio", "Truncated", "Trust", "TwoSide", "Unclipped",
+    "KL", "Aggregate", "Annealed", "BalancedClip", "Banded", "Blend", "BoundedRatio", "Clip", "ClipCov", "ConstantLength",
+    "Contrastive", "Controlled", "Correction", "Entropy", "EssCap", "GroupMean",
+    "HeterogeneousClip", "KLConvex", "KLCov", "Likelihood", "Mask", "MinimumPrefix", "MirrorDescent", "Mixing",
+    "Objective", "OneSide", "PolicyGradient", "PrefixProduct", "Ratio", "RatioVariance", "RecentredClip", "Region",
+    "Regulariser", "Ring", "ScoreFunction", "SelfNormalised", "SequenceMean", "SequenceRatio", "SequenceSum",
+    "SequenceTokenRatio", "SigmoidGate", "SoftClip", "Summed", "Supervised", "TanhRatio", "Tapered", "TokenMean", "TokenRatio",
+    "Truncated", "Trust", "TwoSide", "Unclipped",
 ]  # fmt: skip

@@ -13,9 +13,9 @@ from anypo.data import segments
 from anypo.data.batch import Batch
 from anypo.objective.base import Ratio
 
-Numerator = Literal["current", "old"]
-"""Whose log-probability stands above: the weights being optimised, or the trainer's at the start of the step (a fixed
-quantity, for corrections that compare trainer and sampler)."""
+Numerator = Literal["current", "old", "ref"]
+"""Whose log-probability stands above: the weights being optimised, or a fixed one for corrections that compare trainer and
+sampler: the trainer's at the start of the step, or the reference's."""
 
 Denominator = Literal["old", "behaviour", "ref"]
 """Whose log-probability is divided by: the trainer's at the start of the step, the sampler's, or the reference's."""
@@ -31,7 +31,7 @@ class _Pair(Ratio):
         return frozenset({_column(self.numerator), f"logp_{self.denominator}"})
 
     def required(self) -> frozenset[str]:
-        return frozenset({"reference"}) if self.denominator == "ref" else frozenset()
+        return frozenset({"reference"}) if "ref" in (self.numerator, self.denominator) else frozenset()
 
     def difference(self, batch: Batch) -> Tensor:
         """log p_numerator(a_t) - log p_denominator(a_t) per row, [N]."""
@@ -39,7 +39,7 @@ class _Pair(Ratio):
 
 
 def _column(numerator: Numerator) -> str:
-    return "logp" if numerator == "current" else "logp_old"
+    return "logp" if numerator == "current" else f"logp_{numerator}"
 
 
 class ScoreFunction(Ratio, name="score"):

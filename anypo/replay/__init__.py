@@ -2,7 +2,8 @@
 
 from anypo.replay.base import OnPolicy, Replay
 from anypo.replay.buffer import Buffer
+from anypo.replay.dataset import Dataset
 from anypo.replay.last_response import LastResponse
 from anypo.replay.previous_batch import PreviousBatch
 
-__all__ = ["Buffer", "LastResponse", "OnPolicy", "PreviousBatch", "Replay"]
+__all__ = ["Buffer", "Dataset", "LastResponse", "OnPolicy", "PreviousBatch", "Replay"]

@@ -12,9 +12,10 @@ from anypo.update.references import (
     ReincarnatedReference,
     SoupReference,
 )
+from anypo.update.snapshots import VersionedReference
 
 __all__ = [
     "SGD", "AdamW", "Constant", "EmaReference", "FrozenReference", "GradientUpdate", "Linear", "NoReference", "Optimiser",
-    "PeriodicReference", "PhasedUpdate", "Reference", "ReincarnatedReference", "Schedule", "SoupReference", "StepRule", "Update",
-    "curvature", "multipliers", "rules",
+    "PeriodicReference", "PhasedUpdate", "Reference", "ReincarnatedReference", "Schedule", "SoupReference", "StepRule",
+    "Update", "VersionedReference", "curvature", "multipliers", "rules",
 ]  # fmt: skip

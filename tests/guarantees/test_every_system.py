@@ -28,6 +28,15 @@ EXCUSED: dict[tuple[str, str], str] = {
     ("reward offset", "riskpo"): "bundles prompts: an offset of one moves its bundles among the quantiles",
     ("common offset", "riskpo"): "a set whose prompts have unequally many rollouts has bundles of unequal size",
     ("on-policy", "hapo-token"): "damps the advantages of confident tokens while their ratio is near 1",
+    ("reward offset", "ipa-chunk"): "has no baseline",
+    ("common offset", "ipa-chunk"): "has no baseline",
+    ("on-policy", "clip-cov"): "takes the gradient of a few tokens away, on fresh data too",
+    ("on-policy", "gbpo"): "aims at the ratio 1 for responses at their group's median, whatever their advantage",
+    (
+        "on-policy",
+        "a-lol",
+    ): "its ratio divides by the reference, which is also its sampler, and not by the step's policy",
+    ("on-policy", "missing-old-logits"): "its ratio divides by the snapshot that sampled, here another policy",
     ("common offset", "reinforce"): "has no baseline",
     ("common offset", "remax"): "its baseline is the greedy rollout's reward, which the offset must move too",
 }

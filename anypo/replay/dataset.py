@@ -1,0 +1,41 @@
+"""Offline learning: rollouts are collected once, and then only trained on."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from pydantic import Field
+
+from anypo.context import Context
+from anypo.data.records import Group
+from anypo.replay.base import Replay
+from anypo.replay.buffer import revive, store
+
+
+class Dataset(Replay, name="dataset"):
+    """Keeps every group of the first `collect` steps, in which nothing is trained on and the policy stays what it was, and then
+    trains on `groups` of these per step, in a new random order in every pass. Later rollouts only measure: set control.prompts
+    low to spend less on them."""
+
+    provides = frozenset({"off_policy"})
+    collect: int = Field(16, ge=1, description="steps of collection")
+    groups: int = Field(8, ge=1, description="groups trained on per step")
+
+    def start(self) -> dict[str, Any]:
+        return {"groups": []}
+
+    def select(self, fresh: list[Group], version: int, context: Context) -> list[Group]:
+        kept: list[dict[str, Any]] = context.memory[self]["groups"]
+        if context.step < self.collect:
+            kept += [store(group) for group in fresh if group.trajectories]
+            return []
+        size = min(self.groups, len(kept))
+        context.log("replay/share", 1.0 if size else 0.0)
+        begin = (context.step - self.collect) * size
+        return [revive(kept[self._place(at, len(kept), context.seed)]) for at in range(begin, begin + size)]
+
+    def _place(self, at: int, count: int, seed: int) -> int:
+        """Which group the `at`-th draw is: passes over the data, each in an order of its own."""
+        epoch, place = divmod(at, count)
+        return int(np.random.default_rng([seed, epoch, 53]).permutation(count)[place])
