@@ -10,9 +10,12 @@ from anypo.credit import (
     history,
     leftover,
     lengthwise,
+    optimal_baseline,
+    pessimistic,
     probe,
     red,
     retrospect,
+    reward_entropy,
     reward_kl,
     risk,
     scales,
@@ -31,6 +34,6 @@ from anypo.credit.pipeline import Pipeline
 
 __all__ = [
     "Credit", "Pipeline", "adaptive_kl", "branches", "centres", "conflict", "gae", "generalist", "history", "leftover",
-    "lengthwise", "probe", "red", "retrospect", "reward_kl", "risk",
+    "lengthwise", "optimal_baseline", "pessimistic", "probe", "red", "retrospect", "reward_entropy", "reward_kl", "risk",
     "scales", "scatter", "select", "sets", "shapes", "shaping", "trackers", "turns", "weights", "window",
 ]  # fmt: skip

@@ -7,9 +7,13 @@ from anypo.objective.bounded import BoundedRatio, Tapered
 from anypo.objective.contrastive import Contrastive
 from anypo.objective.corrections import Banded, SelfNormalised, Truncated
 from anypo.objective.covariance import ClipCov, KLCov
+from anypo.objective.discriminative import Discriminative, ForwardKL
 from anypo.objective.entropy import HeterogeneousClip
+from anypo.objective.hazard import Hazard
+from anypo.objective.kl_control import KLControl
 from anypo.objective.masks import Mask, OneSide, Region, Ring, TwoSide
 from anypo.objective.mirror import MirrorDescent
+from anypo.objective.pairwise import Pairwise
 from anypo.objective.policy_gradient import PolicyGradient
 from anypo.objective.ratios import (
     MinimumPrefix,
@@ -26,9 +30,9 @@ from anypo.objective.trusts import Clip, RecentredClip, SigmoidGate, SoftClip, U
 
 __all__ = [
     "KL", "Aggregate", "Annealed", "BalancedClip", "Banded", "Blend", "BoundedRatio", "Clip", "ClipCov", "ConstantLength",
-    "Contrastive", "Controlled", "Correction", "Entropy", "EssCap", "GroupMean",
-    "HeterogeneousClip", "KLConvex", "KLCov", "Likelihood", "Mask", "MinimumPrefix", "MirrorDescent", "Mixing",
-    "Objective", "OneSide", "PolicyGradient", "PrefixProduct", "Ratio", "RatioVariance", "RecentredClip", "Region",
+    "Contrastive", "Controlled", "Correction", "Discriminative", "Entropy", "EssCap", "ForwardKL", "GroupMean", "Hazard",
+    "HeterogeneousClip", "KLControl", "KLConvex", "KLCov", "Likelihood", "Mask", "MinimumPrefix", "MirrorDescent", "Mixing",
+    "Objective", "OneSide", "Pairwise", "PolicyGradient", "PrefixProduct", "Ratio", "RatioVariance", "RecentredClip", "Region",
     "Regulariser", "Ring", "ScoreFunction", "SelfNormalised", "SequenceMean", "SequenceRatio", "SequenceSum",
     "SequenceTokenRatio", "SigmoidGate", "SoftClip", "Summed", "Supervised", "TanhRatio", "Tapered", "TokenMean", "TokenRatio",
     "Truncated", "Trust", "TwoSide", "Unclipped",

@@ -56,9 +56,11 @@ class Machine:
     failures: int = 0
     columns: frozenset[str] = frozenset()
     terms: tuple[Part, ...] = ()
+    tempered: bool = False
 
     def __post_init__(self) -> None:
         update = self.rule
+        self.tempered = any("tempered" in part.provided() for _, part in self.algorithm.walk())
         self.columns = self.algorithm.columns()
         self.terms = tuple(p for _, p in self.algorithm.walk() if type(p).loss_term is not Part.loss_term)
         self.reference = update.reference.begin(self.policy)
@@ -97,6 +99,9 @@ class Machine:
                 self.reference.fill(batch, sorted(n.removesuffix("_ref") for n in names), grad=False) if names else {}
             )
             batch = batch.with_rows(**{f"{name}_ref": column for name, column in found.items()})
+        if "score_norm" in wanted:
+            norms = score_norms(self.policy, batch, self.algorithm.engine.token_budget)
+            batch = batch.with_sequences(score_norm=norms)
         features = sorted(wanted & getattr(self.policy, "features", frozenset()))
         return batch.with_rows(**self.policy.fill(batch, features, grad=False)) if features else batch
 
@@ -116,7 +121,7 @@ class Machine:
 
     def _fresh(self, batch: Batch) -> bool:
         """The sampler's log-probabilities are the trainer's for the present weights."""
-        return self.exact_sampler and bool((batch["version"] == self.policy.version).all())
+        return self.exact_sampler and not self.tempered and bool((batch["version"] == self.policy.version).all())
 
     def _live(self) -> frozenset[str]:
         """Columns that some part differentiates."""
@@ -260,6 +265,25 @@ def push(learner: Any, batch: Batch, gradients: Mapping[str, Tensor], token_budg
         torch.autograd.backward([columns[n] for n in names], [gradients[n][rows].to(columns[n].dtype) for n in names])
 
 
+def score_norms(policy: Any, batch: Batch, token_budget: int) -> Tensor:
+    """|grad of the mean log-probability of its counted decisions|^2 of every sequence, [S] float64: one backward pass each.
+
+    Gradients that the parameters hold are lost.
+    """
+    parameters = list(policy.parameters())
+    found = torch.zeros(batch.n_sequences, dtype=torch.float64)
+    for index in range(batch.n_sequences):
+        one = batch.select(torch.tensor([index]))
+        total = one.weight.sum()
+        if total <= 0:
+            continue
+        push(policy, one, {"logp": one.weight / total}, token_budget)
+        found[index] = sum(float(p.grad.double().square().sum()) for p in parameters if p.grad is not None)
+        for p in parameters:
+            p.grad = None
+    return found
+
+
 def cut(batch: Batch, budget: int) -> list[Tensor]:
     """Consecutive sequences in pieces of at most `budget` rows (at least one sequence each), as index tensors."""
     pieces: list[list[int]] = [[]]
@@ -280,4 +304,4 @@ def _gradients(loss: Tensor, leaves: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {n: torch.zeros_like(leaf) if g is None else g for (n, leaf), g in zip(leaves.items(), found)}
 
 
-__all__ = ["Machine", "Memory", "Pull", "cut", "push"]
+__all__ = ["Machine", "Memory", "Pull", "cut", "push", "score_norms"]

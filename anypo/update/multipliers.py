@@ -1,4 +1,4 @@
-"""Multipliers: what weighs a constraint while it is being learned to hold (dual ascent, PID, bang-bang).
+"""Multipliers: what weighs a constraint while it is being learned to hold (squared hinge, dual ascent, PID).
 
 A multiplier is asked once per optimiser step with the constraint's violation (statistic minus limit, positive when violated)
 and returns the weight to use in this step. Non-finite violations are ignored.
@@ -29,6 +29,16 @@ class Fixed(Multiplier, name="fixed"):
 
     def weight(self, violation: float, context: Context) -> float:
         return self.value
+
+
+class Hinge(Multiplier, name="hinge"):
+    """strength * max(0, violation): with a constraint K <= limit, lambda * K has the gradient of strength/2 [K - limit]_+^2, no force
+    inside and a growing one outside (DisCO, arXiv:2505.12366)."""
+
+    strength: float = Field(1000.0, ge=0.0)
+
+    def weight(self, violation: float, context: Context) -> float:
+        return self.strength * max(0.0, violation) if math.isfinite(violation) else 0.0
 
 
 class DualAscent(Multiplier, name="dual"):
