@@ -7,7 +7,19 @@ import importlib
 import os
 import sys
 
-COMMANDS = ("train", "resume", "evaluate", "compare", "watch", "systems", "report", "rollouts", "estimators", "verify")
+COMMANDS = (
+    "train",
+    "resume",
+    "evaluate",
+    "compare",
+    "diagnose",
+    "watch",
+    "systems",
+    "report",
+    "rollouts",
+    "estimators",
+    "verify",
+)
 
 
 def main() -> None:

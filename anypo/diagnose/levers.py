@@ -1,0 +1,160 @@
+"""Levers: what to change, as commands that can be pasted and that are valid for the composition of the run at hand."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from anypo.algorithm import Algorithm
+from anypo.errors import UserError
+from anypo.run.config import RunConfig, has_path, resolve
+from anypo.systems import SYSTEMS
+
+if TYPE_CHECKING:
+    from anypo.diagnose.evidence import Evidence
+
+Changes = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Lever:
+    """`changes(algorithm)` gives the `--set` values, or None where the lever does not apply; or `shell` is a command to look
+    closer with, in which {run} stands for the run folder."""
+
+    why: str
+    changes: Callable[[Algorithm], Changes | None] | None = None
+    shell: str = ""
+
+
+def scale(path: str, factor: float, why: str, *, low: float = 0.0, high: float = float("inf")) -> Lever:
+    """Multiply a number of the composition, within [low, high]."""
+
+    def changes(algorithm: Algorithm) -> Changes | None:
+        old = value(algorithm, path)
+        if not isinstance(old, (int, float)) or isinstance(old, bool):
+            return None
+        new = min(high, max(low, old * factor))
+        new = round(new) if isinstance(old, int) else float(f"{new:.3g}")
+        return {path: new} if new != old else None
+
+    return Lever(why, changes)
+
+
+def put(why: str, fields: Changes) -> Lever:
+    """Put parts or values in their places; does not apply where all of them are there already."""
+
+    def changes(algorithm: Algorithm) -> Changes | None:
+        return None if all(_same(value(algorithm, path), new) for path, new in fields.items()) else fields
+
+    return Lever(why, changes)
+
+
+def add(path: str, part: Mapping[str, Any], why: str, also: Changes | None = None) -> Lever:
+    """Append a part to a list of parts, unless one of its kind is there already."""
+
+    def changes(algorithm: Algorithm) -> Changes | None:
+        parts = value(algorithm, path)
+        if not isinstance(parts, tuple) or any(each.part == part["part"] for each in parts):
+            return None
+        more = {key: new for key, new in (also or {}).items() if not _same(value(algorithm, key), new)}
+        return {f"{path}.{len(parts)}": dict(part), **more}
+
+    return Lever(why, changes)
+
+
+def ask(why: str, shell: str) -> Lever:
+    """A command that shows more instead of changing something."""
+    return Lever(why, shell=shell)
+
+
+def value(algorithm: Algorithm, path: str) -> Any:
+    """What is at a dotted path of the composition, or None."""
+    if not has_path(algorithm, path):
+        return None
+    found: Any = algorithm
+    for step in path.split("."):
+        found = found[int(step)] if isinstance(found, tuple) else getattr(found, step)
+    return found
+
+
+def _same(old: Any, new: Any) -> bool:
+    if isinstance(new, Mapping) and hasattr(old, "part"):
+        return bool(old.part == new.get("part"))
+    return bool(old == new or getattr(old, "part", None) == new)
+
+
+def commands(levers: Sequence[Lever], run: Evidence) -> tuple[tuple[str, str], ...]:
+    """(why, command) of every lever that applies to the run and gives a composition that passes its checks."""
+    out = []
+    for lever in levers:
+        if lever.shell:
+            out.append((lever.why, lever.shell.replace("{run}", shlex.quote(run.run))))
+            continue
+        changes = applicable(lever, run.algorithm) if run.algorithm is not None else None
+        if changes:
+            out.append((lever.why, command(run, changes)))
+    return tuple(out)
+
+
+def applicable(lever: Lever, algorithm: Algorithm) -> Changes | None:
+    """The lever's changes, when it has any here and the changed composition is valid."""
+    changes = lever.changes(algorithm) if lever.changes is not None else None
+    if not changes:
+        return None
+    try:
+        algorithm.set(changes).check()
+    except UserError:
+        return None
+    return changes
+
+
+def command(run: Evidence, changes: Changes) -> str:
+    """`anypo train` for the configuration of the run with `changes` on top of what it set itself."""
+    assert run.algorithm is not None
+    config = run.config
+    words = ["anypo", "train"]
+    name = str(config.get("system", ""))
+    model = str(config.get("model", "smollm2-135m"))
+    if name in SYSTEMS:
+        words += ["-s", name]
+    words += ["-m", model, "-t", str(config.get("task", "sums"))]
+    merged = {**own_changes(run.algorithm, name, model), **changes}
+    plain = resolve(name if name in SYSTEMS else run.algorithm, model, None, task=config.get("task"))
+    for field in ("steps", "seed", "init", "dtype", "lora", "sft_steps", "eval_size", "eval_every", "save_every"):
+        if field in config and config[field] != getattr(plain, field):
+            words += [f"--{field.replace('_', '-')}", str(config[field])]
+    for key, new in (config.get("task_options") or {}).items():
+        if plain.task_options.get(key, RunConfig) != new:
+            words += ["--task-set", f"{key}={inline(new)}"]
+    for path, new in merged.items():
+        words += ["--set", f"{path}={inline(new)}"]
+    return shlex.join(words)
+
+
+def own_changes(algorithm: Algorithm, name: str, model: str) -> dict[str, Any]:
+    """The changes that lead from the named system, as `anypo train` would resolve it, to the run's composition.
+
+    Empty for an unregistered system: its commands start from the composition the user has."""
+    if name not in SYSTEMS:
+        return {}
+    return dict(_differences(resolve(name, model).composition().dump(), algorithm.dump(), ""))
+
+
+def _differences(old: Any, new: Any, path: str) -> Iterator[tuple[str, Any]]:
+    """The smallest settings by path that turn the plain form `old` into `new`."""
+    if old == new:
+        return
+    if isinstance(old, dict) and isinstance(new, dict) and old.get("part") == new.get("part"):
+        for key in new:
+            if key not in ("part", "name") or path:
+                yield from _differences(old.get(key), new[key], f"{path}.{key}" if path else key)
+        return
+    yield path, new
+
+
+def inline(new: Any) -> str:
+    """A value as YAML on one line (JSON is YAML; plain words need no quotes)."""
+    return new if isinstance(new, str) and new.replace("_", "").replace("-", "").isalnum() else json.dumps(new)
