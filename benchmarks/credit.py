@@ -71,15 +71,19 @@ def method(changes: Mapping[str, Any]) -> Algorithm:
     return find("grpo").algorithm().set(BASE).set(changes)
 
 
-def signal(draws: int) -> dict[str, dict[str, float]]:
-    """|E g|^2 / tr Cov(g) per rollout, times 1000, by credit and group size."""
-    table: dict[str, dict[str, float]] = {}
+def signal(draws: int) -> dict[str, dict[str, tuple[float, float]]]:
+    """|E g|^2 / tr Cov(g) per rollout, times 1000, with half its 95 % interval, by credit and group size."""
+    table: dict[str, dict[str, tuple[float, float]]] = {}
     for name, changes in CREDITS.items():
         table[name] = {}
         for group in (1, 2, 4, 8, 64):
             found = measure(method(changes), Setting(group=group, old="trainer"), draws, warmup=32)
-            table[name][str(group)] = 1000 * found.snr / (group * 4)
-            print(f"{name:28s} G={group:2d} {table[name][str(group)]:.3f} {found.reason}", flush=True)
+            scale = 1000 / (group * 4)
+            table[name][str(group)] = scale * found.snr, scale * 1.96 * found.snr_se
+            print(
+                f"{name:28s} G={group:2d} {scale * found.snr:.3f} +- {scale * 1.96 * found.snr_se:.3f} {found.reason}",
+                flush=True,
+            )
     return table
 
 

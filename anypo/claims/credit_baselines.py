@@ -278,7 +278,7 @@ class ProbeWatch:
             self.seen.append(np.stack([guess, np.full_like(guess, self.mean), exact]))
         centre = trainer.algorithm.credit.centre
         memory = trainer.memory[centre]
-        self.head = fit_head(memory, centre.components, centre.ridge, centre.least)
+        self.head = fit_head(memory, centre.components, centre.ridge, centre.warmup)
         self.mean = float(memory["targets"].mean())
         with torch.no_grad():
             self.values = value(policy.log_table(), task.reward, policy.graph).numpy()

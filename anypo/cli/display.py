@@ -16,6 +16,7 @@ from anypo.evaluate import Evaluation
 from anypo.run.observer import Observer
 
 BARS = "▁▂▃▄▅▆▇█"
+PSEUDO_LABELS = "filter/pseudo_label_accuracy"
 
 
 def sparkline(values: list[float], width: int = 40) -> str:
@@ -73,6 +74,7 @@ class Display(Observer):
             "step": ("step", "{:.0f}"),
             "reward": ("reward/mean", "{:.3f}"),
             "right": ("accuracy/train", "{:.1%}"),
+            **({"labels right": (PSEUDO_LABELS, "{:.1%}")} if PSEUDO_LABELS in self.metrics else {}),
             "live signal": ("credit/live_share", "{:.0%}"),
             "grad norm": ("update/grad_norm", "{:.2f}"),
             "entropy": ("policy/entropy", "{:.2f}"),
@@ -98,9 +100,10 @@ class Display(Observer):
         self.rewards.append(metrics.get("reward/mean", float("nan")))
         self.advance(int(metrics["step"]))
         if not self.console.is_terminal:
+            labels = f"  labels right {metrics[PSEUDO_LABELS]:6.1%}" if PSEUDO_LABELS in metrics else ""
             self.console.print(
                 f"step {int(metrics['step']):4d}  reward {metrics.get('reward/mean', float('nan')):.3f}"
-                f"  right {metrics.get('accuracy/train', float('nan')):6.1%}"
+                f"  right {metrics.get('accuracy/train', float('nan')):6.1%}{labels}"
                 f"  tokens/s {metrics.get('rollout/tokens_per_second', 0.0):7.0f}  {metrics['time/step']:.1f} s",
                 highlight=False,
             )

@@ -19,6 +19,9 @@ def register(app: typer.Typer) -> None:
 
 def estimators(
     systems: Annotated[str, typer.Option("--systems", "-s", help="comma-separated names (default: every system)")] = "",
+    family: Annotated[
+        str, typer.Option(help="only the systems whose claims are of this family: baselines, objective, credit, ...")
+    ] = "",
     staleness: Annotated[
         str, typer.Option(help="updates between sampler and trainer, comma-separated, 0 to 64")
     ] = "0,16",
@@ -50,6 +53,8 @@ def estimators(
     from anypo.systems import SYSTEMS, find
 
     names = [find(name.strip()).name for name in systems.split(",")] if systems else sorted(SYSTEMS)
+    if family:
+        names = _of_family(names, family)
     settings = _settings(staleness, group, reward, versions, noise, old)
     if plot is not None and plot.suffix != ".html":
         raise _bad("--plot writes HTML", f"give a name that ends in .html, not '{plot}'")
@@ -79,6 +84,21 @@ def _bad(what: str, do: str) -> Exception:
     from anypo.errors import UserError
 
     return UserError(f"{what}; {do}")
+
+
+def _of_family(names: list[str], family: str) -> list[str]:
+    """Those of `names` whose claims belong to the family; `UserError` when there is no such family, or none of it."""
+    from anypo.claims import load
+    from anypo.errors import unknown
+
+    claims = load()
+    families = {claim.family for claim in claims.values()}
+    if family not in families:
+        raise unknown("claim family", family, families)
+    chosen = [name for name in names if name in claims and claims[name].family == family]
+    if not chosen:
+        raise _bad(f"none of --systems is of the family '{family}'", "leave one of the two options out")
+    return chosen
 
 
 def _settings(staleness: str, group: str, reward: str, versions: str, noise: float, old: str) -> list[Any]:

@@ -26,6 +26,10 @@ def train(
             "--task", "-t", help="a reasoning-gym dataset or a .jsonl/.parquet file (default: one that suits the model)"
         ),
     ] = None,
+    reward: Annotated[
+        str | None,
+        typer.Option(help="verifier (default), or without labels: majority (the rollouts' vote) or confidence"),
+    ] = None,
     steps: Annotated[int | None, typer.Option(help="optimisation steps")] = None,
     set_: Annotated[
         list[str], typer.Option("--set", metavar="PATH=VALUE", help="replace any part or field of the method")
@@ -58,6 +62,7 @@ def train(
     method = Algorithm.from_yaml(config.read_text()) if config is not None else system
     settings = {
         "task_options": assignments(task_set, "--task-set") or None,
+        "reward": reward,
         "steps": steps,
         "seed": seed,
         "init": init,

@@ -23,14 +23,14 @@ class CrossProbe(Centre, name="cross_probe"):
     The probe g maps features of one rollout to the expected reward of its prompt. The baseline of rollout i is the mean of
     g(z_j) over j != i: z_j is independent of rollout i given the prompt, so the gradient stays unbiased although z_j uses a
     whole trajectory. Targets are crossed alike (z_i is taught the mean reward of the others), and the fit used here is from
-    earlier steps. Until `least` rollouts were seen the baseline is their running mean; a group of one always uses that mean.
+    earlier steps. Until `warmup` rollouts were seen the baseline is their running mean; a group of one always uses that mean.
     Rewards are expected in [0, 1].
     """
 
     components: int = Field(8, ge=1, description="principal components per feature block")
     ridge: float = Field(0.01, ge=0.0)
     buffer: int = Field(1024, ge=2)
-    least: int = Field(64, ge=2)
+    warmup: int = Field(64, ge=2, description="rollouts seen before the first fit")
     reads = frozenset({"hidden", "entropy_old"})
 
     def start(self) -> dict[str, Any]:
@@ -41,7 +41,7 @@ class CrossProbe(Centre, name="cross_probe"):
         blocks = rollout_features(batch)
         rewards = values.double().mean(1)
         running = memory["targets"].mean() if len(memory["targets"]) else torch.tensor(0.5, dtype=torch.float64)
-        head = fit_head(memory, self.components, self.ridge, self.least)
+        head = fit_head(memory, self.components, self.ridge, self.warmup)
         guess = head.predict([b.nan_to_num() for b in blocks]) if head else running.expand(len(rewards))
         alone = segments.count(batch.group, batch.n_groups)[batch.group] < 2
         crossed = torch.where(alone, running, leave_one_out(guess, batch.group, batch.n_groups))

@@ -30,8 +30,17 @@ class Filter(Part, slot="filter"):
 
     rounds: int = Field(1, ge=1)
 
-    def screen(self, groups: list[Group], context: Context) -> list[Group]:
+    def score(self, groups: list[Group], context: Context) -> list[Group]:
+        """The same groups with the rewards that everything downstream sees."""
+        return groups
+
+    def keep(self, groups: list[Group], context: Context) -> list[Group]:
+        """What of the scored groups is trained on."""
         raise NotImplementedError
+
+    def screen(self, groups: list[Group], context: Context) -> list[Group]:
+        """Score, then keep."""
+        return self.keep(self.score(groups, context), context)
 
 
 class Screen(Filter, name="screen"):
@@ -40,9 +49,12 @@ class Screen(Filter, name="screen"):
     signals: tuple[Signal, ...] = ()
     survival: tuple[Survival, ...] = ()
 
-    def screen(self, groups: list[Group], context: Context) -> list[Group]:
+    def score(self, groups: list[Group], context: Context) -> list[Group]:
         for signal in self.signals:
             groups = signal.score(groups, context)
+        return groups
+
+    def keep(self, groups: list[Group], context: Context) -> list[Group]:
         for rule in self.survival:
             groups = rule.keep(groups, context)
         return groups

@@ -1,7 +1,8 @@
 """Rewards without labels: what the rollouts agree on, and how sure the policy was (test-time reinforcement learning).
 
 These signals replace the scalar reward; the task's own components stay in the record, so wherever labels exist the accuracy of
-the pseudo-labels is measured (metric ``filter/pseudo_label_accuracy``) without ever being trained on.
+the pseudo-labels is measured (metric ``filter/pseudo_label_accuracy``) without ever being trained on. Verdicts of a task whose
+labels are hidden (`anypo.tasks.unlabelled`) are measured too, and taken out of the components.
 """
 
 from __future__ import annotations
@@ -18,6 +19,10 @@ from anypo.context import Context
 from anypo.data.records import CANCELLED, Group, Trajectory
 from anypo.filter.base import Signal
 from anypo.tasks.extract import ExtractName, extract
+from anypo.tasks.unlabelled import LABEL
+
+PSEUDO = frozenset({"pseudo_reward"})
+"""Feature of a signal that gives every rollout a reward without labels."""
 
 
 class MajorityVote(Signal, name="majority_vote"):
@@ -31,6 +36,7 @@ class MajorityVote(Signal, name="majority_vote"):
 
     answer: ExtractName = "last_number"
     least: float = Field(0.0, ge=0.0, le=1.0)
+    provides = PSEUDO
     outcome: str = "correct"
 
     def score(self, groups: list[Group], context: Context) -> list[Group]:
@@ -60,6 +66,7 @@ class Confidence(Signal, name="confidence"):
     """Reward from the policy's own certainty about its answer: exp of the mean log-probability of its decisions
     (``likelihood``), or minus their mean entropy in nats (``entropy``). Needs neither labels nor a majority."""
 
+    provides = PSEUDO
     of: Literal["likelihood", "entropy"] = "likelihood"
     outcome: str = "correct"
 
@@ -91,6 +98,7 @@ class IntervalConsensus(Signal, name="interval_consensus"):
     apply it after scaling.
     """
 
+    provides = PSEUDO
     gamma: float = Field(1.0, ge=0.0)
     length: float = Field(1.0, gt=0.0, description="what times are divided by before the spread is taken")
     format: float = Field(0.5, ge=0.0, le=1.0)
@@ -137,21 +145,24 @@ def widened(span: tuple[float, float], alpha: float) -> tuple[float, float]:
 
 
 def _scored(group: Group, rewards: list[float], name: str, extras: list[dict] | None = None, **shared: float) -> Group:
-    """The group with `rewards` as scalar reward and as component `name`; further components shared by all its members."""
-    done = tuple(
-        t.replace(
-            reward=r, rewards={**t.rewards, name: r, **shared}, extra={**t.extra, **(extras[i] if extras else {})}
-        )
-        for i, (t, r) in enumerate(zip(group.trajectories, rewards))
-    )
-    return group.replace(trajectories=done)
+    """The group with `rewards` as scalar reward and as component `name`; further components shared by all its members. A hidden
+    verdict goes from the components, which credit may read, to the record's `extra`."""
+    done = []
+    for i, (t, r) in enumerate(zip(group.trajectories, rewards)):
+        components = {key: value for key, value in t.rewards.items() if key != LABEL}
+        hidden = {LABEL: t.rewards[LABEL]} if LABEL in t.rewards else {}
+        extra = {**t.extra, **hidden, **(extras[i] if extras else {})}
+        done.append(t.replace(reward=r, rewards={**components, name: r, **shared}, extra=extra))
+    return group.replace(trajectories=tuple(done))
 
 
 def _compare(trajectories: tuple[Trajectory, ...], pseudo: list[float], outcome: str, context: Context) -> None:
     """Agreement of pseudo-rewards with the task's verdicts, where there are any: over rollouts, and of the winning answer."""
-    known = [(p, t.rewards[outcome] >= 1 - 1e-9) for p, t in zip(pseudo, trajectories) if outcome in t.rewards]
+    verdicts = [t.rewards.get(LABEL, t.rewards.get(outcome)) for t in trajectories]
+    known = [(p, verdict >= 1 - 1e-9) for p, verdict in zip(pseudo, verdicts) if verdict is not None]
     if not known:
         return
+    context.log("filter/accuracy", float(np.mean([right for _, right in known])), len(known))
     context.log("filter/pseudo_reward_accuracy", float(np.mean([(p > 0.5) == right for p, right in known])))
     winners = [right for p, right in known if p > 0.5]
     context.log("filter/pseudo_label_accuracy", float(np.mean(winners)) if winners else 0.0)

@@ -40,8 +40,8 @@ SECTIONS: tuple[tuple[str, str, tuple[Chart, ...]], ...] = (
             Chart(
                 "Accuracy",
                 "Share of right answers. Points: greedy answers to held-out problems with 95 % intervals. "
-                "Line: sampled answers to training problems.",
-                (("accuracy/train", "training, sampled"),),
+                "Line: sampled answers to training problems. Without labels in training: how often the pseudo-label is right.",
+                (("accuracy/train", "training, sampled"), ("filter/pseudo_label_accuracy", "pseudo-labels")),
                 unit="share",
                 floor=0.0,
                 ceiling=1.0,
@@ -172,6 +172,8 @@ MEANINGS = {
     "update/loss": "The surrogate loss. Its value is near zero by construction and says nothing about progress.",
     "credit/advantage_abs": "Mean size of the advantages.",
     "rollout/degenerate": "Share of groups whose rewards are all equal.",
+    "filter/agreement": "Mean share of a prompt's rollouts that gave its most frequent answer.",
+    "filter/pseudo_reward_accuracy": "Share of rollouts whose pseudo-reward agrees with the verifier, which nothing is trained on.",
     "filter/kept_share": "Share of the generated groups that survived the filter.",
 }
 """Explanations of metrics outside the catalogue, which are drawn under 'Every other metric'."""

@@ -9,8 +9,15 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from anypo.algorithm import Algorithm
 from anypo.errors import UserError, unknown
+from anypo.filter import Confidence, MajorityVote, Screen, Signal
+from anypo.filter.consensus import PSEUDO
 from anypo.parts import first_reason
 from anypo.systems import find
+from anypo.tasks import guess
+from anypo.tasks.files import is_file
+
+REWARDS: dict[str, type[Signal]] = {"majority": MajorityVote, "confidence": Confidence}
+"""Rewards that need no labels, by the name that `anypo train --reward` takes; "verifier" is the task's own."""
 
 PRESETS: dict[str, dict[str, Any]] = {
     "smollm2-135m": {"task": "sums", "steps": 20, "set": {"update.optimiser.lr": 2e-5, "generate.max_new": 16}},
@@ -42,6 +49,10 @@ class RunConfig(BaseModel):
     model: str = "smollm2-135m"
     task: str = "sums"
     task_options: dict[str, Any] = Field(default_factory=dict)
+    reward: Literal["verifier", "majority", "confidence"] = Field(
+        "verifier",
+        description="where rewards come from; without the verifier the task's labels are only measured against",
+    )
     steps: int = Field(20, ge=0)
     seed: int = Field(0, ge=0)
     init: str = Field("", description="run folder whose final weights to start from")
@@ -70,6 +81,7 @@ def resolve(
     """
     preset = PRESETS.get(model, {})
     base = system if isinstance(system, Algorithm) else find(system).algorithm()
+    base = rewarded(base, settings.get("reward"))
     applicable = {path: value for path, value in preset.get("set", {}).items() if has_path(base, path)}
     algorithm = base.set(applicable).set(changes or {}).check()
     given = {key: value for key, value in settings.items() if value is not None}
@@ -84,10 +96,27 @@ def resolve(
         raise UserError(f"run settings: {first_reason(error)}") from None
 
 
+def rewarded(algorithm: Algorithm, reward: str | None) -> Algorithm:
+    """The algorithm with the label-free signal `reward` before its others, in the place of any that it has; unchanged for None
+    and "verifier"."""
+    if reward is None or reward == "verifier":
+        return algorithm
+    if reward not in REWARDS:
+        raise unknown("reward", reward, ["verifier", *REWARDS])
+    screen = algorithm.filter
+    if not isinstance(screen, Screen):
+        raise UserError(f"--reward {reward} needs filter=screen, whose signals it sets, not filter={screen.part}")
+    others = tuple(signal for signal in screen.signals if not signal.provided() & PSEUDO)
+    return algorithm.replace(filter=screen.replace(signals=(REWARDS[reward](), *others)))
+
+
 def _task_defaults(preset: Mapping[str, Any], task: str | None) -> dict[str, Any]:
-    """The preset's task options; only the style where it is not the preset's own task that is asked for."""
+    """The preset's task options; only the style where another generated task is asked for, which has that option too."""
     options = dict(preset.get("task_options", {}))
-    return options if task == preset.get("task") else {key: options[key] for key in options if key == "style"}
+    if task == preset.get("task"):
+        return options
+    generated = task is not None and not is_file(task) and ":" not in task and task != guess.NAME
+    return {key: options[key] for key in options if key == "style" and generated}
 
 
 def has_path(algorithm: Algorithm, path: str) -> bool:

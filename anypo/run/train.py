@@ -15,11 +15,13 @@ import psutil
 
 from anypo import policies, tasks
 from anypo.algorithm import Algorithm
+from anypo.diagnose.live import Watch, line
 from anypo.engine.base import Sampling
 from anypo.engine.config import Local
 from anypo.errors import Interrupted, UserError
 from anypo.evaluate import Evaluation
 from anypo.evaluate import evaluate as score
+from anypo.filter.consensus import PSEUDO
 from anypo.generate.base import World
 from anypo.report import write_report
 from anypo.run import requests
@@ -29,8 +31,9 @@ from anypo.run.loggers import check_loggers, open_loggers
 from anypo.run.observer import Observer
 from anypo.run.provenance import manifest
 from anypo.run.trainer import Trainer
+from anypo.tasks import Task
+from anypo.tasks.unlabelled import Unlabelled, labelled
 from anypo.update.sft import warm_start
-
 
 WAIT = 0.2
 """Seconds between two looks at whether a paused run may go on."""
@@ -154,9 +157,9 @@ class Session:
         source = str(Path(config.init) / "model") if config.init else config.model
         lora = {"rank": config.lora} if config.lora else None
         self.policy = policies.load(source, dtype=config.dtype, lora=lora, seed=config.seed)
-        task = tasks.load(spec)
+        self.task = tasks.load(spec)
         sampler = self.algorithm.engine.sampler(self.policy)
-        self.world = World(task, self.policy, sampler)
+        self.world = World(_visible(self.task, config.reward, self.algorithm), self.policy, sampler)
         self.trainer: Trainer | None = None
         self.began = time.monotonic()
         self.stop = False
@@ -167,7 +170,7 @@ class Session:
             self.observer.phase("supervised warm start", self.config.sft_steps)
             warm_start(
                 self.policy,
-                self.world.task,
+                self.task,
                 steps=self.config.sft_steps,
                 lr=self.config.sft_lr,
                 seed=self.config.seed,
@@ -194,12 +197,14 @@ class Session:
         trainer = self.trainer
         assert trainer is not None
         loggers = open_loggers(self.config.loggers, self.folder.path, self.config.model_dump(mode="json"))
+        self.watch = self._watch(trainer)
         metrics: dict[str, float] = {}
         self.observer.phase("training", self.config.steps)
         with self._interruptible():
             while trainer.number < self.config.steps:
                 metrics = trainer.step()
-                metrics["accuracy/train"] = metrics.get(f"reward/{self.world.task.outcome}", float("nan"))
+                right = metrics.get(f"reward/{self.task.outcome}", float("nan"))
+                metrics["accuracy/train"] = metrics.get("filter/accuracy", right)
                 metrics["memory/peak_gb"] = psutil.Process().memory_info().rss / 2**30
                 self._record(metrics, loggers)
                 last = trainer.number == self.config.steps
@@ -243,15 +248,24 @@ class Session:
         for logger in loggers:
             logger.log(trainer.number, metrics)
         self.observer.step(metrics)
+        for found in self.watch.step(metrics, trainer.groups):
+            self.observer.note(line(found))
+
+    def _watch(self, trainer: Trainer) -> Watch:
+        """The live diagnosis, with what the run said before."""
+        plain, task = self.config.model_dump(mode="json"), {"outcome": self.world.task.outcome}
+        watch = Watch(self.folder.path, trainer.algorithm, plain, task, self.config.steps)
+        watch.resume(trainer.number, self.folder.metrics())
+        return watch
 
     def _evaluate(self, label: str, step: int) -> Evaluation | None:
-        size = min(self.config.eval_size, self.world.task.n_heldout)
-        if not size:
+        size = min(self.config.eval_size, self.task.n_heldout)
+        if not size or not labelled(self.task):
             return None
         self.observer.phase(f"evaluating ({label})", size)
         generate = self.algorithm.generate
         result = score(
-            self.world,
+            World(self.task, self.policy, self.world.sampler),
             size,
             sampling=Sampling(max_new=generate.max_new, temperature=0.0, stop=generate.stop),
             turns=generate.turns,
@@ -285,6 +299,16 @@ class Session:
             yield
         finally:
             signal.signal(signal.SIGINT, previous)
+
+
+def _visible(task: Task, reward: str, algorithm: Algorithm) -> Task:
+    """The task as training may see it: without its labels where the rewards are to do without them, or there are none."""
+    if not labelled(task) and not any(part.provided() & PSEUDO for _, part in algorithm.walk()):
+        raise UserError(
+            f"task '{task.name}' has no answers to verify; add --reward majority or --reward confidence, or name the "
+            "column of answers with --task-set answer=COLUMN"
+        )
+    return task if reward == "verifier" and labelled(task) else Unlabelled(task)
 
 
 @contextmanager

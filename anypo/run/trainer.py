@@ -76,7 +76,8 @@ class Trainer:
             with _timed("generate", context):
                 groups = self.algorithm.generate.rollout(asks, self.world, context)
             with _timed("filter", context):
-                survivors = screen.screen(groups, context)
+                groups = screen.score(groups, context)  # what control learns from and the metrics show, too
+                survivors = screen.keep(groups, context)
             every += groups
             kept += survivors
             if len(kept) >= control.prompts:

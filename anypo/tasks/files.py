@@ -18,7 +18,7 @@ from anypo.tasks.options import TaskOptions, choose_verifier, read
 from anypo.tasks.pool import Pool
 from anypo.tasks.rewards import complete
 from anypo.tasks.scoring import Scorer, prepare
-from anypo.tasks.verifiers import Exact, Verifier
+from anypo.tasks.verifiers import Exact, Unjudged, Verifier
 
 ENDINGS = (".jsonl", ".parquet")
 
@@ -27,7 +27,8 @@ class FileOptions(TaskOptions):
     """Options of a task from a file.
 
     prompt / answer / solution: column names; the prompt is a text or a list of role/content messages, the answer a text,
-    number or structure (an empty column name: there is none), the solution a worked answer for supervised warm starts.
+    number or structure (an empty column name: there are none, so nothing is judged unless a verifier is named), the solution a
+    worked answer for supervised warm starts.
     template: what is asked, from {prompt} and the other columns (text prompts only). heldout: a second file, or the
     fraction of different prompts kept for evaluation. graded: keep the verifier's partial credit.
     """
@@ -66,7 +67,7 @@ def parse(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
             raise UserError(f"task file '{path}' needs the ending {' or '.join(ENDINGS)}")
         if not Path(path).is_file():
             raise UserError(f"there is no task file '{path}'")
-    choose_verifier(checked.verifier, Exact(), None)
+    choose_verifier(checked.verifier, Exact() if checked.answer else Unjudged(), None)
     return {"name": name, **options}
 
 
@@ -74,7 +75,7 @@ def load(name: str, options: Mapping[str, Any]) -> OneStepTask:
     """The task, with every row of the file read and checked."""
     parse(name, options)
     checked = read(FileOptions, name, options)
-    verifier = choose_verifier(checked.verifier, Exact(), None)
+    verifier = choose_verifier(checked.verifier, Exact() if checked.answer else Unjudged(), None)
     source = FileSource(Path(name), checked, verifier)
     components = complete(checked.rewards, verifier, checked.graded)
     scorer = Scorer(components, checked.timeout, Pool(checked.workers, (prepare, (components,))))

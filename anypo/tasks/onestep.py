@@ -37,6 +37,7 @@ class OneStepTask:
         self.name, self.source, self.scorer = name, source, scorer
         self.weights: Mapping[str, float] = scorer.weights
         self.outcome = scorer.outcome
+        self.labelled = scorer.labelled
 
     def __len__(self) -> int:
         return len(self.source)

@@ -9,6 +9,7 @@ from anypo.errors import UserError
 from anypo.tasks.base import Problem, Reply
 from anypo.tasks.pool import Outcome, Pool
 from anypo.tasks.rewards import Correct, Reward
+from anypo.tasks.verifiers import Unjudged
 from anypo.tasks.worker import reason
 
 
@@ -26,6 +27,9 @@ class Scorer:
         self.components, self.timeout = components, timeout
         self.weights = {component.title: component.weight for component in components}
         self.outcome = next(component.title for component in components if isinstance(component, Correct))
+        self.labelled = not any(
+            isinstance(component, Correct) and isinstance(component.verifier, Unjudged) for component in components
+        )
         self.isolated = any(component.isolated() for component in components)
         self.pool = pool or Pool(prepare=(prepare, (components,)))
 

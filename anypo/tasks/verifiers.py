@@ -56,6 +56,16 @@ class Verifier(Part, slot="verifier"):
         return self.dump()
 
 
+class Unjudged(Verifier, name="none"):
+    """There is nothing to judge by: prompts without answers, for training on pseudo-rewards. Every text scores 0."""
+
+    def score(self, found: str, problem: Problem) -> float:
+        return 0.0
+
+    def refuse_problem(self, problem: Problem) -> str | None:
+        return None
+
+
 class Exact(Verifier, name="exact"):
     """The answer, letter for letter; runs of white space count as one space."""
 

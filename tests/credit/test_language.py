@@ -35,7 +35,7 @@ def world(programs: bool = False, steps: int = 0) -> World:
         ("refine", {"generate.chunks": 2, "generate.length": 1}),
         ("otr", {"generate.draws": 16}),
         ("nlpo", {}),
-        ("poise", {"credit.centre.least": 4}),
+        ("poise", {"credit.centre.warmup": 4}),
         ("dagrpo", {}),
         ("echo-ttrl", {"generate.depth": 0, "generate.doubt": 99.0, "generate.trees": 2}),
         ("ettrl", {"generate.forks": 1, "generate.branches": 1}),

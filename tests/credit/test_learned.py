@@ -44,7 +44,7 @@ def world(seed: int, prompts: int, size: int = 2) -> tuple[Batch, torch.Tensor]:
 
 
 def test_probe_is_ignorant_first_then_calibrated_on_new_prompts() -> None:
-    part = CrossProbe(least=64)
+    part = CrossProbe(warmup=64)
     context = context_for(part)
     first, _ = world(0, 40)
     start = part.baseline(first.sequences["reward"].unsqueeze(1), first, context)
@@ -61,7 +61,7 @@ def test_probe_is_ignorant_first_then_calibrated_on_new_prompts() -> None:
 
 
 def test_probe_reads_the_other_rollout_only() -> None:
-    part = CrossProbe(least=16)
+    part = CrossProbe(warmup=16)
     context = context_for(part)
     for seed in range(3):
         batch, _ = world(seed, 30)
@@ -101,7 +101,7 @@ def test_crossed_baselines_are_unbiased_and_own_baselines_are_not() -> None:
 
 
 def test_probe_checkpoints_and_shrugs_off_missing_features() -> None:
-    credit = Pipeline(centre=CrossProbe(least=16))
+    credit = Pipeline(centre=CrossProbe(warmup=16))
     context = context_for(credit)
     for seed in range(3):
         credit.assign(world(seed, 20)[0], context)

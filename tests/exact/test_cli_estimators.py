@@ -42,11 +42,18 @@ def test_json():
         (("--reward", "banary"), "Did you mean 'binary'"),
         (("--old", "nobody"), "unknown --old value"),
         (("--plot", "t.png"), "ends in .html"),
+        (("--family", "credits"), "Did you mean 'credit'"),
+        (("--family", "credit", "--systems", "grpo"), "none of --systems"),
     ],
 )
 def test_bad_options(arguments, message):
     done = call(*arguments)
     assert isinstance(done.exception, UserError) and message in str(done.exception)
+
+
+def test_a_family_chooses_among_the_systems():
+    done = call("--systems", "grpo,bnpo", "--family", "credit", "--staleness", "0", "--draws", "40", "--json")
+    assert [row["system"] for row in json.loads(done.stdout)] == ["bnpo"]
 
 
 def test_numbers_carry_their_errors():
