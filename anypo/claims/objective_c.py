@@ -269,7 +269,7 @@ def missing_old_logits(run: ClaimRun) -> Outcome:
     )
     average = exact.set({"update.reference": {"part": "ema", "decay": 0.8}})
     base, ours, middle = (
-        run.each(lambda seed, method=method: train(method, bed, count, seed)) for method in (shortcut, exact, average)
+        [train(method, bed, count, seed) for seed in run.seeds] for method in (shortcut, exact, average)
     )
     shares = [
         float(np.mean([c.metric("objective/rejected_share").mean() for c in side])) for side in (base, middle, ours)
