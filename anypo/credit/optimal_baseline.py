@@ -15,7 +15,8 @@ class OptimalBaseline(Centre, name="optimal_baseline"):
     """b = sum_i W_i R_i / sum_i W_i over the group, W_i = w_i^2 |g_i|^2 (off-policy optimal baseline of VCPO, arXiv:2602.17616).
 
     w_i: product of the trajectory's ratios to its sampler; g_i: gradient of its mean log-probability (sequence column
-    ``score_norm`` holds |g_i|^2, one backward pass each). b minimises sum_i | w_i (R_i - b) g_i |^2; with equal W it is the
+    ``score_norm`` holds |g_i|^2, one backward pass each); both for the weights at the step's start, so ``logp_old`` has to be the
+    trainer's. b minimises sum_i | w_i (R_i - b) g_i |^2; with equal W it is the
     group mean, as it is where all W vanish.
     """
 
