@@ -8,6 +8,8 @@ Methods name the steps they change. Everything is a pure function of the batch a
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from torch import Tensor
 
 from anypo.context import Context
@@ -38,7 +40,12 @@ class Components(Part, slot="components"):
 
 
 class Centre(Part, slot="centre"):
-    """The baseline of every entry: `baseline(values [S, K], batch) -> [S, K]`, subtracted by the pipeline."""
+    """The baseline of every entry: `baseline(values [S, K], batch) -> [S, K]`, subtracted by the pipeline.
+
+    `least`: rollouts per prompt below which nothing is left of any reward, so that a run would learn nothing.
+    """
+
+    least: ClassVar[int] = 1
 
     def baseline(self, values: Tensor, batch: Batch, context: Context) -> Tensor:
         raise NotImplementedError

@@ -24,6 +24,8 @@ class Uncentred(Centre, name="none"):
 class GroupMean(Centre, name="group_mean"):
     """Mean reward of the group, the own sample included (GRPO, arXiv:2402.03300)."""
 
+    least = 2
+
     def baseline(self, values: Tensor, batch: Batch, context: Context) -> Tensor:
         return segments.mean(values, batch.group, batch.n_groups)[batch.group]
 
@@ -47,6 +49,7 @@ class GroupMedian(Centre, name="group_median"):
     member of it; otherwise the mean of the middle two."""
 
     lower: bool = True
+    least = 2
 
     def baseline(self, values: Tensor, batch: Batch, context: Context) -> Tensor:
         return columnwise(values, lambda column: median(column, batch, self.lower))[batch.group]
@@ -57,6 +60,7 @@ class GroupQuantile(Centre, name="group_quantile"):
     rare successes, a low q a negative one only to rare failures (quantile baselines, arXiv:2509.22611)."""
 
     q: float = Field(0.4, ge=0.0, le=1.0)
+    least = 2
 
     def baseline(self, values: Tensor, batch: Batch, context: Context) -> Tensor:
         quantiles = columnwise(values, lambda column: segments.quantile(column, batch.group, batch.n_groups, self.q))

@@ -8,9 +8,11 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from anypo.algorithm import Algorithm
+from anypo.credit import Pipeline
 from anypo.errors import UserError, unknown
 from anypo.filter import Confidence, MajorityVote, Screen, Signal
 from anypo.filter.consensus import PSEUDO
+from anypo.generate import Independent
 from anypo.parts import first_reason
 from anypo.systems import find
 from anypo.tasks import guess
@@ -83,7 +85,7 @@ def resolve(
     base = system if isinstance(system, Algorithm) else find(system).algorithm()
     base = rewarded(base, settings.get("reward"))
     applicable = {path: value for path, value in preset.get("set", {}).items() if has_path(base, path)}
-    algorithm = base.set(applicable).set(changes or {}).check()
+    algorithm = grouped(base.set(applicable).set(changes or {}).check())
     given = {key: value for key, value in settings.items() if value is not None}
     merged = {key: value for key, value in preset.items() if key != "set"} | given
     merged["task_options"] = _task_defaults(preset, merged.get("task")) | given.get("task_options", {})
@@ -94,6 +96,18 @@ def resolve(
         return RunConfig(system=algorithm.name, model=model, algorithm=algorithm.dump(), **merged)
     except ValidationError as error:
         raise UserError(f"run settings: {first_reason(error)}") from None
+
+
+def grouped(algorithm: Algorithm) -> Algorithm:
+    """The algorithm itself. `UserError` when its baseline is that of a group and every group has a single rollout, so that every
+    advantage would be zero."""
+    credit, asked = algorithm.credit, algorithm.control.samples
+    if isinstance(credit, Pipeline) and type(algorithm.generate) is Independent and asked < credit.centre.least:
+        raise UserError(
+            f"credit.centre ({credit.centre.part}) with control.samples={asked}: every advantage would be zero; set "
+            f"control.samples={credit.centre.least} or more, or credit.centre=batch_mean"
+        )
+    return algorithm
 
 
 def rewarded(algorithm: Algorithm, reward: str | None) -> Algorithm:
