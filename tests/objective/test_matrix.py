@@ -158,8 +158,10 @@ def test_every_pair_of_parts_takes_a_step_or_is_refused() -> None:
     assert ran > 0.3 * len(rows), (ran, split)
 
 
-@pytest.mark.parametrize("credit", ["gae", "returns", "risk_bundles"])
-@pytest.mark.parametrize("objective", ["policy_gradient", "blend", "supervised", "contrastive"])
+@pytest.mark.parametrize("credit", ["gae", "returns", "risk_bundles", "pessimistic_critic"])
+@pytest.mark.parametrize(
+    "objective", ["policy_gradient", "blend", "supervised", "contrastive", "discriminative", "pairwise"]
+)
 def test_every_credit_goes_with_every_objective(credit: str, objective: str) -> None:
     method = Algorithm(name="matrix").set({"credit": {"part": credit}, "objective": {"part": objective}} | BASE)
     run = Trainer(BED.adapt(method), BED.world(1), 0, 5)
