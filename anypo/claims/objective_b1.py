@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -51,16 +52,14 @@ def p3o_pairwise(run: ClaimRun) -> Outcome:
     steps = run.steps(100)
     means: dict[float, tuple[list[float], list[float]]] = {}
     for spread in (0.0, 10.0):
-        bed = Testbed(batch=16, group=2, lr=0.02, task=lambda graph, s=spread: offset_task(graph, s))
-        means[spread] = tuple(  # type: ignore[assignment]
-            run.each(lambda seed, m=method, b=bed: train(m, b, steps, seed).area) for method in (whole, plain)
-        )
+        bed = Testbed(batch=16, group=2, lr=0.02, task=partial(offset_task, spread))
+        means[spread] = _areas(_runs(whole, bed, steps, run)), _areas(_runs(plain, bed, steps, run))
     base, ours = means[10.0]
     run.note(f"without offsets: {np.mean(means[0.0][0]):.3f} (base), {np.mean(means[0.0][1]):.3f} (ours).")
     return compare(base, ours, "mean exact reward over training", run)
 
 
-def offset_task(graph: StateGraph, spread: float) -> ExactTask:
+def offset_task(spread: float, graph: StateGraph) -> ExactTask:
     """Graded rewards of four prompts, plus a constant per prompt, `spread` times their standard deviation (mean zero)."""
     task = patterns(graph, 4, "graded")
     deviation = truth.sequence_reward(task.reward, graph).std()
@@ -76,7 +75,7 @@ def policy_cliff(run: ClaimRun) -> Outcome:
     """Two equally good answers and a bonus of 0.05 on one of them: how far apart (L1) are the policies trained with the bonus on
     the first and on the second? Without entropy, and with entropy 0.1 in the return, 300 steps; the softmax predicts the latter."""
     steps, bonus = run.steps(300), 0.05
-    jumps = {beta: run.each(lambda seed, b=beta: bonus_jump(b, bonus, steps, seed)) for beta in (0.0, 0.1, 0.2, 0.4)}
+    jumps = {beta: run.each(partial(bonus_jump, beta, bonus, steps)) for beta in (0.0, 0.1, 0.2, 0.4)}
     betas = [beta for beta in jumps if beta > 0]
     slope = float(np.polyfit(np.log(betas), np.log([np.mean(jumps[beta]) for beta in betas]), 1)[0])
     run.note(f"slope of log jump in log beta: {slope:.2f} (theory -1).")
@@ -100,16 +99,21 @@ def bonus_jump(beta: float, bonus: float, steps: int, seed: int) -> float:
     method = find("policy-cliff").algorithm().set({"credit.shaping.0.coefficient": beta})
     found = []
     for first in (True, False):
-        bed = Testbed(4, 1, 1, batch=4, group=32, lr=0.05, task=lambda _, f=first: bandit(tied(bonus, f)))
+        bed = Testbed(4, 1, 1, batch=4, group=32, lr=0.05, task=partial(tied_task, bonus, first))
         tables: list[Tensor] = []
-        train(method, bed, steps, seed, lambda trainer, t=tables: t.append(_table(trainer)))
+        train(method, bed, steps, seed, partial(_remember, tables))
         found.append(torch.stack(tables[-max(1, steps // 5) :]).mean(0))
     return float((found[0] - found[1]).abs().sum())
 
 
-def _table(trainer: Trainer) -> Tensor:
+def tied_task(bonus: float, first: bool, graph: StateGraph) -> ExactTask:
+    return bandit(tied(bonus, first))
+
+
+def _remember(tables: list[Tensor], trainer: Trainer) -> None:
+    policy: Any = trainer.world.policy
     with torch.no_grad():
-        return trainer.world.policy.log_table().exp()[0, 0]  # type: ignore[no-any-return]
+        tables.append(policy.log_table().exp()[0, 0])
 
 
 @claim("r2vpo", published="relative gains of up to 17 % over clipping, with about half the rollouts (1.5B, 7B)", seconds=60,
@@ -179,10 +183,8 @@ def vcpo(run: ClaimRun) -> Outcome:
     steps = run.steps(100)
     found: dict[int, tuple[list[Curves], list[Curves]]] = {}
     for lag in (0, 32):
-        bed = Testbed(kind="linear", batch=4, lr=0.02, lag=lag, reward="graded")
-        found[lag] = tuple(  # type: ignore[assignment]
-            run.each(lambda seed, m=method, b=bed: train(m, b, steps, seed)) for method in (plain, "vcpo")
-        )
+        bed = Testbed(kind="linear", batch=4, lr=0.05, lag=lag, reward="graded")
+        found[lag] = _runs(plain, bed, steps, run), _runs("vcpo", bed, steps, run)
     fresh = [np.mean([c.area for c in side]) for side in found[0]]
     base, ours = found[32]
     run.note(f"fresh rollouts: {fresh[0]:.3f} (base), {fresh[1]:.3f} (vcpo).")
@@ -200,9 +202,9 @@ def safe_rlhf_pid(run: ClaimRun) -> Outcome:
     steps = run.steps(150)
     guarded = find("safe-rlhf-pid").algorithm()
     free = guarded.set({"objective.regularise.1.mode": "inert"})
-    base, ours = (run.each(lambda seed, m=method: true_reward(m, bed, steps, seed)) for method in (free, guarded))
+    base, ours = (run.each(partial(true_reward, method, bed, steps)) for method in (free, guarded))
     strength = {"objective.regularise.1": {"part": "kl", "coefficient": 0.1, "estimator": "k2"}}
-    fixed = run.each(lambda seed: true_reward(guarded.set(strength), bed, steps, seed))
+    fixed = run.each(partial(true_reward, guarded.set(strength), bed, steps))
     for name, side in (("without", base), ("controlled", ours), ("fixed KL weight 0.1", fixed)):
         worst = np.mean([k for _, k in side])
         final = np.mean([v[-max(1, steps // 10) :].mean() for v, _ in side])
@@ -259,7 +261,15 @@ def crashed(values: np.ndarray) -> bool:
 
 def _pair(run: ClaimRun, base: str, ours: str, bed: Testbed, steps: int) -> tuple[list[Curves], list[Curves]]:
     count = run.steps(steps)
-    return run.each(lambda seed: train(base, bed, count, seed)), run.each(lambda seed: train(ours, bed, count, seed))
+    return _runs(base, bed, count, run), _runs(ours, bed, count, run)
+
+
+def _runs(method: Algorithm | str, bed: Testbed, steps: int, run: ClaimRun) -> list[Curves]:
+    return run.each(partial(train, method, bed, steps))
+
+
+def _areas(curves: list[Curves]) -> list[float]:
+    return [c.area for c in curves]
 
 
 def _final(curves: list[Curves]) -> float:
