@@ -1,10 +1,12 @@
 """Which credit is best when groups are small, rewards sparse, answers long? Measured on the enumerable policy.
 
-    python -m benchmarks.credit                # both tables (about a quarter of an hour on one core)
+    python -m benchmarks.credit                # every table (about half an hour on one core)
     python -m benchmarks.credit --signal       # signal of one batch's gradient by group size
     python -m benchmarks.credit --learning     # learning in three scenes
+    python -m benchmarks.credit --tiny         # the tiny transformer on sums, small groups, and a start that is rarely right
 
 Everything else is held fixed: score-function objective with token sums (unbiased, no trust region), the same learning rate.
+On the tiny transformer it is GRPO's own objective, and every credit has the same rollouts per step.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ import numpy as np
 import torch
 
 from anypo.algorithm import Algorithm
-from anypo.claims.base import paired_bootstrap
+from anypo.claims.base import paired_interval
 from anypo.claims.testbeds import Testbed, train
 from anypo.exact.bench import Setting
 from anypo.exact.estimators import measure
@@ -97,10 +99,64 @@ def learning(seeds: int) -> dict[str, dict[str, tuple[float, float, float, float
         table[scene] = {}
         for name, values in areas.items():
             gains = [a - b for a, b in zip(values, areas["group mean"])]
-            low, high = paired_bootstrap(gains)
+            low, high = paired_interval(gains)
             table[scene][name] = (float(np.mean(values)), float(np.mean(gains)), low, high)
             print(
                 f"{scene:28s} {name:28s} {np.mean(values):.4f} {np.mean(gains):+.4f} [{low:+.4f}, {high:+.4f}]",
+                flush=True,
+            )
+    return table
+
+
+TINY: Mapping[str, Mapping[str, Any]] = {
+    "group mean": {"credit.scale": "none"},
+    "group mean, std (GRPO)": {},
+    "batch mean, whitened": {"credit.scale": "none", **CREDITS["batch mean, whitened"]},
+    "cross probe (POISE)": {"credit.scale": "none", **CREDITS["cross probe (POISE)"]},
+    "Beta tracker (SPO), 1 rollout": {
+        "credit.scale": "none",
+        **CREDITS["Beta tracker (SPO)"],
+        "control.prompts": 128,
+        "control.samples": 1,
+    },
+}
+"""Changes against GRPO with 64 prompts x 2 rollouts of the tiny transformer."""
+
+STARTS = {"small group (2 rollouts)": 150, "sparse reward (weak start)": 60}
+"""Supervised steps before reinforcement learning."""
+
+
+def tiny(seeds: int, steps: int = 60) -> dict[str, dict[str, tuple[float, float, float, float]]]:
+    """Held-out accuracy of the tiny transformer after `steps`: value, and difference to the group mean with its 95 % interval."""
+    from tempfile import TemporaryDirectory
+
+    from anypo.run.train import train as train_run
+
+    table: dict[str, dict[str, tuple[float, float, float, float]]] = {}
+    for scene, warm in STARTS.items():
+        found: dict[str, list[float]] = {name: [] for name in TINY}
+        before = []
+        for seed in range(seeds):
+            with TemporaryDirectory() as folder:
+                start = train_run("grpo", "tiny", steps=0, sft_steps=warm, seed=seed, out=f"{folder}/start")
+                assert start.before is not None
+                before.append(start.before.accuracy)
+                for number, (name, changes) in enumerate(TINY.items()):
+                    sizes = {"control.prompts": 64, "control.samples": 2, **changes}
+                    run = train_run(
+                        "grpo", "tiny", steps=steps, sft_steps=0, seed=seed, set=sizes, init=f"{folder}/start",
+                        out=f"{folder}/{number}",
+                    )  # fmt: skip
+                    assert run.after is not None
+                    found[name].append(run.after.accuracy)
+                    print(f"{scene} seed {seed} {name}: {run.after.accuracy:.3f} (start {before[-1]:.3f})", flush=True)
+        table[scene] = {}
+        for name, values in found.items():
+            gains = [a - b for a, b in zip(values, found["group mean"])]
+            low, high = paired_interval(gains)
+            table[scene][name] = (float(np.mean(values)), float(np.mean(gains)), low, high)
+            print(
+                f"{scene:28s} {name:30s} {np.mean(values):.3f} {np.mean(gains):+.3f} [{low:+.3f}, {high:+.3f}]",
                 flush=True,
             )
     return table
@@ -110,17 +166,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--signal", action="store_true")
     parser.add_argument("--learning", action="store_true")
+    parser.add_argument("--tiny", action="store_true")
     parser.add_argument("--draws", type=int, default=400)
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--out", type=Path, help="write the numbers to this JSON file")
     given = parser.parse_args()
     torch.set_num_threads(1)
-    every = not (given.signal or given.learning)
+    every = not (given.signal or given.learning or given.tiny)
     found: dict[str, Any] = {}
     if given.signal or every:
         found["signal"] = signal(given.draws)
     if given.learning or every:
         found["learning"] = learning(given.seeds)
+    if given.tiny or every:
+        found["tiny"] = tiny(min(given.seeds, 3))
     if given.out:
         given.out.write_text(json.dumps(found, indent=1) + "\n")
 

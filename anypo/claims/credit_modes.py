@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,7 +13,7 @@ from anypo.claims.credit_worlds import expected, final_policy, finals, rule_task
 from anypo.claims.testbeds import Curves, Testbed
 from anypo.exact import EnumerablePolicy, EnumerableSampler, StateGraph, tree, truth
 from anypo.generate.base import World
-from anypo.generate.labels import f1
+from anypo.generate.labels import f1, label_world
 from anypo.policies.labels import LabelPolicy
 from anypo.run.trainer import Trainer
 from anypo.systems import find
@@ -265,12 +263,11 @@ def _classify(seed: int, steps: int, actions: str = "bernoulli") -> tuple[float,
         loss.backward()
         optimiser.step()
     before = _f1(policy, unseen)
-    task: Any = _Texts(train)
     algorithm = find("gliclass-ppo").algorithm()
     algorithm = algorithm.set(
         {"control.prompts": 64, "control.samples": 4, "update.optimiser.lr": 1e-3, "generate.actions": actions}
     )
-    world = World(task, policy, SimpleNamespace(exact=True))  # type: ignore[arg-type]
+    world = label_world([p.metadata["input"] for p in train], [p.metadata["targets"] for p in train], policy)
     trainer = Trainer(algorithm, world, seed, steps)
     for _ in range(steps):
         trainer.step()
@@ -281,22 +278,3 @@ def _f1(policy: LabelPolicy, problems: list[Problem]) -> float:
     with torch.no_grad():
         logits = policy.label_logits([p.metadata["input"] for p in problems])
     return float(np.mean([f1(z.numpy() > 0, np.array(p.metadata["targets"]) == 1) for z, p in zip(logits, problems)]))
-
-
-@dataclass
-class _Texts:
-    """Texts with label vectors as a task."""
-
-    problems: list[Problem]
-    name: str = "texts"
-    outcome: str = "f1"
-
-    @property
-    def weights(self) -> Mapping[str, float]:
-        return {"f1": 1.0}
-
-    def __len__(self) -> int:
-        return len(self.problems)
-
-    def train(self, index: int) -> Problem:
-        return self.problems[index]

@@ -16,9 +16,11 @@ from anypo.algorithm import Algorithm
 from anypo.context import Context, Memory
 from anypo.data.batch import Batch
 from anypo.data.records import Group
-from anypo.exact.bench import Scene, Setting, pack, scene, split
+from anypo.exact.bench import OLDEST, Scene, Setting, pack, scene, split
+from anypo.exact.policy import LETTERS
 from anypo.filter import Screen
 from anypo.generate.base import Independent, World
+from anypo.run.config import has_path
 from anypo.run.machine import Machine, Pull
 from anypo.tasks.base import Task
 
@@ -121,8 +123,11 @@ class Estimator:
             "engine.reuse_logp": "always" if s.old == "sampler" else "never",
             "update.epochs": 1,
             "update.minibatches_per_epoch": 1,
+            "update.reference.keep": OLDEST + 1,
+            "filter.signals.0.answer": "whole",  # answers are words here, not numbers
+            "generate.tags": list(LETTERS[: s.vocabulary - 1]),  # and a mode is chosen by the first letter
         }
-        plain = {path: value for path, value in wanted.items() if _has(algorithm, path)}
+        plain = {path: value for path, value in wanted.items() if has_path(algorithm, path)}
         self.algorithm = Algorithm.from_dict(algorithm.set(plain).dump()).check()
         self.place, self.seed = place, seed
         self.policy = place.policy()
@@ -130,6 +135,10 @@ class Estimator:
             self.policy.weight.copy_(place.weights[0])
         self.machine = Machine(self.algorithm, self.policy, seed, exact_sampler=s.noise == 0.0)
         self.reference = self.machine.reference
+        if hasattr(self.reference, "add"):  # but one that remembers versions has seen the whole path
+            self.reference.kept.clear()
+            for behind in range(s.staleness, -1, -1):
+                self.reference.add(place.policy(behind))
         self._arrive()
         self.memory = Memory(self.algorithm)
         self.sampler = place.sampler(seed)
@@ -250,15 +259,6 @@ def _shared(setting: Setting, count: int, seed: int) -> Batch:
     """The batches all plainly sampling methods share in a setting, packed as one."""
     place = scene(setting)
     return pack(place.draw(count, seed), place.policy())
-
-
-def _has(algorithm: Algorithm, path: str) -> bool:
-    value: Any = algorithm
-    for step in path.split("."):
-        if step not in getattr(type(value), "model_fields", {}):
-            return False
-        value = getattr(value, step)
-    return True
 
 
 def effective_share(pull: Pull) -> float:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any, Literal, cast
 
 import numpy as np
 import torch
@@ -11,9 +13,11 @@ from pydantic import Field
 
 from anypo.context import Context
 from anypo.control.base import Ask
-from anypo.data.records import Group, Steps, Trajectory
+from anypo.data.records import Group, Steps, Trajectory, prompt_id
+from anypo.engine.base import Sampler
 from anypo.generate.base import Generate, World
-from anypo.tasks.base import Problem
+from anypo.policies.labels import LabelPolicy
+from anypo.tasks.base import Problem, Task
 
 IGNORED = -100
 """Target of a label that is not known: not decided on, not counted."""
@@ -62,6 +66,37 @@ class LabelVectors(Generate, name="label_vectors"):
             reward=score,
             sample=sample,
         )
+
+
+@dataclass(frozen=True)
+class LabelTask:
+    """Texts with label vectors: the training side of an `anypo.tasks.base.Task`, as far as `LabelVectors` needs one."""
+
+    problems: tuple[Problem, ...]
+    name: str = "labels"
+    outcome: str = "f1"
+
+    @property
+    def weights(self) -> Mapping[str, float]:
+        return {"f1": 1.0}
+
+    def __len__(self) -> int:
+        return len(self.problems)
+
+    def train(self, index: int) -> Problem:
+        return self.problems[index]
+
+
+def label_world(inputs: Sequence[Any], targets: Sequence[Any], policy: LabelPolicy) -> World:
+    """A world of `inputs` (K, label tokens, text tokens) and their `targets` [K] in {0, 1, -100}, for a `Trainer`.
+
+    Nothing is generated token by token, so there is no engine in it.
+    """
+    problems = tuple(
+        Problem(prompt_id(repr(np.asarray(x).tolist())), (), metadata={"input": np.asarray(x), "targets": list(y)})
+        for x, y in zip(inputs, targets, strict=True)
+    )
+    return World(cast(Task, LabelTask(problems)), policy, cast(Sampler, SimpleNamespace(exact=True)))
 
 
 def f1(said: np.ndarray, true: np.ndarray) -> float:

@@ -1,18 +1,25 @@
-"""Training without labels as a mode of a run: nothing that trains sees a verdict, and what it costs is measured."""
+"""The modes of a run beside questions with a verifier: without labels (nothing that trains sees a verdict, and what that costs is
+measured), supervised data as one-token rollouts, label vectors."""
 
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from credit_making import context_for, rollout
 
+from anypo.cli import main
 from anypo.data.records import Group
 from anypo.errors import UserError
 from anypo.filter import Confidence, MajorityVote
+from anypo.generate.labels import label_world
+from anypo.policies.labels import LabelPolicy
 from anypo.run.config import resolve, rewarded
 from anypo.run.train import train
+from anypo.run.trainer import Trainer
 from anypo.systems import find
 from anypo.tasks import load
 from anypo.tasks.unlabelled import LABEL, Unlabelled, labelled
@@ -82,3 +89,41 @@ def test_prompts_without_answers(tmp_path: Path) -> None:
     found = train("grpo", "tiny", str(file), reward="majority", out=tmp_path / "run", **run)  # type: ignore[arg-type]
     assert found.before is None and "filter/agreement" in found.metrics
     assert "filter/pseudo_label_accuracy" not in found.metrics and found.metrics["accuracy/train"] != 1.0
+
+
+def command(monkeypatch: pytest.MonkeyPatch, *words: str) -> int:
+    """The exit code of `anypo` with these words."""
+    monkeypatch.setattr(sys, "argv", ["anypo", *words])
+    with pytest.raises(SystemExit) as end:
+        main()
+    return int(end.value.code or 0)
+
+
+@pytest.mark.parametrize(
+    ("words", "metric"),
+    [
+        (["--system", "otr", "--set", "generate.draws=16"], "tokens/trained"),
+        (["--system", "grpo", "--set", "control.samples=4", "--reward", "majority"], "filter/pseudo_label_accuracy"),
+    ],
+)
+def test_modes_from_the_command_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], words: list[str], metric: str
+) -> None:
+    small = ["--steps", "2", "--sft-steps", "0", "--eval-size", "0", "--set", "control.prompts=4"]
+    assert command(monkeypatch, "train", "--model", "tiny", *words, *small, "--out", str(tmp_path / "run")) == 0
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert len(lines) == 2 and all(line["tokens/trained"] > 0 and metric in line for line in lines)
+    assert ("labels right" in capsys.readouterr().out) == ("majority" in words)
+    assert command(monkeypatch, "train", "--model", "tiny", "--reward", "majorty", "--dry-run") == 2
+    assert "majority" in capsys.readouterr().err
+
+
+def test_label_vectors_learn_from_one_number_per_text() -> None:
+    rng = np.random.default_rng(0)
+    texts = rng.integers(3, 12, (128, 6))  # labels are the tokens 0 to 2; word w speaks for label w % 3
+    inputs = [[3, 0, 1, 2, *text] for text in texts]
+    targets = [[int((text % 3 == label).sum() >= 2) for label in range(3)] for text in texts]
+    method = find("gliclass-ppo").algorithm().set({"control.prompts": 32, "update.optimiser.lr": 3e-3})
+    trainer = Trainer(method, label_world(inputs, targets, LabelPolicy(12)), seed=0, total=12)
+    scores = [trainer.step()["reward/f1"] for _ in range(12)]
+    assert np.mean(scores[-3:]) > np.mean(scores[:2]) + 0.1
