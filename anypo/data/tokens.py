@@ -1,13 +1,15 @@
-"""The token of every decision of a language batch."""
+"""The tokens of a language batch: those decided, and those of other roles, charged to the decisions beside them."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from anypo.data.batch import Batch
-from anypo.data.records import Tokens
+from anypo.data.records import CONTEXT, OBSERVATION, Tokens, Trajectory
 from anypo.errors import UserError
 
 
@@ -21,5 +23,48 @@ def decided_tokens(batch: Batch) -> Tensor:
             raise UserError("this method reads tokens, and the task's trajectories have none; choose a language task")
         pieces.append(trajectory.content.tokens[trajectory.content.actions])
     flat = torch.from_numpy(np.concatenate(pieces).astype(np.int64)) if pieces else torch.zeros(0, dtype=torch.int64)
-    lengths = batch.sequences["length"]
-    return flat[(lengths.cumsum(0) - lengths)[batch.sequence] + batch["position"]]
+    return flat[decisions(batch)]
+
+
+def decisions(batch: Batch) -> Tensor:
+    """Where each row of `batch` stands in the concatenation of its trajectories' decisions, [N]."""
+    lengths = torch.tensor([len(t) for t in batch.trajectories], dtype=torch.int64, device=batch.sequence.device)
+    return (lengths.cumsum(0) - lengths)[batch.sequence] + batch["position"]
+
+
+ROLE_COLUMNS = {"logp_context": CONTEXT, "logp_observation": OBSERVATION}
+"""Row columns a language policy fills for tokens it did not choose: for every decision, the sum of their log-probabilities at
+temperature 1 over the tokens of that role charged to it (`charged`)."""
+
+
+def charged(trajectories: Sequence[Trajectory], role: int) -> tuple[list[np.ndarray], Tensor]:
+    """The tokens of a role that can be predicted: their indices in every trajectory, and for each of all K the place of the
+    decision it is charged to in the concatenation of the trajectories' decisions, int64 [K].
+
+    A token is charged to the last decision before it, or to the trajectory's first one; the first token of all follows nothing,
+    so it cannot be predicted. A trajectory without decisions has no rows, and nothing to charge.
+    """
+    places, owners, first = [], [np.zeros(0, dtype=np.int64)], 0
+    for trajectory in trajectories:
+        content = trajectory.content
+        here = np.zeros(0, dtype=np.int64)
+        if isinstance(content, Tokens) and len(trajectory):
+            here = np.flatnonzero(content.roles == role)
+            here = here[here > 0]
+            owners.append(first + np.maximum(np.searchsorted(content.actions, here) - 1, 0))
+        places.append(here)
+        first += len(trajectory)
+    return places, torch.from_numpy(np.concatenate(owners))
+
+
+def to_rows(batch: Batch, values: Tensor, owners: Tensor) -> Tensor:
+    """Sum of `values` [K] over the tokens charged to each row's decision (see `charged`), [N]; differentiable."""
+    total = sum(len(trajectory) for trajectory in batch.trajectories)
+    sums = torch.zeros(total, dtype=values.dtype, device=values.device).index_add(0, owners.to(values.device), values)
+    return sums[decisions(batch).to(values.device)]
+
+
+def role_counts(batch: Batch, role: int, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Tokens of a role charged to each row, [N]."""
+    _, owners = charged(batch.trajectories, role)
+    return to_rows(batch, torch.ones(len(owners), dtype=dtype), owners)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from anypo.data.batch import Batch
 from anypo.data.records import ACTION, Tokens, Trajectory
+from anypo.data.tokens import ROLE_COLUMNS, charged, to_rows
 from anypo.errors import UserError
 from anypo.exact.graph import EOS, StateGraph
 
@@ -30,7 +31,7 @@ class EnumerablePolicy(nn.Module):
     """
 
     inputs: Tensor
-    columns = frozenset({"logp", "entropy"})
+    columns = frozenset({"logp", "entropy", *ROLE_COLUMNS})
     features = frozenset({"hidden"})
 
     def __init__(
@@ -58,8 +59,9 @@ class EnumerablePolicy(nn.Module):
     # -- a learner ------------------------------------------------------------------------------------------------------------
 
     def fill(self, batch: Batch, names: Collection[str], grad: bool) -> dict[str, Tensor]:
-        """`logp`, `entropy` [N] (at each sequence's sampling temperature, truncation renormalised by `log_mass`) and `hidden`
-        [N, F], the input of the last layer, without gradient."""
+        """`logp`, `entropy` [N] (at each sequence's sampling temperature, truncation renormalised by `log_mass`),
+        `logp_context` and `logp_observation` [N] (see `anypo.data.tokens`), and `hidden` [N, F], the input of the last layer,
+        without gradient."""
         where, token = self.rows(batch)
         with torch.set_grad_enabled(grad):
             out: dict[str, Tensor] = {}
@@ -71,10 +73,19 @@ class EnumerablePolicy(nn.Module):
                     out["logp"] = logp.gather(1, token[:, None]).squeeze(1) - batch["log_mass"].double()
                 if "entropy" in names:
                     out["entropy"] = -(logp.exp() * logp).sum(-1)
+            for name in sorted(ROLE_COLUMNS.keys() & set(names)):
+                out[name] = self._other(batch, ROLE_COLUMNS[name])
             if "hidden" in names:
                 known = self.inputs[where] if self.kind == "linear" else nn.functional.one_hot(where, len(self.weight))
                 out["hidden"] = known.float()
         return out
+
+    def _other(self, batch: Batch, role: int) -> Tensor:
+        """log pi of the tokens of a role, summed into the decisions they are charged to, [N]."""
+        acting = [trajectory for trajectory in batch.trajectories if len(trajectory)]
+        states, tokens = (torch.from_numpy(column) for column in locate(self.graph, acting, role))
+        logp = self.log_table().reshape(-1, self.graph.vocabulary)[states].gather(1, tokens[:, None]).squeeze(1)
+        return to_rows(batch, logp, charged(batch.trajectories, role)[1])
 
     @torch.no_grad()
     def next_logits(self, batch: Batch) -> Tensor:
@@ -162,8 +173,9 @@ class TableCritic(nn.Module):
             return {"value": self.inputs[where] @ self.weight if self.linear else self.weight[where]}
 
 
-def locate(graph: StateGraph, trajectories: Sequence[Trajectory]) -> tuple[np.ndarray, np.ndarray]:
-    """Flat (prompt, state) index and token of every decision of `trajectories`, both [N]."""
+def locate(graph: StateGraph, trajectories: Sequence[Trajectory], role: int = ACTION) -> tuple[np.ndarray, np.ndarray]:
+    """Flat (prompt, state) index and token of every decision of `trajectories` (or of every token of another role behind the
+    prompt's), both [N]."""
     contents = [t.content for t in trajectories if isinstance(t.content, Tokens)]
     if not contents:
         return np.zeros(0, np.int64), np.zeros(0, np.int64)
@@ -172,7 +184,8 @@ def locate(graph: StateGraph, trajectories: Sequence[Trajectory]) -> tuple[np.nd
     tokens = np.full(filled.shape, -1, dtype=np.int64)
     tokens[filled] = np.concatenate([content.tokens for content in contents])
     acted = np.zeros_like(filled)
-    acted[filled] = np.concatenate([content.roles for content in contents]) == ACTION
+    acted[filled] = np.concatenate([content.roles for content in contents]) == role
+    acted[:, 0] = False
     prompt = tokens[:, :1] - graph.vocabulary
     states = np.concatenate([prompt, graph.walk(tokens[:, 1:])], 1)
     return (prompt * graph.states + states)[acted], tokens[acted]

@@ -1,15 +1,19 @@
-"""Regularisers: further terms of the loss. KL divergences, entropy, ratio variance, and any of them under a constraint."""
+"""Regularisers: further terms of the loss. KL divergences, entropy, likelihood of chosen tokens, ratio variance, and any of them
+under a constraint."""
 
 from __future__ import annotations
 
 import math
 from typing import Any, Literal
 
+import torch
 from pydantic import Field
 from torch import Tensor
 
 from anypo.context import Context
+from anypo.data import segments
 from anypo.data.batch import Batch
+from anypo.data.tokens import ROLE_COLUMNS, role_counts
 from anypo.objective import numerics
 from anypo.objective.base import Aggregate, Ratio, Regulariser
 from anypo.objective.numerics import bounded_exp
@@ -94,6 +98,33 @@ class Entropy(Regulariser, name="entropy"):
         return -self.coefficient * aggregate.reduce(batch["entropy"], batch)
 
 
+class EntropyTemperature(Regulariser, name="entropy_temperature"):
+    """Holds the entropy of what is sampled at `level` nats per decision by the sampling temperature, not by the loss: after every
+    batch T <- T exp( rate (level - H) ), a factor on `generate.temperature` within [low, high].
+
+    H is the mean entropy over the batch at the temperature it was sampled at, which is also the temperature that
+    log-probabilities are taken at: the policy that is trained is the one that samples. The term of the loss is 0.
+    """
+
+    level: float = Field(0.5, ge=0.0)
+    rate: float = Field(0.5, gt=0.0)
+    low: float = Field(0.5, gt=0.0)
+    high: float = Field(2.0, gt=0.0)
+    reads = frozenset({"logp", "entropy_old"})
+
+    def refuse(self, algorithm: Any) -> str | None:
+        return None if self.low <= self.high else f"low = {self.low:g} must not exceed high = {self.high:g}"
+
+    def penalty(self, batch: Batch, aggregate: Aggregate, context: Context) -> Tensor:
+        heat = context.hooks.get("temperature", 1.0)
+        if context.epoch == 0 and context.minibatch == 0 and bool((batch.weight > 0).any()):
+            gap = self.level - float(batch.row_mean(batch["entropy_old"]))
+            heat = min(self.high, max(self.low, heat * math.exp(self.rate * gap)))
+            context.hooks["temperature"] = heat
+        context.log("objective/temperature", heat)
+        return batch["logp"].sum() * 0
+
+
 class Likelihood(Regulariser, name="likelihood"):
     """- coefficient * log pi of the decisions taken, reduced like the surrogate: KL(sampler || pi) up to a constant. The same as
     adding `coefficient` to every advantage of a score function, a lowered baseline (AsymRE; arXiv:2509.24203)."""
@@ -103,6 +134,48 @@ class Likelihood(Regulariser, name="likelihood"):
 
     def penalty(self, batch: Batch, aggregate: Aggregate, context: Context) -> Tensor:
         return -self.coefficient * aggregate.reduce(batch["logp"], batch)
+
+
+class RoleLikelihood(Regulariser, name="role_likelihood"):
+    """- coefficient * mean log pi of the tokens of a role, at temperature 1: next-token prediction of what the environment
+    returned, which makes the policy a model of its world without another rollout or another pass (arXiv:2605.24517), or of
+    the prompt.
+
+    It has no advantage and no ratio: it applies to every trajectory of the batch, and a group whose rewards are all the same
+    still learns from it. mean: every such token counts alike (``token``), or every trajectory that has some (``sequence``), so that
+    one long reply does not drown the others. A decision of weight 0 takes the tokens charged to it along (see
+    `anypo.data.tokens.charged`). 0 without such tokens, as in every single-turn task for observations.
+    """
+
+    role: Literal["observation", "context"] = "observation"
+    coefficient: float = Field(0.1, ge=0.0)
+    mean: Literal["token", "sequence"] = "token"
+
+    def needs(self) -> frozenset[str]:
+        return frozenset({self.column})
+
+    @property
+    def column(self) -> str:
+        return f"logp_{self.role}"
+
+    def penalty(self, batch: Batch, aggregate: Aggregate, context: Context) -> Tensor:
+        logp = batch[self.column]
+        weight = batch.weight.to(logp.dtype)
+        counts = weight * role_counts(batch, ROLE_COLUMNS[self.column], logp.dtype)
+        present = torch.where(counts > 0, weight * logp, torch.zeros_like(logp))  # no pass for rows without tokens
+        loss = -_mean(present, counts, batch, self.mean)
+        context.log(f"objective/nll_{self.role}", loss)
+        return self.coefficient * loss
+
+
+def _mean(sums: Tensor, counts: Tensor, batch: Batch, mean: str) -> Tensor:
+    """Of quantities whose sums and numbers stand in the rows, both [N]; 0 when there are none."""
+    if mean == "sequence":
+        sums, counts = (segments.sum(column, batch.sequence, batch.n_sequences) for column in (sums, counts))
+        present = counts > 0
+        sums, counts = sums / torch.where(present, counts, torch.ones_like(counts)), present.to(counts.dtype)
+    total = counts.sum()
+    return sums.sum() / torch.where(total > 0, total, torch.ones_like(total))
 
 
 class RatioVariance(Regulariser, name="ratio_variance"):

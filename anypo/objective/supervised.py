@@ -23,21 +23,28 @@ from anypo.parts import Part
 
 
 class Supervised(Objective, name="supervised"):
-    """- aggregate( w_t log pi(y_t) ): weighted likelihood of the batch's decisions, whatever their reward.
+    """- aggregate( w_t log pi(y_t) + smoothing H_t ): weighted likelihood of the batch's decisions, whatever their reward.
 
     weight: ``none`` 1 (supervised fine-tuning); ``probability`` sg[p_t] (the expert's own probability taken as 1);
     ``phi`` sg[p_t (1 - p_t)], which leaves alone what is already known and what is out of reach (CHORD-phi, arXiv:2508.11408).
     cutoff: no gradient for tokens already more likely than this (1 = off).
+    smoothing: weight of the entropy at the same decisions, label smoothing with its divergence from the uniform distribution
+    reversed (the confidence penalty, arXiv:1701.06548).
     """
 
     weight: Literal["none", "probability", "phi"] = "none"
     cutoff: float = Field(1.0, gt=0.0, le=1.0)
+    smoothing: float = Field(0.0, ge=0.0)
     aggregate: Aggregate = TokenMean()
-    reads = frozenset({"logp"})
+
+    def needs(self) -> frozenset[str]:
+        return frozenset({"logp", "entropy"} if self.smoothing else {"logp"})
 
     def loss(self, batch: Batch, context: Context) -> Tensor:
         logp = batch["logp"].clamp(max=math.log(self.cutoff))
         loss = -self.aggregate.reduce(self._weight(batch["logp"].detach().exp()) * logp, batch)
+        if self.smoothing:
+            loss = loss - self.smoothing * self.aggregate.reduce(batch["entropy"], batch)
         context.log("objective/nll", -batch.row_mean(batch["logp"].detach()))
         return loss
 

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from anypo.data.batch import Batch
 from anypo.data.records import Steps
-from anypo.policies.language import decisions
+from anypo.data.tokens import decisions
 
 
 class ObservationNorm(nn.Module):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import shutil
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,8 @@ import torch
 from torch import Tensor, nn
 
 from anypo.data.batch import Batch
-from anypo.data.records import Tokens
+from anypo.data.records import Tokens, Trajectory
+from anypo.data.tokens import ROLE_COLUMNS, charged, decisions, to_rows
 from anypo.engine.training import Sample, TrainingForward
 from anypo.errors import UserError
 from anypo.policies.chat import Chat, Messages
@@ -34,6 +36,8 @@ class LanguagePolicy:
     Columns, one entry per decision (token), at the sampling temperature T of its sequence:
       logp = log softmax(logits / T)[token] - log_mass, the log-probability under the truncation recorded at sampling;
       entropy of softmax(logits / T), in nats, before truncation;
+      logp_observation, logp_context: of the tokens returned by the environment and of the prompt, at temperature 1, each summed into
+      the decision it is charged to (`anypo.data.tokens.charged`);
       hidden, the last hidden state the token was predicted from (only without gradient), float32 [N, hidden].
     A greedy rollout (T = 0) is scored at T = 1, since its own distribution has no gradient.
 
@@ -41,7 +45,7 @@ class LanguagePolicy:
     master weights (`anypo.update.precision.MasterWeights`). LoRA weights are float32 whatever the base is.
     """
 
-    columns = frozenset({"logp", "entropy"})
+    columns = frozenset({"logp", "entropy", *ROLE_COLUMNS})
     features = frozenset({"hidden"})
 
     def __init__(self, model: Any, tokenizer: Any, source: str = "", version: int = 0) -> None:
@@ -101,36 +105,30 @@ class LanguagePolicy:
         if not len(batch):
             width = self.causal.get_input_embeddings().embedding_dim
             return {name: torch.zeros((0, width) if name == "hidden" else 0) for name in names}
-        found: dict[str, Tensor] = {}
+        out: dict[str, Tensor] = {}
         if self.columns & set(names):
+            reading = _Reading.of(batch, self.columns & set(names))
             with torch.set_grad_enabled(grad):
-                found = self.forward.statistics(samples(batch), "entropy" in names, FORWARD_TOKENS)
+                found = self.forward.statistics(reading.samples, "entropy" in names, FORWARD_TOKENS)
+                out |= reading.columns(found)
         if "hidden" in names:
             with torch.no_grad():
-                found["hidden"] = self.forward.hidden(samples(batch), FORWARD_TOKENS).float()
-        return self._rows(batch, {name: found[name] for name in names})
+                out["hidden"] = self.hidden(batch).float()
+        return {name: out[name] for name in names}
 
     def hidden(self, batch: Batch) -> Tensor:
         """The last hidden state each decision is predicted from, [N, hidden], in the model's type; differentiable."""
-        return self._rows(batch, {"hidden": self.forward.hidden(samples(batch), FORWARD_TOKENS)})["hidden"]
+        states = self.forward.hidden(samples(batch), FORWARD_TOKENS)
+        return states[decisions(batch).to(states.device)]
 
     def backward(self, batch: Batch, gradients: Mapping[str, Tensor], token_budget: int) -> dict[str, Tensor]:
         """Add the gradient of sum over rows and columns of gradient * column to the weights' ``.grad``, in pieces of at most
         `token_budget` tokens; each of `gradients` is [N]. Returns the columns met on the way, without gradient."""
         if not len(batch):
             return {name: torch.zeros(0) for name in gradients}
-        place, total = decisions(batch), sum(len(trajectory) for trajectory in batch.trajectories)
-        flat = {name: torch.zeros(total, dtype=g.dtype).index_add_(0, place, g) for name, g in gradients.items()}
-        found = self.forward.backward(samples(batch), flat, token_budget)
-        return self._rows(batch, {name: found[name] for name in gradients})
-
-    def _rows(self, batch: Batch, found: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Columns over all decisions of the trajectories as columns over the rows of `batch`, truncation taken into account."""
-        place = decisions(batch)
-        rows = {name: column.to(place.device)[place] for name, column in found.items()}
-        if "logp" in rows:
-            rows["logp"] = rows["logp"] - batch["log_mass"].to(rows["logp"].dtype)
-        return rows
+        reading = _Reading.of(batch, gradients)
+        found = self.forward.backward(reading.samples, reading.coefficients(gradients), token_budget)
+        return reading.columns(found)
 
     # -- weights --------------------------------------------------------------------------------------------------------
 
@@ -228,18 +226,71 @@ class LanguagePolicy:
             self.tokenizer.save_pretrained(folder)
 
 
+@dataclass(frozen=True)
+class _Reading:
+    """What one pass of the training forward reads for `names`: `samples`, and for each kind of column (first logp and entropy,
+    then one per role) the decision that each of its numbers belongs to, in the concatenation of the trajectories' decisions.
+
+    A trajectory read for several roles is several samples of the same tokens, which a packed forward computes once.
+    """
+
+    batch: Batch
+    names: Collection[str]
+    samples: list[Sample]
+    owners: dict[str, Tensor]
+
+    @staticmethod
+    def of(batch: Batch, names: Collection[str]) -> _Reading:
+        read: list[Sample] = []
+        owners: dict[str, Tensor] = {}
+        if {"logp", "entropy"} & set(names):
+            read += samples(batch)
+            owners["logp"] = torch.arange(sum(len(trajectory) for trajectory in batch.trajectories))
+        for name in sorted(ROLE_COLUMNS.keys() & set(names)):
+            places, owners[name] = charged(batch.trajectories, ROLE_COLUMNS[name])
+            read += [_sample(t, place) for t, place in zip(batch.trajectories, places) if len(place)]
+        return _Reading(batch, names, read, owners)
+
+    def columns(self, found: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The named columns over the rows of the batch, from the forward's numbers; truncation is taken into account."""
+        out: dict[str, Tensor] = {}
+        sizes = [len(owner) for owner in self.owners.values()]
+        for number, (name, owner) in enumerate(self.owners.items()):
+            own = {key: column.split(sizes)[number] for key, column in found.items()}
+            if name in ROLE_COLUMNS:
+                out[name] = to_rows(self.batch, own["logp"], owner)
+                continue
+            place = decisions(self.batch)
+            out |= {key: column[place.to(column.device)] for key, column in own.items() if key in self.names}
+            if "logp" in out:
+                out["logp"] = out["logp"] - self.batch["log_mass"].to(out["logp"].dtype)
+        return out
+
+    def coefficients(self, gradients: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Those of the forward's numbers for those of the rows."""
+        place, total = decisions(self.batch), sum(len(trajectory) for trajectory in self.batch.trajectories)
+
+        def flat(name: str, owner: Tensor) -> Tensor:
+            if name not in gradients:
+                return torch.zeros(len(owner))
+            gradient = gradients[name]
+            return torch.zeros(total, dtype=gradient.dtype).index_add_(0, place, gradient)[owner]
+
+        out = {"logp": torch.cat([flat(name, owner) for name, owner in self.owners.items()])}
+        if "entropy" in gradients:
+            pieces = [flat("entropy" if name == "logp" else "", owner) for name, owner in self.owners.items()]
+            out["entropy"] = torch.cat(pieces)
+        return out
+
+
 def samples(batch: Batch) -> list[Sample]:
-    """The trajectories of `batch` as the training forward reads them."""
-    out = []
-    for trajectory, heat in zip(batch.trajectories, batch.sequences["temperature"].tolist()):
-        content = trajectory.content
-        if not isinstance(content, Tokens):
-            raise TypeError("a language policy needs trajectories of tokens")
-        out.append(Sample(content.tokens, content.actions, heat if heat > 0 else 1.0))
-    return out
+    """The trajectories of `batch` as the training forward reads them, each at the temperature it was sampled at."""
+    heats = batch.sequences["temperature"].tolist()
+    return [_sample(t, None, heat if heat > 0 else 1.0) for t, heat in zip(batch.trajectories, heats)]
 
 
-def decisions(batch: Batch) -> Tensor:
-    """Where each row of `batch` stands in the concatenation of its trajectories' decisions, [N]."""
-    lengths = torch.tensor([len(t) for t in batch.trajectories], dtype=torch.int64, device=batch.sequence.device)
-    return (lengths.cumsum(0) - lengths)[batch.sequence] + batch["position"]
+def _sample(trajectory: Trajectory, places: np.ndarray | None, heat: float = 1.0) -> Sample:
+    content = trajectory.content
+    if not isinstance(content, Tokens):
+        raise TypeError("a language policy needs trajectories of tokens")
+    return Sample(content.tokens, content.actions if places is None else places, heat)
