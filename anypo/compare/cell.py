@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -21,6 +20,7 @@ from anypo.algorithm import Algorithm
 from anypo.compare.plan import MEASURES, Cell
 from anypo.generate.base import World
 from anypo.run.files import replace_text
+from anypo.run.memory import peak_gb
 
 HISTORY = {
     "reward": "reward/mean",
@@ -167,12 +167,6 @@ def thin(history: Sequence[dict[str, float]], most: int = POINTS) -> dict[str, l
     return {
         name: [_mean([history[i][name] for i in piece if name in history[i]]) for piece in pieces] for name in names
     }
-
-
-def peak_gb() -> float:
-    """Largest resident memory of this process so far, in GiB."""
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30
 
 
 def _planned(cell: Cell) -> int:

@@ -11,8 +11,6 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-import psutil
-
 from anypo import policies, tasks
 from anypo.algorithm import Algorithm
 from anypo.diagnose.live import Watch, line
@@ -28,6 +26,7 @@ from anypo.run import requests
 from anypo.run.config import RunConfig, resolve
 from anypo.run.folder import RunFolder
 from anypo.run.loggers import check_loggers, open_loggers
+from anypo.run.memory import peak_gb, resident_gb
 from anypo.run.observer import Observer
 from anypo.run.provenance import manifest
 from anypo.run.trainer import Trainer
@@ -205,7 +204,7 @@ class Session:
                 metrics = trainer.step()
                 right = metrics.get(f"reward/{self.task.outcome}", float("nan"))
                 metrics["accuracy/train"] = metrics.get("filter/accuracy", right)
-                metrics["memory/peak_gb"] = psutil.Process().memory_info().rss / 2**30
+                metrics |= {"memory/resident_gb": resident_gb(), "memory/peak_gb": peak_gb()}
                 self._record(metrics, loggers)
                 last = trainer.number == self.config.steps
                 if self.config.eval_every and trainer.number % self.config.eval_every == 0 and not last:
