@@ -91,7 +91,8 @@ function placeTicks(first, last, width, unit) {
   if (unit === "step") return stepTicks(first, last, width).map((x) => [x, String(x)]);
   const scale = unit === "time" ? (last < 180 ? 1 : last < 10800 ? 60 : 3600) : 1,
     word = unit === "time" ? { 1: " s", 60: " min", 3600: " h" }[scale] : "";
-  const short = (v) => (v >= 1e6 ? `${+(v / 1e6).toFixed(2)}M` : v >= 1e3 ? `${+(v / 1e3).toFixed(2)}k` : String(+v.toFixed(2)));
+  const short = (v) =>
+    v >= 1e6 ? `${+(v / 1e6).toFixed(2)}M` : v >= 1e3 ? `${+(v / 1e3).toFixed(2)}k` : String(+v.toFixed(2));
   const { ticks } = axis(first / scale, last / scale, Math.max(2, Math.floor(width / 90)));
   return ticks.filter((t) => t * scale <= last * 1.001 && t * scale >= first).map((t) => [t * scale, short(t) + word]);
 }
@@ -148,7 +149,9 @@ class Plot {
       : [];
     const named = stack && several ? `${runs[0].name} · ` : "";
     this.owner = named;
-    const wanted = this.spec.alarm ? this.lines.some((l) => l.values.some((v) => v)) : this.lines.length + this.points.length;
+    const wanted = this.spec.alarm
+      ? this.lines.some((l) => l.values.some((v) => v))
+      : this.lines.length + this.points.length;
     this.node.hidden = !wanted;
     if (wanted) this.draw();
   }
@@ -167,9 +170,16 @@ class Plot {
       [first, last] = this.span;
     const count = this.lines[0]?.xs.length ?? 1,
       inset = this.stacked && count <= 60 ? Math.min(17, (0.4 * (right - left)) / Math.max(1, count)) : 0;
-    this.x = (x) => (last > first ? left + inset + ((x - first) / (last - first)) * (right - left - 2 * inset) : (left + right) / 2);
+    this.x = (x) =>
+      last > first ? left + inset + ((x - first) / (last - first)) * (right - left - 2 * inset) : (left + right) / 2;
     this.y = (v) => bottom - ((v - low) / (high - low)) * (bottom - top);
-    const root = svg("svg", { viewBox: `0 0 ${width} ${height}`, height, role: "img", tabindex: 0, "aria-label": this.summary() });
+    const root = svg("svg", {
+      viewBox: `0 0 ${width} ${height}`,
+      height,
+      role: "img",
+      tabindex: 0,
+      "aria-label": this.summary(),
+    });
     ticks.forEach((tick, i) => {
       root.append(svg("line", { class: "gridline", x1: left, x2: right, y1: this.y(tick), y2: this.y(tick) }));
       root.append(svg("text", { x: left - 7, y: this.y(tick) + 4, "text-anchor": "end" }, labels[i]));
@@ -185,7 +195,9 @@ class Plot {
     this.cursor = root.appendChild(svg("line", { class: "cursor", y1: top, y2: bottom, visibility: "hidden" }));
     this.dots = this.stacked
       ? []
-      : this.lines.map((l) => root.appendChild(svg("circle", { r: 3.6, style: `fill: ${l.tone}`, visibility: "hidden" })));
+      : this.lines.map((l) =>
+          root.appendChild(svg("circle", { r: 3.6, style: `fill: ${l.tone}`, visibility: "hidden" })),
+        );
     const at = (event) => {
       const x = ((event.clientX - root.getBoundingClientRect().left) * width) / root.clientWidth;
       pointAt(this.snap(first + ((x - left - inset) / Math.max(1, right - left - 2 * inset)) * (last - first)));
@@ -202,7 +214,9 @@ class Plot {
   snap(x) {
     const xs = this.lines[0]?.xs ?? this.points[0]?.marks.map((m) => m.x) ?? [];
     const places = this.lines.map((l) => l.xs[nearestIndex(l.xs, x)]).filter((v) => v !== undefined);
-    return places.length ? places.reduce((a, b) => (Math.abs(b - x) < Math.abs(a - x) ? b : a)) : (xs[nearestIndex(xs, x)] ?? null);
+    return places.length
+      ? places.reduce((a, b) => (Math.abs(b - x) < Math.abs(a - x) ? b : a))
+      : (xs[nearestIndex(xs, x)] ?? null);
   }
 
   move(event) {
@@ -218,7 +232,10 @@ class Plot {
     const { spec } = this;
     let all = this.stacked
       ? [0, ...(this.lines[0]?.xs ?? []).map((_, i) => this.lines.reduce((sum, l) => sum + (l.values[i] || 0), 0))]
-      : [...this.lines.flatMap((l) => l.values), ...this.points.flatMap((p) => p.marks.flatMap((m) => [m.low, m.high]))];
+      : [
+          ...this.lines.flatMap((l) => l.values),
+          ...this.points.flatMap((p) => p.marks.flatMap((m) => [m.low, m.high])),
+        ];
     all = all.filter((v) => v !== null && v !== undefined);
     if (!all.length) all = [0, 1];
     const low = all.reduce((a, b) => Math.min(a, b), spec.floor ?? Infinity),
@@ -249,7 +266,9 @@ class Plot {
     l.values.forEach((v, i) => {
       const alone = (l.values[i - 1] ?? null) === null && (l.values[i + 1] ?? null) === null;
       if (v !== null && (alone || l.xs.length <= 25))
-        root.append(svg("circle", { cx: this.x(l.xs[i]), cy: this.y(v), r: alone ? 3.2 : 2.2, style: `fill: ${l.tone}` }));
+        root.append(
+          svg("circle", { cx: this.x(l.xs[i]), cy: this.y(v), r: alone ? 3.2 : 2.2, style: `fill: ${l.tone}` }),
+        );
     });
     for (const x of l.broken) {
       const mark = root.appendChild(svg("path", { class: "bad", d: `M${this.x(x)},${bottom - 7}l4,7h-8z` }));
@@ -272,11 +291,21 @@ class Plot {
         xs.forEach((x, i) => {
           const tall = this.y(from[i]) - this.y(base[i]);
           if (tall > 0.1)
-            root.append(svg("rect", { x: this.x(x) - wide / 2, width: wide, y: this.y(base[i]), height: tall, style: `fill: ${l.tone}` }));
+            root.append(
+              svg("rect", {
+                x: this.x(x) - wide / 2,
+                width: wide,
+                y: this.y(base[i]),
+                height: tall,
+                style: `fill: ${l.tone}`,
+              }),
+            );
         });
       else {
         const edge = (ys) => xs.map((x, i) => `${this.x(x).toFixed(1)},${this.y(ys[i]).toFixed(1)}`);
-        root.append(svg("polygon", { points: [...edge(base), ...edge(from).reverse()].join(" "), style: `fill: ${l.tone}` }));
+        root.append(
+          svg("polygon", { points: [...edge(base), ...edge(from).reverse()].join(" "), style: `fill: ${l.tone}` }),
+        );
       }
     }
   }
@@ -298,12 +327,20 @@ class Plot {
       mark.append(svg("line", { class: "whisker", x1: x, x2: x, y1: this.y(m.low), y2: this.y(m.high) }));
       for (const end of [m.low, m.high])
         mark.append(svg("line", { class: "whisker", x1: x - 4, x2: x + 4, y1: this.y(end), y2: this.y(end) }));
-      mark.append(svg("circle", { cx: x, cy: this.y(m.accuracy), r: 4.2, style: `fill: ${tone}; stroke: var(--card); stroke-width: 1.5` }));
+      mark.append(
+        svg("circle", {
+          cx: x,
+          cy: this.y(m.accuracy),
+          r: 4.2,
+          style: `fill: ${tone}; stroke: var(--card); stroke-width: 1.5`,
+        }),
+      );
     }
   }
 
   summary() {
-    const ends = (l) => `${l.label} from ${number(l.values.find((v) => v !== null) ?? null, this.spec.unit)} to ${number(latest(l), this.spec.unit)}`;
+    const ends = (l) =>
+      `${l.label} from ${number(l.values.find((v) => v !== null) ?? null, this.spec.unit)} to ${number(latest(l), this.spec.unit)}`;
     return `${this.spec.title}: ${this.lines.map(ends).join("; ")}`;
   }
 
@@ -314,13 +351,20 @@ class Plot {
       at = (l) => (CURSOR === null || !l.xs.length ? null : nearestIndex(l.xs, CURSOR)),
       value = (l) => (CURSOR === null ? latest(l) : within(l, CURSOR) ? l.values[at(l)] : null),
       single = this.lines.length === 1 && !this.points.length && !this.several;
-    const total = this.stacked ? this.lines.reduce((sum, l) => sum + (value(l) || 0), 0) : single ? value(this.lines[0]) : null;
+    const total = this.stacked
+      ? this.lines.reduce((sum, l) => sum + (value(l) || 0), 0)
+      : single
+        ? value(this.lines[0])
+        : null;
     const when = CURSOR === null ? this.owner : `${this.owner}${place(CURSOR, this.unit)}`;
-    this.now.replaceChildren(...(when ? [make("small", {}, when)] : []), ...(total === null ? [] : [number(total, spec.unit)]));
+    this.now.replaceChildren(
+      ...(when ? [make("small", {}, when)] : []),
+      ...(total === null ? [] : [number(total, spec.unit)]),
+    );
     const key = (tone, label, text) => make("li", { tone }, make("span", { title: label }, label), make("b", {}, text));
     const seen = (p) => p.marks.findLast((m) => CURSOR === null || m.x <= CURSOR);
     this.keys.replaceChildren(
-      ...this.points.map((p) => key(p.tone, p.label, seen(p) ? number(seen(p).accuracy, "share") : "–")),
+      ...this.points.map((p) => key(p.tone, p.label, measured(seen(p)))),
       ...(single ? [] : this.lines.map((l) => key(l.tone, l.label, number(value(l), spec.unit)))),
     );
     this.cursor.setAttribute("visibility", CURSOR === null ? "hidden" : "visible");
@@ -335,6 +379,12 @@ class Plot {
       }
     });
   }
+}
+
+function measured(evaluation) {
+  if (!evaluation) return "–";
+  const ends = [evaluation.low, evaluation.high].map((share) => Math.round(100 * share));
+  return `${number(evaluation.accuracy, "share")} (${ends.join("–")})`;
 }
 
 function latest(line) {

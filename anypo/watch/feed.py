@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -60,15 +61,12 @@ class Feed:
         for line in lines:
             self._lines += 1
             self._tail = line + b"\n"
-            try:
-                record = decode(line.decode("utf-8")) if line else {}
-                step = int(record["step"]) if line else 0
-            except (ValueError, KeyError, TypeError, OverflowError):
-                self.damaged.append(self._lines)
-                continue
-            if line and step > (self.steps[-1] if self.steps else -1):
-                self.steps.append(step)
+            record = _record(line) if line else None
+            if record is not None and record["step"] > (self.steps[-1] if self.steps else -1):
+                self.steps.append(record["step"])
                 self.records.append(record)
+            elif record is None and line:
+                self.damaged.append(self._lines)
 
     def after(self, step: int, generation: int | None = None) -> dict[str, Any]:
         """What is known beyond `step` as columns: ``values[name][i]`` belongs to ``steps[i]``, None where it is absent or not
@@ -106,12 +104,32 @@ class Feed:
         some = ", ".join(map(str, self.damaged[:5])) + (", …" if len(self.damaged) > 5 else "")
         return f"{self.path.name}: line {some} is not a JSON object with a step and is left out."
 
-    def last(self, name: str) -> float | None:
-        """The newest finite value of a metric among the last few steps."""
-        for record in reversed(self.records[-20:]):
-            value = _finite(record.get(name))
-            if value is not None:
-                return value
+
+def tail(path: Path, size: int = 60_000) -> tuple[list[dict[str, Any]], bool]:
+    """The records among the last `size` bytes of a metrics file, and whether a line there is no record: enough to list a run
+    without reading all of it."""
+    try:
+        with open(path, "rb") as file:
+            begin = max(0, file.seek(0, os.SEEK_END) - size)
+            file.seek(begin)
+            lines = file.read().split(b"\n")[1 if begin else 0 : -1]  # what is cut at either end is not a line
+    except OSError:
+        return [], False
+    records = [record for line in lines if line and (record := _record(line)) is not None]
+    return records, len(records) < sum(map(bool, lines))
+
+
+def newest(records: Sequence[Mapping[str, Any]], name: str) -> float | None:
+    """The last finite value of a metric."""
+    return next((value for record in reversed(records) if (value := _finite(record.get(name))) is not None), None)
+
+
+def _record(line: bytes) -> dict[str, Any] | None:
+    """The record of a line; None when it is not a JSON object with a step."""
+    try:
+        record = decode(line.decode("utf-8"))
+        return record | {"step": int(record["step"])}
+    except (ValueError, KeyError, TypeError, OverflowError):
         return None
 
 

@@ -3,7 +3,16 @@
 const SOON = 1500,
   LATER = 5000;
 const LIVE = ["running", "paused"];
-const WATCH = { runs: [], chosen: [], shown: [], tab: "curves", unit: "step", seen: new Map(), tones: new Map(), asked: "" };
+const WATCH = {
+  runs: [],
+  chosen: [],
+  shown: [],
+  tab: "curves",
+  unit: "step",
+  seen: new Map(),
+  tones: new Map(),
+  asked: "",
+};
 const TOKEN = new URLSearchParams(location.search).get("token") ?? "";
 const by = (id) => document.getElementById(id);
 
@@ -29,7 +38,9 @@ async function follow(summary) {
     answer;
   do {
     const { last, generation } = run.curves;
-    answer = await get(`/api/run/${summary.id}/metrics?after=${last}${generation < 0 ? "" : `&generation=${generation}`}`);
+    answer = await get(
+      `/api/run/${summary.id}/metrics?after=${last}${generation < 0 ? "" : `&generation=${generation}`}`,
+    );
     changed = run.curves.add(answer) || changed;
   } while (answer.more);
   const sign = JSON.stringify([summary.state, summary.done, summary.evaluations, summary.generation, summary.pausing]);
@@ -48,7 +59,8 @@ function toned() {
   const palette = [1, 2, 3, 4, 6, 7, 5].map((n) => `var(--c${n})`);
   WATCH.chosen.forEach((id, i) => {
     const used = new Set(WATCH.tones.values());
-    if (!WATCH.tones.has(id)) WATCH.tones.set(id, palette.find((tone) => !used.has(tone)) ?? palette[i % palette.length]);
+    if (!WATCH.tones.has(id))
+      WATCH.tones.set(id, palette.find((tone) => !used.has(tone)) ?? palette[i % palette.length]);
   });
 }
 
@@ -57,10 +69,12 @@ function toned() {
 const drawRuns = whenChanged((runs, chosen, tones, filter, notes) => {
   const active = document.activeElement?.dataset?.key;
   const words = filter.toLowerCase().split(/\s+/).filter(Boolean);
-  const fits = (r) => words.every((w) => `${r.name} ${r.system} ${r.model} ${r.task} ${r.state}`.toLowerCase().includes(w));
+  const fits = (r) =>
+    words.every((w) => `${r.name} ${r.system} ${r.model} ${r.task} ${r.state}`.toLowerCase().includes(w));
   by("runs").replaceChildren(...runs.filter(fits).map((r) => runCard(r, chosen, tones)));
   by("notes").replaceChildren(...notes.map((text) => para("note", text)));
-  if (!runs.length && !notes.length) by("notes").append(para("note", "No runs yet. A run appears here as soon as it starts."));
+  if (!runs.length && !notes.length)
+    by("notes").append(para("note", "No runs yet. A run appears here as soon as it starts."));
   by("filter").hidden = runs.length < 8;
   by("hint").hidden = runs.length < 2;
   if (active) document.querySelector(`[data-key="${CSS.escape(active)}"]`)?.focus();
@@ -69,11 +83,22 @@ const drawRuns = whenChanged((runs, chosen, tones, filter, notes) => {
 function runCard(r, chosen, tones) {
   const on = chosen.includes(r.id),
     box = make("input", { type: "checkbox", "aria-label": `show the curves of ${r.name}`, "data-key": `box ${r.id}` }),
-    pick = make("button", { type: "button", class: "pick", "data-key": `run ${r.id}`, "aria-current": r.id === chosen[0] });
+    pick = make("button", {
+      type: "button",
+      class: "pick",
+      "data-key": `run ${r.id}`,
+      "aria-current": r.id === chosen[0],
+    });
   box.checked = on;
-  box.addEventListener("change", () => choose(box.checked ? [...WATCH.chosen, r.id] : WATCH.chosen.filter((id) => id !== r.id)));
-  pick.addEventListener("click", () => choose(on && WATCH.chosen.length > 1 ? [r.id, ...WATCH.chosen.filter((id) => id !== r.id)] : [r.id]));
-  const facts = [r.system, r.model && r.model.split("/").at(-1), r.task && r.task.split("/").at(-1)].filter(Boolean).join(" · ");
+  box.addEventListener("change", () =>
+    choose(box.checked ? [...WATCH.chosen, r.id] : WATCH.chosen.filter((id) => id !== r.id)),
+  );
+  pick.addEventListener("click", () =>
+    choose(on && WATCH.chosen.length > 1 ? [r.id, ...WATCH.chosen.filter((id) => id !== r.id)] : [r.id]),
+  );
+  const facts = [r.system, r.model && r.model.split("/").at(-1), r.task && r.task.split("/").at(-1)]
+    .filter(Boolean)
+    .join(" · ");
   const numbers = [
     r.steps ? `${r.done}/${r.steps}` : `${r.done} steps`,
     r.reward === null ? "" : `reward ${number(r.reward)}`,
@@ -106,11 +131,23 @@ const drawHead = whenChanged((r, several, asked) => {
   }
   const facts = [
     make("span", {}, make("span", { class: `state ${r.state}` }, stateOf(r))),
-    ...[r.model, r.task, r.steps ? `${r.done} of ${r.steps} steps` : `${r.done} steps`, `seed ${r.seed ?? "–"}`].filter(Boolean).map((t) => make("span", {}, String(t))),
+    ...[r.model, r.task, r.steps ? `${r.done} of ${r.steps} steps` : `${r.done} steps`, `seed ${r.seed ?? "–"}`]
+      .filter(Boolean)
+      .map((t) => make("span", {}, String(t))),
     several ? make("span", {}, `with ${several} more`) : null,
-    make("span", {}, make("a", { href: `/report/${r.id}?token=${encodeURIComponent(TOKEN)}`, target: "_blank", rel: "noreferrer" }, "report")),
+    make(
+      "span",
+      {},
+      make(
+        "a",
+        { href: `/report/${r.id}?token=${encodeURIComponent(TOKEN)}`, target: "_blank", rel: "noreferrer" },
+        "report",
+      ),
+    ),
   ].filter((fact) => fact !== null);
-  const problem = [r.state === "failed" ? `The run failed: ${r.reason || "no reason was recorded"}` : "", r.problem].filter(Boolean).join(" ");
+  const problem = [r.state === "failed" ? `The run failed: ${r.reason || "no reason was recorded"}` : "", r.problem]
+    .filter(Boolean)
+    .join(" ");
   const parts = [make("h1", {}, r.name), make("p", { class: "facts" }, ...facts)];
   if (problem) parts.push(para("card banner", problem));
   if (DATA.control && LIVE.includes(r.state)) parts.push(levers(r, asked));
@@ -130,11 +167,23 @@ function levers(r, asked) {
     stop.textContent = "Stop this run?";
   });
   const waits = r.pausing ? button("resume", "Resume") : button("pause", "Pause");
-  return make("div", { class: "levers-bar" }, waits, button("checkpoint", "Save a checkpoint"), stop, make("span", { class: "soft", role: "status" }, asked));
+  return make(
+    "div",
+    { class: "levers-bar" },
+    waits,
+    button("checkpoint", "Save a checkpoint"),
+    stop,
+    make("span", { class: "soft", role: "status" }, asked),
+  );
 }
 
 async function ask(r, action) {
-  const will = { pause: "pauses after this step", resume: "goes on", checkpoint: "saves after this step", stop: "saves and stops after this step" };
+  const will = {
+    pause: "pauses after this step",
+    resume: "goes on",
+    checkpoint: "saves after this step",
+    stop: "saves and stops after this step",
+  };
   try {
     await call(`/api/run/${r.id}/request`, { method: "POST", body: JSON.stringify({ action }) });
     WATCH.asked = will[action];
@@ -219,7 +268,10 @@ async function tick() {
     await look();
     by("offline").hidden = true;
   } catch (error) {
-    by("offline").textContent = error instanceof TypeError ? "anypo watch does not answer. Is it still running? This page goes on trying." : error.message;
+    by("offline").textContent =
+      error instanceof TypeError
+        ? "anypo watch does not answer. Is it still running? This page goes on trying."
+        : error.message;
     by("offline").hidden = false;
   }
   busy = false;

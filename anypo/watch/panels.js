@@ -33,7 +33,10 @@ function curvesPanel() {
     part.append(make("div", { class: "charts" }, ...plots.map((p) => p.node)));
     return { part, plots };
   });
-  const known = new Set(["time/step", ...DATA.sections.flatMap((g) => g.charts.flatMap((c) => c.series.map(([name]) => name)))]),
+  const known = new Set([
+      "time/step",
+      ...DATA.sections.flatMap((g) => g.charts.flatMap((c) => c.series.map(([name]) => name))),
+    ]),
     others = make("div", { class: "charts small" }),
     title = make("summary"),
     fold = make("details", {}, title, others),
@@ -99,8 +102,18 @@ function rolloutsPanel() {
     advantage: (a, b) => Math.abs(b.advantage) - Math.abs(a.advantage),
     long: (a, b) => b.length - a.length,
   };
-  const names = { group: "by group", high: "reward, high to low", low: "reward, low to high", advantage: "size of advantage", long: "length" };
-  const sort = make("select", { "aria-label": "sort" }, ...Object.entries(names).map(([value, text]) => make("option", { value }, text)));
+  const names = {
+    group: "by group",
+    high: "reward, high to low",
+    low: "reward, low to high",
+    advantage: "size of advantage",
+    long: "length",
+  };
+  const sort = make(
+    "select",
+    { "aria-label": "sort" },
+    ...Object.entries(names).map(([value, text]) => make("option", { value }, text)),
+  );
   const colours = choice(
     [
       ["advantage", "advantage"],
@@ -127,7 +140,14 @@ function rolloutsPanel() {
     update(WATCH.shown);
   });
   const choose = make("div", { class: "control steps" }, "Step", slider, said, follow);
-  const controls = make("div", { class: "card controls" }, choose, labelled("Sort", sort), make("div", { class: "control" }, "Colour by", colours), scale);
+  const controls = make(
+    "div",
+    { class: "card controls" },
+    choose,
+    labelled("Sort", sort),
+    make("div", { class: "control" }, "Colour by", colours),
+    scale,
+  );
   node.append(controls, list, more);
 
   const load = whenChanged(async (id, step) => {
@@ -148,7 +168,9 @@ function rolloutsPanel() {
     slider.value = Math.max(0, state.steps.indexOf(state.found?.step));
     said.textContent = state.found?.step ?? "–";
     controls.hidden = !rollouts.length;
-    const advantages = rollouts.flatMap((r) => (r.advantages.length ? r.advantages : [r.advantage])).filter((v) => v !== null);
+    const advantages = rollouts
+      .flatMap((r) => (r.advantages.length ? r.advantages : [r.advantage]))
+      .filter((v) => v !== null);
     COLOURS.advantage.limit = advantages.reduce((a, v) => Math.max(a, Math.abs(v)), 1e-6);
     COLOURS.entropy.limit = rollouts.flatMap((r) => r.entropy).reduce((a, v) => Math.max(a, v ?? 0), 0.5);
     const by = COLOURS[state.colour];
@@ -156,7 +178,12 @@ function rolloutsPanel() {
     if (by) {
       const bar = make("i");
       bar.style.background = by.ramp;
-      scale.replaceChildren(make("span", {}, by.ends()[0]), bar, make("span", {}, by.ends()[1]), make("span", {}, by.explain));
+      scale.replaceChildren(
+        make("span", {}, by.ends()[0]),
+        bar,
+        make("span", {}, by.ends()[1]),
+        make("span", {}, by.explain),
+      );
     }
     if (!rollouts.length) {
       list.replaceChildren(para("empty", "No rollouts are kept yet."));
@@ -195,9 +222,15 @@ function diagnosisPanel() {
     });
     return button;
   };
-  const lever = ({ why, command }) => make("li", { class: "lever" }, make("span", {}, why), make("code", {}, command), copy(command));
+  const lever = ({ why, command }) =>
+    make("li", { class: "lever" }, make("span", {}, why), make("code", {}, command), copy(command));
   const quoted = (r) =>
-    make("li", {}, make("span", { class: "soft" }, `step ${r.step}, group ${r.group_id + 1}, reward ${number(r.reward)}`), make("q", {}, r.text));
+    make(
+      "li",
+      {},
+      make("span", { class: "soft" }, `step ${r.step}, group ${r.group_id + 1}, reward ${number(r.reward)}`),
+      make("q", {}, r.text),
+    );
   const finding = (f) =>
     make(
       "article",
@@ -210,14 +243,23 @@ function diagnosisPanel() {
     );
   const line = (f) => make("li", {}, make("b", {}, f.title), " ", make("span", { class: "soft" }, f.evidence));
   const folded = (title, found) =>
-    found.length ? make("details", { class: "card" }, make("summary", {}, `${title} (${found.length})`), make("ul", { class: "lines" }, ...found.map(line))) : null;
+    found.length
+      ? make(
+          "details",
+          { class: "card" },
+          make("summary", {}, `${title} (${found.length})`),
+          make("ul", { class: "lines" }, ...found.map(line)),
+        )
+      : null;
   const load = whenChanged(async (id) => {
     try {
       const { known, findings } = await get(`/api/run/${id}/diagnosis`);
       if (id !== WATCH.shown[0]?.id) return;
       const of = (...kinds) => findings.filter((f) => kinds.includes(f.severity)),
         sick = of("severe", "warning");
-      const nothing = known ? "Nothing unhealthy was found in what is recorded so far." : "The diagnosis is not part of this installation.";
+      const nothing = known
+        ? "Nothing unhealthy was found in what is recorded so far."
+        : "The diagnosis is not part of this installation.";
       node.replaceChildren(
         ...[
           ...(sick.length ? sick.map(finding) : [para("empty", nothing)]),
@@ -247,7 +289,13 @@ function evaluationsPanel() {
     table = make("div", { class: "card scores" }),
     list = make("div", { id: "answer-list" }),
     heading = make("h2", {}, "Held-out answers");
-  const part = make("section", {}, heading, para("about", "The same held-out problems, answered in the first and the last evaluation."), list);
+  const part = make(
+    "section",
+    {},
+    heading,
+    para("about", "The same held-out problems, answered in the first and the last evaluation."),
+    list,
+  );
   node.append(table, part);
 
   function interval(e, tone) {
@@ -315,8 +363,18 @@ function configurationPanel() {
       ["Checkpoints", (detail.checkpoints ?? []).map((s) => `step ${s}`).join(", ")],
       ...Object.entries(detail.supplied).map(([name, value]) => [name[0].toUpperCase() + name.slice(1), String(value)]),
     ];
-    const body = rows.filter(([, text]) => text).map(([name, text]) => make("tr", {}, make("th", { scope: "row" }, name), make("td", {}, text)));
-    const fold = (title, text, open) => (text ? make("details", open ? { class: "card", open: "" } : { class: "card" }, make("summary", {}, title), make("pre", {}, text)) : null);
+    const body = rows
+      .filter(([, text]) => text)
+      .map(([name, text]) => make("tr", {}, make("th", { scope: "row" }, name), make("td", {}, text)));
+    const fold = (title, text, open) =>
+      text
+        ? make(
+            "details",
+            open ? { class: "card", open: "" } : { class: "card" },
+            make("summary", {}, title),
+            make("pre", {}, text),
+          )
+        : null;
     node.replaceChildren(
       ...[
         ...detail.problems.map((text) => para("card banner", text)),

@@ -17,7 +17,7 @@ from anypo.errors import UserError
 from anypo.report import sample
 from anypo.run import requests
 from anypo.run.folder import CONFIG, METRICS, RunFolder
-from anypo.watch.feed import Feed
+from anypo.watch.feed import Feed, newest, tail
 from anypo.watch.findings import findings
 
 DEPTH = 3
@@ -151,7 +151,8 @@ class Runs:
             return feed
 
     def _summary(self, path: Path) -> dict[str, Any]:
-        feed, folder = self._feed(path), RunFolder(path)
+        (records, damaged), folder = tail(path / METRICS), RunFolder(path)
+        feed = self._feed(path) if path in self._feeds else None  # followed only where somebody looks at its curves
         summary: dict[str, Any] = {
             "id": identity(path),
             "name": path.resolve().name,
@@ -159,13 +160,13 @@ class Runs:
             "state": "unreadable",
             "reason": "",
             "began": "",
-            "done": feed.steps[-1] if feed.steps else 0,
-            "generation": feed.generation,
-            "reward": feed.last("reward/mean"),
+            "done": records[-1]["step"] if records else 0,
+            "generation": feed.generation if feed else 0,
+            "reward": newest(records[-20:], "reward/mean"),
             "accuracy": None,
             "evaluations": 0,
             "pausing": requests.asked(path, requests.PAUSE),
-            "problem": feed.problem(),
+            "problem": feed.problem() if feed else f"{METRICS} has lines that are not JSON objects." if damaged else "",
         }
         try:
             config, status = folder.config(), folder.status()

@@ -9,7 +9,7 @@ from synthetic_run import make_run
 
 from anypo.run.files import encode
 from anypo.run.folder import RunFolder
-from anypo.watch.feed import MOST, Feed
+from anypo.watch.feed import MOST, Feed, newest, tail
 from anypo.watch.runs import Runs, Unknown, find, identity
 
 
@@ -97,6 +97,17 @@ def test_a_long_run_comes_in_pieces(feed):
     assert rest["steps"] == list(range(MOST + 1, MOST + 11)) and not rest["more"]
 
 
+def test_the_end_of_a_long_file_is_enough_to_list_a_run(feed):
+    append(feed.path, lines(*range(1, 3000)) + lines(3000, **{"reward/mean": math.nan}) + b'{"step": 3001')
+    records, damaged = tail(feed.path, 2000)
+    assert records[-1]["step"] == 3000 and 10 < len(records) < 100 and not damaged
+    assert newest(records, "reward/mean") == 299.9 and newest(records, "nothing") is None
+    append(feed.path, b"}\n[]\n")
+    records, damaged = tail(feed.path, 10**6)
+    assert len(records) == 3001 and damaged
+    assert tail(feed.path.with_name("absent")) == ([], False)
+
+
 # -- runs -------------------------------------------------------------------------------------------------------------------
 
 
@@ -129,7 +140,7 @@ def test_a_link_back_does_not_trap_the_search(tmp_path):
         ("config.yaml", "just text", "is damaged"),
         ("status.json", "{", "is damaged"),
         ("evaluations.jsonl", "{}}\n{}\n", "line 1 is not a JSON object"),
-        ("metrics.jsonl", "nonsense\n", "line 1 is not a JSON object"),
+        ("metrics.jsonl", "nonsense\n", "has lines that are not JSON objects"),
     ],
 )
 def test_a_broken_run_is_a_sentence_beside_the_others(tmp_path, name, content, says):

@@ -207,6 +207,14 @@ def test_rollouts_can_be_browsed(browser, server):
     assert "expected" in browser.ask("document.querySelector('.asked').textContent")
 
 
+def test_the_report_opens_in_an_origin_of_its_own(browser, server):
+    browser.size(1280)
+    show(browser, server, "configuration", "grpo")
+    browser.go(browser.ask("document.querySelector('.facts a').href"))
+    browser.until("document.querySelectorAll('.plot svg').length > 5")
+    assert browser.ask("self.origin") == "null"
+
+
 def test_evaluations_of_several_runs(browser, server):
     browser.size(1280)
     show(browser, server, "evaluations", "grpo", "dapo")
