@@ -10,10 +10,29 @@ import numpy as np
 
 
 @dataclass(frozen=True)
+class Heat:
+    """A temperature for every decision, from the entropy H (nats) of the untempered distribution: the request's temperature times
+    1 + width h, where h in [-1, 1] is log H around `centre` in units of `spread`, times `above` on the uncertain side and `below`
+    on the confident one (HAPO's adaptive temperature)."""
+
+    width: float
+    centre: float
+    spread: float
+    above: float
+    below: float
+
+    def factor(self, entropy: np.ndarray) -> np.ndarray:
+        """Factor on the temperature for entropies [N], [N]."""
+        level = (np.log(np.maximum(entropy, 1e-6)) - self.centre) / (self.spread + 1e-6)
+        return 1 + self.width * np.clip(level * np.where(level > 0, self.above, self.below), -1.0, 1.0)
+
+
+@dataclass(frozen=True)
 class Sampling:
     """How the next token is drawn. top_k 0, top_p 1 and min_p 0 switch truncation off; temperature 0 is greedy.
 
     max_new: most new tokens. stop: strings that end the text (they stay in the tokens, and end the completion at once).
+    heat: a further factor on the temperature for every decision (embedded engine and enumerable policy only).
     """
 
     max_new: int = 64
@@ -22,6 +41,7 @@ class Sampling:
     top_k: int = 0
     min_p: float = 0.0
     stop: tuple[str, ...] = ()
+    heat: Heat | None = None
 
 
 @dataclass(frozen=True)

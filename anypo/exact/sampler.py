@@ -75,7 +75,7 @@ class EnumerableSampler:
                 break
             slot = len(self._kept) - 1 - np.minimum(age[:, t], len(self._kept) - 1)
             logits = tables[slot, prompt * graph.states + np.maximum(state, 0)]
-            p, entropy[:, t] = _softmax(logits, heat)
+            p, entropy[:, t] = _softmax(logits, heat * _factors(logits, requests))
             p, mass[:, t] = _truncate(p, requests)
             chosen = np.minimum((p.cumsum(1) <= draws[:, t : t + 1] * p.sum(1, keepdims=True)).sum(1), p.shape[1] - 1)
             logp[:, t] = np.log(np.maximum(np.take_along_axis(p, chosen[:, None], 1)[:, 0], 1e-300))
@@ -111,6 +111,17 @@ class EnumerableSampler:
             else np.full(len(draw), self.lag)
         )
         return np.tile(oldest[:, None], (1, width))
+
+
+def _factors(logits: np.ndarray, requests: Sequence[Request]) -> np.ndarray:
+    """What every request's adaptive temperature makes of its own at these logits, [S]."""
+    factors = np.ones(len(requests))
+    rows = [i for i, request in enumerate(requests) if request.sampling.heat is not None]
+    if rows:
+        entropy = _softmax(logits[rows], np.ones(len(rows)))[1]
+        for i, own in zip(rows, entropy):
+            factors[i] = requests[i].sampling.heat.factor(own)  # type: ignore[union-attr]
+    return factors
 
 
 def _softmax(logits: np.ndarray, heat: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

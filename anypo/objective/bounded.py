@@ -33,7 +33,11 @@ class BoundedRatio(Trust, name="bounded_ratio"):
     huber: float = Field(0.0, ge=0.0)
 
     def refuse(self, algorithm: Any) -> str | None:
-        return None if self.low + self.high > 0 else "low and high cannot both be 0: no ratio could move"
+        if self.low + self.high <= 0:
+            return "low and high cannot both be 0: no ratio could move"
+        if self.threshold == "quantile" and any(part.part == "scatter" for _, part in algorithm.walk()):
+            return "after 'scatter' every decision is a group of its own, at its own quantile; set threshold to 'zero'"
+        return None
 
     def surrogate(self, log_ratio: Tensor, advantage: Tensor, batch: Batch, context: Context) -> Tensor:
         side = self.side(advantage, batch)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from pydantic import Field
 from torch import Tensor
@@ -26,14 +24,6 @@ class MirrorDescent(Regulariser, name="mirror_descent"):
     first: float = Field(1.0, gt=0.0)
     last: float = Field(0.0, ge=0.0)
     reads = frozenset({"logp", "logp_old"})
-
-    def refuse(self, algorithm: Any) -> str | None:
-        update = algorithm.update
-        if getattr(update, "epochs", 2) > 1 or getattr(update, "minibatches_per_epoch", 2) > 1:
-            return None
-        return (
-            "its gradient is zero at the first optimiser step of an update; set update.epochs (or minibatches) above 1"
-        )
 
     def size(self, step: int, total: int) -> float:
         """The step size t of mirror descent at a step of the run; `last` = 0 is reached after the final step only."""

@@ -120,7 +120,7 @@ class Machine:
         return getattr(self.algorithm.engine, "reuse_logp", "never")
 
     def _fresh(self, batch: Batch) -> bool:
-        """The sampler's log-probabilities are the trainer's for the present weights."""
+        """The sampler's log-probabilities are the trainer's for the present weights (never where it varies the temperature)."""
         return self.exact_sampler and not self.tempered and bool((batch["version"] == self.policy.version).all())
 
     def _live(self) -> frozenset[str]:

@@ -13,7 +13,7 @@ from anypo.credit.risk import RiskBundles
 from anypo.credit.steps import StandardDeviation
 from anypo.credit.window import CurrentWindow, ReplaceByTargets
 from anypo.filter import Screen, SuccessGate
-from anypo.generate import ShiftedTargets, Windowed, WithExperts
+from anypo.generate import AdaptiveTemperature, ShiftedTargets, Windowed, WithExperts
 from anypo.objective.adaptive import BalancedClip
 from anypo.objective.aggregates import SequenceMean
 from anypo.objective.contrastive import Contrastive
@@ -138,10 +138,12 @@ def hapo_token() -> Algorithm:
     """DAPO in which every token is treated by its normalised entropy h in [-1, 1]. Advantages are standardised over the tokens of a
     prompt's rollouts, not over rollouts (plain statistics where some would exceed 5). Confident tokens may fall further before
     they are clipped, uncertain ones rise further, up to twice the range. Advantages of uncertain tokens are amplified
-    once their ratio has moved, those of confident tokens damped until it has. Dual clip at 3. Sampling uses one
-    temperature for all tokens (the method's own varies it by 5 % with h)."""
+    once their ratio has moved, those of confident tokens damped until it has. Dual clip at 3. Tokens are sampled at temperatures up
+    to 5 % higher where the policy is uncertain and lower where it is sure, by the entropies of the step before; the ratios are those
+    of the untempered policy."""
     base = dapo()
     return base.replace(
+        generate=AdaptiveTemperature(width=0.05),
         credit=base.credit.replace(centre=LengthMean(fallback=5.0), scale=LengthDeviation(fallback=5.0)),
         objective=PolicyGradient(trust=HeterogeneousClip(low=0.2, high=0.28)),
     )

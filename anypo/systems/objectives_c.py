@@ -90,7 +90,8 @@ def ipa_chunk() -> Algorithm:
     follows it, equal for its tokens. Chunks of successful episodes are imitated, without an importance ratio; those of failed
     ones are weighted by the geometric mean of their token ratios, at most 1. Chunks whose trainer-to-sampler ratio (again
     a geometric mean) exceeds 5 are left out. Sum over tokens, no baseline. With rewards 0 and 1 failures have no gradient;
-    --set credit.shaping='[{part: rescale, low: 0.5}]' makes them -1 and 1."""
+    --set credit.shaping='[{part: rescale, low: 0.5}]' makes them -1 and 1. generate=rollback begins hard
+    prompts late in an expert's solution, and earlier as they succeed."""
     chunk = {"span": "turn", "normalise": True}
     return Algorithm(
         credit=Pipeline(centre=Uncentred(), granularity=TurnDiscount(gamma=0.95)),

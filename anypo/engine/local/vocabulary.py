@@ -1,9 +1,9 @@
 """From hidden states to the next token: one pass over the vocabulary for log-probability, entropy and an exact draw.
 
-The vocabulary is walked in spans of at most `SPAN` tokens, small enough to stay in cache. Each span leaves its maximum, its sum of p z and the mass of
-pieces of `PIECE` tokens (p = exp(z - max of the span)); rescaled, the pieces are a two-level cumulative distribution, so
-inversion needs one uniform number and looks inside a single piece. Every number of a row is computed by the same operations
-in the same order whatever the other rows are.
+The vocabulary is walked in spans of at most `SPAN` tokens, small enough to stay in cache. Each span leaves its maximum, its sum
+of p z and the mass of pieces of `PIECE` tokens (p = exp(z - max of the span)); rescaled, the pieces are a two-level cumulative
+distribution, so inversion needs one uniform number and looks inside a single piece. Every number of a row is computed by the same
+operations in the same order whatever the other rows are.
 """
 
 from __future__ import annotations
@@ -79,18 +79,14 @@ class Vocabulary:
     def _draw(self, rows: Tensor, wishes: Sequence[Wish]) -> Drawn:
         n, device = len(wishes), rows.device
         heat = np.array([w.sampling.temperature or 1.0 for w in wishes])
+        if any(w.sampling.heat for w in wishes):  # a first pass at temperature 1 says how uncertain each row is
+            doubt = _summary(*self._pass(rows, n, None)[1:])[3].cpu().numpy()
+            heat = heat * [w.sampling.heat.factor(d) if w.sampling.heat else 1.0 for w, d in zip(wishes, doubt)]
         cool = None if np.all(heat == 1.0) else torch.from_numpy(1.0 / heat).to(device, torch.float32)[:, None]
         z, top, mass, moment = self._pass(rows, n, cool)
         span = z.shape[2]
-
-        best = top.max(0).values
-        scale = (top - best).double().exp()
-        pieces = (mass.double() * scale[:, :, None]).transpose(0, 1).reshape(n, -1)
-        total = pieces.sum(1)
-        if not bool(torch.isfinite(total).all()):
-            raise UserError("the model's logits are not finite; the weights have diverged (lower the learning rate)")
+        best, pieces, total, entropy = _summary(top, mass, moment)
         log_total = total.log()
-        entropy = (best.double() + log_total - (moment.double() * scale).sum(0) / total).clamp(min=0.0)
 
         kept = log_total
         cut = [i for i, w in enumerate(wishes) if w.sampling.temperature and _truncates(w.sampling)]
@@ -216,6 +212,19 @@ def _nucleus(row: Tensor, limit: Tensor, peak: Tensor, total: Tensor, top_p: flo
         if inside < candidates or candidates >= row.numel() or float(limit) > NOWHERE / 2:
             return values[inside - 1]
         candidates = min(16 * candidates, row.numel())
+
+
+def _summary(top: Tensor, mass: Tensor, moment: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """From what `_pass` found per span: largest logit [n], piece masses over all spans [n, pieces], their sum [n], and the entropy
+    [n] in nats. Raises `UserError` when the logits are not finite."""
+    best = top.max(0).values
+    scale = (top - best).double().exp()
+    pieces = (mass.double() * scale[:, :, None]).transpose(0, 1).reshape(len(best), -1)
+    total = pieces.sum(1)
+    if not bool(torch.isfinite(total).all()):
+        raise UserError("the model's logits are not finite; the weights have diverged (lower the learning rate)")
+    entropy = best.double() + total.log() - (moment.double() * scale).sum(0) / total
+    return best, pieces, total, entropy.clamp(min=0.0)
 
 
 def _invert(z: Tensor, pieces: Tensor, best: Tensor, uniform: Tensor) -> Tensor:
