@@ -73,7 +73,7 @@ def step(work: workload.Workload, paths: dict[str, str], threads: int, rounds: i
     """One GRPO step: anypo beside TRL."""
     spec = {**work.plain(), "path": paths[work.model], "threads": threads}
     sides = [Side("anypo", OURS, "anypo_step.py", dict(spec)), Side("trl", PEERS, "trl_step.py", dict(spec))]
-    interleave(sides, rounds, 1, logs / work.name)
+    interleave(sides, rounds, logs / work.name)
     return collect(sides)
 
 
@@ -86,7 +86,7 @@ def rollout(work: workload.Workload, paths: dict[str, str], threads: int, rounds
         Side("transformers continuous", PEERS, "hf_generate.py", {**spec, "mode": "continuous"}),
         Side("vllm", VLLM, "vllm_generate.py", dict(spec)),
     ]
-    interleave(sides, rounds, 1, logs / work.name)
+    interleave(sides, rounds, logs / work.name)
     return collect(sides)
 
 
@@ -127,7 +127,7 @@ def scaling(paths: dict[str, str], threads: int, rounds: int, logs: Path) -> dic
             Side(f"{axis} {x}", OURS, "anypo_step.py", {**work.plain(), "path": paths[work.model], "threads": threads})
             for x, work in points
         ]
-        interleave(sides, rounds, 1, logs / "scaling")
+        interleave(sides, rounds, logs / "scaling")
         out[axis] = [
             {"x": x, "seconds": spread([r["seconds"] for r in side.results])}
             for (x, _), side in zip(points, sides)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import select
 import statistics
 import subprocess
 from dataclasses import dataclass, field
@@ -10,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).parent
+START, TURN = 300.0, 900.0
+"""Seconds a worker may take to start, and to do one unit of work; a silent one is given up."""
 
 
 @dataclass
@@ -36,19 +39,22 @@ class Side:
             text=True,
             cwd=HERE.parent,
         )
-        if self._read() is None:
-            self.failure = f"did not start; see {log}"
+        if self._read(START) is None:
+            self.failure = f"did not start; see {log.name}"
 
-    def turn(self) -> None:
-        """One unit of work."""
+    def turn(self, record: bool) -> None:
+        """One unit of work, or a warm-up that leaves no record."""
         if self.failure or self.process is None or self.process.stdin is None:
             return
-        self.process.stdin.write("go\n")
-        self.process.stdin.flush()
-        answer = self._read()
+        try:
+            self.process.stdin.write("go\n" if record else "warm\n")
+            self.process.stdin.flush()
+            answer = self._read(TURN)
+        except BrokenPipeError:
+            answer = None
         if answer is None:
             self.failure = "stopped before answering"
-        else:
+        elif record:
             self.results.append(answer)
 
     def close(self) -> None:
@@ -56,23 +62,24 @@ class Side:
             self.process.kill()
             self.process.wait()
 
-    def _read(self) -> dict[str, Any] | None:
+    def _read(self, patience: float) -> dict[str, Any] | None:
         assert self.process is not None and self.process.stdout is not None
+        if not select.select([self.process.stdout], [], [], patience)[0]:
+            self.process.kill()
+            return None
         line = self.process.stdout.readline()
         return json.loads(line) if line.strip() else None
 
 
-def interleave(sides: list[Side], rounds: int, warmup: int, logs: Path) -> None:
-    """`warmup` unrecorded and `rounds` recorded turns of every side, in turn."""
+def interleave(sides: list[Side], rounds: int, logs: Path) -> None:
+    """One warm-up and `rounds` recorded turns of every side, in turn."""
     logs.mkdir(parents=True, exist_ok=True)
     try:
         for side in sides:
             side.start(logs / f"{side.name.replace(' ', '-').replace('/', '-')}.log")
-        for number in range(warmup + rounds):
+        for number in range(1 + rounds):
             for side in sides:
-                side.turn()
-                if number < warmup:
-                    side.results.clear()
+                side.turn(record=number > 0)
     finally:
         for side in sides:
             side.close()

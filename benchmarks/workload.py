@@ -8,7 +8,11 @@ from dataclasses import asdict, dataclass
 
 @dataclass(frozen=True)
 class Workload:
-    """`prompts` x `samples` rollouts of at most `max_new` tokens; `shots` worked examples in front of every question."""
+    """`prompts` x `samples` rollouts of exactly `max_new` tokens; `shots` worked examples in front of every question.
+
+    lr: so small that the policy, and with it the work, stays the same. sequences: rollouts of a sampling-only row, each as long
+    as `lengths` says. micro: rollouts per backward pass of TRL (0: all at once), where its memory would not hold all.
+    """
 
     name: str
     model: str
@@ -16,16 +20,17 @@ class Workload:
     samples: int = 8
     max_new: int = 16
     shots: int = 0
-    lr: float = 2e-5
+    lr: float = 1e-6
     sequences: int = 0
+    micro: int = 0
 
     def plain(self) -> dict[str, object]:
         return asdict(self)
 
 
 STEP = Workload("step", "smollm2-135m")
-STEP_SHARED = Workload("step-shared-prefix", "smollm2-135m", shots=14)
-STEP_TINY = Workload("step-tiny", "tiny", prompts=16, max_new=32, lr=5e-4)
+STEP_SHARED = Workload("step-shared-prefix", "smollm2-135m", shots=14, micro=8)
+STEP_TINY = Workload("step-tiny", "tiny", prompts=16, max_new=32)
 ROLLOUT_64 = Workload("rollout-64", "smollm2-135m", sequences=64)
 ROLLOUT_128 = Workload("rollout-128", "smollm2-135m", sequences=128)
 

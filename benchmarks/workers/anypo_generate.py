@@ -22,22 +22,23 @@ def main() -> None:
     torch.set_num_threads(threads)
     work = Workload(**spec)
     policy = policies.load(path)
-    engine = LocalEngine(policy.model, policy.tokenizer, version=lambda: policy.version, eos=())
+    engine = LocalEngine(policy.model, policy.tokenizer, version=lambda: policy.version)
+    engine.eos = frozenset()  # every sequence has the length it was given, here and at the peers
     prompts = [policy.encode(chat) for chat in messages(work, work.sequences // work.samples, seed=1)]
     limits = lengths(work.sequences, seed=2)
     turn = 0
 
-    def unit() -> dict[str, int]:
+    def unit(most: int = 256) -> dict[str, int]:
         nonlocal turn
         turn += 1
         policy.version += 1  # as after a weight update: nothing cached from the last pass may help
         requests = [
-            Request(prompts[i // work.samples], Sampling(max_new=n, temperature=1.0), (turn, i))
+            Request(prompts[i // work.samples], Sampling(max_new=min(n, most), temperature=1.0), (turn, i))
             for i, n in enumerate(limits)
         ]
         return {"tokens": sum(len(c.tokens) for c in engine.generate(requests))}
 
-    protocol.serve(unit)
+    protocol.serve(unit, warm=lambda: unit(4))
 
 
 if __name__ == "__main__":

@@ -76,6 +76,7 @@ def main() -> None:
         )
     )
     sampler = LocalEngine(policy.model, policy.tokenizer, version=lambda: policy.version)
+    sampler.eos = frozenset()  # every rollout has max_new tokens, here and at the peers
     trainer = Trainer(algorithm, World(Sums(work, policy), policy, sampler), seed=0, total=10_000)
 
     def unit() -> dict[str, Any]:

@@ -21,11 +21,12 @@ def say(**message: Any) -> None:
     _out.flush()
 
 
-def wait() -> None:
-    """Block until the parent says go; leave when it is gone or says stop."""
+def wait() -> str:
+    """Block until the parent says something ("go", or "warm" for an unrecorded turn); leave when it is gone or says stop."""
     line = sys.stdin.readline()
     if not line or line.strip() == "stop":
         os._exit(0)
+    return line.strip()
 
 
 def peak_gb() -> float:
@@ -33,11 +34,11 @@ def peak_gb() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 
-def serve(unit: Callable[[], dict[str, Any]], **about: Any) -> None:
-    """Answer every "go" with the time and memory of one call of `unit`."""
-    say(ready=True, **about)
+def serve(unit: Callable[[], dict[str, Any]], warm: Callable[[], dict[str, Any]] | None = None) -> None:
+    """Answer every "go" with the time and memory of one call of `unit`; a "warm" calls `warm`, a smaller unit, if there is one."""
+    say(ready=True)
     while True:
-        wait()
+        work = (warm if wait() == "warm" else None) or unit
         began = time.perf_counter()
-        result = unit()
+        result = work()
         say(seconds=time.perf_counter() - began, peak_gb=peak_gb(), **result)

@@ -49,9 +49,12 @@ def main() -> None:
     tokenizer = AutoTokenizer.from_pretrained(path)
     model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32)
     data = Dataset.from_list([{"prompt": chat} for chat in messages(work, 1000, seed=1)])
+    rollouts = work.prompts * work.samples
     config = GRPOConfig(
         output_dir="/tmp/anypo-bench-trl",
-        per_device_train_batch_size=work.prompts * work.samples,
+        per_device_train_batch_size=work.micro or rollouts,
+        gradient_accumulation_steps=rollouts // (work.micro or rollouts),
+        generation_kwargs={"min_new_tokens": work.max_new},
         num_generations=work.samples,
         max_completion_length=work.max_new,
         learning_rate=work.lr,

@@ -31,14 +31,15 @@ def main() -> None:
     ]
     limits = lengths(work.sequences, seed=2)
 
-    def unit() -> dict[str, int]:
+    def unit(most: int = 256) -> dict[str, int]:
         params = [
-            SamplingParams(temperature=1.0, max_tokens=n, min_tokens=n, ignore_eos=True, logprobs=0) for n in limits
+            SamplingParams(temperature=1.0, max_tokens=n, min_tokens=n, ignore_eos=True, logprobs=0)
+            for n in (min(n, most) for n in limits)
         ]
         outputs = llm.generate(texts, params, use_tqdm=False)
         return {"tokens": sum(len(o.outputs[0].token_ids) for o in outputs)}
 
-    protocol.serve(unit)
+    protocol.serve(unit, warm=lambda: unit(4))
 
 
 if __name__ == "__main__":
