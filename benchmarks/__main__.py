@@ -1,6 +1,7 @@
 """`make bench`: every row of the table, interleaved, with the machine's limits beside it.
 
     python -m benchmarks [ROW ...] [--rounds N] [--no-write]
+    python -m benchmarks --check        the recorded factors against their floors; measures nothing
 
 Rows: step, step-shared-prefix, step-tiny, rollout-64, rollout-128, scaling. Results go to benchmarks/results.json and, with the
 plots, to docs/performance.md.
@@ -17,7 +18,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from benchmarks import limits, page, workload
+from benchmarks import guard, limits, page, workload
 from benchmarks.pairs import Side, interleave, ratios, spread
 
 ROOT = Path(__file__).parent.parent
@@ -139,12 +140,15 @@ def scaling(paths: dict[str, str], threads: int, rounds: int, logs: Path) -> dic
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("rows", nargs="*", help="rows to run (default: all)")
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=3, help="recorded turns of every side (rollout-128 takes half)")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 2)
     parser.add_argument("--no-write", action="store_true", help="print only")
+    parser.add_argument("--check", action="store_true", help="compare the recorded factors with their floors, and exit")
     options = parser.parse_args()
-    environments()
     results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    if options.check:
+        sys.exit("\n".join(guard.problems(results)) or 0)
+    environments()
     results["machine"] = {**limits.measure(options.threads).__dict__, "threads": options.threads}
     rows = {w.name: (step, w) for w in (workload.STEP, workload.STEP_SHARED, workload.STEP_TINY)}
     rows |= {w.name: (rollout, w) for w in (workload.ROLLOUT_64, workload.ROLLOUT_128)}
@@ -156,12 +160,12 @@ def main() -> None:
                 results[name] = scaling(paths, options.threads, options.rounds, logs)
             else:
                 kind, work = rows[name]
-                results[name] = kind(work, paths, options.threads, options.rounds, logs)
+                rounds = -(-options.rounds // 2) if work.sequences > 64 else options.rounds
+                results[name] = kind(work, paths, options.threads, rounds, logs)
             print(page.lines(name, results[name]), flush=True)
             if not options.no_write:
                 RESULTS.write_text(json.dumps(results, indent=1) + "\n")
-    if not options.no_write:
-        page.write(results, ROOT / "docs")
+                page.write(results, ROOT / "docs")
 
 
 if __name__ == "__main__":
