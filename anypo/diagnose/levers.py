@@ -52,6 +52,18 @@ def put(why: str, fields: Changes) -> Lever:
     return Lever(why, changes)
 
 
+def swap(path: str, part: str, why: str, keep: Sequence[str] = ("prompts", "samples")) -> Lever:
+    """Put another part in the place of one, with the fields `keep` as they are."""
+
+    def changes(algorithm: Algorithm) -> Changes | None:
+        old = value(algorithm, path)
+        if old is None or old.part == part:
+            return None
+        return {path: {"part": part, **{name: getattr(old, name) for name in keep if hasattr(old, name)}}}
+
+    return Lever(why, changes)
+
+
 def add(path: str, part: Mapping[str, Any], why: str, also: Changes | None = None) -> Lever:
     """Append a part to a list of parts, unless one of its kind is there already."""
 

@@ -81,6 +81,8 @@ def sign_flips(found: Iterable[Sequence[Row]], low: float, high: float) -> float
 
     Given the group's mean m with standard error s = sd / sqrt(G), the true mean is about N(m, s^2), so reward r changes sides
     with probability Phi(-|r - m| / s). A reward at an end of the range [low, high] cannot: the mean never passes it.
+    For normal rewards the exact share is arctan(1 / sqrt(G - 1)) / pi; estimating sd from the group makes this a fifth too small
+    at G = 4 and a twentieth at G = 16.
     """
     chances = []
     for group in found:

@@ -32,7 +32,8 @@ def manifest(config: Mapping[str, Any], policy: Any, task: Any) -> dict[str, Any
     `policy` holds the weights the run starts from, hashed here; `task.describe()` names data, verifiers and their hashes.
     """
     code, model = describe_code(), describe_model(config, policy)
-    data = {"name": task.name, "outcome": task.outcome, "weights": dict(task.weights), **task.describe()}
+    about = {"name": task.name, "outcome": task.outcome, "weights": dict(task.weights), "problems": len(task)}
+    data = {**about, **task.describe()}
     system = SYSTEMS.get(str(config.get("system")))
     paper = system.paper if system is not None else ""
     return {

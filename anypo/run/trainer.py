@@ -20,6 +20,7 @@ from anypo.context import Context, Memory
 from anypo.data.batch import Batch
 from anypo.data.records import DEMO, Group, Trajectory
 from anypo.generate.base import World
+from anypo.objective.numerics import LIMIT, k3
 from anypo.run.machine import Machine
 
 
@@ -50,6 +51,7 @@ class Trainer:
         if len(batch):
             with _timed("columns", context):
                 batch = self.machine.fill(batch)
+            _fit(batch, self.machine.policy.version, context)
             with _timed("credit", context):
                 batch = self.algorithm.credit.assign(batch, context)
             with _timed("update", context):
@@ -135,6 +137,22 @@ def _describe(groups: list[Group], batch: Batch, context: Context) -> None:
         if entropies:
             context.log("policy/entropy", float(np.concatenate(entropies).mean()))
     context.log("tokens/trained", float(batch.weight.sum()))
+
+
+def _fit(batch: Batch, version: int, context: Context) -> None:
+    """How well the data fits the weights it is about to train: the mean age of a sampled decision in optimiser steps, the share
+    that other weights sampled, and, where the trainer recomputed them, the divergence (k3, nats a decision) between sampler and
+    trainer log-probabilities of the same weights."""
+    sampled = (batch["version"] >= 0) & (batch.weight > 0)
+    if not bool(sampled.any()):
+        return
+    age = (version - batch["version"][sampled]).clamp(min=0)
+    context.log("policy/staleness", age.double().mean())
+    context.log("policy/off_policy_share", (age > 0).double().mean())
+    fresh = sampled & (batch["version"] == version)
+    if "logp_old" in batch.rows and batch["logp_old"] is not batch["logp_behaviour"] and bool(fresh.any()):
+        gap = (batch["logp_behaviour"] - batch["logp_old"])[fresh].double().clamp(-LIMIT, LIMIT)
+        context.log("policy/mismatch_kl", k3(gap).mean())
 
 
 def _sampled(trajectory: Trajectory) -> bool:

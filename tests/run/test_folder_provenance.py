@@ -18,6 +18,9 @@ class Policy(torch.nn.Linear):
 class Task:
     name, outcome, weights = "chain_sum", "correct", {"correct": 1.0}
 
+    def __len__(self):
+        return 500
+
     def describe(self):
         return {
             "source": {
@@ -41,7 +44,8 @@ def test_the_manifest_says_who_supplied_what(monkeypatch):
     assert found["supplied"]["problems and answers"] == "reasoning-gym 0.1.20, chain_sum"
     assert found["supplied"]["rewards"] == "correct, judged by exact" and found["supplied"]["initial weights"] == "tiny"
     assert found["supplied"]["method"].startswith("grpo (arXiv:")
-    assert found["task"] == {"name": "chain_sum", "outcome": "correct", "weights": {"correct": 1.0}} | Task().describe()
+    about = {"name": "chain_sum", "outcome": "correct", "weights": {"correct": 1.0}, "problems": 500}
+    assert found["task"] == about | Task().describe()
     assert found["model"]["trainable_parameters"] == 8 and found["seed"] == 4
     assert (
         found["versions"]["torch"] == torch.__version__.split("+")[0] or found["versions"]["torch"] == torch.__version__

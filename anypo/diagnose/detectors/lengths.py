@@ -17,7 +17,7 @@ LONGEST = 'anypo rollouts {run} "select step, length, reward, text from rollouts
     "length_explosion",
     "Length explosion",
     room="generate",
-    observable="growth of the answer length beyond the growth of success: (last / first length) / max(1, last / first success)",
+    observable="growth of the answer length beyond that of success: (last / first length) / (last / first success if it rose)",
     limit=(1.5, 3.0),
     why="answers may grow while they get better; at half as many tokens again for the same success the run pays for words",
     levers=(
@@ -37,7 +37,8 @@ def length_explosion(run: Evidence) -> Measured | Missing:
         return Missing("fewer than 6 steps with answer lengths are recorded")
     first, last = see.ends(length)
     progress = run.progress()
-    success = max(1.0, progress[1] / max(progress[0], 1e-3)) if progress is not None else 1.0
+    better = progress is not None and progress[1] - progress[0] > 0.02 * abs(run.best)
+    success = progress[1] / max(progress[0], 1e-3) if progress is not None and better else 1.0
     grown = last / max(first, 1.0) / success if see.monotone(length.values) > 0.4 else 1.0
     return Measured(grown, f"length {first:.1f} → {last:.1f} tokens, success x {success:.2g}", run.late())
 

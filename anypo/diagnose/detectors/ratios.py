@@ -27,9 +27,9 @@ def _level(run: Evidence, name: str, missing: str, form: str) -> Measured | Miss
     "Importance ratios blow up",
     room="objective",
     observable="median (of the worst third of the run) of the largest importance ratio of a step",
-    limit=(5.0, 50.0),
-    why="with one update on fresh data every ratio is 1 and within a clip range of 0.2 few leave [0.5, 2]; a token weighted fivefold "
-    "decides the step it is in",
+    limit=(3.0, 30.0),
+    why="with one update on fresh data every ratio is 1 and within a clip range of 0.2 few leave [0.5, 2]; a token "
+    "weighted threefold decides the step it is in",
     levers=(FEWER, SLOWER, CORRECT, put("a hard trust region", {"objective.trust": {"part": "clip", "dual": 3.0}})),
     curves=("objective/ratio_max", "objective/ratio_min", "objective/clip_fraction"),
     live=True,

@@ -7,7 +7,7 @@ import math
 from anypo.diagnose import observables as see
 from anypo.diagnose.detector import Measured, Missing, detector
 from anypo.diagnose.evidence import Evidence, Row, groups
-from anypo.diagnose.levers import add, ask, put, scale
+from anypo.diagnose.levers import add, ask, put, scale, swap
 
 REFILL = add(
     "filter.survival",
@@ -30,7 +30,7 @@ NO_ROLLOUTS = Missing("no rollouts of groups are stored")
     levers=(
         MORE,
         REFILL,
-        put("prompts of middling difficulty first", {"control": "uncertain_prompts"}),
+        swap("control", "uncertain_prompts", "prompts of middling difficulty first"),
         scale("generate.temperature", 1.2, "more varied attempts", high=1.5),
         ask(
             "which prompts nobody solves",
@@ -58,7 +58,7 @@ def all_wrong(run: Evidence) -> Measured | Missing:
     "being learned",
     levers=(
         REFILL,
-        put("prompts of middling difficulty first", {"control": "uncertain_prompts"}),
+        swap("control", "uncertain_prompts", "prompts of middling difficulty first"),
         scale("control.samples", 0.5, "fewer rollouts a prompt, and harder prompts for the tokens saved", low=2),
     ),
     curves=("rollout/degenerate", "credit/live_share", "reward/mean"),
@@ -155,7 +155,7 @@ def gradient_conflict(run: Evidence) -> Measured | Missing:
     why="uniform draws give 0 and a pass in order less than 0; at 0.3 a third of the prompts that should have been met never were, "
     "so the policy is trained on a fraction of the task",
     levers=(
-        put("every prompt in its turn", {"control": "uniform"}),
+        swap("control", "uniform", "every prompt in its turn"),
         put("never give up on a prompt for good", {"control.explore": 0.2}),
         ask(
             "how often each was drawn",
