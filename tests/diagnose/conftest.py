@@ -23,7 +23,12 @@ SETTINGS = {
     "save_every": 1,
     "keep": 20,
 }
-CHANGES = {"control.prompts": 3, "control.samples": 4, "generate.max_new": 4, "credit.scale": "none"}
+CHANGES = {
+    "control.prompts": 3,
+    "control.samples": 4,
+    "generate.max_new": 4,
+    "objective.regularise": [{"part": "entropy", "coefficient": 0.01}],  # a gradient although every reward is 0
+}
 
 
 class Notes(Observer):

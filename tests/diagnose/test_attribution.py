@@ -78,12 +78,10 @@ def test_weights_and_gradients_are_left_as_they_were():
 
 def test_a_stored_step_has_the_gradient_norm_that_was_recorded(trained):
     path, _ = trained
-    live = [m["step"] for m in RunFolder.read(path).metrics() if m.get("update/grad_norm", 0) > 0]
-    if not live:
-        pytest.skip("no step of this run had a gradient")
-    for step in live[:2]:
+    for step in (1, 7):
         recorded = RunFolder.read(path).metrics()[step - 1]["update/grad_norm"]
         found = attribute(path, step)
+        assert recorded > 0
         assert found.norm == pytest.approx(recorded, rel=1e-3)
         assert sum(row.share for row in found.rollouts) == pytest.approx(1.0, abs=1e-3)
         assert not found.notes
