@@ -20,7 +20,7 @@ from anypo.run.folder import EVALUATIONS
 
 WARNINGS = "warnings.jsonl"
 
-STEPS, FIRST, LOOKS = 5, 10, 12
+STEPS, FIRST, LOOKS = 10, 10, 12
 """Steps between two looks, steps before the first one (trends need a few), and looks whose rollouts are remembered."""
 
 HISTORY = 2000
@@ -34,7 +34,7 @@ class Watch:
         self, path: Path, algorithm: Algorithm, config: Mapping[str, Any], task: Mapping[str, Any], total: int
     ) -> None:
         self.path, self.algorithm, self.config, self.task = path, algorithm, config, task
-        self.every = max(STEPS, total // 50)
+        self.every = max(STEPS, total // 20)
         self.metrics: deque[Mapping[str, Any]] = deque(maxlen=HISTORY)
         self.rollouts: deque[list[Row]] = deque(maxlen=LOOKS)
         self.said: dict[str, str] = {}
