@@ -113,7 +113,9 @@ class Scheduler:
         if len(todo) > most:
             return Work(handle, todo[:most], 0)
         ahead = handle._forced[: max(0, min(most - len(todo) + 1, handle.limit - handle._length))]
-        return Work(handle, np.concatenate([todo, np.array(ahead[:-1], dtype=np.int64)]), max(1, len(ahead)))
+        if len(ahead) > 1:
+            todo = np.concatenate([todo, np.array(ahead[:-1], dtype=np.int64)])
+        return Work(handle, todo, max(1, len(ahead)))
 
     def _admit(self) -> None:
         while self._groups:
