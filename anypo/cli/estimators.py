@@ -169,7 +169,7 @@ def _table(measurements: list[Measurement], console: Any) -> None:
     console.print()
 
 
-def _pm(value: float, error: float, floor: float = 0.0) -> str:
+def _pm(value: float, error: float, floor: float = -math.inf) -> str:
     """A number with the standard error of its last digits in parentheses; `<x` below the noise floor x."""
     if value != value:
         return "–"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 
 import pytest
 import typer
@@ -61,3 +62,11 @@ def test_numbers_carry_their_errors():
     assert _pm(0.01, 0.005, floor=0.05) == "<0.05"
     assert _pm(float("nan"), 1.0) == "–"
     assert _pm(12.3, 0.0) == "12.3"
+
+
+def test_numbers_are_printed_with_their_sign_and_only_bias_has_a_floor():
+    from anypo.cli.estimators import _pm
+
+    assert _pm(-0.139, 0.004) == "-0.1390(40)"
+    assert _pm(0.02, 0.01, 0.1) == "<0.1"
+    assert _pm(math.nan, 1.0) == "–"
