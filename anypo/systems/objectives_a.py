@@ -118,14 +118,18 @@ def t_ppo() -> Algorithm:
     in the next step with the newer policy. The policy learns from this window's tokens only, by GAE in which the value
     after an unfinished window equals the last known one and no outcome is paid yet; the critic learns from finished
     answers only, on all their tokens, with the Monte Carlo return. One pass per batch, so each token is trained once,
-    right after it was sampled."""
-    return Algorithm(
-        generate=Windowed(),
-        credit=GAE(
-            lam=0.95, value_lam=1.0, truncated="last", value_on="finished", coefficient=0.1, select=(CurrentWindow(),)
-        ),
-        objective=PolicyGradient(),
+    right after it was sampled. Advantages are not whitened: centring them would move the tokens of unfinished answers about
+    which the critic knows nothing yet."""
+    learned = GAE(
+        lam=0.95,
+        whiten=False,
+        value_lam=1.0,
+        truncated="last",
+        value_on="finished",
+        coefficient=0.1,
+        select=(CurrentWindow(),),
     )
+    return Algorithm(generate=Windowed(), credit=learned, objective=PolicyGradient())
 
 
 @system(

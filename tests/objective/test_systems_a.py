@@ -269,14 +269,18 @@ def test_the_cards_truncated_advantages() -> None:
 
 
 def test_an_all_zero_critic_gives_unfinished_windows_no_gradient() -> None:
-    credit = GAE(truncated="last", whiten=False)
-    out = assign(Algorithm(credit=credit), value_batch([0.0] * 4, 1.0, True))
-    assert out["advantage"].tolist() == [0, 0, 0, 0]
+    batch = value_batch([0.0] * 4, 1.0, True)
+    mixed = make([[4, 2]], rewards=[[1.0, 1.0]])
+    mixed = mixed.with_rows(value_old=torch.zeros(6, dtype=torch.float64))
+    mixed = mixed.with_sequences(truncated=torch.tensor([True, False]))
+    for rows in (batch, mixed):
+        unfinished = rows.spread(rows.sequences["truncated"])
+        assert assign(find("t-ppo").algorithm(), rows)["advantage"][unfinished].tolist() == [0, 0, 0, 0]
 
 
 def test_a_window_as_long_as_the_answer_is_ppo() -> None:
     """The same rollouts, advantages and updates, once the critic's target is the same."""
-    t_ppo = trainer("t-ppo", {"generate.window": 4, "credit.value_lam": None})
+    t_ppo = trainer("t-ppo", {"generate.window": 4, "credit.value_lam": None, "credit.whiten": True})
     ppo = trainer("ppo", {"credit.shaping": [], "update.reference": "none", "update.epochs": 1})
     for _ in range(3):
         t_ppo.step(), ppo.step()
