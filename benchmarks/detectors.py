@@ -2,7 +2,7 @@
 
     python -m benchmarks.detectors [--seeds 100-107] [--no-write]
 
-Thresholds were chosen on seeds 0 to 3; the table is about other seeds. A run counts for a detector when it is healthy, when its
+Thresholds were chosen on seeds 0 to 2; the table is about other seeds. A run counts for a detector when it is healthy, when its
 pathology was planted (a hit or a miss), or when another one was planted (a false alarm if it speaks up). Pathologies that follow
 from the planted one by its nature (`Case.also`) count neither way. Results go to docs/diagnose.md.
 """
