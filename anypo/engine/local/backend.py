@@ -135,6 +135,8 @@ class PagedBackend:
 
     def forget(self) -> None:
         self.pool.forget()
+        self.model.renew()
+        self.vocabulary.renew()
 
     def settle(self) -> None:
         self.arch.fuse()

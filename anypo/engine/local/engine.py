@@ -253,7 +253,7 @@ class LocalEngine:
     def _refresh(self) -> None:
         """Notice new weights."""
         self.backend.settle()
-        weights = (int(self._version()), sum(p._version for p in self._parameters))
+        weights = (int(self._version()), sum(p._version + p.data_ptr() for p in self._parameters))
         if weights != self._weights:
             self._weights = weights
             self.scheduler.new_weights()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -10,7 +11,27 @@ from torch import Tensor
 
 from anypo.engine.architecture import Architecture, Layer
 from anypo.engine.local.plan import Bucket, Plan
-from anypo.engine.local.product import add_product, product
+from anypo.engine.local.product import add_product, packed, product
+
+
+@dataclass(frozen=True)
+class Weights:
+    """What one layer multiplies with, packed where that pays; None where its modules are called instead."""
+
+    qkv: Tensor | None
+    o: Tensor | None
+    gate_up: Tensor | None
+    down: Tensor | None
+
+    @staticmethod
+    def of(layer: Layer) -> Weights:
+        plain = type(layer.o) is torch.nn.Linear
+        return Weights(
+            None if layer.qkv is None else packed(layer.qkv),
+            packed(layer.o.weight) if plain else None,  # type: ignore[arg-type]
+            None if layer.gate_up is None else packed(layer.gate_up),
+            None if layer.gate_up is None else packed(layer.down.weight),  # type: ignore[arg-type]
+        )
 
 
 class PagedModel:
@@ -25,6 +46,11 @@ class PagedModel:
         self._arena[:, :, 0] = 0.0
         self._cos, self._sin = self._angles(256)
         self._space: dict[str, Tensor] = {}
+        self._weights: list[Weights] | None = None
+
+    def renew(self) -> None:
+        """The weights changed."""
+        self._weights = None
 
     def clear(self, block: int) -> None:
         """Make a fresh block finite: masked keys weigh 0, and 0 times whatever was there must be 0."""
@@ -42,17 +68,21 @@ class PagedModel:
             self._cos, self._sin = self._angles(1 << longest.bit_length())
         cos, sin = self._cos[plan.positions], self._sin[plan.positions]
         x = arch.embedding[plan.tokens]
-        for layer, memory in zip(arch.layers, self._arena):
-            self._attention(layer, memory, x, cos, sin, plan)
-            self._mlp(layer, x)
+        if self._weights is None:
+            self._weights = [Weights.of(layer) for layer in arch.layers]
+        for layer, weights, memory in zip(arch.layers, self._weights, self._arena):
+            self._attention(layer, weights, memory, x, cos, sin, plan)
+            self._mlp(layer, weights, x)
         return self._norm(x[plan.wanted], arch.norm)
 
-    def _attention(self, layer: Layer, memory: Tensor, x: Tensor, cos: Tensor, sin: Tensor, plan: Plan) -> None:
+    def _attention(
+        self, layer: Layer, weights: Weights, memory: Tensor, x: Tensor, cos: Tensor, sin: Tensor, plan: Plan
+    ) -> None:
         """x += o(attention(norm(x))) in place."""
         arch, n = self.arch, x.shape[0]
         h = self._norm(x, layer.input_norm)
-        if layer.qkv is not None:
-            qkv = product(h, layer.qkv)
+        if weights.qkv is not None:
+            qkv = product(h, weights.qkv)
             _add_bias(qkv, layer.q, layer.k, layer.v)
         else:
             qkv = torch.cat((layer.q(h), layer.k(h), layer.v(h)), 1)
@@ -67,8 +97,8 @@ class PagedModel:
         values.index_copy_(0, plan.slots, qkv[:, split:].reshape(-1, arch.head_dim))
         queries = (qk[:, : arch.heads] * arch.head_dim**-0.5).view(-1, arch.head_dim)
         mixed = self._attend(queries, memory, plan).view(n, -1)
-        if type(layer.o) is torch.nn.Linear:
-            add_product(x, mixed, layer.o.weight)
+        if weights.o is not None:
+            add_product(x, mixed, weights.o)
             _add_bias(x, layer.o)
         else:
             x += layer.o(mixed)
@@ -104,18 +134,18 @@ class PagedModel:
         out, peak, mass = attend_block(q, k.flatten(0, 1), v.flatten(0, 1), bucket.mask, bucket.real)
         return out.flatten(0, 1), peak.flatten(), mass.flatten()
 
-    def _mlp(self, layer: Layer, x: Tensor) -> None:
+    def _mlp(self, layer: Layer, weights: Weights, x: Tensor) -> None:
         """x += mlp(norm(x)) in place."""
         arch = self.arch
         h = self._norm(x, layer.post_norm)
-        if layer.gate_up is None:
+        if weights.gate_up is None or weights.down is None:
             x += arch.mlp(layer, h)
             return
-        both = product(h, layer.gate_up)
+        both = product(h, weights.gate_up)
         _add_bias(both, layer.gate, layer.up)
         gate, up = both[:, : arch.intermediate], both[:, arch.intermediate :]
         inner = torch.mul(arch.activation(gate), up, out=self._buffer("inner", x.shape[0], arch.intermediate))
-        add_product(x, inner, layer.down.weight)  # type: ignore[arg-type]
+        add_product(x, inner, weights.down)
         _add_bias(x, layer.down)
 
     def _norm(self, x: Tensor, weight: Tensor) -> Tensor:

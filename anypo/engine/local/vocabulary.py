@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from anypo.engine.base import Sampling
-from anypo.engine.local.product import product
+from anypo.engine.local.product import packed, product
 from anypo.errors import UserError
 
 SPAN, PIECE = 4096, 256
@@ -56,7 +56,12 @@ class Vocabulary:
 
     def __init__(self, head: Tensor | None) -> None:
         self.head = head
+        self._spans: dict[int, Tensor] = {}
         self._space: dict[str, Tensor] = {}
+
+    def renew(self) -> None:
+        """The head changed."""
+        self._spans.clear()
 
     def draw(self, rows: Tensor, wishes: Sequence[Wish]) -> Drawn:
         """One token for every wish. `rows` [N', hidden] (or [N', vocabulary] logits), N' >= N = len(wishes); rows behind N
@@ -146,10 +151,14 @@ class Vocabulary:
         """Logits of the tokens low..high-1 into out[:, :high-low]."""
         if self.head is None:
             torch.clamp(rows[:, low:high], min=NOWHERE, out=out[:, : high - low])
-        elif high - low == out.shape[1] and out.dtype == rows.dtype:
-            product(rows, self.head[low:high], out)
+            return
+        weight = self._spans.get(low)
+        if weight is None:
+            weight = self._spans[low] = packed(self.head[low:high])
+        if high - low == out.shape[1] and out.dtype == rows.dtype:
+            product(rows, weight, out)
         else:
-            out[:, : high - low] = product(rows, self.head[low:high])
+            out[:, : high - low] = product(rows, weight)
 
     def _buffer(self, name: str, shape: tuple[int, ...], device: torch.device) -> Tensor:
         size = math.prod(shape)
