@@ -1,9 +1,14 @@
 """The contract of an engine, run against whatever can sample: the same suite for the embedded engine, for the in-repo server
-speaking the OpenAI protocol, and for a real vLLM server where one can be started."""
+speaking the OpenAI protocol, and, where the variable ANYPO_VLLM names a Python that has vllm, for a real vLLM server."""
 
 from __future__ import annotations
 
+import os
+import socket
+import subprocess
+import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -23,8 +28,54 @@ def policy():
     return policies.load("tiny", seed=5)
 
 
-@pytest.fixture(params=["local", "server"])
+@pytest.fixture(scope="module")
+def vllm(policy, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a vLLM server with the policy's weights."""
+    command = os.environ.get("ANYPO_VLLM")
+    if not command:
+        pytest.skip("ANYPO_VLLM does not name a Python that has vllm")
+    folder = tmp_path_factory.mktemp("vllm")
+    policy.save(folder / "policy")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    options = ["--host", "127.0.0.1", "--port", str(port), "--served-model-name", "policy", "--dtype", "float32"]
+    options += ["--max-model-len", "512", "--enforce-eager", "--logprobs-mode", "processed_logprobs"]
+    log = folder / "log"
+    with log.open("w") as out:
+        server = subprocess.Popen(
+            [command, "-m", "vllm.entrypoints.openai.api_server", "--model", str(folder / "policy"), *options],
+            stdout=out,
+            stderr=out,
+            env=os.environ | {"VLLM_CPU_KVCACHE_SPACE": "1"},  # GiB; the default is half of the machine's memory
+        )
+    try:
+        wait_for(f"http://127.0.0.1:{port}/health", server, log)
+        yield f"http://127.0.0.1:{port}/v1"
+    finally:
+        server.terminate()
+        server.wait(timeout=60)
+
+
+def wait_for(address: str, server: subprocess.Popen[bytes], log: Path, patience: float = 300.0) -> None:
+    """Return when `address` answers; fail with the end of the log when the server is gone or too slow."""
+    until = time.monotonic() + patience
+    while time.monotonic() < until and server.poll() is None:
+        try:
+            requests.get(address, timeout=2).raise_for_status()
+            return
+        except requests.RequestException:
+            time.sleep(1.0)
+    pytest.fail(f"vllm did not start:\n{log.read_text()[-3000:]}")
+
+
+@pytest.fixture(params=["local", "server", "vllm"])
 def engine(request: pytest.FixtureRequest, policy) -> Iterator[object]:
+    if request.param == "vllm":
+        remote = RemoteEngine(request.getfixturevalue("vllm"), "policy", processed=True)
+        yield remote
+        remote.close()
+        return
     local = Local().sampler(policy)
     if request.param == "local":
         yield local
