@@ -88,9 +88,8 @@ def run(case: Case, seed: int) -> Evidence:
     random = np.random.default_rng([seed, 71])
     if case.judge is not None:
         world = dataclasses.replace(world, task=Judged(world.task, case.judge, case.weights, random))  # type: ignore[arg-type]
-    if case.starve:
-        task = world.task
-        world.problem = lambda ask: task.train(ask.index % case.starve)  # type: ignore[method-assign]
+    tried, asked = world.task, case.starve or len(world.task)
+    world.problem = lambda ask: tried.train(ask.index % asked)  # type: ignore[method-assign]
     trainer = Trainer(case.bed.adapt(case.system), world, seed, case.steps)
     metrics, rollouts, visits = [], [], []
     costs = np.random.default_rng([seed, 72])
@@ -107,7 +106,7 @@ def run(case: Case, seed: int) -> Evidence:
         if case.tail:
             rows = [row | {"length": row["length"] * int(costs.pareto(0.8) * 4 + 1)} for row in rows]
         rollouts.append(rows)
-        visits += [group.prompt for group in trainer.groups]
+        visits += [group.index % asked for group in trainer.groups]
     task = {"outcome": "correct", "problems": len(world.task)}
     config = {"system": case.system, "model": "tiny", "task": "chain_sum"}
     return Evidence(metrics, rollouts, (), trainer.algorithm, config, task, visits)
@@ -120,7 +119,7 @@ def steady(step: int, random: np.random.Generator) -> dict[str, float]:
         "time/generate": 1.0 * noise(),
         "time/step": 2.6 * noise(),
         "rollout/tokens_per_second": (150.0 if step == 1 else 400.0) * noise(),
-        "memory/peak_gb": 2.0 + 0.5 * (1 - math.exp(-step / 4)) + abs(float(random.normal(0, 0.01))),
+        "memory/resident_gb": 2.0 + 0.5 * (1 - math.exp(-step / 4)) + abs(float(random.normal(0, 0.01))),
     }
 
 
@@ -258,5 +257,5 @@ PLANTED = (
     Case("sampling slows down", "grpo", BED, ("throughput",), cost=lambda step, random: {
         "rollout/tokens_per_second": 400 * math.exp(-step / 30) * float(np.exp(random.normal(0, 0.1)))}),
     Case("memory leaks", "grpo", BED, ("memory_growth",), cost=lambda step, random: {
-        "memory/peak_gb": 2 + 0.04 * step + abs(float(random.normal(0, 0.01)))}),
+        "memory/resident_gb": 2 + 0.04 * step + abs(float(random.normal(0, 0.01)))}),
 )  # fmt: skip

@@ -64,11 +64,12 @@ def diagnose(
 
 
 def _show(findings: list[Finding], every: bool) -> None:
-    from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
-    console = Console()
+    from anypo.cli.console import new_console
+
+    console = new_console()
     shown = [found for found in findings if every or found.severity in ("severe", "warning")]
     if shown:
         table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
@@ -118,11 +119,12 @@ def _look_inside(run: Path, step: int | None, attribution: bool, probe: bool, si
 
 
 def _show_attribution(found: Any) -> None:
-    from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
-    console = Console()
+    from anypo.cli.console import new_console
+
+    console = new_console()
     for note in found.notes:
         console.print(escape(note), style="dim", highlight=False)
     console.print(
@@ -144,8 +146,8 @@ def _show_attribution(found: Any) -> None:
 
 
 def _show_probe(audit: Any) -> None:
-    from rich.console import Console
+    from anypo.cli.console import new_console
 
-    console = Console()
+    console = new_console()
     for line in audit.lines():
         console.print(line, highlight=False)

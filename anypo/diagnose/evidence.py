@@ -43,7 +43,7 @@ class Series:
 
 @dataclass(frozen=True)
 class Evidence:
-    """`rollouts`: one list of rows a step (in step order, possibly a sample of the steps). `visits`: prompts of every group of
+    """`rollouts`: one list of rows a step (in step order, possibly a sample of the steps). `visits`: problem of every group of
     the whole run, or None when unknown. `answers`: rows of the evaluations by label."""
 
     metrics: Sequence[Mapping[str, Any]] = ()
@@ -118,7 +118,8 @@ def read(path: Path | str) -> Evidence:
     folder = RunFolder.read(path)
     config, manifest = folder.config(), folder.manifest()
     tables = [folder.rollouts(step) for step in spaced(folder.rollout_steps(), STEPS)]
-    visits = folder.sql("select distinct step, group_id, prompt from rollouts").column("prompt").to_pylist()
+    drawn = "select distinct step, group_id, problem_index as drawn from rollouts where problem_index is not null"
+    visits = folder.sql(drawn).column("drawn").to_pylist()
     try:
         algorithm = Algorithm.from_dict(config.get("algorithm") or {}) if config.get("algorithm") else None
     except UserError:  # written by another version: what was measured can be judged all the same, without levers

@@ -26,6 +26,7 @@ SCHEMA = pa.schema(
         ("step", pa.int32()),
         ("group_id", pa.int32()),
         ("prompt", pa.int64()),
+        ("problem_index", pa.int64()),
         ("problem", pa.string()),
         ("answer", pa.string()),
         ("text", pa.string()),
@@ -63,6 +64,7 @@ def table(step: int, groups: Sequence[Group], batch: Batch | None = None, decode
         for trajectory in group.trajectories:
             credit = advantages.get(id(trajectory.content))
             row = _row(trajectory) | {"step": step, "group_id": number}
+            row["problem_index"] = group.index if group.index >= 0 else None
             row |= {"problem": problem_text(group.problem), "answer": str(getattr(group.problem, "answer", "") or "")}
             row["trained"] = credit is not None
             if credit is not None:

@@ -24,7 +24,7 @@ def test_a_row_says_everything_about_its_rollout():
     batch = credited([asked])
     first, second = rollouts.table(7, [asked], batch, letters).to_pylist(maps_as_pydicts="strict")
     assert first == {
-        "step": 7, "group_id": 0, "prompt": 5, "problem": "question 5", "answer": "answer 5", "text": "abc",
+        "step": 7, "group_id": 0, "prompt": 5, "problem_index": None, "problem": "question 5", "answer": "answer 5", "text": "abc",
         "reward": 0.0, "rewards": {"correct": 0.0, "format": 0.5}, "advantage": 100.0, "trained": True, "length": 3,
         "finish": "stop", "temperature": 1.0, "sample": 0, "version_min": 3, "version_max": 5, "parent": -1, "fork": -1,
         "guidance": "", "failed": "", "tokens": [81, 58, 97, 98, 99], "roles": [0, 0, 1, 1, 1],

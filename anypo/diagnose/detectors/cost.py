@@ -81,13 +81,13 @@ def throughput(run: Evidence) -> Measured | Missing:
     levers=(
         scale("engine.kv_tokens", 0.5, "a smaller cache", low=1024),
         scale("engine.token_budget", 0.5, "smaller micro-batches", low=512),
-        ask("the curve", 'anypo rollouts {run} "select step, memory_peak_gb from metrics"'),
+        ask("the curve", 'anypo rollouts {run} "select step, memory_resident_gb from metrics"'),
     ),
-    curves=("memory/peak_gb", "rollout/length"),
+    curves=("memory/resident_gb", "rollout/length"),
     live=True,
 )
 def memory_growth(run: Evidence) -> Measured | Missing:
-    memory = run.series("memory/peak_gb")
+    memory = run.series("memory/resident_gb")
     if memory is None or len(memory) < 8:
         return Missing("fewer than 8 steps with memory are recorded")
     half = memory.values[len(memory) // 2 :]
