@@ -30,8 +30,8 @@ bench: $(READY)  ## speed and memory beside the peers (installs them in their ow
 verify: $(READY)  ## run every system's claim and refresh docs/systems.md
 	@$(BIN)/anypo verify --all
 
-compare: $(READY)  ## ten methods at an equal budget on the tiny model (about 25 minutes on two cores)
-	@$(BIN)/anypo compare $(METHODS) --model tiny --task chain_sum --budget tokens=150k --seeds 5 \
+compare: $(READY)  ## ten methods at an equal budget on the tiny model (about 15 minutes on two cores)
+	@$(BIN)/anypo compare $(METHODS) --model tiny --task chain_sum --budget tokens=100k --seeds 5 \
 		--out comparisons/example --report docs/examples/compare.html
 
 docs: $(READY)  ## the documentation as a site in site/
