@@ -1,4 +1,4 @@
-"""What the machine can do, measured, and the least the work needs."""
+"""What the machine can do, measured."""
 
 from __future__ import annotations
 
@@ -31,13 +31,3 @@ def measure(threads: int, repeats: int = 5) -> Machine:
         target.copy_(source)
         copied = max(copied, 2 * source.nbytes / (time.perf_counter() - began))
     return Machine(flops / 1e9, copied / 1e9)
-
-
-def decode_gflop(parameters: float, vocabulary: float, hidden: float, tokens: int) -> float:
-    """Products of one forward pass over `tokens` tokens with the head applied to each: 2 x weights x tokens."""
-    return 2 * (parameters + vocabulary * hidden) * tokens / 1e9
-
-
-def train_gflop(parameters: float, vocabulary: float, hidden: float, context: int, actions: int) -> float:
-    """Forward and backward (3 x forward) over `context` + `actions` tokens, the head only at the actions."""
-    return 3 * 2 * (parameters * (context + actions) + vocabulary * hidden * actions) / 1e9

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from benchmarks import workload
+
 BODY = {"smollm2-135m": 106.2e6, "tiny": 0.9e6}
 HEAD = {"smollm2-135m": 49152 * 576, "tiny": 0.0}
 """Weights multiplied for every token (attention and feed-forward), and for every token whose next is wanted (the head)."""
@@ -16,26 +18,42 @@ TITLES = {
     "rollout-64": "rollouts only, SmolLM2, 64 sequences, heavy-tailed lengths",
     "rollout-128": "rollouts only, SmolLM2, 128 sequences, heavy-tailed lengths",
 }
-SHAPES = {
-    "step": ("smollm2-135m", 8, 45),
-    "step-shared-prefix": ("smollm2-135m", 8, 300),
-    "step-tiny": ("tiny", 16, 45),
-    "rollout-64": ("smollm2-135m", 8, 45),
-    "rollout-128": ("smollm2-135m", 16, 45),
+WORK = {
+    w.name: w
+    for w in (workload.STEP, workload.STEP_SHARED, workload.STEP_TINY, workload.ROLLOUT_64, workload.ROLLOUT_128)
 }
-"""Model, distinct prompts and tokens per prompt of each row."""
+PROMPT = {
+    "step": (27, 15),
+    "step-shared-prefix": (256, 15),
+    "step-tiny": (8, 17),
+    "rollout-64": (27, 15),
+    "rollout-128": (27, 15),
+}
+"""Prompt tokens that all prompts of a row share, and those of its own that each has."""
 
 
-def least_gflop(name: str, tokens: float) -> float:
-    """The fewest floating-point operations the row needs (G): every prompt once, every new token once, backward twice that."""
-    model, prompts, length = SHAPES[name]
-    forward = 2 * (BODY[model] * (prompts * length + tokens) + HEAD[model] * tokens) / 1e9
-    return forward * 4 if name.startswith("step") else forward
+def least_seconds(name: str, machine: dict[str, float]) -> float:
+    """The least time the row takes here: every distinct prompt prefix and every new token computed once, forward, and three
+    times that for the backward pass and its forward pass of a training step; every decoding step takes at least as long as
+    reading the weights once."""
+    work = WORK[name]
+    body, head = BODY[work.model], HEAD[work.model]
+    shared, own = PROMPT[name]
+    sizes = workload.answers(work)
+    prompts = len(sizes) // work.samples
+    prompt = 2e-9 * (body * (shared + prompts * own) + head * prompts) / machine["gflops"]
+    read = 4e-9 * (body + head) / machine["gbytes"]
+    running = [sum(size > at for size in sizes) for at in range(1, max(sizes))]
+    decode = sum(max(2e-9 * (body + head) * rows / machine["gflops"], read) for rows in running)
+    if work.sequences:
+        return prompt + decode
+    new = sum(sizes)
+    return prompt + decode + 6e-9 * (body * (shared + prompts * own + new) + head * new) / machine["gflops"]
 
 
 def fraction(name: str, result: dict[str, Any], machine: dict[str, float]) -> float:
-    """Share of the machine's matrix-product rate reached, counting only the needed operations."""
-    return least_gflop(name, result["tokens"]["median"]) / result["seconds"]["median"] / machine["gflops"]
+    """Share of the machine's limit reached: the least time over the time taken."""
+    return least_seconds(name, machine) / result["seconds"]["median"]
 
 
 def lines(name: str, row: Any) -> str:
@@ -67,9 +85,9 @@ def write(results: dict[str, Any], docs: Path) -> None:
         "so that drift of the machine hits all alike. Figures are medians with the range in brackets; the factor is the median of "
         "turn-by-turn ratios of seconds per generated token (above 1: anypo is faster).\n",
         f"Machine of the last run: {machine['threads']} threads, {machine['gflops']:.0f} GFLOP/s in fp32 matrix products of the "
-        f"model's own shape, {machine['gbytes']:.1f} GB/s memory traffic. *Of the limit* is the fewest floating-point operations "
-        "the work needs (every prompt once, every new token once; a training step three more passes of the same size) over the "
-        "time taken, as a share of that rate.\n",
+        f"model's own shape, {machine['gbytes']:.1f} GB/s memory traffic. *Of the limit* is the least time the work can take here "
+        "over the time it took: at that rate, every distinct prompt prefix and every new token once, a training step's forward and backward "
+        "pass over the same tokens once, and every decoding step at least one reading of all weights.\n",
     ]
     for name, title in TITLES.items():
         if name in results:

@@ -52,3 +52,10 @@ def lengths(count: int, seed: int, low: int = 8, high: int = 256) -> list[int]:
     """Heavy-tailed answer lengths: Pareto with shape 1.2, clipped to [low, high]."""
     rng = random.Random(seed)
     return [min(high, int(low * rng.paretovariate(1.2))) for _ in range(count)]
+
+
+def answers(workload: Workload) -> list[int]:
+    """New tokens of every rollout of one unit of work."""
+    if workload.sequences:
+        return lengths(workload.sequences, seed=2)
+    return [workload.max_new] * (workload.prompts * workload.samples)

@@ -9,7 +9,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent.parent))
 import torch
 from workers import protocol
-from workload import Workload, lengths, messages
+from workload import Workload, answers, messages
 
 from anypo import policies
 from anypo.engine.base import Request, Sampling
@@ -25,7 +25,7 @@ def main() -> None:
     engine = LocalEngine(policy.model, policy.tokenizer, version=lambda: policy.version)
     engine.eos = frozenset()  # every sequence has the length it was given, here and at the peers
     prompts = [policy.encode(chat) for chat in messages(work, work.sequences // work.samples, seed=1)]
-    limits = lengths(work.sequences, seed=2)
+    limits = answers(work)
     turn = 0
 
     def unit(most: int = 256) -> dict[str, int]:

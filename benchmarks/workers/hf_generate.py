@@ -16,7 +16,7 @@ from transformers import (
     StoppingCriteria,
 )
 from workers import protocol
-from workload import Workload, lengths, messages
+from workload import Workload, answers, messages
 
 
 class PerSequence(StoppingCriteria):
@@ -43,7 +43,7 @@ def main() -> None:
         for chat in chats
         for _ in range(work.samples)
     ]
-    limits = lengths(work.sequences, seed=2)
+    limits = answers(work)
 
     inputs = [tokenizer(text)["input_ids"] for text in texts]
     config = GenerationConfig(do_sample=True, temperature=1.0, top_k=0, eos_token_id=-1, pad_token_id=0)

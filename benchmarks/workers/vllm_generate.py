@@ -18,7 +18,7 @@ def main() -> None:
     os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
     os.environ.setdefault("OMP_NUM_THREADS", str(threads))
     from vllm import LLM, SamplingParams
-    from workload import Workload, lengths, messages
+    from workload import Workload, answers, messages
 
     work = Workload(**spec)
     llm = LLM(model=path, dtype="float32", max_model_len=1024, enforce_eager=True)
@@ -29,7 +29,7 @@ def main() -> None:
         for c in chats
         for _ in range(work.samples)
     ]
-    limits = lengths(work.sequences, seed=2)
+    limits = answers(work)
 
     def unit(most: int = 256) -> dict[str, int]:
         params = [
