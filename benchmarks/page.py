@@ -84,10 +84,10 @@ def write(results: dict[str, Any], docs: Path) -> None:
         "Every row is measured with `make bench`: the sides run as processes side by side and take turns, one unit of work each, "
         "so that drift of the machine hits all alike. Figures are medians with the range in brackets; the factor is the median of "
         "turn-by-turn ratios of seconds per generated token (above 1: anypo is faster).\n",
-        f"Machine of the last run: {machine['threads']} threads, {machine['gflops']:.0f} GFLOP/s in fp32 matrix products of the "
-        f"model's own shape, {machine['gbytes']:.1f} GB/s memory traffic. *Of the limit* is the least time the work can take here "
-        "over the time it took: at that rate, every distinct prompt prefix and every new token once, a training step's forward and backward "
-        "pass over the same tokens once, and every decoding step at least one reading of all weights.\n",
+        f"Machine of the last run: {machine['threads']} threads, {machine['gflops']:.0f} GFLOP/s in fp32 matrix products of "
+        f"the model's own shape, {machine['gbytes']:.1f} GB/s memory traffic. *Of the limit* is the least time the work can take "
+        "here over the time it took: at that rate, every distinct prompt prefix and every new token once, a training step's "
+        "forward and backward pass over the same tokens once, and every decoding step at least one reading of all weights.\n",
     ]
     for name, title in TITLES.items():
         if name in results:
