@@ -94,7 +94,7 @@ class LocalEngine:
         self.eos = frozenset(_end_tokens(model, tokenizer))
         self.scheduler = Scheduler(self.backend, max_running, max_rows)
         self.stats = Stats()
-        self._weights: object = None
+        self._weights: tuple[int, int] | None = None
 
     # -- the Sampler interface -----------------------------------------------------------------------------------------
 
@@ -252,11 +252,14 @@ class LocalEngine:
 
     def _refresh(self) -> None:
         """Notice new weights."""
-        self.backend.settle()
-        weights = (int(self._version()), sum(p._version + p.data_ptr() for p in self._parameters))
-        if weights != self._weights:
-            self._weights = weights
+        if self._signature() != self._weights:
+            self.backend.settle()
+            self._weights = self._signature()
             self.scheduler.new_weights()
+
+    def _signature(self) -> tuple[int, int]:
+        """Changes with the version, when a parameter is changed in place, and when its storage moves."""
+        return int(self._version()), sum(p._version + p.data_ptr() for p in self._parameters)
 
     def _check(self, request: Request) -> None:
         """Refuse what cannot run."""

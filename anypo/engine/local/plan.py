@@ -41,8 +41,8 @@ class Feed:
 
 @dataclass
 class Bucket:
-    """Jobs with the same number of query rows: queries [J * kv * rows] index into (row, head), the first `real` of the `rows`
-    are wanted; blocks [J], or a slice where they lie side by side; additive mask [J, 1, real, block size], None when every key is
+    """Jobs with the same number of query rows: queries [J * kv * rows] index into (row, query or key head), the first `real` of
+    the `rows` are wanted; blocks [J], or a slice where they lie side by side; additive mask [J, 1, real, block size], None when every key is
     visible."""
 
     queries: Tensor
@@ -167,7 +167,7 @@ def _buckets(
         n, rows = int(chosen.sum()), -(-int(w) * group // multiple) * multiple
         row = u[:, None] * group + within
         queries = np.zeros((n, kv_heads, rows), dtype=np.int64)
-        queries[j[:, None], kv, row] = pair_row[source][:, None] * heads + np.arange(heads)
+        queries[j[:, None], kv, row] = pair_row[source][:, None] * (heads + kv_heads) + np.arange(heads)
         place[source] = offset + (j[:, None] * kv_heads + kv) * rows + row
         offset += queries.size
         mask = None
