@@ -3,7 +3,7 @@
     python -m benchmarks [ROW ...] [--rounds N] [--no-write]
     python -m benchmarks --check        the recorded factors against their floors; measures nothing
 
-Rows: step, step-shared-prefix, step-tiny, rollout-64, rollout-128, scaling. Results go to benchmarks/results.json and, with the
+Rows: step, step-shared-prefix, step-tiny, decode-64, rollout-64, rollout-128, scaling. Results go to benchmarks/results.json and, with the
 plots, to docs/performance.md.
 """
 
@@ -151,7 +151,7 @@ def main() -> None:
     environments()
     results["machine"] = {**limits.measure(options.threads).__dict__, "threads": options.threads}
     rows = {w.name: (step, w) for w in (workload.STEP, workload.STEP_SHARED, workload.STEP_TINY)}
-    rows |= {w.name: (rollout, w) for w in (workload.ROLLOUT_64, workload.ROLLOUT_128)}
+    rows |= {w.name: (rollout, w) for w in (workload.DECODE_64, workload.ROLLOUT_64, workload.ROLLOUT_128)}
     with tempfile.TemporaryDirectory() as scratch:
         paths, logs = models(Path(scratch)), ROOT / ".cache/bench-logs"
         for name in options.rows or [*rows, "scaling"]:

@@ -15,17 +15,26 @@ TITLES = {
     "step": "one GRPO step, SmolLM2-135M fp32, 8 x 8 rollouts, 45-token prompts, 16 new tokens",
     "step-shared-prefix": "the same, 300-token few-shot prompts",
     "step-tiny": "one GRPO step, tiny, 16 x 8 rollouts, 32 new tokens",
+    "decode-64": "rollouts only, SmolLM2, 64 sequences of 32 tokens each",
     "rollout-64": "rollouts only, SmolLM2, 64 sequences, heavy-tailed lengths",
     "rollout-128": "rollouts only, SmolLM2, 128 sequences, heavy-tailed lengths",
 }
 WORK = {
     w.name: w
-    for w in (workload.STEP, workload.STEP_SHARED, workload.STEP_TINY, workload.ROLLOUT_64, workload.ROLLOUT_128)
+    for w in (
+        workload.STEP,
+        workload.STEP_SHARED,
+        workload.STEP_TINY,
+        workload.DECODE_64,
+        workload.ROLLOUT_64,
+        workload.ROLLOUT_128,
+    )
 }
 PROMPT = {
     "step": (27, 15),
     "step-shared-prefix": (256, 15),
     "step-tiny": (8, 17),
+    "decode-64": (27, 15),
     "rollout-64": (27, 15),
     "rollout-128": (27, 15),
 }

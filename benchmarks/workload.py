@@ -11,7 +11,7 @@ class Workload:
     """`prompts` x `samples` rollouts of exactly `max_new` tokens; `shots` worked examples in front of every question.
 
     lr: so small that the policy, and with it the work, stays the same. sequences: rollouts of a sampling-only row, each as long
-    as `lengths` says. micro: rollouts per backward pass of TRL (0: all at once), where its memory would not hold all.
+    as `lengths` says, or `max_new` when `even`. micro: rollouts per backward pass of TRL (0: all at once), where its memory would not hold all.
     """
 
     name: str
@@ -22,6 +22,7 @@ class Workload:
     shots: int = 0
     lr: float = 1e-6
     sequences: int = 0
+    even: bool = False
     micro: int = 0
 
     def plain(self) -> dict[str, object]:
@@ -31,6 +32,7 @@ class Workload:
 STEP = Workload("step", "smollm2-135m")
 STEP_SHARED = Workload("step-shared-prefix", "smollm2-135m", shots=14, micro=8)
 STEP_TINY = Workload("step-tiny", "tiny", prompts=16, max_new=32)
+DECODE_64 = Workload("decode-64", "smollm2-135m", sequences=64, max_new=32, even=True)
 ROLLOUT_64 = Workload("rollout-64", "smollm2-135m", sequences=64)
 ROLLOUT_128 = Workload("rollout-128", "smollm2-135m", sequences=128)
 
@@ -56,6 +58,6 @@ def lengths(count: int, seed: int, low: int = 8, high: int = 256) -> list[int]:
 
 def answers(workload: Workload) -> list[int]:
     """New tokens of every rollout of one unit of work."""
-    if workload.sequences:
+    if workload.sequences and not workload.even:
         return lengths(workload.sequences, seed=2)
-    return [workload.max_new] * (workload.prompts * workload.samples)
+    return [workload.max_new] * (workload.sequences or workload.prompts * workload.samples)
