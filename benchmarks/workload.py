@@ -10,8 +10,9 @@ from dataclasses import asdict, dataclass
 class Workload:
     """`prompts` x `samples` rollouts of exactly `max_new` tokens; `shots` worked examples in front of every question.
 
-    lr: so small that the policy, and with it the work, stays the same. sequences: rollouts of a sampling-only row, each as long
-    as `lengths` says, or `max_new` when `even`. micro: rollouts per backward pass of TRL (0: all at once), where its memory would not hold all.
+    lr: so small that the policy, and with it the work, stays the same. sequences: rollouts of a sampling-only row, each as
+    long as `lengths` says, or `max_new` when `even`. micro: rollouts per backward pass of TRL (0: all at once), where its
+    memory would not hold all.
     """
 
     name: str
