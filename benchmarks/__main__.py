@@ -3,8 +3,8 @@
     python -m benchmarks [ROW ...] [--rounds N] [--no-write]
     python -m benchmarks --check        the recorded factors against their floors; measures nothing
 
-Rows: step, step-shared-prefix, step-tiny, decode-64, rollout-64, rollout-128, scaling. Results go to benchmarks/results.json and, with the
-plots, to docs/performance.md.
+Rows: step, step-shared-prefix, step-tiny, decode-64, rollout-64, rollout-128, scaling. Results go to
+benchmarks/results.json and, with the plots, to docs/performance.md.
 """
 
 from __future__ import annotations
