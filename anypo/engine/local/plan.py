@@ -42,8 +42,8 @@ class Feed:
 @dataclass
 class Bucket:
     """Jobs with the same number of query rows: queries [J * kv * rows] index into (row, query or key head), the first `real` of
-    the `rows` are wanted; blocks [J], or a slice where they lie side by side; additive mask [J, 1, real, block size], None when every key is
-    visible."""
+    the `rows` are wanted; blocks [J], or a slice where they lie side by side; additive mask [J, 1, real, block size], None
+    when every key is visible."""
 
     queries: Tensor
     blocks: Tensor | slice
