@@ -20,7 +20,7 @@ from anypo.engine.base import Sampling
 from anypo.engine.local.product import packed, product
 from anypo.errors import UserError
 
-SPAN, PIECE = 4096, 256
+SPAN, PIECE = 12288, 256
 ROWS = 128
 """Rows handled at once, so that their logits stay near the processor."""
 
