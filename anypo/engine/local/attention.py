@@ -42,34 +42,23 @@ class Attention:
             begin, end = end, end + len(bucket.queries)
             part = slice(begin, end)
             self._jobs.append(_Job(bucket, kv_heads, size, dtype, self._out[part], self._peak[part], self._mass[part]))
-        if len(plan.reach) > 1:
-            self._weight = torch.empty(plan.parts.shape, dtype=wide, device=device)
-            self._share = torch.empty_like(self._weight)
-            self._mixed = torch.empty(plan.parts.shape[1], dim, dtype=wide, device=device)
-            self._more = [
-                (plan.parts[i, :n], self._weight[i, :n, None], self._share[0, :n], self._share[i, :n], self._mixed[:n])
-                for i, n in enumerate(plan.reach[1:], 1)
-            ]
+        self._parts = plan.parts.flatten()
+        self._picked = torch.empty(len(self._parts), dim, dtype=wide, device=device)
+        self._by_depth = self._picked.view(*plan.parts.shape, dim)
 
     def __call__(self, queries: Tensor, memory: Memory) -> Tensor:
         """Outputs [R * heads, D] for rows of scaled queries, each followed by its keys, [R * (heads + kv heads), D]; the result
         may be overwritten by the next call."""
         for job in self._jobs:
             job.run(queries, memory)
-        plan, first = self._plan, self._plan.parts[0]
-        if len(plan.reach) == 1:
-            return (self._out.index_select(0, first) / self._mass.take(first)[:, None]).to(queries.dtype)
-        weight, share, mixed = self._weight, self._share, self._mixed
-        torch.take(self._peak, plan.parts, out=weight)
+        plan = self._plan
+        weight = self._peak.take(plan.parts)
         if plan.absent is not None:
             weight += plan.absent
         weight.sub_(weight.amax(0)).exp_()
-        torch.take(self._mass, plan.parts, out=share).mul_(weight)
-        torch.index_select(self._out, 0, first, out=mixed).mul_(weight[0, :, None])
-        for parts, scale, mass, more, sums in self._more:
-            mass += more
-            sums.addcmul_(self._out.index_select(0, parts), scale)
-        return mixed.div_(share[0, :, None]).to(queries.dtype)
+        share = self._mass.take(plan.parts).mul_(weight).cumsum(0)[-1]  # one by one, in every column alike
+        torch.index_select(self._out, 0, self._parts, out=self._picked)
+        return self._by_depth.mul_(weight[:, :, None]).sum(0).div_(share[:, None]).to(queries.dtype)
 
 
 class _Job:

@@ -55,11 +55,11 @@ class Bucket:
 
 @dataclass
 class Plan:
-    """tokens, positions [R]: what enters, deepest rows first, R a multiple of `ROWS`. slots [R * kv]: where each row's heads
+    """tokens, positions [R]: what enters, R a multiple of `ROWS`. slots [R * kv]: where each row's heads
     write their key and value, (block, head, place in the block) flattened (padding rows write into block 0).
     wanted: rows whose hidden states are asked for, in the order of the feeds. parts [P, R * heads]: where the partials of a row
-    and head lie among the buckets' outputs, in the order of its blocks. reach [P]: the first reach[p] entries of parts[p] exist;
-    absent [P, R * heads]: 0 for those and -inf for the rest, None when all exist."""
+    and head lie among the buckets' outputs, in the order of its blocks. absent [P, R * heads]: 0 where such a partial exists and
+    -inf where it does not, None when all exist."""
 
     tokens: Tensor
     positions: Tensor
@@ -67,7 +67,6 @@ class Plan:
     wanted: Tensor
     buckets: list[Bucket]
     parts: Tensor
-    reach: list[int]
     absent: Tensor | None
 
 
@@ -91,10 +90,6 @@ def build(
     table_start = np.repeat(n_blocks.cumsum() - n_blocks, count)
     wanted = np.concatenate([np.arange(f + c - feed.wanted, f + c) for f, c, feed in zip(first, count, feeds)])
 
-    order = np.argsort(-(positions // size), kind="stable")
-    tokens, positions, table_start = tokens[order], positions[order], table_start[order]
-    new_row = np.empty(real, dtype=np.int64)
-    new_row[order] = np.arange(real)
     blocks = positions // size + 1
     slots = table[table_start + blocks - 1] * (kv_heads * size) + positions % size
 
@@ -105,16 +100,14 @@ def build(
     buckets, place = _buckets(pair_row, pair_block, visible, size, heads, kv_heads, multiple, device, dtype)
 
     rows = -(-real // ROWS) * ROWS
-    reach = np.bincount(depth)
-    parts = np.zeros((len(reach), rows, heads), dtype=np.int64)
+    deepest = int(blocks.max())
+    parts = np.zeros((deepest, rows, heads), dtype=np.int64)  # of padding, the first partial: finite, and never looked at
     parts[depth, pair_row] = place
     absent = None
-    if reach[-1] < real:
-        missing = np.arange(rows) >= reach[:, None]
-        missing[0] = False
+    if blocks.min() < deepest:
+        missing = np.zeros((deepest, rows), dtype=bool)
+        missing[:, :real] = np.arange(deepest)[:, None] >= blocks
         absent = torch.from_numpy(np.where(missing, np.float32(-np.inf), np.float32(0.0)).repeat(heads, 1)).to(device)
-    reach = reach * heads
-    reach[0] = rows * heads  # padding rows read the first partial: finite, and never looked at
 
     def padded(x: np.ndarray) -> Tensor:
         out = np.zeros(rows, dtype=np.int64)
@@ -125,10 +118,9 @@ def build(
         padded(tokens),
         padded(positions),
         (padded(slots)[:, None] + torch.arange(kv_heads, device=device) * size).flatten(),
-        torch.from_numpy(new_row[wanted]).to(device),
+        torch.from_numpy(wanted).to(device),
         buckets,
-        torch.from_numpy(parts.reshape(len(reach), -1)).to(device),
-        reach.tolist(),
+        torch.from_numpy(parts.reshape(deepest, -1)).to(device),
         absent,
     )
 
