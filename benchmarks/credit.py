@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -122,34 +122,46 @@ TINY: Mapping[str, Mapping[str, Any]] = {
 }
 """Changes against GRPO with 64 prompts x 2 rollouts of the tiny transformer."""
 
+TINY_LR = 2e-4
+"""Where 128 rollouts a step of the group mean learn (found on seed 0, which is not measured); at the preset's 3e-4, made for 512,
+every credit falls below the start."""
+
 STARTS = {"small group (2 rollouts)": 150, "sparse reward (weak start)": 60}
 """Supervised steps before reinforcement learning."""
 
 
-def tiny(seeds: int, steps: int = 60) -> dict[str, dict[str, tuple[float, float, float, float]]]:
-    """Held-out accuracy of the tiny transformer after `steps`: value, and difference to the group mean with its 95 % interval."""
+def tiny(
+    seeds: int, steps: int = 240, scenes: Sequence[str] = tuple(STARTS)
+) -> dict[str, dict[str, tuple[float, float, float, float]]]:
+    """Accuracy of the rollouts in the last quarter of `steps`: value, and difference to the group mean with its 95 % interval."""
     from tempfile import TemporaryDirectory
 
     from anypo.run.train import train as train_run
 
     table: dict[str, dict[str, tuple[float, float, float, float]]] = {}
-    for scene, warm in STARTS.items():
+    for scene in scenes:
         found: dict[str, list[float]] = {name: [] for name in TINY}
-        before = []
-        for seed in range(seeds):
+        for seed in range(1, 1 + seeds):
             with TemporaryDirectory() as folder:
-                start = train_run("grpo", "tiny", steps=0, sft_steps=warm, seed=seed, out=f"{folder}/start")
-                assert start.before is not None
-                before.append(start.before.accuracy)
+                start = f"{folder}/start"
+                train_run("grpo", "tiny", steps=0, sft_steps=STARTS[scene], seed=seed, eval_size=0, out=start)
                 for number, (name, changes) in enumerate(TINY.items()):
-                    sizes = {"control.prompts": 64, "control.samples": 2, **changes}
-                    run = train_run(
-                        "grpo", "tiny", steps=steps, sft_steps=0, seed=seed, set=sizes, init=f"{folder}/start",
-                        out=f"{folder}/{number}",
-                    )  # fmt: skip
-                    assert run.after is not None
-                    found[name].append(run.after.accuracy)
-                    print(f"{scene} seed {seed} {name}: {run.after.accuracy:.3f} (start {before[-1]:.3f})", flush=True)
+                    sizes = {"control.prompts": 64, "control.samples": 2, "update.optimiser.lr": TINY_LR, **changes}
+                    out = Path(folder, str(number))
+                    train_run(
+                        "grpo",
+                        "tiny",
+                        steps=steps,
+                        sft_steps=0,
+                        seed=seed,
+                        eval_size=0,
+                        set=sizes,
+                        init=start,
+                        out=str(out),
+                    )
+                    lines = (out / "metrics.jsonl").read_text().splitlines()[-steps // 4 :]
+                    found[name].append(float(np.mean([json.loads(line)["reward/mean"] for line in lines])))
+                    print(f"{scene} seed {seed} {name}: {found[name][-1]:.3f}", flush=True)
         table[scene] = {}
         for name, values in found.items():
             gains = [a - b for a, b in zip(values, found["group mean"])]

@@ -101,7 +101,8 @@ def build(
 
     rows = -(-real // ROWS) * ROWS
     deepest = int(blocks.max())
-    parts = np.zeros((deepest, rows, heads), dtype=np.int64)  # of padding, the first partial: finite, and never looked at
+    # Padding rows read the first partial: finite, and never looked at.
+    parts = np.zeros((deepest, rows, heads), dtype=np.int64)
     parts[depth, pair_row] = place
     absent = None
     if blocks.min() < deepest:
