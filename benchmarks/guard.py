@@ -4,7 +4,19 @@ from __future__ import annotations
 
 from typing import Any
 
-FLOORS = {("step", "trl"): 3.5, ("step-tiny", "trl"): 1.1}
+FLOORS = {
+    ("step", "trl"): 3.5,
+    ("step-shared-prefix", "trl"): 6.0,
+    ("step-tiny", "trl"): 1.1,
+    ("decode-64", "transformers generate"): 2.0,
+    ("decode-64", "vllm"): 1.3,
+    ("rollout-64", "transformers generate"): 5.0,
+    ("rollout-64", "transformers continuous"): 3.3,
+    ("rollout-64", "vllm"): 1.1,
+    ("rollout-128", "transformers generate"): 7.0,
+    ("rollout-128", "transformers continuous"): 3.5,
+    ("rollout-128", "vllm"): 1.1,
+}
 """Least factor (row, peer): how many times slower the peer must be per generated token, at the low end of the measured range."""
 
 MEMORY = {("step", "trl"): 0.4}
