@@ -25,6 +25,7 @@ def notes(board: Board, records: Records, strata: Strata, failures: Mapping[str,
         _failed(failures, records),
         _power(board, strata),
         _ties(board),
+        _twins(board),
         _few_runs(board),
         _ends_of_the_scale(board),
         _unequal(board, records),
@@ -66,6 +67,20 @@ def _power(board: Board, strata: Strata) -> Iterator[str]:
 def _ties(board: Board) -> Iterator[str]:
     if len(board.tied) > 1:
         yield f"First place is open between {len(board.tied)} methods whose intervals overlap: {', '.join(board.tied)}."
+
+
+def _twins(board: Board) -> Iterator[str]:
+    """Methods that differ in nothing these settings let them show, such as two trust regions around a ratio of one."""
+    alike: dict[tuple[float, ...], list[str]] = {}
+    for row in board.rows:
+        if len(row.runs) > 1:
+            alike.setdefault(tuple(row.runs), []).append(row.label)
+    for labels in alike.values():
+        if len(labels) > 1:
+            yield (
+                f"{' and '.join(labels)} ended at exactly the same accuracy in every run: at these settings they are probably "
+                "the same computation (trust regions act only where rollouts are older than the weights)."
+            )
 
 
 def _few_runs(board: Board) -> Iterator[str]:

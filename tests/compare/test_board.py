@@ -41,6 +41,13 @@ def test_rows_are_ordered_scored_and_tied() -> None:
     assert any("First place is open between 2 methods" in note for note in found.notes)
 
 
+def test_methods_that_computed_the_same_are_named() -> None:
+    found = board({"a": [0.5, 0.52], "b": [0.5, 0.52], "c": [0.5, 0.53], "d": [0.1, 0.2]}, "d")
+    (note,) = [note for note in found.notes if "exactly the same accuracy" in note]
+    assert note.startswith("a and b ended")
+    assert not any("exactly the same" in n for n in board({"a": [0.5], "b": [0.5]}, "b").notes)
+
+
 def test_the_cost_of_the_threshold_is_interpolated() -> None:
     found = board({"fast": [0.8, 0.8], "slow": [0.6, 0.4]}, "slow", threshold=0.5)
     fast, slow = found.rows
