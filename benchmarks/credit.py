@@ -96,15 +96,22 @@ def learning(seeds: int) -> dict[str, dict[str, tuple[float, float, float, float
         areas = {}
         for name, changes in {**CREDITS, **EXTRA.get(scene, {})}.items():
             areas[name] = [train(method(changes), bed, steps, seed).area for seed in range(seeds)]
-        table[scene] = {}
-        for name, values in areas.items():
-            gains = [a - b for a, b in zip(values, areas["group mean"])]
-            low, high = paired_interval(gains)
-            table[scene][name] = (float(np.mean(values)), float(np.mean(gains)), low, high)
-            print(
-                f"{scene:28s} {name:28s} {np.mean(values):.4f} {np.mean(gains):+.4f} [{low:+.4f}, {high:+.4f}]",
-                flush=True,
-            )
+        table[scene] = against_the_group_mean(scene, areas)
+    return table
+
+
+def against_the_group_mean(
+    scene: str, found: Mapping[str, Sequence[float]]
+) -> dict[str, tuple[float, float, float, float]]:
+    """Of each credit's values by seed: mean, and mean difference to the group mean with its 95 % interval."""
+    table = {}
+    for name, values in found.items():
+        gains = [a - b for a, b in zip(values, found["group mean"])]
+        low, high = paired_interval(gains)
+        table[name] = (float(np.mean(values)), float(np.mean(gains)), low, high)
+        print(
+            f"{scene:28s} {name:30s} {np.mean(values):.4f} {np.mean(gains):+.4f} [{low:+.4f}, {high:+.4f}]", flush=True
+        )
     return table
 
 
@@ -162,15 +169,7 @@ def tiny(
                     lines = (out / "metrics.jsonl").read_text().splitlines()[-steps // 4 :]
                     found[name].append(float(np.mean([json.loads(line)["reward/mean"] for line in lines])))
                     print(f"{scene} seed {seed} {name}: {found[name][-1]:.3f}", flush=True)
-        table[scene] = {}
-        for name, values in found.items():
-            gains = [a - b for a, b in zip(values, found["group mean"])]
-            low, high = paired_interval(gains)
-            table[scene][name] = (float(np.mean(values)), float(np.mean(gains)), low, high)
-            print(
-                f"{scene:28s} {name:30s} {np.mean(values):.3f} {np.mean(gains):+.3f} [{low:+.3f}, {high:+.3f}]",
-                flush=True,
-            )
+        table[scene] = against_the_group_mean(scene, found)
     return table
 
 
