@@ -41,23 +41,26 @@ PROMPT = {
 """Prompt tokens that all prompts of a row share, and those of its own that each has."""
 
 
-def least_seconds(name: str, machine: dict[str, float]) -> float:
-    """The least time the row takes here: every distinct prompt prefix and every new token computed once, forward, and three
-    times that for the backward pass and its forward pass of a training step; every decoding step takes at least as long as
-    reading the weights once."""
+def passes(name: str) -> list[tuple[float, float]]:
+    """The least the row needs, as (GFLOP, GB of weights read) of each pass over the model: every distinct prompt prefix once,
+    every decoding step, and of a training step one forward and backward pass over the same tokens."""
     work = WORK[name]
     body, head = BODY[work.model], HEAD[work.model]
     shared, own = PROMPT[name]
     sizes = workload.answers(work)
     prompts = len(sizes) // work.samples
-    prompt = 2e-9 * (body * (shared + prompts * own) + head * prompts) / machine["gflops"]
-    read = 4e-9 * (body + head) / machine["gbytes"]
+    context, read = shared + prompts * own, 4e-9 * (body + head)
     running = [sum(size > at for size in sizes) for at in range(1, max(sizes))]
-    decode = sum(max(2e-9 * (body + head) * rows / machine["gflops"], read) for rows in running)
-    if work.sequences:
-        return prompt + decode
-    new = sum(sizes)
-    return prompt + decode + 6e-9 * (body * (shared + prompts * own + new) + head * new) / machine["gflops"]
+    found = [(2e-9 * (body * context + head * prompts), read)]
+    found += [(2e-9 * (body + head) * rows, read) for rows in running]
+    if not work.sequences:
+        found.append((6e-9 * (body * (context + sum(sizes)) + head * sum(sizes)), 3 * read))
+    return found
+
+
+def least_seconds(name: str, machine: dict[str, float]) -> float:
+    """The least time the row takes here: of each pass, its operations at the machine's rate or the reading of its weights."""
+    return sum(max(gflop / machine["gflops"], gbytes / machine["gbytes"]) for gflop, gbytes in passes(name))
 
 
 def fraction(name: str, result: dict[str, Any], machine: dict[str, float]) -> float:
@@ -112,8 +115,10 @@ def write(results: dict[str, Any], docs: Path) -> None:
 
 
 def _table(name: str, title: str, row: dict[str, Any], machine: dict[str, float]) -> str:
+    gflop, gbytes = (sum(column) for column in zip(*passes(name)))
     out = [
         f"## {title}\n",
+        f"Least work: {gflop:,.0f} GFLOP and {gbytes:.3g} GB of weights read, {least_seconds(name, machine):.2f} s here.\n",
         "| side | seconds | tokens/s | peak memory | of the limit | anypo is faster by |",
         "| --- | --- | --- | --- | --- | --- |",
     ]
@@ -140,6 +145,7 @@ def _plot(scaling: dict[str, Any], path: Path) -> None:
     import matplotlib
 
     matplotlib.use("svg")
+    matplotlib.rcParams["svg.hashsalt"] = "anypo"  # the same picture, the same file
     import matplotlib.pyplot as plt
 
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -155,5 +161,5 @@ def _plot(scaling: dict[str, Any], path: Path) -> None:
         axis.spines[["top", "right"]].set_visible(False)
         axis.grid(alpha=0.3)
     axes[0].set_ylabel("seconds per step")
-    figure.savefig(path)
+    figure.savefig(path, metadata={"Date": None})
     plt.close(figure)
