@@ -58,14 +58,35 @@ def environments() -> None:
         (folder / ".ready").touch()
 
 
+SIZES = {"llama-15m": (192, 12), "llama-54m": (384, 20)}
+"""Hidden size and layers of models between tiny and SmolLM2, with SmolLM2's tokenizer and random weights: for timing only."""
+
+
 def models(folder: Path) -> dict[str, str]:
-    """Both models as plain folders that every side can load."""
+    """The models as plain folders that every side can load."""
+    import shutil
+
+    from transformers import LlamaConfig, LlamaForCausalLM
+
     from anypo import policies
 
     out = {}
     for name in ("smollm2-135m", "tiny"):
         path = folder / name
         policies.load(name, seed=0).save(path)
+        out[name] = str(path)
+    for name, (hidden, layers) in SIZES.items():
+        path = folder / name
+        shutil.copytree(out["smollm2-135m"], path, ignore=shutil.ignore_patterns("*.safetensors"))
+        config = LlamaConfig.from_pretrained(
+            out["smollm2-135m"],
+            hidden_size=hidden,
+            intermediate_size=hidden * 8 // 3,
+            num_hidden_layers=layers,
+            num_attention_heads=hidden // 64,
+            num_key_value_heads=hidden // 64,
+        )
+        LlamaForCausalLM(config).save_pretrained(path)
         out[name] = str(path)
     return out
 
@@ -120,7 +141,12 @@ def scaling(paths: dict[str, str], threads: int, rounds: int, logs: Path) -> dic
             (n, workload.Workload("s", "smollm2-135m", 4, 8, 16, shots=n)) for n in (0, 7, 14, 28)
         ],
         "new tokens": [(n, workload.Workload("s", "smollm2-135m", 4, 8, n)) for n in (8, 16, 32, 64)],
-        "model parameters (M)": [(1, workload.Workload("s", "tiny", 4, 8, 16)), (135, base)],
+        "model parameters (M)": [
+            (1, workload.Workload("s", "tiny", 4, 8, 16)),
+            (15, workload.Workload("s", "llama-15m", 4, 8, 16)),
+            (54, workload.Workload("s", "llama-54m", 4, 8, 16)),
+            (135, base),
+        ],
     }
     out: dict[str, Any] = {}
     for axis, points in axes.items():
