@@ -105,6 +105,10 @@ class RunFolder:
         """Let others use the folder."""
         self._lock.release()
 
+    def discard(self) -> None:
+        """Remove the folder of a run that could not begin."""
+        shutil.rmtree(self.path, ignore_errors=True)
+
     def __enter__(self) -> RunFolder:
         return self
 

@@ -90,11 +90,16 @@ def train(
     check_loggers(config.loggers)
     path = Path(out) if out is not None else _default_path(config)
     observer = observer or Observer()
-    with RunFolder.create(path, config.model_dump(mode="json")) as folder, _status(folder):
-        session = Session(config, spec, folder, observer)
-        folder.write_manifest(manifest(config.model_dump(mode="json"), session.policy, session.world.task))
-        before = session.begin()
-        return session.run(before)
+    with RunFolder.create(path, config.model_dump(mode="json")) as folder:
+        try:
+            session = Session(config, spec, folder, observer)
+        except UserError:  # a model or a task that cannot be had leaves nothing behind
+            folder.discard()
+            raise
+        with _status(folder):
+            folder.write_manifest(manifest(config.model_dump(mode="json"), session.policy, session.world.task))
+            before = session.begin()
+            return session.run(before)
 
 
 def resume(run: Path | str, *, steps: int | None = None, observer: Observer | None = None) -> Result:
