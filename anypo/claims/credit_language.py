@@ -211,14 +211,14 @@ def spark(run: ClaimRun) -> Outcome:
     against GRPO alone for as many steps. Both start from a model that knows the form of a verdict, not the verdict. What is neither
     yes nor no counts as a coin flip, so that keeping the form alone is worth nothing. Notes: accuracy of the sums, share of
     readable verdicts."""
-    pairs = run.each(lambda seed: _judge(seed, run.steps(40)))
+    pairs = run.each(lambda seed: _judge(seed, run.steps(40), run.steps(150)))
     sums, readable = ([np.mean([p[i][k] for p in pairs]) for i in (0, 1)] for k in (1, 2))
     run.note(f"accuracy of sums: {sums[0]:.3f} (grpo), {sums[1]:.3f} (spark).")
     run.note(f"readable verdicts: {readable[0]:.2f} (grpo), {readable[1]:.2f} (spark).")
     return compare([p[0][0] for p in pairs], [p[1][0] for p in pairs], "accuracy of verdicts", run)
 
 
-def _judge(seed: int, steps: int) -> list[tuple[float, float, float]]:
+def _judge(seed: int, steps: int, warm_up: int) -> list[tuple[float, float, float]]:
     """Accuracy of verdicts and of sums, and share of readable verdicts, under GRPO and under SPARK."""
     rng = np.random.default_rng(seed)
     pairs = rng.permutation([(a, b) for a in range(20) for b in range(20)])
@@ -233,7 +233,7 @@ def _judge(seed: int, steps: int) -> list[tuple[float, float, float]]:
         examples.append((_asked(judge, opening, shown), str(rng.choice(["yes", "no"]))))
         both = f"{opening}\nAnswer 1: {shown}\nAnswer 2: {rng.integers(10)}\nWhich is better? 1 or 2:"
         examples.append((both, str(rng.integers(1, 3))))
-    copy = warm(examples, 150, seed)
+    copy = warm(examples, warm_up, seed)
     unseen = [task.heldout(i) for i in range(task.n_heldout)]
     asked, truth = [], []
     for p in unseen:
@@ -265,7 +265,7 @@ def _asked(judge: SelfJudging, opening: str, shown: str) -> str:
 def coderl_plus(run: ClaimRun) -> Outcome:
     """Programs of three lines that must print a wanted number, with and without questions about what failed programs do: share of
     right values in predicted executions of unseen programs after 30 steps. Notes: pass@1 on unseen problems."""
-    pairs = run.each(lambda seed: _code(seed, run.steps(30)))
+    pairs = run.each(lambda seed: _code(seed, run.steps(30), run.steps(120)))
     solved = [np.mean([p[i][1] for p in pairs]) for i in (0, 1)]
     run.note(f"pass@1 of programs: {solved[0]:.3f} (code only), {solved[1]:.3f} (with executions).")
     return compare(
@@ -273,7 +273,7 @@ def coderl_plus(run: ClaimRun) -> Outcome:
     )
 
 
-def _code(seed: int, steps: int) -> list[tuple[float, float]]:
+def _code(seed: int, steps: int, warm_up: int) -> list[tuple[float, float]]:
     """Share of right values in predictions and pass@1, without and with the auxiliary task."""
     rng = np.random.default_rng(seed)
     combos = rng.permutation([(a, b, o) for a in range(1, 9) for b in range(1, 9) for o in range(3)])
@@ -298,7 +298,7 @@ def _code(seed: int, steps: int) -> list[tuple[float, float]]:
         output, first, second = rng.integers(1, 9, 3).tolist()
         guess = json.dumps({"final_output": output, "variables": {"a": first, "b": second}})
         examples.append((_execution_question(code, *trace(code)).text, guess))  # type: ignore[misc]
-    copy = warm(examples, 120, seed)
+    copy = warm(examples, warm_up, seed)
     unseen = [task.heldout(i) for i in range(min(48, task.n_heldout))]
     runs = [ran for ran in (trace(p.metadata["code"]) for p in unseen) if ran is not None]
     asked = [_execution_question(p.metadata["code"], *ran).text for p, ran in zip(unseen, runs)]
@@ -321,13 +321,13 @@ def _code(seed: int, steps: int) -> list[tuple[float, float]]:
 def refine(run: ClaimRun) -> Outcome:
     """Next-sequence rewards beside next-token training, from the same checkpoint for the same 40 steps: exact recall of values on
     unseen texts. Notes: loss per token of unseen texts."""
-    pairs = run.each(lambda seed: _recall(seed, run.steps(40)))
+    pairs = run.each(lambda seed: _recall(seed, run.steps(40), run.steps(400)))
     loss = [np.mean([p[i][1] for p in pairs]) for i in (0, 1)]
     run.note(f"loss per token of unseen texts: {loss[0]:.3f} (next token only), {loss[1]:.3f} (with next sequences).")
     return compare([p[0][0] for p in pairs], [p[1][0] for p in pairs], "exact recall", run)
 
 
-def _recall(seed: int, steps: int) -> list[tuple[float, float]]:
+def _recall(seed: int, steps: int, warm_up: int) -> list[tuple[float, float]]:
     """Exact recall and loss per token, without and with next-sequence rewards."""
     rng = np.random.default_rng(seed)
 
@@ -339,7 +339,7 @@ def _recall(seed: int, steps: int) -> list[tuple[float, float]]:
 
     problems = [Problem(i, ({"role": "user", "content": ""},), solution=text()) for i in range(1200)]
     task: Any = TextTask(tuple(problems), lambda p, said: 0.0)
-    copy = warm([("", p.solution) for p in problems[:900]], 400, seed)
+    copy = warm([("", p.solution) for p in problems[:900]], warm_up, seed)
     method = (
         find("refine")
         .algorithm()
