@@ -101,6 +101,19 @@ def test_bits_do_not_depend_on_batching_memory_or_sharing(name):
     assert all(map(same, first, few.generate(requests)))
 
 
+@pytest.mark.skipif(not row_invariant(), reason="this machine's matrix library is not row-invariant")
+def test_long_sequences_beside_short_ones_change_no_bits():
+    model, rng = build(MODELS["llama"]), np.random.default_rng(3)
+    lengths = (3, 61, 9, 100, 30, 64, 5)  # of 1 to 30 blocks: rows of two tiers, in any order
+    requests = [Request(rng.integers(2, 61, n), Sampling(max_new=20, temperature=1.0), (n,)) for n in lengths]
+    together = LocalEngine(model, Letters(), block=4).generate(requests)
+    for request, done in zip(requests, together):
+        assert same(done, LocalEngine(model, Letters(), block=4).generate([request])[0])
+        with torch.no_grad():
+            logp = reference(model, request, done)
+        np.testing.assert_allclose(done.logp, logp.gather(1, torch.tensor(done.tokens)[:, None])[:, 0], atol=1e-4)
+
+
 def test_the_general_path_agrees_with_the_fast_one():
     model = build("qwen3")
     requests = grid(max_new=30, temperature=0.9)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from anypo.engine.local.plan import Bucket, Plan
+from anypo.engine.local.plan import Bucket, Merge, Plan
 
 
 @dataclass(frozen=True)
@@ -31,9 +31,8 @@ class Attention:
     anew costs more than the arithmetic."""
 
     def __init__(self, plan: Plan, kv_heads: int, size: int, dim: int, dtype: torch.dtype) -> None:
-        device, wide = plan.parts.device, torch.promote_types(dtype, torch.float32)
+        device, wide = plan.tokens.device, torch.promote_types(dtype, torch.float32)
         total = sum(len(bucket.queries) for bucket in plan.buckets)
-        self._plan = plan
         self._out = torch.empty(total, dim, dtype=wide, device=device)
         self._peak = torch.zeros(total, dtype=wide, device=device)
         self._mass = torch.ones(total, dtype=wide, device=device)
@@ -42,23 +41,37 @@ class Attention:
             begin, end = end, end + len(bucket.queries)
             part = slice(begin, end)
             self._jobs.append(_Job(bucket, kv_heads, size, dtype, self._out[part], self._peak[part], self._mass[part]))
-        self._parts = plan.parts.flatten()
-        self._picked = torch.empty(len(self._parts), dim, dtype=wide, device=device)
-        self._by_depth = self._picked.view(*plan.parts.shape, dim)
+        self._mixed = torch.empty(plan.merges[-1].heads.stop, dim, dtype=wide, device=device)
+        self._merges = [_Merging(merge, self._mixed[merge.heads]) for merge in plan.merges]
 
     def __call__(self, queries: Tensor, memory: Memory) -> Tensor:
         """Outputs [R * heads, D] for rows of scaled queries, each followed by its keys, [R * (heads + kv heads), D]; the result
         may be overwritten by the next call."""
         for job in self._jobs:
             job.run(queries, memory)
-        plan = self._plan
-        weight = self._peak.take(plan.parts)
-        if plan.absent is not None:
-            weight += plan.absent
+        for merging in self._merges:
+            merging.run(self._out, self._peak, self._mass)
+        return self._mixed.to(queries.dtype)
+
+
+class _Merging:
+    """The partials of some rows, weighed by their peaks, over their masses."""
+
+    def __init__(self, merge: Merge, mixed: Tensor) -> None:
+        self._parts, self._absent, self._mixed = merge.parts, merge.absent, mixed
+        self._flat = merge.parts.flatten()
+        self._picked = mixed.new_empty(len(self._flat), mixed.shape[1])
+        self._by_depth = self._picked.view(*merge.parts.shape, -1)
+
+    def run(self, out: Tensor, peak: Tensor, mass: Tensor) -> None:
+        weight = peak.take(self._parts)
+        if self._absent is not None:
+            weight += self._absent
         weight.sub_(weight.amax(0)).exp_()
-        share = self._mass.take(plan.parts).mul_(weight).cumsum(0)[-1]  # one by one, in every column alike
-        torch.index_select(self._out, 0, self._parts, out=self._picked)
-        return self._by_depth.mul_(weight[:, :, None]).sum(0).div_(share[:, None]).to(queries.dtype)
+        share = mass.take(self._parts).mul_(weight).cumsum(0)[-1]  # one by one, in every column alike
+        torch.index_select(out, 0, self._flat, out=self._picked)
+        torch.sum(self._by_depth.mul_(weight[:, :, None]), 0, out=self._mixed)
+        self._mixed.div_(share[:, None])
 
 
 class _Job:

@@ -21,6 +21,9 @@ from anypo.engine.local.product import ROWS
 TILE = 64
 """Most rows of one job."""
 
+TIERS = np.array([16, 64, 256, 1024, 4096])
+"""Rows are merged with rows of about as many blocks, so that one long sequence does not pad all others to its length."""
+
 
 def row_multiple(size: int, head_dim: int) -> int:
     """Query rows of a job come in multiples of it. Batched products add up rows beyond a multiple of four in another order, and
@@ -54,20 +57,28 @@ class Bucket:
 
 
 @dataclass
-class Plan:
-    """tokens, positions [R]: what enters, R a multiple of `ROWS`. slots [R * kv]: where each row's heads
-    write their key and value, (block, head, place in the block) flattened (padding rows write into block 0).
-    wanted: rows whose hidden states are asked for, in the order of the feeds. parts [P, R * heads]: where the partials of a row
-    and head lie among the buckets' outputs, in the order of its blocks. absent [P, R * heads]: 0 where such a partial exists and
+class Merge:
+    """How the partials of rows come together. heads: where those of the rows lie among all [R * heads]. parts [P, n]: where each
+    one's partials lie among the buckets' outputs, in the order of its blocks. absent [P, n]: 0 where such a partial exists and
     -inf where it does not, None when all exist."""
+
+    heads: slice
+    parts: Tensor
+    absent: Tensor | None
+
+
+@dataclass
+class Plan:
+    """tokens, positions [R]: what enters, by tier, R a multiple of `ROWS`. slots [R * kv]: where each row's heads write their key
+    and value, (block, head, place in the block) flattened (padding rows write into block 0). wanted: rows whose hidden
+    states are asked for, in the order of the feeds. merges: one for every tier, in order."""
 
     tokens: Tensor
     positions: Tensor
     slots: Tensor
     wanted: Tensor
     buckets: list[Bucket]
-    parts: Tensor
-    absent: Tensor | None
+    merges: list[Merge]
 
 
 def build(
@@ -90,6 +101,10 @@ def build(
     table_start = np.repeat(n_blocks.cumsum() - n_blocks, count)
     wanted = np.concatenate([np.arange(f + c - feed.wanted, f + c) for f, c, feed in zip(first, count, feeds)])
 
+    order = np.argsort(np.searchsorted(TIERS, positions // size + 1), kind="stable")
+    tokens, positions, table_start = tokens[order], positions[order], table_start[order]
+    new_row = np.empty(real, dtype=np.int64)
+    new_row[order] = np.arange(real)
     blocks = positions // size + 1
     slots = table[table_start + blocks - 1] * (kv_heads * size) + positions % size
 
@@ -100,15 +115,7 @@ def build(
     buckets, place = _buckets(pair_row, pair_block, visible, size, heads, kv_heads, multiple, device, dtype)
 
     rows = -(-real // ROWS) * ROWS
-    deepest = int(blocks.max())
-    # Padding rows read the first partial: finite, and never looked at.
-    parts = np.zeros((deepest, rows, heads), dtype=np.int64)
-    parts[depth, pair_row] = place
-    absent = None
-    if blocks.min() < deepest:
-        missing = np.zeros((deepest, rows), dtype=bool)
-        missing[:, :real] = np.arange(deepest)[:, None] >= blocks
-        absent = torch.from_numpy(np.where(missing, np.float32(-np.inf), np.float32(0.0)).repeat(heads, 1)).to(device)
+    merges = _merges(blocks, pair_row, depth, place, rows, device)
 
     def padded(x: np.ndarray) -> Tensor:
         out = np.zeros(rows, dtype=np.int64)
@@ -119,11 +126,35 @@ def build(
         padded(tokens),
         padded(positions),
         (padded(slots)[:, None] + torch.arange(kv_heads, device=device) * size).flatten(),
-        torch.from_numpy(wanted).to(device),
+        torch.from_numpy(new_row[wanted]).to(device),
         buckets,
-        torch.from_numpy(parts.reshape(deepest, -1)).to(device),
-        absent,
+        merges,
     )
+
+
+def _merges(
+    blocks: np.ndarray, pair_row: np.ndarray, depth: np.ndarray, place: np.ndarray, rows: int, device: torch.device
+) -> list[Merge]:
+    """One for every tier of rows, which lie side by side; padding rows go with the last."""
+    heads, real, found = place.shape[1], len(blocks), []
+    tier = np.searchsorted(TIERS, blocks)
+    ends = [*(np.flatnonzero(np.diff(tier)) + 1).tolist(), real]
+    for begin, end in zip([0, *ends], ends):
+        n = (rows if end == real else end) - begin
+        deepest = int(blocks[begin:end].max())
+        mine = (pair_row >= begin) & (pair_row < end)
+        # Padding rows read the first partial: finite, and never looked at.
+        parts = np.zeros((deepest, n, heads), dtype=np.int64)
+        parts[depth[mine], pair_row[mine] - begin] = place[mine]
+        absent = None
+        if blocks[begin:end].min() < deepest:
+            missing = np.zeros((deepest, n), dtype=bool)
+            missing[:, : end - begin] = np.arange(deepest)[:, None] >= blocks[begin:end]
+            minus = np.where(missing, np.float32(-np.inf), np.float32(0.0)).repeat(heads, 1)
+            absent = torch.from_numpy(minus).to(device)
+        where = slice(begin * heads, (begin + n) * heads)
+        found.append(Merge(where, torch.from_numpy(parts.reshape(deepest, -1)).to(device), absent))
+    return found
 
 
 def _buckets(
