@@ -11,6 +11,7 @@ from torch import Tensor
 
 from anypo.engine.architecture import Architecture
 from anypo.engine.local.blocks import BlockPool
+from anypo.engine.local.captured import CapturedDecode
 from anypo.engine.local.handle import Handle
 from anypo.engine.local.paged import PagedModel
 from anypo.engine.local.plan import Feed, build, row_multiple
@@ -89,6 +90,7 @@ class PagedBackend:
         self.pool = BlockPool(count, size)
         self.model = PagedModel(arch, count, size)
         self.vocabulary = Vocabulary(arch.head)
+        self.captured = CapturedDecode(self.model) if arch.device.type == "cuda" else None
         self._multiple = row_multiple(size, arch.head_dim)
 
     def spare(self) -> int:
@@ -136,6 +138,8 @@ class PagedBackend:
     def forget(self) -> None:
         self.pool.forget()
         self.model.renew()
+        if self.captured is not None:
+            self.captured.renew()
         self.vocabulary.renew()
 
     def settle(self) -> None:
@@ -148,8 +152,11 @@ class PagedBackend:
     def run(self, work: Sequence[Work]) -> Tensor:
         arch = self.arch
         feeds = [Feed(w.tokens, w.handle._cached, w.handle._memory, w.wanted) for w in work]
-        plan = build(feeds, self.size, arch.heads, arch.kv_heads, self._multiple, arch.device, arch.dtype)
-        hidden = self.model.forward(plan)
+        if self.captured is not None and all(len(feed.tokens) == feed.wanted == 1 for feed in feeds):
+            hidden = self.captured.forward(feeds)
+        else:
+            plan = build(feeds, self.size, arch.heads, arch.kv_heads, self._multiple, arch.device, arch.dtype)
+            hidden = self.model.forward(plan)
         for w in work:
             w.handle._cached += len(w.tokens)
         return hidden

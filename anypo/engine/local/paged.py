@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,6 +51,10 @@ class Weights:
         )
 
 
+Attends = Callable[[Tensor, Memory], Tensor]
+"""See `Attention.__call__`."""
+
+
 class PagedModel:
     """Runs plans. Keys and values live in one arena [layers, 2, blocks, kv heads, block size, head dim]."""
 
@@ -82,19 +87,34 @@ class PagedModel:
     def forward(self, plan: Plan) -> Tensor:
         """Normed hidden states [wanted, hidden] of the plan's wanted rows; writes the rows' keys and values."""
         arch = self.arch
-        longest = int(plan.positions.max()) + 1
-        if longest > self._cos.shape[0]:
-            self._cos, self._sin = self._angles(1 << longest.bit_length())
-        cos, sin = self._rotations(plan.positions)
-        x = arch.embedding[plan.tokens]
-        if self._weights is None:
-            self._weights = [Weights.of(layer) for layer in arch.layers]
-            self._final_norm = _scaled(arch.norm)
+        self.prepare(int(plan.positions.max()) + 1)
         attention = Attention(plan, arch.kv_heads, self.size, arch.head_dim, arch.dtype)
-        for layer, weights, memory in zip(arch.layers, self._weights, self._memories):
-            self._attention(layer, weights, memory, x, cos, sin, plan, attention)
+        return self.layers(plan.tokens, plan.positions, plan.slots, attention, plan.wanted)
+
+    def prepare(self, length: int) -> bool:
+        """Make ready for positions below `length` and for the present weights; whether anything had to be made."""
+        made = False
+        if length > self._cos.shape[0]:
+            self._cos, self._sin = self._angles(1 << length.bit_length())
+            made = True
+        if self._weights is None:
+            self._weights = [Weights.of(layer) for layer in self.arch.layers]
+            self._final_norm = _scaled(self.arch.norm)
+            made = True
+        return made
+
+    def layers(
+        self, tokens: Tensor, positions: Tensor, slots: Tensor, attention: Attends, wanted: Tensor | None = None
+    ) -> Tensor:
+        """Normed hidden states of the wanted rows (default: all) for tokens at positions [R], after `prepare`; writes keys and
+        values into slots [R * kv]."""
+        assert self._weights is not None
+        cos, sin = self._rotations(positions)
+        x = self.arch.embedding[tokens]
+        for layer, weights, memory in zip(self.arch.layers, self._weights, self._memories):
+            self._attention(layer, weights, memory, x, cos, sin, slots, attention)
             self._mlp(layer, weights, x)
-        return self._norm(x[plan.wanted], self._final_norm)
+        return self._norm(x if wanted is None else x[wanted], self._final_norm)
 
     def _attention(
         self,
@@ -104,8 +124,8 @@ class PagedModel:
         x: Tensor,
         cos: Tensor,
         sin: Tensor,
-        plan: Plan,
-        attention: Attention,
+        slots: Tensor,
+        attention: Attends,
     ) -> None:
         """x += o(attention(norm(x))) in place."""
         arch, n = self.arch, x.shape[0]
@@ -121,8 +141,8 @@ class PagedModel:
             q, k = qk[:, : arch.heads], qk[:, arch.heads :]
             qk = torch.cat((self._norm(q, weights.q_norm), self._norm(k, weights.k_norm)), 1)
         qk = _rotate(qk, cos, sin)
-        memory.key_rows.index_copy_(0, plan.slots, qk[:, arch.heads :].reshape(-1, arch.head_dim))
-        memory.value_rows.index_copy_(0, plan.slots, qkv[:, split:].reshape(-1, arch.head_dim))
+        memory.key_rows.index_copy_(0, slots, qk[:, arch.heads :].reshape(-1, arch.head_dim))
+        memory.value_rows.index_copy_(0, slots, qkv[:, split:].reshape(-1, arch.head_dim))
         mixed = attention(qk.view(-1, arch.head_dim), memory).view(n, -1)
         if weights.o is not None:
             add_product(x, mixed, weights.o)
@@ -140,7 +160,8 @@ class PagedModel:
         both = product(h, weights.gate_up)
         _add(both, weights.biases[2])
         gate, up = both[:, : arch.intermediate], both[:, arch.intermediate :]
-        inner = torch.mul(arch.activation(gate), up, out=self._buffer("inner", x.shape[0], arch.intermediate))
+        space = self._buffer("inner", x.shape[0], arch.intermediate) if x.device.type == "cpu" else None
+        inner = torch.mul(arch.activation(gate), up, out=space)
         add_product(x, inner, weights.down)
         _add(x, weights.biases[3])
 
