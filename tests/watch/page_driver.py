@@ -18,6 +18,9 @@ from browser import CHROMIUM, FLAGS
 PATIENCE = 60.0
 """Seconds after which a page that does not do what is expected of it fails the test (a limit, not a measurement)."""
 
+LOST = ("net::ERR_CONNECTION", "net::ERR_SOCKET_NOT_CONNECTED")
+"""What a page says that is left open and outlives its test's server."""
+
 
 class Browser:
     """One page. Use it in a ``with`` statement. `said`: errors and exceptions in the page's console."""
@@ -81,7 +84,7 @@ class Browser:
             self.said.append(json.dumps(found["params"]["exceptionDetails"])[:600])
         if found.get("method") == "Log.entryAdded" and found["params"]["entry"]["level"] == "error":
             text = found["params"]["entry"]["text"]
-            if "net::ERR_CONNECTION" not in text:  # a page left open outlives its test's server
+            if not any(lost in text for lost in LOST):
                 self.said.append(text)
         return found
 
