@@ -74,7 +74,7 @@ class Backend(Protocol):
         ...
 
     def settle(self) -> None:
-        """Called before every step, outside inference mode: repair views of parameters whose storage moved."""
+        """Called when weights changed or moved, outside inference mode: repair views of parameters whose storage moved."""
         ...
 
 
