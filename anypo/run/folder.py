@@ -154,6 +154,11 @@ class RunFolder:
         """The provenance; empty when the run ended before it was written."""
         return self._json(MANIFEST)
 
+    @property
+    def begun(self) -> bool:
+        """Whether model and task were loaded, which the manifest tells."""
+        return (self.path / MANIFEST).exists()
+
     def write_manifest(self, manifest: Mapping[str, Any]) -> None:
         replace_text(self.path / MANIFEST, json.dumps(manifest, indent=2, ensure_ascii=False) + "\n")
 

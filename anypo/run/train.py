@@ -90,16 +90,11 @@ def train(
     check_loggers(config.loggers)
     path = Path(out) if out is not None else _default_path(config)
     observer = observer or Observer()
-    with RunFolder.create(path, config.model_dump(mode="json")) as folder:
-        try:
-            session = Session(config, spec, folder, observer)
-        except UserError:  # a model or a task that cannot be had leaves nothing behind
-            folder.discard()
-            raise
-        with _status(folder):
-            folder.write_manifest(manifest(config.model_dump(mode="json"), session.policy, session.world.task))
-            before = session.begin()
-            return session.run(before)
+    with RunFolder.create(path, config.model_dump(mode="json")) as folder, _gone_if_refused(folder), _status(folder):
+        session = Session(config, spec, folder, observer)
+        folder.write_manifest(manifest(config.model_dump(mode="json"), session.policy, session.world.task))
+        before = session.begin()
+        return session.run(before)
 
 
 def resume(run: Path | str, *, steps: int | None = None, observer: Observer | None = None) -> Result:
@@ -313,6 +308,17 @@ def _visible(task: Task, reward: str, algorithm: Algorithm) -> Task:
             "column of answers with --task-set answer=COLUMN"
         )
     return task if reward == "verifier" and labelled(task) else Unlabelled(task)
+
+
+@contextmanager
+def _gone_if_refused(folder: RunFolder) -> Iterator[None]:
+    """A model or a task that cannot be had leaves no folder behind; whatever came further is kept."""
+    try:
+        yield
+    except UserError:
+        if not folder.begun:
+            folder.discard()
+        raise
 
 
 @contextmanager

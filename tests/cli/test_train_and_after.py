@@ -104,4 +104,5 @@ def test_killed_and_resumed_equals_uninterrupted(anypo, tmp_path):
 def test_bad_input_is_one_sentence_and_no_result(anypo, tmp_path, words, says):
     done = anypo(*words)
     assert done.code == 2 and says in done.err and "Traceback" not in done.err
-    assert not list(tmp_path.glob("runs/*")) and not list(tmp_path.rglob("*.parquet"))
+    assert not list(tmp_path.glob("runs/*"))
+    assert not list(tmp_path.rglob("model")) and not list(tmp_path.rglob("*.parquet"))
