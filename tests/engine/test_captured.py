@@ -42,6 +42,18 @@ def test_fixed_shapes_compute_what_the_paged_path_computes(name):
                 parameter.mul_(0.9)
 
 
+def test_what_a_paged_step_made_anew_voids_the_graphs():
+    made = engine(build("llama"), True)
+    captured = made.backend.captured
+    made.generate(requests(2, 4))
+    kept = dict(captured._shapes)
+    made.generate(requests(2, 4))
+    assert kept and all(captured._shapes[key] is shape for key, shape in kept.items())
+    made.backend.model.prepare(300)  # as a long prompt does, on its way through the paged path
+    made.generate(requests(2, 4))
+    assert not any(captured._shapes[key] is shape for key, shape in kept.items())
+
+
 @GPU
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_graphs_on_a_gpu(dtype):

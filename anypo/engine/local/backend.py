@@ -138,8 +138,6 @@ class PagedBackend:
     def forget(self) -> None:
         self.pool.forget()
         self.model.renew()
-        if self.captured is not None:
-            self.captured.renew()
         self.vocabulary.renew()
 
     def settle(self) -> None:

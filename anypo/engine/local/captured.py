@@ -48,21 +48,20 @@ class TableAttention:
 
 class CapturedDecode:
     """Steps in which every sequence adds one token. Rows and blocks per row are rounded up to powers of two, and every such shape
-    is captured once per weight update; without a GPU the same computation simply runs."""
+    is captured once for the tensors that the model has made ready; without a GPU the same computation simply runs."""
 
     def __init__(self, model: PagedModel) -> None:
         self._model = model
         self._shapes: dict[tuple[int, int], _Shape] = {}
-
-    def renew(self) -> None:
-        """The weights changed, and with them some of the tensors that the graphs read."""
-        self._shapes.clear()
+        self._made = 0
 
     def forward(self, feeds: Sequence[Feed]) -> Tensor:
         """Normed hidden states [len(feeds), hidden]; valid until the next step. Every feed has one token."""
         model, arch = self._model, self._model.arch
-        if model.prepare(max(feed.start for feed in feeds) + 1):
-            self.renew()
+        model.prepare(max(feed.start for feed in feeds) + 1)
+        if model.made != self._made:  # by whatever step: the graphs read tensors that are no more
+            self._shapes.clear()
+            self._made = model.made
         rows = max(LEAST_ROWS, _power(len(feeds)))
         width = _power(max(len(feed.blocks) for feed in feeds))
         shape = self._shapes.get((rows, width))

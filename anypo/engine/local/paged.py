@@ -68,7 +68,11 @@ class PagedModel:
         self._memories = [Memory.of(arena) for arena in self._arena]
         self._cos, self._sin = self._angles(256)
         self._space: dict[str, Tensor] = {}
-        self._floors: dict[int, Tensor] = {}
+        # sqrt(n eps) for `_norm`, and what `_rotations` scales by: the queries' heads, not the keys'.
+        self._floors = {n: self._cos.new_tensor((n * arch.eps) ** 0.5) for n in (arch.hidden, arch.head_dim)}
+        self._scale = self._cos.new_ones(arch.heads + arch.kv_heads, 1)
+        self._scale[: arch.heads] = arch.head_dim**-0.5
+        self.made = 0
         self._weights: list[Weights] | None = None
         self._final_norm = arch.norm.detach()
 
@@ -91,17 +95,15 @@ class PagedModel:
         attention = Attention(plan, arch.kv_heads, self.size, arch.head_dim, arch.dtype)
         return self.layers(plan.tokens, plan.positions, plan.slots, attention, plan.wanted)
 
-    def prepare(self, length: int) -> bool:
-        """Make ready for positions below `length` and for the present weights; whether anything had to be made."""
-        made = False
+    def prepare(self, length: int) -> None:
+        """Make ready for positions below `length` and for the present weights; counted in `made` when anything had to be made."""
         if length > self._cos.shape[0]:
             self._cos, self._sin = self._angles(1 << length.bit_length())
-            made = True
+            self.made += 1
         if self._weights is None:
             self._weights = [Weights.of(layer) for layer in self.arch.layers]
             self._final_norm = _scaled(self.arch.norm)
-            made = True
-        return made
+            self.made += 1
 
     def layers(
         self, tokens: Tensor, positions: Tensor, slots: Tensor, attention: Attends, wanted: Tensor | None = None
@@ -170,20 +172,11 @@ class PagedModel:
         if x.dtype != torch.float32:
             return self.arch.rms_norm(x, weight)
         length = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
-        return torch.div(x, length.hypot_(self._floor(x.shape[-1]))).mul_(weight)
-
-    def _floor(self, n: int) -> Tensor:
-        """sqrt(n eps) as a tensor."""
-        if n not in self._floors:
-            self._floors[n] = torch.tensor((n * self.arch.eps) ** 0.5, device=self.arch.device)
-        return self._floors[n]
+        return torch.div(x, length.hypot_(self._floors[x.shape[-1]])).mul_(weight)
 
     def _rotations(self, positions: Tensor) -> tuple[Tensor, Tensor]:
         """cos [R, heads + kv heads, D] and sin [R, heads + kv heads, D / 2], which also scale the queries."""
-        arch = self.arch
-        scale = torch.ones(arch.heads + arch.kv_heads, 1, dtype=arch.dtype, device=arch.device)
-        scale[: arch.heads] = arch.head_dim**-0.5
-        return self._cos[positions] * scale, self._sin[positions] * scale
+        return self._cos[positions] * self._scale, self._sin[positions] * self._scale
 
     def _angles(self, length: int) -> tuple[Tensor, Tensor]:
         """cos [length, 1, D], whose halves are the same, and sin [length, 1, D / 2]."""

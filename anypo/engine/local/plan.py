@@ -101,11 +101,12 @@ def build(
     table_start = np.repeat(n_blocks.cumsum() - n_blocks, count)
     wanted = np.concatenate([np.arange(f + c - feed.wanted, f + c) for f, c, feed in zip(first, count, feeds)])
 
-    order = np.argsort(np.searchsorted(TIERS, positions // size + 1), kind="stable")
-    tokens, positions, table_start = tokens[order], positions[order], table_start[order]
+    blocks = positions // size + 1
+    tier = np.searchsorted(TIERS, blocks)
+    order = np.argsort(tier, kind="stable")
+    tokens, positions, table_start, blocks, tier = (x[order] for x in (tokens, positions, table_start, blocks, tier))
     new_row = np.empty(real, dtype=np.int64)
     new_row[order] = np.arange(real)
-    blocks = positions // size + 1
     slots = table[table_start + blocks - 1] * (kv_heads * size) + positions % size
 
     pair_row = np.repeat(np.arange(real), blocks)
@@ -115,7 +116,7 @@ def build(
     buckets, place = _buckets(pair_row, pair_block, visible, size, heads, kv_heads, multiple, device, dtype)
 
     rows = -(-real // ROWS) * ROWS
-    merges = _merges(blocks, pair_row, depth, place, rows, device)
+    merges = _merges(blocks, tier, pair_row, depth, place, rows, device)
 
     def padded(x: np.ndarray) -> Tensor:
         out = np.zeros(rows, dtype=np.int64)
@@ -133,11 +134,16 @@ def build(
 
 
 def _merges(
-    blocks: np.ndarray, pair_row: np.ndarray, depth: np.ndarray, place: np.ndarray, rows: int, device: torch.device
+    blocks: np.ndarray,
+    tier: np.ndarray,
+    pair_row: np.ndarray,
+    depth: np.ndarray,
+    place: np.ndarray,
+    rows: int,
+    device: torch.device,
 ) -> list[Merge]:
     """One for every tier of rows, which lie side by side; padding rows go with the last."""
     heads, real, found = place.shape[1], len(blocks), []
-    tier = np.searchsorted(TIERS, blocks)
     ends = [*(np.flatnonzero(np.diff(tier)) + 1).tolist(), real]
     for begin, end in zip([0, *ends], ends):
         n = (rows if end == real else end) - begin
