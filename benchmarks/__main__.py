@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -64,8 +65,6 @@ SIZES = {"llama-15m": (192, 12), "llama-54m": (384, 20)}
 
 def models(folder: Path) -> dict[str, str]:
     """The models as plain folders that every side can load."""
-    import shutil
-
     from transformers import LlamaConfig, LlamaForCausalLM
 
     from anypo import policies
@@ -176,8 +175,7 @@ def main() -> None:
         sys.exit("\n".join(guard.problems(results)) or 0)
     environments()
     results["machine"] = {**limits.measure(options.threads).__dict__, "threads": options.threads}
-    rows = {w.name: (step, w) for w in (workload.STEP, workload.STEP_SHARED, workload.STEP_TINY)}
-    rows |= {w.name: (rollout, w) for w in (workload.DECODE_64, workload.ROLLOUT_64, workload.ROLLOUT_128)}
+    rows = {w.name: (rollout if w.sequences else step, w) for w in workload.ROWS}
     with tempfile.TemporaryDirectory() as scratch:
         paths, logs = models(Path(scratch)), ROOT / ".cache/bench-logs"
         for name in options.rows or [*rows, "scaling"]:

@@ -143,6 +143,7 @@ def tiny(
     """Accuracy of the rollouts in the last quarter of `steps`: value, and difference to the group mean with its 95 % interval."""
     from tempfile import TemporaryDirectory
 
+    from anypo.run.folder import RunFolder
     from anypo.run.train import train as train_run
 
     table: dict[str, dict[str, tuple[float, float, float, float]]] = {}
@@ -166,8 +167,8 @@ def tiny(
                         init=start,
                         out=str(out),
                     )
-                    lines = (out / "metrics.jsonl").read_text().splitlines()[-steps // 4 :]
-                    found[name].append(float(np.mean([json.loads(line)["reward/mean"] for line in lines])))
+                    late = RunFolder.read(out).metrics()[-steps // 4 :]
+                    found[name].append(float(np.mean([entry["reward/mean"] for entry in late])))
                     print(f"{scene} seed {seed} {name}: {found[name][-1]:.3f}", flush=True)
         table[scene] = against_the_group_mean(scene, found)
     return table

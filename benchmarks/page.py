@@ -19,17 +19,7 @@ TITLES = {
     "rollout-64": "rollouts only, SmolLM2, 64 sequences, heavy-tailed lengths",
     "rollout-128": "rollouts only, SmolLM2, 128 sequences, heavy-tailed lengths",
 }
-WORK = {
-    w.name: w
-    for w in (
-        workload.STEP,
-        workload.STEP_SHARED,
-        workload.STEP_TINY,
-        workload.DECODE_64,
-        workload.ROLLOUT_64,
-        workload.ROLLOUT_128,
-    )
-}
+WORK = {work.name: work for work in workload.ROWS}
 PROMPT = {
     "step": (27, 15),
     "step-shared-prefix": (256, 15),

@@ -37,6 +37,8 @@ DECODE_64 = Workload("decode-64", "smollm2-135m", sequences=64, max_new=32, even
 ROLLOUT_64 = Workload("rollout-64", "smollm2-135m", sequences=64)
 ROLLOUT_128 = Workload("rollout-128", "smollm2-135m", sequences=128)
 
+ROWS = (STEP, STEP_SHARED, STEP_TINY, DECODE_64, ROLLOUT_64, ROLLOUT_128)
+
 
 def question(rng: random.Random) -> tuple[str, int]:
     a, b = rng.randint(10, 99), rng.randint(10, 99)
