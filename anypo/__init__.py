@@ -12,19 +12,19 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from anypo.algorithm import Algorithm
-    from anypo.run.train import Result, evaluate, resume, train
+    from anypo.run.session import Result, evaluate, resume, train
     from anypo.systems import SYSTEMS, find
 
 __version__ = "0.1.0"
 
 _HOME = {
     "Algorithm": "anypo.algorithm",
-    "Result": "anypo.run.train",
+    "Result": "anypo.run.session",
     "SYSTEMS": "anypo.systems",
-    "evaluate": "anypo.run.train",
+    "evaluate": "anypo.run.session",
     "find": "anypo.systems",
-    "resume": "anypo.run.train",
-    "train": "anypo.run.train",
+    "resume": "anypo.run.session",
+    "train": "anypo.run.session",
 }
 
 

@@ -102,7 +102,7 @@ class Context:
     step: optimisation step, from 0. total: planned steps. seed: the run seed (derive randomness from seed, step and ids only).
     epoch / minibatch: place inside the update. hooks: requests to other rooms, e.g. ``temperature`` (factor on the next
     rollouts' sampling temperature) and ``learning_rate`` (factor on this optimiser step); cleared by whoever serves them.
-    head: the policy's last layer and its optimiser's state (`anypo.update.head.Head`) while an optimiser step is prepared.
+    head: the policy's last layer and its optimiser's state (`anypo.update.rules.head.Head`) while an optimiser step is prepared.
     """
 
     step: int

@@ -8,6 +8,8 @@ instance, a name or a mapping. A part never holds mutable state: what it must re
 
 from __future__ import annotations
 
+import importlib
+import pkgutil
 import re
 from collections.abc import Iterator
 from typing import Any, ClassVar, Self
@@ -18,6 +20,12 @@ from pydantic_core import CoreSchema, core_schema
 from anypo.errors import UserError, unknown
 
 SLOTS: dict[str, type[Part]] = {}
+
+
+def load(package: str) -> None:
+    """Import every module below `package`, so that whatever registers itself there is known by name."""
+    for module in pkgutil.walk_packages(importlib.import_module(package).__path__, f"{package}."):
+        importlib.import_module(module.name)
 
 
 def _snake(word: str) -> str:

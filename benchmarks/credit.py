@@ -143,8 +143,8 @@ def tiny(
     """Accuracy of the rollouts in the last quarter of `steps`: value, and difference to the group mean with its 95 % interval."""
     from tempfile import TemporaryDirectory
 
-    from anypo.run.folder import RunFolder
-    from anypo.run.train import train as train_run
+    from anypo.run.disk.folder import RunFolder
+    from anypo.run.session import train as train_run
 
     table: dict[str, dict[str, tuple[float, float, float, float]]] = {}
     for scene in scenes:

@@ -19,7 +19,7 @@ from anypo.claims.testbeds import Testbed
 from anypo.diagnose.evidence import COLUMNS, Evidence
 from anypo.errors import UserError
 from anypo.exact import ExactTask, StateGraph
-from anypo.run.rollouts import table
+from anypo.run.disk.rollouts import table
 from anypo.run.trainer import Trainer
 from anypo.tasks.base import Environment, Problem, Reply
 

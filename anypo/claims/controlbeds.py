@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from anypo.algorithm import Algorithm
-from anypo.credit.gae import GAE
-from anypo.credit.scatter import Scatter
-from anypo.generate.gym import EnvironmentSteps
+from anypo.credit.critics.gae import GAE
+from anypo.credit.select.scatter import Scatter
+from anypo.generate.worlds.steps import EnvironmentSteps
 from anypo.objective.aggregates import TokenMean
 from anypo.run.trainer import Trainer
 from anypo.systems import find

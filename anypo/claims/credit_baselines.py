@@ -10,7 +10,7 @@ import torch
 from anypo.claims.base import ClaimRun, Outcome, claim, compare, not_worse
 from anypo.claims.credit_worlds import expected, final_policy, finals, rule_task
 from anypo.claims.testbeds import Curves, Testbed, train
-from anypo.credit.heads import RidgeHead, fit_head, rollout_features
+from anypo.credit.centres.heads import RidgeHead, fit_head, rollout_features
 from anypo.credit.scales import beta_density, beta_exponents
 from anypo.exact import StateGraph
 from anypo.exact.truth import value

@@ -17,13 +17,13 @@ from anypo.data.batch import Batch
 from anypo.data.records import ACTION, CONTEXT, Tokens, Trajectory, prompt_id
 from anypo.engine.base import Request, Sampling
 from anypo.engine.config import Local
-from anypo.generate.auxiliary import SelfJudging, _execution_question
 from anypo.generate.base import World
-from anypo.generate.demonstrations import demonstration
-from anypo.generate.execution import grade_prediction, trace
+from anypo.generate.groups.auxiliary import SelfJudging, _execution_question
+from anypo.generate.guided.demonstrations import demonstration
 from anypo.run.trainer import Trainer
 from anypo.systems import find
 from anypo.tasks.base import Environment, Problem, Reply
+from anypo.tasks.programs import grade_prediction, trace
 from anypo.update.sft import SFT, train
 
 SMALL = {"model": "tiny", "layers": 2, "hidden": 64, "intermediate": 192, "context": 320}

@@ -10,7 +10,7 @@ import torch
 from anypo.claims.base import ClaimRun, Outcome, claim, compare
 from anypo.claims.credit_worlds import expected, expected_length, final_policy, finals, rule_task
 from anypo.claims.testbeds import Curves, Testbed
-from anypo.credit.generalist import WIDTH, ContextValue, value_loss
+from anypo.credit.centres.generalist import WIDTH, ContextValue, value_loss
 from anypo.exact import StateGraph
 from anypo.systems import find
 

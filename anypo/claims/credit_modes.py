@@ -13,8 +13,8 @@ from anypo.claims.credit_worlds import expected, final_policy, finals, rule_task
 from anypo.claims.testbeds import Curves, Testbed
 from anypo.exact import EnumerablePolicy, EnumerableSampler, StateGraph, tree, truth
 from anypo.generate.base import World
-from anypo.generate.labels import f1, label_world
-from anypo.policies.labels import LabelPolicy
+from anypo.generate.groups.labels import f1, label_world
+from anypo.policies.language.labels import LabelPolicy
 from anypo.run.trainer import Trainer
 from anypo.systems import find
 from anypo.tasks.base import Problem

@@ -56,8 +56,8 @@ def compare(
     The same command goes on where it was stopped. Exit code 1 when some runs failed.
     """
     from anypo import compare as room
-    from anypo.cli.console import new_console
     from anypo.cli.options import assignments
+    from anypo.cli.terminal.console import new_console
     from anypo.errors import UserError, unknown
 
     names = [name.strip() for name in methods.split(",") if name.strip()]
@@ -81,7 +81,7 @@ def compare(
     }
     tasks = [name.strip() for name in task.split(",") if name.strip()]
     console = new_console(stderr=as_json)
-    from anypo.cli.cells import Display
+    from anypo.cli.terminal.cells import Display
 
     with Display(console) as display:
         options["watcher"] = display

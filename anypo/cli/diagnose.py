@@ -52,7 +52,7 @@ def diagnose(
 
         write_page(run, findings, html)
     if as_json:
-        from anypo.run.files import strict as plain
+        from anypo.run.disk.files import strict as plain
 
         print(json.dumps(plain([found.plain() for found in findings]), indent=1))
     else:
@@ -67,7 +67,7 @@ def _show(findings: list[Finding], every: bool) -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    from anypo.cli.console import new_console
+    from anypo.cli.terminal.console import new_console
 
     console = new_console()
     shown = [found for found in findings if every or found.severity in ("severe", "warning")]
@@ -97,7 +97,7 @@ def _show(findings: list[Finding], every: bool) -> None:
 
 def _look_inside(run: Path, step: int | None, attribution: bool, probe: bool, size: int, as_json: bool) -> None:
     """The two looks that load the model."""
-    from anypo.run.files import strict as plain
+    from anypo.run.disk.files import strict as plain
 
     out: dict[str, Any] = {}
     if attribution:
@@ -122,7 +122,7 @@ def _show_attribution(found: Any) -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    from anypo.cli.console import new_console
+    from anypo.cli.terminal.console import new_console
 
     console = new_console()
     for note in found.notes:
@@ -146,7 +146,7 @@ def _show_attribution(found: Any) -> None:
 
 
 def _show_probe(audit: Any) -> None:
-    from anypo.cli.console import new_console
+    from anypo.cli.terminal.console import new_console
 
     console = new_console()
     for line in audit.lines():

@@ -47,7 +47,7 @@ def estimators(
     """
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    from anypo.cli.console import new_console
+    from anypo.cli.terminal.console import new_console
     from anypo.exact.estimators import sweep
     from anypo.exact.report import save_csv, save_plot
     from anypo.systems import SYSTEMS, find

@@ -26,10 +26,10 @@ def evaluate(
     """Held-out accuracy with a 95 % interval; pass@k and maj@k from several samples."""
     from rich.table import Table
 
-    from anypo.cli.console import new_console
-    from anypo.cli.display import Display
     from anypo.cli.options import assignments
-    from anypo.run.train import evaluate as score
+    from anypo.cli.terminal.console import new_console
+    from anypo.cli.terminal.display import Display
+    from anypo.run.session import evaluate as score
 
     console = new_console(stderr=as_json)
     with Display(console, f"anypo evaluate · {model}") as display:

@@ -18,7 +18,7 @@ def resume(
     as_json: Annotated[bool, typer.Option("--json", help="print the result as JSON")] = False,
 ) -> None:
     """Continue an interrupted run from its last checkpoint; on CPU it ends bit for bit where it would have ended."""
-    from anypo.cli.outcome import watch
-    from anypo.run.train import resume as go_on
+    from anypo.cli.terminal.outcome import watch
+    from anypo.run.session import resume as go_on
 
     watch(lambda observer: go_on(run, steps=steps, observer=observer), f"resume {run}", as_json)

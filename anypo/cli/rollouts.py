@@ -32,15 +32,15 @@ def rollouts(
     Example: anypo rollouts RUN "select text, reward from rollouts where step = 5 order by reward desc"
     """
     from anypo.errors import UserError
-    from anypo.run.folder import RunFolder
-    from anypo.run.query import DEFAULT
+    from anypo.run.disk.folder import RunFolder
+    from anypo.run.disk.query import DEFAULT
 
     if as_json and as_csv:
         raise UserError("--json and --csv exclude each other; choose one")
     table = RunFolder.read(run).sql(query or DEFAULT)
     rows = table.to_pylist(maps_as_pydicts="lossy")
     if as_json:
-        from anypo.run.files import strict
+        from anypo.run.disk.files import strict
 
         print(json.dumps(strict(rows), ensure_ascii=False, default=str))
     elif as_csv:
@@ -55,7 +55,7 @@ def _show(names: list[str], rows: list[dict[str, Any]], limit: int) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from anypo.cli.console import new_console
+    from anypo.cli.terminal.console import new_console
 
     shown = rows[:limit] if limit else rows
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")

@@ -28,7 +28,7 @@ def list_systems(
     """List the registered methods."""
     from rich.table import Table
 
-    from anypo.cli.console import new_console
+    from anypo.cli.terminal.console import new_console
     from anypo.errors import unknown
     from anypo.systems import SYSTEMS
 
@@ -83,7 +83,7 @@ def show(
     from rich.table import Table
 
     from anypo.algorithm import ROOMS
-    from anypo.cli.console import new_console
+    from anypo.cli.terminal.console import new_console
     from anypo.systems import SYSTEMS, find
 
     system = find(name)
@@ -131,7 +131,7 @@ def parts(
     from rich.table import Table
 
     from anypo import systems
-    from anypo.cli.console import new_console
+    from anypo.cli.terminal.console import new_console
     from anypo.errors import unknown
     from anypo.parts import SLOTS
 

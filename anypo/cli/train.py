@@ -52,10 +52,10 @@ def train(
     """Train a policy: supervised warm start (optional), reinforcement learning, evaluation before and after, report."""
     from anypo.algorithm import Algorithm
     from anypo.cli.options import assignments
-    from anypo.cli.outcome import watch
+    from anypo.cli.terminal.outcome import watch
     from anypo.errors import UserError
     from anypo.run.config import resolve
-    from anypo.run.train import train as run
+    from anypo.run.session import train as run
 
     if config is not None and not config.is_file():
         raise UserError(f"no algorithm file at {config}")

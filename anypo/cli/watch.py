@@ -63,8 +63,8 @@ def watch(
 
 def _ask(places: list[Path], action: str) -> None:
     from anypo.errors import UserError
-    from anypo.run import requests
-    from anypo.run.folder import RunFolder
+    from anypo.run.disk import requests
+    from anypo.run.disk.folder import RunFolder
 
     if not places:
         raise UserError(f"--send {action} needs the run it is for: anypo watch RUN --send {action}")

@@ -18,8 +18,8 @@ from anypo.compare.plan import Budget, Contender, Settings, cells, contenders, f
 from anypo.compare.search import Search, compositions, halving
 from anypo.compare.vary import Axis
 from anypo.errors import UserError, unknown
-from anypo.run.files import replace_text, strict
-from anypo.run.lock import Lock, now
+from anypo.run.disk.files import replace_text, strict
+from anypo.run.disk.lock import Lock, now
 from anypo.run.provenance import describe_code, describe_machine
 
 

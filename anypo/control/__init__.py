@@ -2,5 +2,8 @@
 
 from anypo.control.base import Ask, Control, Uniform
 from anypo.control.beliefs import HardFocus, UncertainPrompts, ValueBudget
+from anypo.parts import load
+
+load(__name__)
 
 __all__ = ["Ask", "Control", "HardFocus", "UncertainPrompts", "Uniform", "ValueBudget"]

@@ -11,9 +11,9 @@ from pydantic import Field
 
 from anypo.context import Context
 from anypo.control.base import Ask, Uniform
-from anypo.credit.generalist import allocate
+from anypo.credit.centres.generalist import allocate
+from anypo.credit.centres.trackers import belief
 from anypo.credit.store import prompt_store
-from anypo.credit.trackers import belief
 from anypo.data.records import Group
 
 

@@ -18,8 +18,8 @@ from anypo.credit.base import (
     Shape,
     Shaping,
 )
-from anypo.credit.centres import GroupMean
-from anypo.credit.steps import Scalar, Summed, Unnormalised, Unscaled, Unweighted, Whole
+from anypo.credit.centres.groups import GroupMean
+from anypo.credit.plain import Scalar, Summed, Unnormalised, Unscaled, Unweighted, Whole
 from anypo.data.batch import Batch
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from anypo.context import Context
 from anypo.credit.base import Credit, Shaping
-from anypo.credit.gae import with_advantage
+from anypo.credit.critics.gae import with_advantage
 from anypo.data import segments
 from anypo.data.batch import Batch
 from anypo.objective.numerics import keyed_uniform

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from anypo.context import Context
 from anypo.credit.base import Scale
-from anypo.credit.centres import columnwise, median
+from anypo.credit.centres.groups import columnwise, median
 from anypo.data import segments
 from anypo.data.batch import Batch
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from anypo.context import Context
 from anypo.credit.base import GroupWeight
 from anypo.credit.reading import lengths, outcome
-from anypo.credit.shaping import length_direction
+from anypo.credit.shaping.outcomes import length_direction
 from anypo.data import segments
 from anypo.data.batch import Batch
 

@@ -23,7 +23,7 @@ from anypo.data.batch import Batch
 from anypo.data.records import ACTION, Group, Tokens, Trajectory
 from anypo.errors import UserError
 from anypo.run.config import RunConfig
-from anypo.run.folder import RunFolder
+from anypo.run.disk.folder import RunFolder
 from anypo.run.machine import Machine, push
 
 

@@ -15,8 +15,8 @@ from anypo.algorithm import Algorithm
 from anypo.data.records import ACTION, Group, Tokens
 from anypo.errors import UserError
 from anypo.report.sample import spaced
-from anypo.run.folder import RunFolder
-from anypo.run.rollouts import problem_text
+from anypo.run.disk.folder import RunFolder
+from anypo.run.disk.rollouts import problem_text
 
 STEPS = 40
 """Most steps whose rollouts are read: evenly spaced, first and last included."""
@@ -25,7 +25,7 @@ COLUMNS = (
     "step", "group_id", "prompt", "sample", "problem", "answer", "text", "reward", "rewards", "advantage", "trained",
     "length", "finish", "failed", "guidance", "tokens", "roles", "advantages",
 )  # fmt: skip
-"""The columns of `anypo.run.rollouts.SCHEMA` that detectors read."""
+"""The columns of `anypo.run.disk.rollouts.SCHEMA` that detectors read."""
 
 Row = Mapping[str, Any]
 

@@ -10,8 +10,8 @@ from string import Template
 from anypo.diagnose.detector import ORDER, Finding
 from anypo.report.curves import Curves, curves
 from anypo.report.page import asset, embedded, section
-from anypo.run.files import replace_text
-from anypo.run.folder import RunFolder
+from anypo.run.disk.files import replace_text
+from anypo.run.disk.folder import RunFolder
 
 STYLE = """
 .levers pre { overflow-x: auto; margin: .2rem 0 .8rem; padding: .5rem .7rem; }

@@ -28,7 +28,7 @@ from anypo.errors import UserError
 from anypo.generate.base import World
 from anypo.generate.conversation import Episode, play
 from anypo.run.config import RunConfig
-from anypo.run.folder import RunFolder
+from anypo.run.disk.folder import RunFolder
 from anypo.tasks.base import Problem
 
 EVALUATION = (

@@ -4,6 +4,9 @@ from anypo.filter.base import DropDegenerate, DropTruncated, Filter, Screen, Sig
 from anypo.filter.consensus import Confidence, IntervalConsensus, MajorityVote
 from anypo.filter.flaws import EquationCheck
 from anypo.filter.route import SuccessGate
+from anypo.parts import load
+
+load(__name__)
 
 __all__ = [
     "Confidence", "DropDegenerate", "DropTruncated", "EquationCheck", "Filter", "IntervalConsensus", "MajorityVote", "Screen",

@@ -18,7 +18,7 @@ from pydantic import Field
 from anypo.context import Context
 from anypo.data.records import CANCELLED, Group, Trajectory
 from anypo.filter.base import Signal
-from anypo.tasks.extract import ExtractName, extract
+from anypo.tasks.text.extract import ExtractName, extract
 from anypo.tasks.unlabelled import LABEL
 
 PSEUDO = frozenset({"pseudo_reward"})

@@ -1,22 +1,25 @@
 """Generate: how a trajectory is proposed."""
 
-from anypo.generate.adaptive import AdaptiveTemperature
-from anypo.generate.auxiliary import WithAuxiliary
 from anypo.generate.base import Generate, Independent, World
-from anypo.generate.confidence import ConfidenceForks
-from anypo.generate.demonstrations import Anchored, Interventions, OneToken
-from anypo.generate.experts import WithExperts
-from anypo.generate.greedy import WithGreedy
-from anypo.generate.gym import EnvironmentSteps
-from anypo.generate.labels import LabelVectors
-from anypo.generate.masked import LearnedMask
-from anypo.generate.modes import Modes
-from anypo.generate.next_sequence import NextSequence
-from anypo.generate.rollback import Rollback
-from anypo.generate.rounds import AdaptiveRounds
-from anypo.generate.shifted import ShiftedTargets
-from anypo.generate.trees import EntropyForks, ReRolled, SegmentTree, Vine
-from anypo.generate.windowed import Windowed
+from anypo.generate.groups.auxiliary import WithAuxiliary
+from anypo.generate.groups.greedy import WithGreedy
+from anypo.generate.groups.labels import LabelVectors
+from anypo.generate.groups.masked import LearnedMask
+from anypo.generate.groups.modes import Modes
+from anypo.generate.groups.rounds import AdaptiveRounds
+from anypo.generate.groups.shifted import ShiftedTargets
+from anypo.generate.groups.temperature import AdaptiveTemperature
+from anypo.generate.groups.windowed import Windowed
+from anypo.generate.guided.demonstrations import Anchored, Interventions, OneToken
+from anypo.generate.guided.experts import WithExperts
+from anypo.generate.guided.next_sequence import NextSequence
+from anypo.generate.guided.rollback import Rollback
+from anypo.generate.trees.confidence import ConfidenceForks
+from anypo.generate.trees.segments import EntropyForks, ReRolled, SegmentTree, Vine
+from anypo.generate.worlds.steps import EnvironmentSteps
+from anypo.parts import load
+
+load(__name__)
 
 __all__ = [
     "AdaptiveRounds", "AdaptiveTemperature", "Anchored", "ConfidenceForks", "EntropyForks", "EnvironmentSteps", "Generate",

@@ -1,20 +1,12 @@
 """Objective: how advantages become a loss. Importing this package registers every part of the room."""
 
-from anypo.objective.adaptive import BalancedClip, EssCap
 from anypo.objective.aggregates import ConstantLength, GroupMean, SequenceMean, SequenceSum, TokenMean
 from anypo.objective.base import Aggregate, Correction, Objective, Ratio, Regulariser, Trust
-from anypo.objective.bounded import BoundedRatio, Tapered
-from anypo.objective.contrastive import Contrastive
 from anypo.objective.corrections import Banded, SelfNormalised, Truncated
-from anypo.objective.covariance import ClipCov, KLCov
 from anypo.objective.discriminative import Discriminative, ForwardKL
-from anypo.objective.entropy import HeterogeneousClip
-from anypo.objective.hazard import Hazard
-from anypo.objective.kl_control import KLControl
-from anypo.objective.masks import Mask, OneSide, Region, Ring, TwoSide
-from anypo.objective.mirror import MirrorDescent
-from anypo.objective.pairwise import Pairwise
 from anypo.objective.policy_gradient import PolicyGradient
+from anypo.objective.preference.contrastive import Contrastive
+from anypo.objective.preference.pairwise import Pairwise
 from anypo.objective.ratios import (
     MinimumPrefix,
     PrefixProduct,
@@ -24,9 +16,20 @@ from anypo.objective.ratios import (
     TanhRatio,
     TokenRatio,
 )
-from anypo.objective.regularisers import KL, Controlled, Entropy, KLConvex, Likelihood, RatioVariance
+from anypo.objective.regularisers.kl_control import KLControl
+from anypo.objective.regularisers.mirror import MirrorDescent
+from anypo.objective.regularisers.terms import KL, Controlled, Entropy, KLConvex, Likelihood, RatioVariance
 from anypo.objective.supervised import Annealed, Blend, Mixing, Summed, Supervised
-from anypo.objective.trusts import Clip, RecentredClip, SigmoidGate, SoftClip, Unclipped
+from anypo.objective.trusts.adaptive import BalancedClip, EssCap
+from anypo.objective.trusts.bounded import BoundedRatio, Tapered
+from anypo.objective.trusts.clips import Clip, RecentredClip, SigmoidGate, SoftClip, Unclipped
+from anypo.objective.trusts.covariance import ClipCov, KLCov
+from anypo.objective.trusts.entropy import HeterogeneousClip
+from anypo.objective.trusts.hazard import Hazard
+from anypo.objective.trusts.masks import Mask, OneSide, Region, Ring, TwoSide
+from anypo.parts import load
+
+load(__name__)
 
 __all__ = [
     "KL", "Aggregate", "Annealed", "BalancedClip", "Banded", "Blend", "BoundedRatio", "Clip", "ClipCov", "ConstantLength",

@@ -11,7 +11,7 @@ from anypo.objective.aggregates import TokenMean
 from anypo.objective.base import Aggregate, Correction, Objective, Ratio, Regulariser, Trust
 from anypo.objective.numerics import LIMIT, bounded_exp, counted, effective_sample_size, k3
 from anypo.objective.ratios import TokenRatio
-from anypo.objective.trusts import Clip
+from anypo.objective.trusts.clips import Clip
 
 
 class PolicyGradient(Objective, name="policy_gradient"):

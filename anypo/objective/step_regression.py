@@ -6,7 +6,7 @@ from pydantic import Field
 from torch import Tensor
 
 from anypo.context import Context
-from anypo.credit.branches import segment_ids
+from anypo.credit.granularity.branches import segment_ids
 from anypo.data import segments
 from anypo.data.batch import Batch
 from anypo.objective.base import Objective

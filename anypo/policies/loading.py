@@ -13,9 +13,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from anypo.errors import UserError, nearest, unknown
 from anypo.parts import first_reason
-from anypo.policies import smollm2, tiny
-from anypo.policies.language import LanguagePolicy
-from anypo.policies.quiet import quiet
+from anypo.policies.language import smollm2, tiny
+from anypo.policies.language.causal import LanguagePolicy
+from anypo.policies.language.quiet import quiet
 
 MODELS = ("smollm2-135m", "tiny")
 """Models known by name."""

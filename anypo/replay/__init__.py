@@ -1,9 +1,12 @@
 """Replay: what is kept and used again."""
 
+from anypo.parts import load
 from anypo.replay.base import OnPolicy, Replay
 from anypo.replay.buffer import Buffer
 from anypo.replay.dataset import Dataset
 from anypo.replay.last_response import LastResponse
 from anypo.replay.previous_batch import PreviousBatch
+
+load(__name__)
 
 __all__ = ["Buffer", "Dataset", "LastResponse", "OnPolicy", "PreviousBatch", "Replay"]

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from anypo.context import Context
-from anypo.credit.trackers import DRIFT
+from anypo.credit.centres.trackers import DRIFT
 from anypo.data.records import Group, Steps, Tokens, Trajectory
 from anypo.replay.base import Replay
 

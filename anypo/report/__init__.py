@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from anypo.report.page import page
-from anypo.run.files import replace_text
-from anypo.run.folder import RunFolder
+from anypo.run.disk.files import replace_text
+from anypo.run.disk.folder import RunFolder
 
 
 def write_report(run: Path | str, output: Path | str | None = None) -> Path:

@@ -18,8 +18,8 @@ import yaml
 from anypo.report import charts, composition, sample
 from anypo.report.curves import Curves, curves
 from anypo.report.headline import headline, plural
-from anypo.run.files import strict
-from anypo.run.folder import RunFolder
+from anypo.run.disk.files import strict
+from anypo.run.disk.folder import RunFolder
 
 
 def page(folder: RunFolder) -> str:

@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from anypo.data.records import ACTION, OBSERVATION
 from anypo.errors import UserError
-from anypo.run.folder import RunFolder
+from anypo.run.disk.folder import RunFolder
 
 STEPS, GROUPS, MEMBERS = 9, 4, 8
 """Most steps, groups of a step and rollouts of a group that are shown."""

@@ -15,8 +15,8 @@ from anypo.filter.consensus import PSEUDO
 from anypo.generate import Independent
 from anypo.parts import first_reason
 from anypo.systems import find
-from anypo.tasks import guess
-from anypo.tasks.files import is_file
+from anypo.tasks.text.files import is_file
+from anypo.worlds import guess
 
 REWARDS: dict[str, type[Signal]] = {"majority": MajorityVote, "confidence": Confidence}
 """Rewards that need no labels, by the name that `anypo train --reward` takes; "verifier" is the task's own."""

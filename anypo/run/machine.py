@@ -24,7 +24,7 @@ from anypo.errors import UserError
 from anypo.parts import Part
 from anypo.policies.base import Learner
 from anypo.update import GradientUpdate, Optimiser
-from anypo.update.head import Head
+from anypo.update.rules.head import Head
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 import anypo
-from anypo.run.lock import now
+from anypo.run.disk.lock import now
 from anypo.systems import SYSTEMS
 
 PACKAGES = ("torch", "transformers", "tokenizers", "safetensors", "peft", "numpy", "reasoning-gym", "math-verify")

@@ -7,19 +7,19 @@ model and the machine. Each docstring says where a paper differs in something th
 from __future__ import annotations
 
 from anypo.algorithm import Algorithm
-from anypo.credit.centres import LeaveOneOut, Uncentred
-from anypo.credit.gae import GAE, Returns
-from anypo.credit.lengthwise import GreedyBaseline, LengthMean
+from anypo.credit.centres.groups import LeaveOneOut, Uncentred
+from anypo.credit.centres.lengthwise import GreedyBaseline, LengthMean
+from anypo.credit.critics.gae import GAE, Returns
 from anypo.credit.pipeline import Pipeline
-from anypo.credit.reward_kl import RewardKL
-from anypo.credit.shaping import Overlong
-from anypo.credit.steps import StandardDeviation
+from anypo.credit.plain import StandardDeviation
+from anypo.credit.shaping.outcomes import Overlong
+from anypo.credit.shaping.reward_kl import RewardKL
 from anypo.filter import DropDegenerate, Screen
-from anypo.generate.greedy import WithGreedy
+from anypo.generate.groups.greedy import WithGreedy
 from anypo.objective.aggregates import ConstantLength, SequenceMean, SequenceSum
 from anypo.objective.policy_gradient import PolicyGradient
 from anypo.objective.ratios import ScoreFunction, SequenceRatio
-from anypo.objective.trusts import Clip, SoftClip, Unclipped
+from anypo.objective.trusts.clips import Clip, SoftClip, Unclipped
 from anypo.systems.registry import system
 from anypo.update import FrozenReference, GradientUpdate
 

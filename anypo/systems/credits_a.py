@@ -7,19 +7,26 @@ from __future__ import annotations
 
 from anypo.algorithm import Algorithm
 from anypo.control import UncertainPrompts, Uniform
-from anypo.credit.branches import ChainValues, TreeValues
-from anypo.credit.centres import GroupMedian
-from anypo.credit.history import HistoryLength, ToolCost
+from anypo.credit.centres.groups import GroupMedian
+from anypo.credit.centres.probe import CrossProbe, QualityHead
+from anypo.credit.centres.trackers import BetaTracker, DriftForgetting, KLForgetting, MeasureDrift
+from anypo.credit.granularity.branches import ChainValues, TreeValues
 from anypo.credit.pipeline import Pipeline
-from anypo.credit.probe import CrossProbe, QualityHead
+from anypo.credit.plain import Averaged, Named, StandardDeviation, Weighted, Whiten
 from anypo.credit.retrospect import Retrospect
 from anypo.credit.scales import BetaDensity, MedianDeviation
-from anypo.credit.select import AdvantageVariance, Distinct, DropPivot, OwnDecisions, UncertainTokens, UnlikelyTokens
+from anypo.credit.select.rollouts import (
+    AdvantageVariance,
+    Distinct,
+    DropPivot,
+    OwnDecisions,
+    UncertainTokens,
+    UnlikelyTokens,
+)
 from anypo.credit.sets import SetScore
-from anypo.credit.shapes import EntropyBonus, Novelty
-from anypo.credit.shaping import Flawed
-from anypo.credit.steps import Averaged, Named, StandardDeviation, Weighted, Whiten
-from anypo.credit.trackers import BetaTracker, DriftForgetting, KLForgetting, MeasureDrift
+from anypo.credit.shape.tokens import EntropyBonus, Novelty
+from anypo.credit.shaping.history import HistoryLength, ToolCost
+from anypo.credit.shaping.outcomes import Flawed
 from anypo.credit.weights import LengthAdvantage
 from anypo.filter import DropDegenerate, EquationCheck, Screen
 from anypo.generate import AdaptiveRounds, Anchored, ReRolled, SegmentTree
@@ -27,8 +34,8 @@ from anypo.objective.aggregates import SequenceMean, SequenceSum, TokenMean
 from anypo.objective.corrections import Truncated
 from anypo.objective.policy_gradient import PolicyGradient
 from anypo.objective.ratios import TokenRatio
-from anypo.objective.regularisers import KL, Entropy
-from anypo.objective.trusts import Clip
+from anypo.objective.regularisers.terms import KL, Entropy
+from anypo.objective.trusts.clips import Clip
 from anypo.replay import LastResponse, PreviousBatch
 from anypo.systems.baselines import grpo
 from anypo.systems.registry import system

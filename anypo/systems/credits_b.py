@@ -5,16 +5,16 @@ from __future__ import annotations
 
 from anypo.algorithm import Algorithm
 from anypo.control import HardFocus, ValueBudget
-from anypo.credit.adaptive_kl import AdaptiveRewardKL
-from anypo.credit.branches import CriticValues
-from anypo.credit.centres import BatchMean, Uncentred
-from anypo.credit.gae import GAE
-from anypo.credit.generalist import LearnValue
+from anypo.credit.centres.generalist import LearnValue
+from anypo.credit.centres.groups import BatchMean, Uncentred
+from anypo.credit.critics.gae import GAE
+from anypo.credit.granularity.branches import CriticValues
 from anypo.credit.pipeline import Pipeline
-from anypo.credit.select import Counted
-from anypo.credit.shapes import EntropyResponse, Uncertainty
-from anypo.credit.shaping import ModeCost
-from anypo.credit.steps import StandardDeviation
+from anypo.credit.plain import StandardDeviation
+from anypo.credit.select.rollouts import Counted
+from anypo.credit.shape.tokens import EntropyResponse, Uncertainty
+from anypo.credit.shaping.adaptive_kl import AdaptiveRewardKL
+from anypo.credit.shaping.outcomes import ModeCost
 from anypo.filter import IntervalConsensus, MajorityVote, Screen
 from anypo.generate import (
     ConfidenceForks,
@@ -28,15 +28,15 @@ from anypo.generate import (
     ReRolled,
     WithAuxiliary,
 )
-from anypo.generate.auxiliary import ExecutionTraces, SelfJudging
+from anypo.generate.groups.auxiliary import ExecutionTraces, SelfJudging
 from anypo.objective.aggregates import GroupMean, SequenceMean, SequenceSum
 from anypo.objective.policy_gradient import PolicyGradient
 from anypo.objective.ratios import ScoreFunction
 from anypo.objective.stages import Stages
 from anypo.objective.step_regression import StepRegression
 from anypo.objective.supervised import Blend, Summed, Supervised
-from anypo.objective.tail_clip import TailClip
-from anypo.objective.trusts import Unclipped
+from anypo.objective.trusts.clips import Unclipped
+from anypo.objective.trusts.tail_clip import TailClip
 from anypo.systems.baselines import grpo
 from anypo.systems.registry import system
 from anypo.update import FrozenReference, GradientUpdate, PeriodicReference

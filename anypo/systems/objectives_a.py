@@ -5,30 +5,30 @@ from __future__ import annotations
 
 from anypo.algorithm import Algorithm
 from anypo.control import Uniform
-from anypo.credit.conflict import ConflictTokens, EntropyFilter
-from anypo.credit.gae import GAE
-from anypo.credit.lengthwise import LengthDeviation, LengthMean
+from anypo.credit.centres.lengthwise import LengthDeviation, LengthMean
+from anypo.credit.critics.gae import GAE
 from anypo.credit.pipeline import Pipeline
+from anypo.credit.plain import StandardDeviation
 from anypo.credit.risk import RiskBundles
-from anypo.credit.steps import StandardDeviation
-from anypo.credit.window import CurrentWindow, ReplaceByTargets
+from anypo.credit.select.window import CurrentWindow, ReplaceByTargets
+from anypo.credit.shape.conflict import ConflictTokens, EntropyFilter
 from anypo.filter import Screen, SuccessGate
 from anypo.generate import AdaptiveTemperature, ShiftedTargets, Windowed, WithExperts
-from anypo.objective.adaptive import BalancedClip
 from anypo.objective.aggregates import SequenceMean
-from anypo.objective.contrastive import Contrastive
-from anypo.objective.entropy import HeterogeneousClip
-from anypo.objective.masks import Mask, OneSide
 from anypo.objective.policy_gradient import PolicyGradient
+from anypo.objective.preference.contrastive import Contrastive
 from anypo.objective.ratios import MinimumPrefix, ScoreFunction, SequenceRatio, TokenRatio
-from anypo.objective.regularisers import KLConvex
+from anypo.objective.regularisers.terms import KLConvex
 from anypo.objective.supervised import Annealed, Blend, Summed, Supervised
-from anypo.objective.trusts import Clip, RecentredClip, SoftClip, Unclipped
+from anypo.objective.trusts.adaptive import BalancedClip
+from anypo.objective.trusts.clips import Clip, RecentredClip, SoftClip, Unclipped
+from anypo.objective.trusts.entropy import HeterogeneousClip
+from anypo.objective.trusts.masks import Mask, OneSide
 from anypo.replay import Buffer
 from anypo.systems.baselines import dapo, grpo, ppo
 from anypo.systems.registry import system
 from anypo.update import FrozenReference, GradientUpdate, ReincarnatedReference, SoupReference
-from anypo.update.curvature import CurvatureRejection
+from anypo.update.rules.curvature import CurvatureRejection
 
 
 @system("remix", title="ReMix-GRPO", paper="arXiv:2507.06892", base="grpo")

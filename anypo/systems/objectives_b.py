@@ -5,29 +5,29 @@ from __future__ import annotations
 
 from anypo.algorithm import Algorithm
 from anypo.control import Uniform
-from anypo.credit.centres import LeaveOneOut
-from anypo.credit.optimal_baseline import OptimalBaseline
-from anypo.credit.pessimistic import PessimisticCritic
+from anypo.credit.centres.groups import LeaveOneOut
+from anypo.credit.centres.optimal import OptimalBaseline
+from anypo.credit.critics.pessimistic import PessimisticCritic
 from anypo.credit.pipeline import Pipeline
-from anypo.credit.reward_entropy import RewardEntropy
-from anypo.credit.reward_kl import RewardKL
-from anypo.credit.steps import StandardDeviation
+from anypo.credit.plain import StandardDeviation
+from anypo.credit.shaping.reward_entropy import RewardEntropy
+from anypo.credit.shaping.reward_kl import RewardKL
 from anypo.objective.aggregates import SequenceMean, SequenceSum
 from anypo.objective.corrections import Truncated
 from anypo.objective.discriminative import Discriminative, ForwardKL
-from anypo.objective.hazard import Hazard
-from anypo.objective.kl_control import KLControl
-from anypo.objective.masks import Mask, OneSide
-from anypo.objective.pairwise import Pairwise
 from anypo.objective.policy_gradient import PolicyGradient
+from anypo.objective.preference.pairwise import Pairwise
 from anypo.objective.ratios import ScoreFunction, SequenceRatio, TanhRatio, TokenRatio
-from anypo.objective.regularisers import Controlled, Entropy, RatioVariance
-from anypo.objective.trusts import Unclipped
+from anypo.objective.regularisers.kl_control import KLControl
+from anypo.objective.regularisers.terms import Controlled, Entropy, RatioVariance
+from anypo.objective.trusts.clips import Unclipped
+from anypo.objective.trusts.hazard import Hazard
+from anypo.objective.trusts.masks import Mask, OneSide
 from anypo.systems.registry import system
 from anypo.update import FrozenReference, GradientUpdate
 from anypo.update.gradient import AdamW
 from anypo.update.multipliers import DualAscent, Hinge
-from anypo.update.rules import EssRate
+from anypo.update.rules.rates import EssRate
 
 
 @system("disco", title="Discriminative Constrained Optimization", paper="arXiv:2505.12366", base="grpo")

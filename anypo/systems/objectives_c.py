@@ -4,21 +4,21 @@ chunks of an interaction, offline learning from positive advantages, one statist
 from __future__ import annotations
 
 from anypo.algorithm import Algorithm
-from anypo.credit.centres import Uncentred
-from anypo.credit.gae import GAE
-from anypo.credit.leftover import Leftover
+from anypo.credit.centres.groups import Uncentred
+from anypo.credit.critics.gae import GAE
+from anypo.credit.granularity.turns import TurnDiscount
 from anypo.credit.pipeline import Pipeline
-from anypo.credit.steps import StandardDeviation
-from anypo.credit.turns import TurnDiscount
-from anypo.objective.adaptive import EssCap
+from anypo.credit.plain import StandardDeviation
+from anypo.credit.select.leftover import Leftover
 from anypo.objective.aggregates import SequenceMean, SequenceSum
-from anypo.objective.bounded import BoundedRatio, Tapered
 from anypo.objective.corrections import Banded
-from anypo.objective.covariance import ClipCov, KLCov
-from anypo.objective.mirror import MirrorDescent
 from anypo.objective.policy_gradient import PolicyGradient
 from anypo.objective.ratios import SequenceRatio, TokenRatio
-from anypo.objective.trusts import Clip, SoftClip, Unclipped
+from anypo.objective.regularisers.mirror import MirrorDescent
+from anypo.objective.trusts.adaptive import EssCap
+from anypo.objective.trusts.bounded import BoundedRatio, Tapered
+from anypo.objective.trusts.clips import Clip, SoftClip, Unclipped
+from anypo.objective.trusts.covariance import ClipCov, KLCov
 from anypo.replay import Dataset
 from anypo.systems.registry import system
 from anypo.update import FrozenReference, GradientUpdate, VersionedReference

@@ -5,6 +5,6 @@
 
 from anypo.tasks.base import Environment, Problem, Reply, Task
 from anypo.tasks.loading import load, names, parse
-from anypo.tasks.onestep import step_all
+from anypo.tasks.text.onestep import step_all
 
 __all__ = ["Environment", "Problem", "Reply", "Task", "load", "names", "parse", "step_all"]

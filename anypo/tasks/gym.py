@@ -12,7 +12,7 @@ from anypo.data.records import prompt_id
 from anypo.engine.base import Completion, Request
 from anypo.errors import UserError
 from anypo.generate.base import World
-from anypo.policies.control import CategoricalPolicy, GaussianPolicy
+from anypo.policies.control.networks import CategoricalPolicy, GaussianPolicy
 from anypo.tasks.base import Environment, Problem
 
 

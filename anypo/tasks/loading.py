@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from anypo.errors import UserError, unknown
-from anypo.tasks import files, generators, guess, reasoning
 from anypo.tasks.base import Task
-from anypo.tasks.options import nested
-from anypo.tasks.verifiers import imported, spelled
+from anypo.tasks.text import files, generators, reasoning
+from anypo.tasks.text.options import nested
+from anypo.tasks.text.verifiers import imported, spelled
+from anypo.worlds import guess
 
 ALIASES: dict[str, tuple[str, dict[str, Any]]] = {
     "sums": (

@@ -1,6 +1,6 @@
 """Update: what happens to the weights. Importing the room registers all its parts."""
 
-from anypo.update import curvature, multipliers, rules
+from anypo.parts import load
 from anypo.update.base import Optimiser, Reference, Schedule, StepRule, Update
 from anypo.update.gradient import SGD, AdamW, Constant, GradientUpdate, Linear
 from anypo.update.phases import PhasedUpdate
@@ -14,8 +14,10 @@ from anypo.update.references import (
 )
 from anypo.update.snapshots import VersionedReference
 
+load(__name__)
+
 __all__ = [
     "SGD", "AdamW", "Constant", "EmaReference", "FrozenReference", "GradientUpdate", "Linear", "NoReference", "Optimiser",
     "PeriodicReference", "PhasedUpdate", "Reference", "ReincarnatedReference", "Schedule", "SoupReference", "StepRule",
-    "Update", "VersionedReference", "curvature", "multipliers", "rules",
+    "Update", "VersionedReference",
 ]  # fmt: skip

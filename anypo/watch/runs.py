@@ -15,8 +15,8 @@ import yaml
 
 from anypo.errors import UserError
 from anypo.report import sample
-from anypo.run import requests
-from anypo.run.folder import CONFIG, METRICS, RunFolder
+from anypo.run.disk import requests
+from anypo.run.disk.folder import CONFIG, METRICS, RunFolder
 from anypo.watch.feed import Feed, newest, tail
 from anypo.watch.findings import findings
 
@@ -141,7 +141,7 @@ class Runs:
         return known[1]
 
     def ask(self, name: str, action: str) -> None:
-        """See `anypo.run.requests.ask`."""
+        """See `anypo.run.disk.requests.ask`."""
         requests.ask(RunFolder(self.path(name)), action)
 
     def _feed(self, path: Path) -> Feed:

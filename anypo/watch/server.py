@@ -32,8 +32,8 @@ from urllib.parse import parse_qs, urlsplit
 
 from anypo.errors import UserError
 from anypo.report import page as report
-from anypo.run.files import strict
-from anypo.run.folder import RunFolder
+from anypo.run.disk.files import strict
+from anypo.run.disk.folder import RunFolder
 from anypo.watch.page import page
 from anypo.watch.runs import Runs, Unknown
 

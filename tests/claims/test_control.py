@@ -10,14 +10,14 @@ from anypo.algorithm import Algorithm
 from anypo.claims.controlbeds import ControlBed, learn, score
 from anypo.context import Context, Memory
 from anypo.control.base import Ask
-from anypo.credit.gae import GAE
-from anypo.credit.scatter import Scatter
+from anypo.credit.critics.gae import GAE
+from anypo.credit.select.scatter import Scatter
 from anypo.data.batch import Batch
 from anypo.data.records import TRUNCATED
 from anypo.errors import UserError
 from anypo.exact import EnumerablePolicy, EnumerableSampler, patterns, tree
 from anypo.generate.base import World
-from anypo.generate.gym import EnvironmentSteps
+from anypo.generate.worlds.steps import EnvironmentSteps
 from anypo.run.machine import Machine
 from anypo.tasks.gym import GymTask, control_world
 

@@ -23,7 +23,7 @@ from anypo.compare.comparison import compare, search
 from anypo.compare.plan import Budget, contenders
 from anypo.compare.search import compositions, grammar
 from anypo.errors import UserError
-from anypo.run.lock import Lock
+from anypo.run.disk.lock import Lock
 from anypo.systems import find
 
 STUB = (sys.executable, str(Path(__file__).with_name("stub_cell.py")))

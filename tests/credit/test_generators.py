@@ -12,7 +12,7 @@ from scipy import stats
 
 from anypo.claims.testbeds import Testbed, train
 from anypo.control.base import Ask
-from anypo.credit.trackers import DRIFT
+from anypo.credit.centres.trackers import DRIFT
 from anypo.data.batch import Batch
 from anypo.data.records import DEMO
 from anypo.generate import (
@@ -30,13 +30,13 @@ from anypo.generate import (
     SegmentTree,
     Vine,
 )
-from anypo.generate.confidence import Steps, statistics
-from anypo.generate.demonstrations import first_difference, steps
-from anypo.generate.masked import nucleus
-from anypo.generate.next_sequence import positions, smoothed
+from anypo.generate.groups.masked import nucleus
+from anypo.generate.groups.rounds import priority, shrinkage, spread_out
+from anypo.generate.guided.demonstrations import first_difference, steps
+from anypo.generate.guided.next_sequence import positions, smoothed
 from anypo.generate.resume import decisions
-from anypo.generate.rounds import priority, shrinkage, spread_out
-from anypo.generate.trees import delimited, fork_points, segment_starts
+from anypo.generate.trees.confidence import Steps, statistics
+from anypo.generate.trees.segments import delimited, fork_points, segment_starts
 
 BED = Testbed(vocabulary=4, horizon=5, spread=0.8)
 
@@ -203,7 +203,7 @@ def test_exemplars_are_shown_when_sampling_and_not_trained_on() -> None:
     context = context_for(part)
     near, far = np.eye(256, dtype=np.float32)[[0, 1]]
     context.memory[part].update(features=[far, near], messages=[[{"content": "far"}], [{"content": "near"}]])
-    from anypo.credit.generalist import hashed
+    from anypo.credit.centres.generalist import hashed
 
     context.memory[part]["features"][1] = hashed(np.array([7]))
     group = SimpleNamespace(problem=problem)
@@ -226,7 +226,7 @@ def test_an_anchor_makes_every_failure_negative() -> None:
     from credit_making import batch_of
 
     from anypo.credit.pipeline import Pipeline
-    from anypo.credit.steps import StandardDeviation
+    from anypo.credit.plain import StandardDeviation
 
     credit = Pipeline(scale=StandardDeviation())
     out = credit.assign(batch_of([[0.0] * 4 + [1.0]]), context_for(credit)).sequences["advantage"]

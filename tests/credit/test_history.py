@@ -10,11 +10,7 @@ import torch
 from credit_making import advantages, batch_of, context_for, rollout
 
 from anypo.context import Memory
-from anypo.credit.history import HistoryLength, ToolCost, length_bonus, tool_factor
-from anypo.credit.pipeline import Pipeline
-from anypo.credit.steps import StandardDeviation, Whiten
-from anypo.credit.store import prompt_store
-from anypo.credit.trackers import (
+from anypo.credit.centres.trackers import (
     BetaTracker,
     ConstantForgetting,
     DriftForgetting,
@@ -22,6 +18,10 @@ from anypo.credit.trackers import (
     MeasureDrift,
     belief,
 )
+from anypo.credit.pipeline import Pipeline
+from anypo.credit.plain import StandardDeviation, Whiten
+from anypo.credit.shaping.history import HistoryLength, ToolCost, length_bonus, tool_factor
+from anypo.credit.store import prompt_store
 from anypo.data.batch import Batch
 from anypo.data.records import Group
 from anypo.replay import LastResponse

@@ -10,7 +10,7 @@ from anypo.claims.credit_language import SMALL, TextTask, question, warm
 from anypo.data.batch import Batch
 from anypo.engine.config import Local
 from anypo.generate.base import World
-from anypo.generate.demonstrations import demonstration
+from anypo.generate.guided.demonstrations import demonstration
 from anypo.generate.logits import next_logits
 from anypo.policies.loading import load
 from anypo.run.trainer import Trainer
@@ -93,7 +93,7 @@ def test_exemplars_reach_the_prompt_of_a_hopeless_question() -> None:
     )
     trainer = Trainer(method, place, 0, 2)
     memory = trainer.memory[trainer.algorithm.generate]
-    from anypo.credit.generalist import hashed
+    from anypo.credit.centres.generalist import hashed
 
     memory["features"].append(hashed(place.policy.encode(SUMS[0].messages)))
     memory["messages"].append([*map(dict, SUMS[0].messages), {"role": "assistant", "content": "0"}])

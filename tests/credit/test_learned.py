@@ -11,7 +11,7 @@ from credit_making import batch_of, context_for, rollout
 
 from anypo.context import Memory
 from anypo.control import HardFocus, UncertainPrompts, ValueBudget
-from anypo.credit.generalist import (
+from anypo.credit.centres.generalist import (
     ContextValue,
     GeneralistValue,
     LearnValue,
@@ -21,9 +21,9 @@ from anypo.credit.generalist import (
     route,
     value_loss,
 )
-from anypo.credit.heads import fit_head, principal, rollout_features
+from anypo.credit.centres.heads import fit_head, principal, rollout_features
+from anypo.credit.centres.probe import CrossProbe, QualityHead
 from anypo.credit.pipeline import Pipeline
-from anypo.credit.probe import CrossProbe, QualityHead
 from anypo.credit.store import prompt_store
 from anypo.data.batch import Batch
 from anypo.data.records import Group

@@ -15,10 +15,10 @@ from anypo.cli import main
 from anypo.data.records import Group
 from anypo.errors import UserError
 from anypo.filter import Confidence, MajorityVote
-from anypo.generate.labels import label_world
-from anypo.policies.labels import LabelPolicy
+from anypo.generate.groups.labels import label_world
+from anypo.policies.language.labels import LabelPolicy
 from anypo.run.config import resolve, rewarded
-from anypo.run.train import train
+from anypo.run.session import train
 from anypo.run.trainer import Trainer
 from anypo.systems import find
 from anypo.tasks import load

@@ -13,16 +13,16 @@ from credit_making import batch_of, context_for
 
 from anypo.context import Memory
 from anypo.control.base import Ask
-from anypo.credit.adaptive_kl import AdaptiveRewardKL
-from anypo.credit.branches import CriticValues, segment_ids
+from anypo.credit.granularity.branches import CriticValues, segment_ids
 from anypo.credit.pipeline import Pipeline
+from anypo.credit.shaping.adaptive_kl import AdaptiveRewardKL
 from anypo.data.batch import Batch
 from anypo.data.records import Steps, Trajectory
-from anypo.generate.labels import LabelVectors, f1
+from anypo.generate.groups.labels import LabelVectors, f1
 from anypo.objective.stages import Stages
 from anypo.objective.step_regression import StepRegression
-from anypo.objective.tail_clip import TailClip
-from anypo.policies.labels import LabelPolicy
+from anypo.objective.trusts.tail_clip import TailClip
+from anypo.policies.language.labels import LabelPolicy
 from anypo.systems import SYSTEMS
 from anypo.tasks.base import Problem
 

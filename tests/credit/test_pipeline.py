@@ -12,12 +12,12 @@ from credit_making import advantages, batch_of, context_for
 from scipy import stats
 from scipy.optimize import minimize
 
-from anypo.credit.centres import GroupMean, GroupMedian, GroupQuantile, LeaveOneOut, Uncentred
+from anypo.credit.centres.groups import GroupMean, GroupMedian, GroupQuantile, LeaveOneOut, Uncentred
 from anypo.credit.pipeline import Pipeline
+from anypo.credit.plain import Averaged, Named, StandardDeviation, Weighted, Whiten
 from anypo.credit.scales import BetaDensity, MedianDeviation, beta_density, beta_exponents
-from anypo.credit.select import DropPivot
-from anypo.credit.shaping import Conditioned, DifficultyLength, Flawed, ModeCost, Overlong, Rescale
-from anypo.credit.steps import Averaged, Named, StandardDeviation, Weighted, Whiten
+from anypo.credit.select.rollouts import DropPivot
+from anypo.credit.shaping.outcomes import Conditioned, DifficultyLength, Flawed, ModeCost, Overlong, Rescale
 from anypo.credit.weights import Difficulty, LengthAdvantage, Trusted
 from anypo.errors import UserError
 

@@ -12,7 +12,8 @@ from credit_making import batch_of, context_for
 
 from anypo.algorithm import Algorithm
 from anypo.credit.pipeline import Pipeline
-from anypo.credit.select import (
+from anypo.credit.plain import StandardDeviation
+from anypo.credit.select.rollouts import (
     AdvantageVariance,
     Distinct,
     Live,
@@ -23,8 +24,7 @@ from anypo.credit.select import (
     blend,
     widest,
 )
-from anypo.credit.shapes import Bounded, EntropyBonus, EntropyResponse, Novelty, Uncertainty
-from anypo.credit.steps import StandardDeviation
+from anypo.credit.shape.tokens import Bounded, EntropyBonus, EntropyResponse, Novelty, Uncertainty
 from anypo.data.batch import Batch
 from anypo.errors import UserError
 

@@ -13,8 +13,8 @@ from anypo.data.records import CANCELLED, Group
 from anypo.filter import Confidence, EquationCheck, IntervalConsensus, MajorityVote
 from anypo.filter.consensus import interval, majority, overlap, widened
 from anypo.filter.flaws import first_false_equation, judge_reward
-from anypo.generate.auxiliary import ExecutionTraces, SelfJudging, first_word, round_robin
-from anypo.generate.execution import grade_prediction, same, trace
+from anypo.generate.groups.auxiliary import ExecutionTraces, SelfJudging, first_word, round_robin
+from anypo.tasks.programs import grade_prediction, same, trace
 
 
 def group(texts: list[str], right: list[float] | None = None, **fields) -> Group:

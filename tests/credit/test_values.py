@@ -10,11 +10,11 @@ import torch
 from credit_making import advantages, batch_of, context_for, rollout
 
 from anypo.context import Memory
-from anypo.credit.branches import ChainValues, TreeValues, segment_advantages
+from anypo.credit.granularity.branches import ChainValues, TreeValues, segment_advantages
 from anypo.credit.pipeline import Pipeline
+from anypo.credit.plain import StandardDeviation, Whiten
 from anypo.credit.retrospect import REPLAYED, Retrospect
 from anypo.credit.sets import SetScore, marginal_scores
-from anypo.credit.steps import StandardDeviation, Whiten
 from anypo.data.batch import Batch
 from anypo.data.records import Group
 from anypo.errors import UserError

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from anypo.run.observer import Observer
-from anypo.run.train import train
+from anypo.run.session import train
 
 sys.path.insert(
     0, str(Path(__file__).parents[2])

@@ -11,7 +11,7 @@ from anypo.context import Context
 from anypo.data.batch import Batch
 from anypo.diagnose.attribution import attribute, contributions
 from anypo.errors import UserError
-from anypo.run.folder import RunFolder
+from anypo.run.disk.folder import RunFolder
 from anypo.run.trainer import Trainer
 
 

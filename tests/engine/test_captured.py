@@ -10,7 +10,7 @@ from local_models import Letters, build
 from anypo.engine.base import Request, Sampling
 from anypo.engine.local import LocalEngine
 from anypo.engine.local.backend import PagedBackend
-from anypo.engine.local.captured import CapturedDecode
+from anypo.engine.local.model.captured import CapturedDecode
 
 GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
 

@@ -12,8 +12,8 @@ from anypo.claims.testbeds import Testbed
 from anypo.engine.base import Heat, Request, Sampling
 from anypo.engine.local.vocabulary import Vocabulary, Wish
 from anypo.errors import UserError
-from anypo.generate.adaptive import levels
-from anypo.objective.entropy import entropy_level
+from anypo.generate.groups.temperature import levels
+from anypo.objective.trusts.entropy import entropy_level
 from anypo.run.trainer import Trainer
 from anypo.systems import find
 

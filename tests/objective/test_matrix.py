@@ -17,7 +17,7 @@ import torch
 
 from anypo.algorithm import Algorithm
 from anypo.claims.testbeds import Testbed
-from anypo.credit.steps import StandardDeviation
+from anypo.credit.plain import StandardDeviation
 from anypo.errors import UserError
 from anypo.parts import SLOTS
 from anypo.run.trainer import Trainer

@@ -31,7 +31,7 @@ from anypo.objective import (
     TokenMean,
     Unclipped,
 )
-from anypo.objective.contrastive import contrast
+from anypo.objective.preference.contrastive import contrast
 from anypo.update import FrozenReference, GradientUpdate
 from anypo.update.multipliers import PID, DualAscent, Fixed, LogDual
 

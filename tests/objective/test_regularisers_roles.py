@@ -18,7 +18,7 @@ from anypo.engine.training import Sample
 from anypo.errors import UserError
 from anypo.exact import EnumerablePolicy, tree
 from anypo.objective import PolicyGradient, SequenceSum, Supervised
-from anypo.objective.regularisers import EntropyTemperature, RoleLikelihood
+from anypo.objective.regularisers.terms import EntropyTemperature, RoleLikelihood
 from anypo.policies import load
 from anypo.run.machine import push
 from anypo.run.trainer import Trainer

@@ -13,9 +13,9 @@ from making_rows import built, loss_and_gradient, make
 from anypo.algorithm import Algorithm
 from anypo.claims.testbeds import Testbed
 from anypo.context import Context, Memory
-from anypo.credit.gae import GAE
+from anypo.credit.critics.gae import GAE
 from anypo.credit.pipeline import Pipeline
-from anypo.credit.red import DropNegatives
+from anypo.credit.select.negatives import DropNegatives
 from anypo.data.batch import Batch
 from anypo.data.records import ACTION, CONTEXT, DEMO, Group, Tokens, Trajectory
 from anypo.exact import EnumerablePolicy, tree, truth
@@ -31,7 +31,7 @@ from anypo.objective import (
     TokenRatio,
     Unclipped,
 )
-from anypo.run import checkpoint
+from anypo.run.disk import checkpoint
 from anypo.run.trainer import Trainer
 from anypo.systems import find
 from anypo.systems.objectives_a import chord, chord_phi

@@ -12,12 +12,12 @@ from making_rows import built, loss_and_gradient, make
 from anypo.algorithm import Algorithm
 from anypo.claims.testbeds import Testbed
 from anypo.context import Context, Memory
-from anypo.credit.conflict import ConflictTokens, EntropyFilter
-from anypo.credit.gae import GAE
-from anypo.credit.lengthwise import length_statistics
+from anypo.credit.centres.lengthwise import length_statistics
+from anypo.credit.critics.gae import GAE
 from anypo.credit.pipeline import Pipeline
+from anypo.credit.plain import StandardDeviation
 from anypo.credit.risk import bundles, tail_advantage, track
-from anypo.credit.steps import StandardDeviation
+from anypo.credit.shape.conflict import ConflictTokens, EntropyFilter
 from anypo.data import segments
 from anypo.data.batch import Batch
 from anypo.data.records import ACTION, CONTEXT, TARGET, Group, Tokens, Trajectory

@@ -30,7 +30,7 @@ from anypo.objective import (
     TokenRatio,
     Unclipped,
 )
-from anypo.run import checkpoint
+from anypo.run.disk import checkpoint
 from anypo.run.trainer import Trainer
 from anypo.systems import find
 from anypo.update.multipliers import DualAscent, Hinge

@@ -12,13 +12,13 @@ from making_rows import built, loss_and_gradient, make
 from anypo.algorithm import Algorithm
 from anypo.claims.testbeds import Testbed
 from anypo.context import Context, Memory
-from anypo.credit.optimal_baseline import relative, weighted_mean
-from anypo.credit.pessimistic import soft_minimum
+from anypo.credit.centres.optimal import relative, weighted_mean
+from anypo.credit.critics.pessimistic import soft_minimum
 from anypo.data.batch import Batch
 from anypo.exact.bench import Setting
 from anypo.exact.check import Case, case, library_gradient
 from anypo.objective import Hazard, KLControl, PolicyGradient, SequenceMean, TanhRatio, Unclipped
-from anypo.objective.kl_control import phase
+from anypo.objective.regularisers.kl_control import phase
 from anypo.run.machine import score_norms
 from anypo.run.trainer import Trainer
 from anypo.systems import find

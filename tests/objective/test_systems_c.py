@@ -16,8 +16,8 @@ from torch import Tensor
 from anypo.algorithm import Algorithm
 from anypo.claims.testbeds import Testbed
 from anypo.context import Context, Memory
-from anypo.credit.leftover import Leftover
-from anypo.credit.turns import TurnDiscount
+from anypo.credit.granularity.turns import TurnDiscount
+from anypo.credit.select.leftover import Leftover
 from anypo.data.batch import Batch
 from anypo.errors import UserError
 from anypo.exact import truth
@@ -39,7 +39,7 @@ from anypo.objective import (
     Unclipped,
 )
 from anypo.objective.numerics import effective_sample_size
-from anypo.run import checkpoint
+from anypo.run.disk import checkpoint
 from anypo.run.trainer import Trainer
 from anypo.systems import find
 

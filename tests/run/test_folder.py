@@ -16,7 +16,7 @@ from folder_making import credited, group, letters
 
 from anypo.errors import UserError
 from anypo.evaluate import Evaluation
-from anypo.run.folder import RunFolder
+from anypo.run.disk.folder import RunFolder
 
 CONFIG = {"system": "grpo", "steps": 3, "nested": {"a": [1, 2]}}
 
@@ -258,7 +258,7 @@ import sys, torch
 sys.path.insert(0, {here!r})
 from folder_making import group
 from anypo.errors import UserError
-from anypo.run.folder import RunFolder
+from anypo.run.disk.folder import RunFolder
 folder = RunFolder.create("{disk}/run", {{"steps": 1}})
 folder.save_checkpoint(1, {{"w": torch.ones(1000)}})
 def refused(act):

@@ -8,8 +8,8 @@ import torch
 from safetensors.torch import load_file
 
 from anypo.errors import UserError
-from anypo.run import checkpoint
-from anypo.run.folder import RunFolder
+from anypo.run.disk import checkpoint
+from anypo.run.disk.folder import RunFolder
 
 
 def same(a, b):

@@ -7,8 +7,8 @@ import psutil
 import pytest
 
 from anypo.errors import UserError
-from anypo.run.folder import RunFolder
-from anypo.run.lock import Lock, alive
+from anypo.run.disk.folder import RunFolder
+from anypo.run.disk.lock import Lock, alive
 
 
 def owner(**changes):

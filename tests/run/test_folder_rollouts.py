@@ -13,8 +13,8 @@ from typer.testing import CliRunner
 from anypo.cli import rollouts as command
 from anypo.data.records import Group
 from anypo.errors import UserError
-from anypo.run import rollouts
-from anypo.run.folder import RunFolder
+from anypo.run.disk import rollouts
+from anypo.run.disk.folder import RunFolder
 
 # -- tables -------------------------------------------------------------------------------------------------------------------
 

@@ -3,8 +3,8 @@
 import pytest
 
 from anypo.errors import UserError
-from anypo.run import train as module
-from anypo.run.folder import RunFolder
+from anypo.run import session as module
+from anypo.run.disk.folder import RunFolder
 
 
 @pytest.mark.parametrize(

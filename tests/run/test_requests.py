@@ -12,10 +12,10 @@ import torch
 from safetensors.torch import load_file
 
 from anypo.errors import Interrupted, UserError
-from anypo.run import requests
-from anypo.run.folder import RunFolder
+from anypo.run.disk import requests
+from anypo.run.disk.folder import RunFolder
 from anypo.run.observer import Observer
-from anypo.run.train import resume, train
+from anypo.run.session import resume, train
 
 SETTINGS = {
     "model": "tiny",
@@ -72,7 +72,7 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
 @pytest.fixture(scope="module", autouse=True)
 def quick_looks():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("anypo.run.train.WAIT", 0.02)
+        patch.setattr("anypo.run.session.WAIT", 0.02)
         yield
 
 

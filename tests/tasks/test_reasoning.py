@@ -11,8 +11,8 @@ import pytest
 
 from anypo import tasks
 from anypo.errors import UserError
-from anypo.tasks import generators, reasoning
 from anypo.tasks.pool import Outcome, Pool
+from anypo.tasks.text import generators, reasoning
 
 WITHOUT_A_KNOWN_SOLUTION = {"boxnet", "rush_hour"}
 """Their items carry no example of a right answer, so only wrong answers can be tried."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import random
 
-from anypo.tasks.sat import itersolve
+from anypo.tasks.text.sat import itersolve
 
 
 def test_all_models_and_nothing_else() -> None:

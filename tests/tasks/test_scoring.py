@@ -18,9 +18,9 @@ from anypo import tasks
 from anypo.errors import UserError
 from anypo.tasks.base import Problem
 from anypo.tasks.pool import Pool
-from anypo.tasks.rewards import Format, Length, PythonReward, complete
-from anypo.tasks.scoring import Scorer
-from anypo.tasks.verifiers import Exact, MathVerify, Numeric, Python, Regex, Verifier
+from anypo.tasks.text.rewards import Format, Length, PythonReward, complete
+from anypo.tasks.text.scoring import Scorer
+from anypo.tasks.text.verifiers import Exact, MathVerify, Numeric, Python, Regex, Verifier
 
 HERE = os.path.dirname(__file__)
 

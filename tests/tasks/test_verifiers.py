@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from anypo.errors import UserError
 from anypo.tasks.base import Problem
-from anypo.tasks.extract import EXTRACTORS, INSTRUCTIONS, extract, write
-from anypo.tasks.rewards import Correct, Format, Length, Reward, SoftOverlong, complete
-from anypo.tasks.verifiers import Exact, MathVerify, MultipleChoice, Numeric, Regex, Verifier, number
+from anypo.tasks.text.extract import EXTRACTORS, INSTRUCTIONS, extract, write
+from anypo.tasks.text.rewards import Correct, Format, Length, Reward, SoftOverlong, complete
+from anypo.tasks.text.verifiers import Exact, MathVerify, MultipleChoice, Numeric, Regex, Verifier, number
 
 
 def problem(answer: str, **metadata: Any) -> Problem:

@@ -16,9 +16,9 @@ from anypo.data.batch import Batch
 from anypo.data.records import ACTION, CONTEXT, Group, Tokens, Trajectory
 from anypo.run.trainer import Trainer
 from anypo.update import GradientUpdate
-from anypo.update.curvature import CurvatureRejection, curvature, distribution, predict
-from anypo.update.head import Head
-from anypo.update.rules import EssRate
+from anypo.update.rules.curvature import CurvatureRejection, curvature, distribution, predict
+from anypo.update.rules.head import Head
+from anypo.update.rules.rates import EssRate
 
 D = torch.float64
 

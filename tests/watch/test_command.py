@@ -13,8 +13,8 @@ from typer.testing import CliRunner
 
 from anypo.cli import watch as command
 from anypo.errors import UserError
-from anypo.run import requests
-from anypo.run.folder import RunFolder
+from anypo.run.disk import requests
+from anypo.run.disk.folder import RunFolder
 
 
 @pytest.fixture

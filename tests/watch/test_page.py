@@ -9,8 +9,8 @@ from page_driver import Browser
 from synthetic_run import configuration, credited, decode, evaluation, make_run, rollout, step_groups, step_metrics
 
 from anypo.data.records import Group, prompt_id
-from anypo.run import requests
-from anypo.run.folder import RunFolder
+from anypo.run.disk import requests
+from anypo.run.disk.folder import RunFolder
 from anypo.tasks.base import Problem
 from anypo.watch.runs import identity
 

@@ -7,8 +7,8 @@ import pytest
 from synthetic_run import make_run
 
 from anypo.errors import UserError
-from anypo.run import requests
-from anypo.run.folder import RunFolder
+from anypo.run.disk import requests
+from anypo.run.disk.folder import RunFolder
 from anypo.watch import Server
 from anypo.watch.runs import identity
 

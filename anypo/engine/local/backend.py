@@ -11,10 +11,10 @@ from torch import Tensor
 
 from anypo.engine.architecture import Architecture
 from anypo.engine.local.blocks import BlockPool
-from anypo.engine.local.captured import CapturedDecode
 from anypo.engine.local.handle import Handle
-from anypo.engine.local.paged import PagedModel
-from anypo.engine.local.plan import Feed, build, row_multiple
+from anypo.engine.local.model.captured import CapturedDecode
+from anypo.engine.local.model.paged import PagedModel
+from anypo.engine.local.model.plan import Feed, build, row_multiple
 from anypo.engine.local.vocabulary import Vocabulary
 
 

@@ -26,9 +26,9 @@ from anypo.engine.architecture import Architecture
 from anypo.engine.base import Completion, Request
 from anypo.engine.local import random
 from anypo.engine.local.backend import Backend, PagedBackend, Work
-from anypo.engine.local.general import GeneralBackend
 from anypo.engine.local.handle import DONE, PAUSED, Event, Handle, Observer
-from anypo.engine.local.product import ROWS
+from anypo.engine.local.model.general import GeneralBackend
+from anypo.engine.local.model.product import ROWS
 from anypo.engine.local.scheduler import Scheduler
 from anypo.engine.local.vocabulary import Drawn, Wish
 from anypo.errors import UserError

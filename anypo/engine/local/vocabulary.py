@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from anypo.engine.base import Sampling
-from anypo.engine.local.product import packed, product
+from anypo.engine.local.model.product import packed, product
 from anypo.errors import UserError
 
 SPAN, PIECE = 12288, 256

@@ -1,0 +1,54 @@
+"""Running something long in the terminal and showing what came of it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from rich.table import Table
+
+from anypo.cli.terminal.console import new_console
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from anypo.run.observer import Observer
+    from anypo.run.session import Result
+
+
+def watch(work: Callable[[Observer], Result], title: str, as_json: bool) -> None:
+    """Run `work` under the live display and print its result as a table or as JSON."""
+    from anypo.cli.terminal.display import Display
+
+    console = new_console(stderr=as_json)
+    with Display(console, f"anypo train · {title}") as display:
+        result = work(display)
+    if as_json:
+        print(json.dumps(result.summary(), indent=2))
+    else:
+        show(result, console)
+
+
+def show(result: Result, console: Console) -> None:
+    """The closing table, where things are, and what to try next."""
+    table = Table(title="held-out", title_justify="left", box=None, padding=(0, 3, 0, 0))
+    for name in ("", "before", "after", "change"):
+        table.add_column(name, justify="left" if not name else "right")
+    before, after = result.before, result.after
+    if before is not None and after is not None:
+        gain = (after.accuracy - before.accuracy) * 100
+        table.add_row("accuracy", f"{before.accuracy:.1%}", f"{after.accuracy:.1%}", f"[bold]{gain:+.1f} points[/]")
+        table.add_row(
+            "95 % interval",
+            f"{before.low:.1%} – {before.high:.1%}",
+            f"{after.low:.1%} – {after.high:.1%}",
+            f"n = {after.n}",
+        )
+        table.add_row("answer length", f"{before.length:.1f}", f"{after.length:.1f}", "tokens")
+        console.print(table)
+    console.print(f"run folder  {result.path}", highlight=False)
+    console.print(f"report      {result.path / 'report.html'}", highlight=False)
+    console.print("\ntry next", style="bold")
+    for suggestion in result.suggestions():
+        console.print(f"  {suggestion}", highlight=False)

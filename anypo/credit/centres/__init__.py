@@ -1,0 +1,1 @@
+"""Centres: the baseline that is subtracted from a reward."""

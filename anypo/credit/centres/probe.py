@@ -1,0 +1,89 @@
+"""Baselines and scores from small heads on the policy's own hidden states."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from anypo.context import Context
+from anypo.credit.base import Centre, Shaping
+from anypo.credit.centres.groups import leave_one_out
+from anypo.credit.centres.heads import empty_buffer, fit_head, remember, rollout_features
+from anypo.credit.reading import outcome
+from anypo.data import segments
+from anypo.data.batch import Batch
+
+
+class CrossProbe(Centre, name="cross_probe"):
+    """A probe's value of the prompt, read from the *other* rollouts of the group (POISE, arXiv:2605.07579).
+
+    The probe g maps features of one rollout to the expected reward of its prompt. The baseline of rollout i is the mean of
+    g(z_j) over j != i: z_j is independent of rollout i given the prompt, so the gradient stays unbiased although z_j uses a
+    whole trajectory. Targets are crossed alike (z_i is taught the mean reward of the others), and the fit used here is from
+    earlier steps. Until `warmup` rollouts were seen the baseline is their running mean; a group of one always uses that mean.
+    Rewards are expected in [0, 1].
+    """
+
+    components: int = Field(8, ge=1, description="principal components per feature block")
+    ridge: float = Field(0.01, ge=0.0)
+    buffer: int = Field(1024, ge=2)
+    warmup: int = Field(64, ge=2, description="rollouts seen before the first fit")
+    reads = frozenset({"hidden", "entropy_old"})
+
+    def start(self) -> dict[str, Any]:
+        return empty_buffer()
+
+    def baseline(self, values: Tensor, batch: Batch, context: Context) -> Tensor:
+        memory = context.memory[self]
+        blocks = rollout_features(batch)
+        rewards = values.double().mean(1)
+        running = memory["targets"].mean() if len(memory["targets"]) else torch.tensor(0.5, dtype=torch.float64)
+        head = fit_head(memory, self.components, self.ridge, self.warmup)
+        guess = head.predict([b.nan_to_num() for b in blocks]) if head else running.expand(len(rewards))
+        alone = segments.count(batch.group, batch.n_groups)[batch.group] < 2
+        crossed = torch.where(alone, running, leave_one_out(guess, batch.group, batch.n_groups))
+        targets = leave_one_out(rewards, batch.group, batch.n_groups)
+        _log_fit(guess[~alone], targets[~alone], running, context)
+        paired = batch.select(~alone)
+        remember(memory, [b[~alone] for b in blocks], targets[~alone], self.buffer, paired)
+        return crossed.to(values.dtype).unsqueeze(1).expand_as(values)
+
+
+def _log_fit(guess: Tensor, targets: Tensor, running: Tensor, context: Context) -> None:
+    """How much of the crossed targets' spread around the running mean the probe explains on rollouts it has not seen."""
+    spread = ((targets - running) ** 2).sum()
+    if len(targets) and spread > 0:
+        context.log("credit/probe_r2", 1 - ((targets - guess) ** 2).sum() / spread)
+
+
+class QualityHead(Shaping, name="quality_head"):
+    """Scores every rollout in [0, 1] by the success its own hidden states predict: sequence column ``quality``.
+
+    Finer than a binary outcome: two nearly identical texts have nearly equal scores. The head is refitted every step from
+    the last `buffer` rollouts and their outcomes; before `least` of them every score is NaN, "not known". The reward is not
+    changed.
+    """
+
+    components: int = Field(8, ge=1)
+    ridge: float = Field(1.0, ge=0.0)
+    buffer: int = Field(1024, ge=2)
+    least: int = Field(64, ge=2)
+    outcome: str = ""
+    reads = frozenset({"hidden", "entropy_old"})
+
+    def start(self) -> dict[str, Any]:
+        return empty_buffer()
+
+    def shape(self, batch: Batch, context: Context) -> Batch:
+        memory = context.memory[self]
+        blocks = rollout_features(batch)
+        right = (outcome(batch, self.outcome) >= 1 - 1e-9).double()
+        head = fit_head(memory, self.components, self.ridge, self.least)
+        quality = head.predict([b.nan_to_num() for b in blocks]) if head else torch.full_like(right, torch.nan)
+        if head and len(right):
+            context.log("credit/quality_brier", ((quality - right) ** 2).mean())
+        remember(memory, blocks, right, self.buffer, batch)
+        return batch.with_sequences(quality=quality.to(batch.sequences["reward"].dtype))

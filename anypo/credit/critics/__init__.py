@@ -1,0 +1,1 @@
+"""Critics: credit from a value model that learns beside the policy."""

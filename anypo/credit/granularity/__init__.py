@@ -1,0 +1,1 @@
+"""Granularity: which part of a trajectory an advantage belongs to."""

@@ -1,0 +1,1 @@
+"""Selection: which rollouts and which decisions are trained on."""

@@ -1,0 +1,1 @@
+"""Shape: how an advantage is spread over the tokens of its trajectory."""

@@ -1,0 +1,1 @@
+"""Shaping: rewards are changed before any baseline sees them."""

@@ -1,0 +1,1 @@
+"""One forward step of the model under the sampling engine: layers, attention, caches, products."""

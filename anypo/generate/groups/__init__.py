@@ -1,0 +1,1 @@
+"""Groups: rollouts of one prompt that are not all drawn alike."""

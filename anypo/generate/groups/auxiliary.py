@@ -1,0 +1,196 @@
+"""A second verifiable task made from the policy's own rollouts: judging them, repairing them, predicting what their
+programs do.
+
+Auxiliary questions are ordinary prompts with groups, rewards and advantages of their own, in the same batch as the rollouts
+they come from; the judged text is context, so only the judge's tokens are trained.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from pydantic import Field
+
+from anypo.context import Context
+from anypo.control.base import Ask
+from anypo.data.records import Group, Trajectory, prompt_id
+from anypo.generate.base import World
+from anypo.generate.resume import Start, resume
+from anypo.generate.trees.segments import _key, _OneTurn
+from anypo.parts import Part
+from anypo.tasks import step_all
+from anypo.tasks.base import Environment, Problem, Reply
+from anypo.tasks.programs import grade_prediction, trace
+
+
+@dataclass(frozen=True)
+class Question:
+    """An auxiliary problem: what is asked, how an answer is paid, and the reward component it is recorded under."""
+
+    text: str
+    grade: Callable[[str], float]
+    kind: str
+
+
+class Auxiliary(Part, slot="auxiliary"):
+    """Makes questions out of one group of rollouts."""
+
+    def questions(self, group: Group, world: World, generator: np.random.Generator) -> list[Question]:
+        raise NotImplementedError
+
+
+class SelfJudging(Auxiliary, name="self_judging"):
+    """The policy judges and repairs its own answers, with the verifier's verdicts as labels (SPARK, arXiv:2509.22624).
+
+    pointwise: is this answer correct? (as many right as wrong ones are asked about while there are both). pairwise: which of a
+    right and a wrong answer is better? (order at random). reflection: a wrong answer is shown and a better one asked for.
+    Answers cut off by the length limit are not judged. A group whose answers are all alike gives pointwise questions only.
+    """
+
+    kinds: tuple[str, ...] = ("pointwise", "pairwise", "reflection")
+    yes: str = "yes"
+    no: str = "no"
+
+    def questions(self, group: Group, world: World, generator: np.random.Generator) -> list[Question]:
+        whole = [t for t in group.trajectories if not t.truncated]
+        right = [t for t in whole if t.reward >= 1 - 1e-9]
+        wrong = [t for t in whole if t.reward < 1 - 1e-9]
+        out: list[Question] = []
+        opening = group.problem.messages[-1]["content"]
+        if "pointwise" in self.kinds:
+            size = min(len(right), len(wrong)) or 1
+            out += [self._point(opening, t, self.yes) for t in right[:size]]
+            out += [self._point(opening, t, self.no) for t in wrong[:size]]
+        if right and wrong:
+            if "pairwise" in self.kinds:
+                out.append(self._pair(opening, right[0], wrong[0], bool(generator.integers(2))))
+            if "reflection" in self.kinds:
+                out.append(self._reflect(opening, wrong[0], group.problem, world))
+        return [out[i] for i in generator.permutation(len(out))]
+
+    def _point(self, opening: str, judged: Trajectory, target: str) -> Question:
+        text = f"{opening}\nAnswer: {judged.text.strip()}\nIs the answer correct? {self.yes} or {self.no}:"
+        return Question(text, lambda reply: float(first_word(reply) == target), "judge_point")
+
+    def _pair(self, opening: str, right: Trajectory, wrong: Trajectory, swap: bool) -> Question:
+        first, second = (wrong, right) if swap else (right, wrong)
+        target = "2" if swap else "1"
+        text = f"{opening}\nAnswer 1: {first.text.strip()}\nAnswer 2: {second.text.strip()}\nWhich is better? 1 or 2:"
+        return Question(text, lambda reply: float(first_word(reply) == target), "judge_pair")
+
+    def _reflect(self, opening: str, wrong: Trajectory, problem: Problem, world: World) -> Question:
+        text = f"{opening}\nA wrong answer: {wrong.text.strip()}\nA better answer:"
+
+        def grade(reply: str) -> float:
+            verdict = world.task.environment(problem)
+            verdict.reset()
+            rewards = step_all([verdict], [reply], [1], 1)[0].rewards
+            return sum(weight * rewards.get(name, 0.0) for name, weight in world.task.weights.items())
+
+        return Question(text, grade, "reflection")
+
+
+def first_word(text: str) -> str:
+    """The first word or number of a reply in lower case ('' for none)."""
+    match = re.search(r"[A-Za-z]+|\d+", text)
+    return match.group().lower() if match else ""
+
+
+class ExecutionTraces(Auxiliary, name="execution_traces"):
+    """Programs that failed are run, and the policy is asked what they print and what their variables hold (CodeRL+,
+    arXiv:2510.18471). Programs that cannot be run give no question.
+
+    The last line of a reply is a JSON object with ``final_output`` and ``variables``; see `grade_prediction` for the reward.
+    `failed_only`: use programs with the wrong result only, whose meaning differs from what the policy intended.
+    """
+
+    failed_only: bool = True
+
+    def questions(self, group: Group, world: World, generator: np.random.Generator) -> list[Question]:
+        out = []
+        for trajectory in group.trajectories:
+            if self.failed_only and trajectory.reward >= 1 - 1e-9:
+                continue
+            ran = trace(trajectory.text)
+            if ran is not None:
+                out.append(_execution_question(trajectory.text, *ran))
+        return [out[i] for i in generator.permutation(len(out))]
+
+
+def _execution_question(program: str, output: Any, variables: Mapping[str, Any]) -> Question:
+    text = f"{program.strip()}\nGive the final output and variables as one line of JSON with the keys final_output and variables:"
+    return Question(text, lambda reply: grade_prediction(reply, output, variables), "execution")
+
+
+@dataclass(frozen=True)
+class QuestionTask:
+    """The auxiliary questions of one step as a task. `name`, `weights`, `outcome` as in `anypo.tasks.base.Task`."""
+
+    table: Mapping[int, Question]
+    name: str = "auxiliary"
+    outcome: str = "auxiliary"
+
+    @property
+    def weights(self) -> Mapping[str, float]:
+        return {question.kind: 1.0 for question in self.table.values()}
+
+    def environment(self, problem: Problem) -> Environment:
+        return Asked(self.table[problem.prompt], problem)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One auxiliary question."""
+
+    question: Question
+    problem: Problem
+
+    def reset(self) -> tuple[Mapping[str, str], ...]:
+        return self.problem.messages
+
+    def step(self, text: str, *size: int) -> Reply:
+        return Reply({self.question.kind: self.question.grade(text)})
+
+
+class WithAuxiliary(_OneTurn, name="with_auxiliary"):
+    """Independent rollouts, then up to `share` auxiliary questions per prompt with `answers` rollouts each (rounded over
+    the whole step; 0 gives plain independent groups)."""
+
+    auxiliary: Auxiliary = SelfJudging()
+    share: float = Field(1.0, ge=0.0)
+    answers: int = Field(8, ge=1)
+
+    def rollout(self, asks: Sequence[Ask], world: World, context: Context) -> list[Group]:
+        groups = self.roots(asks, [ask.samples for ask in asks], world, context)
+        wanted = round(self.share * len(groups))
+        if not wanted:
+            return groups
+        generator = np.random.default_rng([context.seed, context.step, 29])
+        offered = [self.auxiliary.questions(group, world, generator) for group in groups]
+        chosen = round_robin(offered, wanted)
+        problems = [Problem(prompt_id(q.text), ({"role": "user", "content": q.text},)) for q in chosen]
+        room = [len(world.policy.encode(p.messages)) + self.max_new < world.policy.context for p in problems]
+        pairs = [(p, q) for p, q, fits in zip(problems, chosen, room) if fits]
+        task = QuestionTask({p.prompt: q for p, q in pairs})
+        starts = [
+            Start(p, _key(context, p, place, 1, n), sample=n)
+            for place, (p, _) in enumerate(pairs)
+            for n in range(self.answers)
+        ]
+        done = iter(resume(starts, World(task, world.policy, world.sampler), self.sampling(context)))  # type: ignore[arg-type]
+        fresh = [Group(p.prompt, tuple(next(done) for _ in range(self.answers)), p, context.step) for p, _ in pairs]
+        context.log("generate/auxiliary_groups", len(fresh))
+        for group, (_, question) in zip(fresh, pairs):
+            context.log(f"generate/{question.kind}", float(group.rewards.mean()))
+        return groups + fresh
+
+
+def round_robin(offered: Sequence[Sequence[Question]], wanted: int) -> list[Question]:
+    """Up to `wanted` questions, one from every prompt in turn."""
+    deepest = max((len(questions) for questions in offered), default=0)
+    turns = [questions[depth] for depth in range(deepest) for questions in offered if depth < len(questions)]
+    return turns[:wanted]

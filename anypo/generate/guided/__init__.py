@@ -1,0 +1,1 @@
+"""Guided: rollouts beside, after or inside what an expert wrote."""

@@ -1,0 +1,1 @@
+"""Trees: rollouts that share prefixes."""

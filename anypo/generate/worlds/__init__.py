@@ -1,0 +1,1 @@
+"""Worlds: rollouts as experience in environments that are stepped."""

@@ -1,0 +1,1 @@
+"""Preference: losses over pairs and sets of responses to one prompt."""

@@ -1,0 +1,1 @@
+"""Regularisers: further terms of the loss."""

@@ -1,0 +1,1 @@
+"""Control policies: small networks over observations."""

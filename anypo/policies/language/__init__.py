@@ -1,0 +1,1 @@
+"""Language policies: causal models, their chat formats, critics and folders."""

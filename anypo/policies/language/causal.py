@@ -1,0 +1,296 @@
+"""A language model as a policy: fills columns of a batch, speaks the model's chat format, copies, blends and exports itself.
+
+The weights that sample are the weights that are trained: `model` is one ordinary transformers (or peft) module, in evaluation
+mode always, so that no dropout enters any log-probability.
+"""
+
+from __future__ import annotations
+
+import copy
+import shutil
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from anypo.data.batch import Batch
+from anypo.data.records import Tokens, Trajectory
+from anypo.data.tokens import ROLE_COLUMNS, charged, decisions, to_rows
+from anypo.engine.training import Sample, TrainingForward
+from anypo.errors import UserError
+from anypo.policies.language.chat import Chat, Messages
+from anypo.policies.language.folders import replace_folder
+from anypo.policies.language.quiet import quiet
+
+FORWARD_TOKENS = 8192
+"""Most tokens of one forward pass without gradient."""
+
+
+class LanguagePolicy:
+    """`model` with its `tokenizer`; satisfies `anypo.policies.base.Policy`.
+
+    Columns, one entry per decision (token), at the sampling temperature T of its sequence:
+      logp = log softmax(logits / T)[token] - log_mass, the log-probability under the truncation recorded at sampling;
+      entropy of softmax(logits / T), in nats, before truncation;
+      logp_observation, logp_context: of the tokens returned by the environment and of the prompt, at temperature 1, each summed into
+      the decision it is charged to (`anypo.data.tokens.charged`);
+      hidden, the last hidden state the token was predicted from (only without gradient), float32 [N, hidden].
+    A greedy rollout (T = 0) is scored at T = 1, since its own distribution has no gradient.
+
+    bfloat16: the weights themselves are bfloat16, their gradients are accumulated in float32, and the optimiser keeps float32
+    master weights (`anypo.update.precision.MasterWeights`). LoRA weights are float32 whatever the base is.
+    """
+
+    columns = frozenset({"logp", "entropy", *ROLE_COLUMNS})
+    features = frozenset({"hidden"})
+
+    def __init__(self, model: Any, tokenizer: Any, source: str = "", version: int = 0) -> None:
+        self.model = model.eval()
+        self.chat = Chat(tokenizer)
+        self.source = source
+        self.version = version
+        self.forward = TrainingForward(model)
+        embeddings = self.causal.get_input_embeddings().num_embeddings
+        if len(tokenizer) > embeddings:
+            raise UserError(
+                f"the tokenizer of {source or 'the model'} has {len(tokenizer)} tokens but the model only {embeddings} "
+                "embeddings; they do not belong together"
+            )
+        for parameter in self.parameters():
+            if parameter.dtype == torch.bfloat16 and hasattr(parameter, "grad_dtype"):
+                parameter.grad_dtype = torch.float32
+
+    # -- what it is -----------------------------------------------------------------------------------------------------
+
+    @property
+    def tokenizer(self) -> Any:
+        return self.chat.tokenizer
+
+    @property
+    def lora(self) -> bool:
+        """Whether the trainable weights are adapters on a base that stays as it is."""
+        return type(self.model).__module__.startswith("peft.")
+
+    @property
+    def causal(self) -> Any:
+        """The transformers causal LM (for LoRA: with the adapters inside its layers)."""
+        return self.model.get_base_model() if self.lora else self.model
+
+    @property
+    def context(self) -> int:
+        """Most tokens of one sequence."""
+        limits = [getattr(self.causal.config, "max_position_embeddings", None), self.tokenizer.model_max_length]
+        return min(int(limit) for limit in limits if limit)
+
+    def describe(self) -> dict[str, Any]:
+        """Provenance: the source of the weights, the architecture and its size."""
+        return {
+            "weights": self.source,
+            "architecture": type(self.causal).__name__,
+            "parameters": sum(p.numel() for p in self.causal.parameters()),
+            "context": self.context,
+        }
+
+    # -- columns --------------------------------------------------------------------------------------------------------
+
+    def fill(self, batch: Batch, names: Collection[str], grad: bool) -> dict[str, Tensor]:
+        """The named columns of `batch`, each [N]; with `grad` connected to the weights (see the class)."""
+        unknown = set(names) - self.columns - self.features
+        if unknown or (grad and set(names) & self.features):
+            raise KeyError(f"a language policy cannot fill {sorted(unknown or names)} (with gradient: {grad})")
+        if not len(batch):
+            width = self.causal.get_input_embeddings().embedding_dim
+            return {name: torch.zeros((0, width) if name == "hidden" else 0) for name in names}
+        out: dict[str, Tensor] = {}
+        if self.columns & set(names):
+            reading = _Reading.of(batch, self.columns & set(names))
+            with torch.set_grad_enabled(grad):
+                found = self.forward.statistics(reading.samples, "entropy" in names, FORWARD_TOKENS)
+                out |= reading.columns(found)
+        if "hidden" in names:
+            with torch.no_grad():
+                out["hidden"] = self.hidden(batch).float()
+        return {name: out[name] for name in names}
+
+    def hidden(self, batch: Batch) -> Tensor:
+        """The last hidden state each decision is predicted from, [N, hidden], in the model's type; differentiable."""
+        states = self.forward.hidden(samples(batch), FORWARD_TOKENS)
+        return states[decisions(batch).to(states.device)]
+
+    def backward(self, batch: Batch, gradients: Mapping[str, Tensor], token_budget: int) -> dict[str, Tensor]:
+        """Add the gradient of sum over rows and columns of gradient * column to the weights' ``.grad``, in pieces of at most
+        `token_budget` tokens; each of `gradients` is [N]. Returns the columns met on the way, without gradient."""
+        if not len(batch):
+            return {name: torch.zeros(0) for name in gradients}
+        reading = _Reading.of(batch, gradients)
+        found = self.forward.backward(reading.samples, reading.coefficients(gradients), token_budget)
+        return reading.columns(found)
+
+    # -- weights --------------------------------------------------------------------------------------------------------
+
+    def parameters(self) -> list[nn.Parameter]:
+        """Trainable parameters, tied ones once."""
+        return [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+
+    def own(self) -> dict[str, nn.Parameter]:
+        """The parameters that tell this policy from its base: the adapters of a LoRA policy, else all of them."""
+        named = self.model.named_parameters()
+        return {name: p for name, p in named if not self.lora or ".lora_" in name}
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """A copy of the policy's own parameters by name."""
+        return {name: parameter.detach().clone() for name, parameter in self.own().items()}
+
+    @torch.no_grad()
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Restore what `state_dict` returned; raises `UserError` when it belongs to another model."""
+        mine = self.own()
+        wrong = mine.keys() ^ state.keys() or {n for n in mine if mine[n].shape != state[n].shape}
+        if wrong:
+            raise UserError(
+                f"these weights belong to another model than {self.source or 'this one'}: {len(wrong)} parameters differ, "
+                f"'{min(wrong)}' among them; load them into the model and LoRA rank they were saved from"
+            )
+        for name, parameter in mine.items():
+            parameter.copy_(state[name])
+
+    def frozen(self) -> LanguagePolicy:
+        """An untrainable copy of the policy as it is now. A LoRA copy shares the base and owns only its adapters."""
+        shared = {} if not self.lora else {id(p): p for n, p in self.model.named_parameters() if ".lora_" not in n}
+        model = copy.deepcopy(self.model, dict(shared)).requires_grad_(False)
+        return LanguagePolicy(model, self.tokenizer, self.source, self.version)
+
+    @torch.no_grad()
+    def blend(self, policy: LanguagePolicy, decay: float) -> None:
+        """theta <- decay theta + (1 - decay) theta_policy, for every own parameter (an exponential moving average)."""
+        theirs = policy.own()
+        mine = self.own()
+        if mine.keys() != theirs.keys() or any(mine[n].shape != theirs[n].shape for n in mine):
+            raise UserError(
+                f"the weights of {self.source} and {policy.source} cannot be averaged: different architectures"
+            )
+        for name, parameter in mine.items():
+            parameter.lerp_(theirs[name].to(parameter), 1.0 - decay)
+
+    # -- language -------------------------------------------------------------------------------------------------------
+
+    def encode(self, messages: Messages) -> np.ndarray:
+        """Tokens of an opening conversation, up to where the policy starts to write, int32 [L].
+
+        Raises `UserError` when they leave no room in the model's context.
+        """
+        tokens = self.chat.encode(messages)
+        if len(tokens) >= self.context:
+            raise UserError(
+                f"a prompt has {len(tokens)} tokens but the model's context is {self.context}; "
+                "shorten the prompt or choose another model"
+            )
+        return tokens
+
+    def continue_with(self, messages: Messages, ended: bool = True) -> np.ndarray:
+        """Tokens to append after the policy's turn (see `Chat.continue_with`), int32 [L]."""
+        return self.chat.continue_with(messages, ended)
+
+    def answer(self, text: str) -> np.ndarray:
+        """Tokens the policy would write for `text`, its end-of-sequence token included, int32 [L]."""
+        return self.chat.answer(text)
+
+    def decode(self, tokens: np.ndarray) -> str:
+        """Text of `tokens` without special tokens."""
+        return self.chat.decode(tokens)
+
+    # -- export ---------------------------------------------------------------------------------------------------------
+
+    def save(self, path: Path | str, merge: bool = True) -> None:
+        """Write a folder that `AutoModelForCausalLM` and `AutoTokenizer` load, replacing it in one step.
+
+        A LoRA policy is written merged into its base, with the adapter alone in the subfolder ``adapter``; with ``merge=False``
+        only the adapter is written, in peft's own format. Raises `UserError` when the disk is full or the folder not writable.
+        """
+        with quiet(), replace_folder(Path(path)) as folder:
+            if not self.lora:
+                self.model.save_pretrained(folder)
+            else:
+                self.model.save_pretrained(folder / "adapter")
+                if merge:
+                    merged = copy.deepcopy(self.model).merge_and_unload()
+                    merged.save_pretrained(folder)
+                else:
+                    for file in (folder / "adapter").iterdir():
+                        shutil.move(file, folder)
+                    (folder / "adapter").rmdir()
+            self.tokenizer.save_pretrained(folder)
+
+
+@dataclass(frozen=True)
+class _Reading:
+    """What one pass of the training forward reads for `names`: `samples`, and for each kind of column (first logp and entropy,
+    then one per role) the decision that each of its numbers belongs to, in the concatenation of the trajectories' decisions.
+
+    A trajectory read for several roles is several samples of the same tokens, which a packed forward computes once.
+    """
+
+    batch: Batch
+    names: Collection[str]
+    samples: list[Sample]
+    owners: dict[str, Tensor]
+
+    @staticmethod
+    def of(batch: Batch, names: Collection[str]) -> _Reading:
+        read: list[Sample] = []
+        owners: dict[str, Tensor] = {}
+        if {"logp", "entropy"} & set(names):
+            read += samples(batch)
+            owners["logp"] = torch.arange(sum(len(trajectory) for trajectory in batch.trajectories))
+        for name in sorted(ROLE_COLUMNS.keys() & set(names)):
+            places, owners[name] = charged(batch.trajectories, ROLE_COLUMNS[name])
+            read += [_sample(t, place) for t, place in zip(batch.trajectories, places) if len(place)]
+        return _Reading(batch, names, read, owners)
+
+    def columns(self, found: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The named columns over the rows of the batch, from the forward's numbers; truncation is taken into account."""
+        out: dict[str, Tensor] = {}
+        sizes = [len(owner) for owner in self.owners.values()]
+        for number, (name, owner) in enumerate(self.owners.items()):
+            own = {key: column.split(sizes)[number] for key, column in found.items()}
+            if name in ROLE_COLUMNS:
+                out[name] = to_rows(self.batch, own["logp"], owner)
+                continue
+            place = decisions(self.batch)
+            out |= {key: column[place.to(column.device)] for key, column in own.items() if key in self.names}
+            if "logp" in out:
+                out["logp"] = out["logp"] - self.batch["log_mass"].to(out["logp"].dtype)
+        return out
+
+    def coefficients(self, gradients: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Those of the forward's numbers for those of the rows."""
+        place, total = decisions(self.batch), sum(len(trajectory) for trajectory in self.batch.trajectories)
+
+        def flat(name: str, owner: Tensor) -> Tensor:
+            if name not in gradients:
+                return torch.zeros(len(owner))
+            gradient = gradients[name]
+            return torch.zeros(total, dtype=gradient.dtype).index_add_(0, place, gradient)[owner]
+
+        out = {"logp": torch.cat([flat(name, owner) for name, owner in self.owners.items()])}
+        if "entropy" in gradients:
+            pieces = [flat("entropy" if name == "logp" else "", owner) for name, owner in self.owners.items()]
+            out["entropy"] = torch.cat(pieces)
+        return out
+
+
+def samples(batch: Batch) -> list[Sample]:
+    """The trajectories of `batch` as the training forward reads them, each at the temperature it was sampled at."""
+    heats = batch.sequences["temperature"].tolist()
+    return [_sample(t, None, heat if heat > 0 else 1.0) for t, heat in zip(batch.trajectories, heats)]
+
+
+def _sample(trajectory: Trajectory, places: np.ndarray | None, heat: float = 1.0) -> Sample:
+    content = trajectory.content
+    if not isinstance(content, Tokens):
+        raise TypeError("a language policy needs trajectories of tokens")
+    return Sample(content.tokens, content.actions if places is None else places, heat)

@@ -1,0 +1,153 @@
+"""Checkpoints: a folder with every tensor as safetensors, everything else as plain data, and a checksum of both.
+
+    tensors.safetensors   every tensor and array of the state; the key is its path in the state
+    state.pt              the state with a reference in the place of each tensor (loads with ``weights_only=True``)
+    checkpoint.json       step, sizes and SHA-256 of the two
+
+Nothing in a checkpoint is executed when it is loaded. The folder appears under its name only when it is complete.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import pickle
+import re
+import shutil
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from anypo.run.disk.files import sync, writing
+
+TENSORS, STATE, SUMMARY = "tensors.safetensors", "state.pt", "checkpoint.json"
+PLAIN = (bool, int, float, complex, str, bytes, type(None), torch.dtype)
+
+
+def save(path: Path, step: int, state: Mapping[str, Any]) -> None:
+    """Write `state` as the checkpoint folder `path`, complete or not at all.
+
+    `state` is nested dictionaries, lists, tuples and sets of plain values, tensors and arrays; anything else raises
+    `TypeError` with its path. Raises `UserError` when the disk is full or not writable.
+    """
+    tensors: dict[str, Tensor] = {}
+    plain = _strip(state, "", tensors, {})
+    temporary = path.with_name(f".{path.name}.tmp")
+    with writing(path):
+        try:
+            shutil.rmtree(temporary, ignore_errors=True)
+            temporary.mkdir(parents=True)
+            _write_tensors(tensors, temporary / TENSORS)
+            with open(temporary / STATE, "wb") as file:
+                torch.save(plain, file)
+            files = {name: describe(temporary / name) for name in (TENSORS, STATE)}
+            (temporary / SUMMARY).write_text(json.dumps({"step": step, "files": files}, indent=2))
+            for name in (TENSORS, STATE, SUMMARY):
+                sync(temporary / name)
+            shutil.rmtree(path, ignore_errors=True)
+            os.replace(temporary, path)
+            sync(path.parent)
+        except BaseException:
+            with suppress(OSError):
+                shutil.rmtree(temporary, ignore_errors=True)
+            raise
+
+
+def load(path: Path) -> dict[str, Any]:
+    """The state that `save` wrote. Raises `ValueError` with the reason when the folder is damaged."""
+    problem = damage(path)
+    if problem:
+        raise ValueError(problem)
+    try:
+        plain = torch.load(path / STATE, weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError):
+        raise ValueError(f"{STATE} holds something other than plain data") from None
+    return _restore(plain, load_file(path / TENSORS))
+
+
+def damage(path: Path) -> str:
+    """What is wrong with the checkpoint folder, or an empty string: every file must have its recorded size and checksum."""
+    try:
+        files = json.loads((path / SUMMARY).read_text())["files"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return f"{SUMMARY} is missing or unreadable"
+    for name, expected in files.items():
+        if not (path / name).is_file():
+            return f"{name} is missing"
+        if (path / name).stat().st_size != expected["bytes"]:
+            return f"{name} has {(path / name).stat().st_size} bytes, not {expected['bytes']}"
+        if describe(path / name) != expected:
+            return f"the checksum of {name} does not match"
+    return ""
+
+
+def describe(path: Path) -> dict[str, Any]:
+    """Size and SHA-256 of a file."""
+    with open(path, "rb") as file:
+        return {"bytes": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+
+
+def _write_tensors(tensors: dict[str, Tensor], path: Path) -> None:
+    try:
+        save_file(tensors, path)
+    except SafetensorError as error:  # an operating-system error arrives as text: "... (os error 28)"
+        number = re.search(r"os error (\d+)", str(error))
+        if number is None:
+            raise
+        raise OSError(int(number[1]), str(error)) from error
+
+
+def _strip(value: Any, path: str, tensors: dict[str, Tensor], seen: dict[Any, str]) -> Any:
+    """`value` with every tensor and array moved to `tensors` under its path; tied tensors are stored once."""
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, np.ndarray):
+        copied = torch.from_numpy(np.ascontiguousarray(value).copy()).reshape(value.shape)
+        return {"__array__": _store(copied, path, tensors)}
+    if isinstance(value, Tensor):
+        same = (value.data_ptr() or path, value.dtype, tuple(value.shape), value.stride())
+        if same not in seen:
+            seen[same] = _store(_own(value), path, tensors)
+        return {"__tensor__": seen[same]}
+    if isinstance(value, Mapping):
+        return {key: _strip(item, f"{path}.{key}" if path else str(key), tensors, seen) for key, item in value.items()}
+    if type(value) in (list, tuple, set):
+        return type(value)(_strip(item, f"{path}.{index}", tensors, seen) for index, item in enumerate(value))
+    if type(value) in PLAIN:
+        return value
+    raise TypeError(f"'{path}' is a {type(value).__name__}, which a checkpoint cannot hold")
+
+
+def _store(tensor: Tensor, path: str, tensors: dict[str, Tensor]) -> str:
+    """Keep the tensor under its path (keys 1 and "1", or "a.b" and a/b, would share one: the later gets a prime)."""
+    while path in tensors:
+        path += "'"
+    tensors[path] = tensor
+    return path
+
+
+def _own(tensor: Tensor) -> Tensor:
+    """The tensor in CPU memory that no other tensor shares (a view of a larger buffer is copied)."""
+    tensor = tensor.detach().cpu().contiguous()
+    whole = tensor.untyped_storage().nbytes() == tensor.numel() * tensor.element_size()
+    return tensor if whole else tensor.clone()
+
+
+def _restore(value: Any, tensors: dict[str, Tensor]) -> Any:
+    if isinstance(value, dict):
+        if value.keys() == {"__tensor__"}:
+            return tensors[value["__tensor__"]]
+        if value.keys() == {"__array__"}:
+            return tensors[value["__array__"]].numpy()
+        return {key: _restore(item, tensors) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(_restore(item, tensors) for item in value)
+    return value

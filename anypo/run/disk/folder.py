@@ -1,0 +1,322 @@
+"""The run folder: everything a run leaves behind, written so that a kill at any moment loses at most the current step.
+
+config.yaml             the resolved configuration
+manifest.json           provenance: code, model, data, verifiers, seeds, machine
+status.json             running, paused, finished, interrupted or failed (and why); when each session began and ended
+metrics.jsonl           one JSON object a step
+evaluations.jsonl       one JSON object a held-out evaluation
+rollouts/*.parquet      one file a step, one row a trajectory (see `anypo.run.disk.rollouts`)
+evaluations/*.parquet   the answers of each evaluation, in the same columns
+requests/               what was asked of the run while it runs (see `anypo.run.disk.requests`)
+checkpoints/step-*/     the last few states (see `anypo.run.disk.checkpoint`)
+model/                  the final weights
+report.html             the report
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import yaml
+
+from anypo.data.batch import Batch
+from anypo.data.records import Group
+from anypo.errors import UserError, nearest
+from anypo.run.disk import checkpoint, query, requests, rollouts
+from anypo.run.disk.files import append_line, encode, read_lines, replace_text, write_lines, writing
+from anypo.run.disk.lock import Lock, now
+
+CONFIG, MANIFEST, STATUS = "config.yaml", "manifest.json", "status.json"
+METRICS, EVALUATIONS, LOCK = "metrics.jsonl", "evaluations.jsonl", ".lock"
+
+
+class RunFolder:
+    """A run on disk. `create` and `open` lock it for writing (use them in a ``with`` statement); `read` does not."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._lock = Lock(path / LOCK)
+
+    # -- opening and closing ---------------------------------------------------------------------------------------------
+
+    @classmethod
+    def create(
+        cls, path: Path | str, config: Mapping[str, Any], manifest: Mapping[str, Any] | None = None
+    ) -> RunFolder:
+        """A new run. Raises `UserError` when `path` holds something already or cannot be written (what is left of a run that
+        failed before its first result is replaced)."""
+        folder = cls(Path(path))
+        with writing(folder.path):
+            if folder.path.exists() and not folder.path.is_dir():
+                raise UserError(f"{path} is a file; choose another folder with --out")
+            folder.path.mkdir(parents=True, exist_ok=True)
+        folder._lock.acquire()
+        try:
+            folder._claim()
+            if manifest is not None:
+                folder.write_manifest(manifest)
+            folder._begin_session()
+            replace_text(folder.path / CONFIG, yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True))
+        except BaseException:
+            folder.close()
+            raise
+        return folder
+
+    @classmethod
+    def open(cls, path: Path | str) -> RunFolder:
+        """An existing run, for going on with it. Repairs what a kill may have left (a torn line, temporary files).
+
+        Raises `UserError` when there is no run at `path` or another live process uses it.
+        """
+        folder = cls.read(path)
+        folder._lock.acquire()
+        try:
+            folder._repair()
+            folder._begin_session()
+        except BaseException:
+            folder.close()
+            raise
+        return folder
+
+    @classmethod
+    def read(cls, path: Path | str) -> RunFolder:
+        """An existing run, for looking at it only. Raises `UserError` when there is no run at `path`."""
+        path = Path(path)
+        if not (path / CONFIG).is_file():
+            runs = [entry.parent.name for entry in path.parent.glob(f"*/{CONFIG}")] if path.parent.is_dir() else []
+            hint = nearest(path.name, runs) if runs else " `anypo train` makes one."
+            raise UserError(f"there is no run at {path} (no {CONFIG}).{hint}")
+        return cls(path)
+
+    @staticmethod
+    def read_config(path: Path | str) -> dict[str, Any]:
+        """The configuration of the run at `path`."""
+        return RunFolder.read(path).config()
+
+    def close(self) -> None:
+        """Let others use the folder."""
+        self._lock.release()
+
+    def discard(self) -> None:
+        """Remove the folder of a run that could not begin."""
+        shutil.rmtree(self.path, ignore_errors=True)
+
+    def __enter__(self) -> RunFolder:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _claim(self) -> None:
+        """Refuse a folder that holds anything, unless it is a run that ended before it produced anything."""
+        before_work = {LOCK, CONFIG, MANIFEST, STATUS, "report.html"}
+        entries = [entry for entry in self.path.iterdir() if entry.name not in before_work]
+        if (self.path / CONFIG).exists() and entries:
+            raise UserError(
+                f"{self.path} holds a run already; continue it with 'anypo resume {self.path}' or choose another --out"
+            )
+        if entries:
+            raise UserError(f"{self.path} is not empty; choose another folder with --out")
+        for name in before_work - {LOCK}:
+            (self.path / name).unlink(missing_ok=True)
+
+    def _repair(self) -> None:
+        for name in (METRICS, EVALUATIONS):
+            file = self.path / name
+            if file.exists() and not file.read_bytes().endswith(b"\n"):
+                write_lines(file, read_lines(file))
+        for leftover in (*self.path.glob(".*.tmp"), *self.path.glob("*/.*.tmp")):
+            shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
+
+    # -- what was run ------------------------------------------------------------------------------------------------------
+
+    def config(self) -> dict[str, Any]:
+        """The resolved configuration. Raises `UserError` when the file is damaged."""
+        try:
+            config = yaml.safe_load((self.path / CONFIG).read_text(encoding="utf-8"))
+        except (yaml.YAMLError, UnicodeDecodeError):
+            config = None
+        if not isinstance(config, dict):
+            raise UserError(f"{self.path / CONFIG} is damaged (not a YAML mapping); restore it from a copy")
+        return config
+
+    def manifest(self) -> dict[str, Any]:
+        """The provenance; empty when the run ended before it was written."""
+        return self._json(MANIFEST)
+
+    @property
+    def begun(self) -> bool:
+        """Whether model and task were loaded, which the manifest tells."""
+        return (self.path / MANIFEST).exists()
+
+    def write_manifest(self, manifest: Mapping[str, Any]) -> None:
+        replace_text(self.path / MANIFEST, json.dumps(manifest, indent=2, ensure_ascii=False) + "\n")
+
+    # -- how it went -------------------------------------------------------------------------------------------------------
+
+    def status(self) -> dict[str, Any]:
+        """`state` (running, paused, killed, finished, interrupted, failed), `reason`, and `sessions` with their times (UTC)."""
+        status = {"state": "killed", "reason": "", "sessions": []} | self._json(STATUS)
+        if status["state"] in requests.LIVE and not self._lock.held():
+            status["state"] = "killed"
+        return status
+
+    def mark(self, state: str) -> None:
+        """Record that the session is `running` or `paused`."""
+        self._write_status(self._json(STATUS) | {"state": state})
+
+    def finish(self, state: str, reason: str = "") -> None:
+        """Record how this session ended. Never raises on a full disk: the reason the run ended matters more."""
+        requests.clear(self.path)
+        sessions = self._json(STATUS).get("sessions", [])
+        if sessions:
+            sessions[-1]["ended"] = now()
+        with suppress(UserError):
+            self._write_status({"state": state, "reason": reason, "sessions": sessions})
+
+    def _begin_session(self) -> None:
+        requests.clear(self.path)
+        sessions = self._json(STATUS).get("sessions", [])
+        self._write_status({"state": "running", "reason": "", "sessions": [*sessions, {"began": now()}]})
+
+    def _write_status(self, status: Mapping[str, Any]) -> None:
+        replace_text(self.path / STATUS, json.dumps(status, indent=2, ensure_ascii=False) + "\n")
+
+    def _json(self, name: str) -> dict[str, Any]:
+        file = self.path / name
+        try:
+            value = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+        except ValueError:
+            raise UserError(f"{file} is damaged (not JSON); restore it from a copy or delete it") from None
+        return value if isinstance(value, dict) else {}
+
+    # -- metrics and evaluations -------------------------------------------------------------------------------------------
+
+    def append_metrics(self, metrics: Mapping[str, Any]) -> None:
+        """Add a step's metrics, on the disk before this returns."""
+        append_line(self.path / METRICS, encode(metrics))
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """The metrics of every step."""
+        return read_lines(self.path / METRICS)
+
+    def append_evaluation(self, label: str, step: int, result: Any, decode: rollouts.Decoder | None = None) -> None:
+        """Add an `anypo.evaluate.Evaluation` and its answers; one of the same label is replaced."""
+        samples, problems = max(1, result.samples), getattr(result, "problems", ())
+        groups = [
+            Group(problem.prompt, tuple(result.trajectories[i * samples : (i + 1) * samples]), problem, step)
+            for i, problem in enumerate(problems)
+        ]
+        if groups:
+            rollouts.write(self._answers(label), rollouts.table(step, groups, decode=decode))
+        others = [entry for entry in self.evaluations() if entry["label"] != label]
+        write_lines(self.path / EVALUATIONS, [*others, {"label": label, "step": step, **result.summary()}])
+
+    def evaluations(self) -> list[dict[str, Any]]:
+        """Every evaluation: label, step, accuracy with its interval (low, high), n, pass_at and so on."""
+        return read_lines(self.path / EVALUATIONS)
+
+    def answers(self, label: str) -> pa.Table | None:
+        """The answers of the evaluation `label`, or None when they were not kept."""
+        return self._table(self._answers(label)) if self._answers(label).exists() else None
+
+    def _answers(self, label: str) -> Path:
+        return self.path / "evaluations" / f"{label.replace(' ', '-')}.parquet"
+
+    # -- rollouts --------------------------------------------------------------------------------------------------------------
+
+    def write_rollouts(
+        self, step: int, groups: Sequence[Group], batch: Batch | None = None, decode: rollouts.Decoder | None = None
+    ) -> None:
+        """Keep the rollouts of a step (see `anypo.run.disk.rollouts.table`)."""
+        rollouts.write(self._rollouts(step), rollouts.table(step, groups, batch, decode))
+
+    def rollouts(self, step: int) -> pa.Table:
+        """The rollouts of a step. Raises `UserError` when there are none or the file is damaged."""
+        if not self._rollouts(step).exists():
+            raise UserError(f"{self.path} has no rollouts of step {step}{_extent(self.rollout_steps())}")
+        return self._table(self._rollouts(step))
+
+    def rollout_steps(self) -> list[int]:
+        """The steps whose rollouts were kept."""
+        return _numbers(self.path / "rollouts", ".parquet")
+
+    def sql(self, text: str) -> pa.Table:
+        """The answer to one SELECT over the views rollouts, answers, metrics and evaluations (see `anypo.run.disk.query`)."""
+        return query.run(self, text)
+
+    def _rollouts(self, step: int) -> Path:
+        return self.path / "rollouts" / f"step-{step:06d}.parquet"
+
+    def _table(self, file: Path) -> pa.Table:
+        try:
+            return pq.read_table(file)
+        except (pa.ArrowException, OSError):
+            raise query.damaged(file) from None
+
+    # -- checkpoints -------------------------------------------------------------------------------------------------------------
+
+    def save_checkpoint(self, step: int, state: Mapping[str, Any], keep: int = 2) -> None:
+        """Write a checkpoint, then delete all but the newest `keep`."""
+        checkpoint.save(self._checkpoint(step), step, state)
+        for old in self.checkpoints()[:-keep]:
+            shutil.rmtree(self._checkpoint(old), ignore_errors=True)
+
+    def checkpoints(self) -> list[int]:
+        """The steps that have a checkpoint, in order."""
+        return _numbers(self.path / "checkpoints", "")
+
+    def latest(self) -> int | None:
+        """The step of the newest checkpoint."""
+        return max(self.checkpoints(), default=None)
+
+    def load_checkpoint(self, step: int) -> dict[str, Any]:
+        """The state saved after `step`. Raises `UserError` naming the newest good checkpoint when this one is damaged."""
+        path = self._checkpoint(step)
+        try:
+            return checkpoint.load(path)
+        except ValueError as error:
+            older = [s for s in reversed(self.checkpoints()) if s < step and not checkpoint.damage(self._checkpoint(s))]
+            if older:
+                advice = f"delete it and resume again to go on from the good one at {self._checkpoint(older[0])}"
+            else:
+                advice = "no good one is left, so start the run again"
+            raise UserError(f"the checkpoint {path} is damaged ({error}); {advice}") from None
+
+    def rewind(self, step: int) -> None:
+        """Forget what happened after `step`, so that going on from its checkpoint writes what an uninterrupted run would."""
+        write_lines(self.path / METRICS, [entry for entry in self.metrics() if entry.get("step", 0) <= step])
+        kept = [entry for entry in self.evaluations() if entry["step"] <= step and entry["label"] != "after"]
+        for entry in self.evaluations():
+            if entry not in kept:
+                self._answers(entry["label"]).unlink(missing_ok=True)
+        write_lines(self.path / EVALUATIONS, kept)
+        for later in self.rollout_steps():
+            if later > step:
+                self._rollouts(later).unlink()
+        for later in self.checkpoints():
+            if later > step:
+                shutil.rmtree(self._checkpoint(later))
+
+    def _checkpoint(self, step: int) -> Path:
+        return self.path / "checkpoints" / f"step-{step:06d}"
+
+
+def _numbers(folder: Path, suffix: str) -> list[int]:
+    names = (entry.name for entry in folder.glob(f"step-*{suffix}")) if folder.is_dir() else ()
+    digits = (name.removeprefix("step-").removesuffix(suffix) for name in names)
+    return sorted(int(number) for number in digits if number.isdigit())
+
+
+def _extent(steps: Sequence[int]) -> str:
+    return f"; it has those of steps {steps[0]} to {steps[-1]}" if steps else "; it has none yet"

@@ -1,0 +1,264 @@
+"""Verifiers: is this text a right answer to this problem? Parts of the slot ``verifier``.
+
+A verifier finds the answer in the text (`extract`, see `anypo.tasks.text.extract`) and scores it: 1 right, 0 wrong, between for
+partial credit. No answer found is 0. It may raise; `anypo.tasks.text.scoring` records that. A verifier whose running time is not
+bounded by its own code says so with `isolated`, and is then run in a worker process with a hard time limit.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import importlib.util
+import logging
+import re
+from collections.abc import Callable
+from decimal import Decimal, InvalidOperation
+from fractions import Fraction
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, field_validator
+
+from anypo.parts import Part
+from anypo.tasks.base import Problem
+from anypo.tasks.text.extract import ExtractName, extract
+
+
+class Verifier(Part, slot="verifier"):
+    """Says how right a text is."""
+
+    extract: ExtractName = "whole"
+
+    def verify(self, problem: Problem, text: str) -> float:
+        """The score of `text`, usually in [0, 1]; whatever the scoring code raises comes through."""
+        found = extract(self.extract, text)
+        return 0.0 if found is None else float(self.score(found, problem))
+
+    def score(self, found: str, problem: Problem) -> float:
+        """The score of the extracted answer."""
+        raise NotImplementedError
+
+    def refuse_problem(self, problem: Problem) -> str | None:
+        """Why this verifier cannot judge `problem`, or None."""
+        return None if problem.answer.strip() else "the answer is empty"
+
+    def isolated(self) -> bool:
+        """Whether it must run under a hard time limit in a process of its own."""
+        return False
+
+    def prepare(self) -> None:
+        """Import what `score` needs (called once per worker process, outside the time limit)."""
+
+    def identity(self) -> dict[str, Any]:
+        """Provenance: the fields, and the version of the code behind them."""
+        return self.dump()
+
+
+class Unjudged(Verifier, name="none"):
+    """There is nothing to judge by: prompts without answers, for training on pseudo-rewards. Every text scores 0."""
+
+    def score(self, found: str, problem: Problem) -> float:
+        return 0.0
+
+    def refuse_problem(self, problem: Problem) -> str | None:
+        return None
+
+
+class Exact(Verifier, name="exact"):
+    """The answer, letter for letter; runs of white space count as one space."""
+
+    ignore_case: bool = False
+
+    def score(self, found: str, problem: Problem) -> float:
+        mine, right = " ".join(found.split()), " ".join(problem.answer.split())
+        return float(mine.casefold() == right.casefold() if self.ignore_case else mine == right)
+
+
+class Numeric(Verifier, name="numeric"):
+    """A number within |x - a| <= max(relative |a|, absolute) of the answer a. Reads 1,234.5, 3/4, 1e-3, 50%, $20."""
+
+    extract: ExtractName = "last_number"
+    relative: float = Field(1e-6, ge=0.0)
+    absolute: float = Field(0.0, ge=0.0)
+
+    def score(self, found: str, problem: Problem) -> float:
+        right = number(problem.answer)
+        if right is None:
+            raise ValueError(f"the answer {problem.answer!r} is not a number")
+        mine = number(found)
+        if mine is None:
+            return 0.0
+        tolerance = max(Fraction(self.relative) * abs(right), Fraction(self.absolute))
+        return float(abs(mine - right) <= tolerance)
+
+    def refuse_problem(self, problem: Problem) -> str | None:
+        if number(problem.answer) is None:
+            return f"the answer {problem.answer[:80]!r} is not a number"
+        return None
+
+
+def number(text: str) -> Fraction | None:
+    """The exact value of a plain number, fraction or percentage, or None. Exponents are limited to +-400."""
+    text = text.strip().replace("−", "-").lstrip("$€£").replace(",", "").rstrip()
+    scale = Fraction(1)
+    if text.endswith("%"):
+        text, scale = text[:-1], Fraction(1, 100)
+    above, slash, below = text.partition("/")
+    try:
+        values = [Decimal(piece.strip()) for piece in ((above, below) if slash else (above,))]
+    except InvalidOperation:
+        return None
+    # Beyond this an exact fraction would be enormous, and no answer key needs it.
+    if len(text) > 1000 or any(not value.is_finite() or abs(value.adjusted()) > 400 for value in values):
+        return None
+    if slash and values[1] == 0:
+        return None
+    exact = [Fraction(value) for value in values]
+    return (exact[0] / exact[1] if slash else exact[0]) * scale
+
+
+class Regex(Verifier, name="regex"):
+    """The extracted text matches `pattern` as a whole; an empty pattern means that the problem's answer is the pattern."""
+
+    pattern: str = ""
+    ignore_case: bool = False
+
+    @field_validator("pattern")
+    @classmethod
+    def _compiles(cls, pattern: str) -> str:
+        return compiles(pattern)
+
+    def score(self, found: str, problem: Problem) -> float:
+        flags = re.DOTALL | (re.IGNORECASE if self.ignore_case else 0)
+        return float(re.fullmatch(self.pattern or problem.answer, found, flags) is not None)
+
+    def refuse_problem(self, problem: Problem) -> str | None:
+        if not self.pattern and not problem.answer:
+            return "the answer is empty"
+        try:
+            compiles(self.pattern or problem.answer)
+        except ValueError as error:
+            return str(error)
+        return None
+
+    def isolated(self) -> bool:
+        return True  # backtracking may take exponential time
+
+
+class MathVerify(Verifier, name="math_verify"):
+    r"""Mathematical equality by the math-verify package: 1/2, 0.5, \frac{1}{2} and 50\% are one answer.
+
+    An answer without LaTeX delimiters is read as LaTeX mathematics.
+    """
+
+    def score(self, found: str, problem: Problem) -> float:
+        from math_verify import parse, verify
+
+        gold = problem.answer
+        if "$" not in gold and "\\boxed" not in gold and "\\(" not in gold and "\\[" not in gold:
+            gold = f"${gold}$"
+        # Its own limits use SIGALRM, which only works in main threads and not inside C code; the worker's limit does.
+        right = parse(gold, parsing_timeout=None)
+        if not right:
+            raise ValueError(f"math-verify cannot read the answer {problem.answer[:80]!r}")
+        return float(verify(right, parse(found, parsing_timeout=None), timeout_seconds=None))
+
+    def isolated(self) -> bool:
+        return True
+
+    def prepare(self) -> None:
+        import math_verify
+
+        logging.getLogger(math_verify.__name__).setLevel(logging.CRITICAL)
+        self.score("$1$", Problem(0, (), answer="1"))
+
+    def identity(self) -> dict[str, Any]:
+        return self.dump() | {"versions": versions("math-verify", "latex2sympy2_extended", "sympy")}
+
+
+class MultipleChoice(Verifier, name="multiple_choice"):
+    """The letter of the right choice, as in "B", "(b)" or "B)" on the answer's side."""
+
+    extract: ExtractName = "choice"
+
+    def score(self, found: str, problem: Problem) -> float:
+        return float(found.strip(" ().:").upper() == problem.answer.strip(" ().:").upper())
+
+    def refuse_problem(self, problem: Problem) -> str | None:
+        letter = problem.answer.strip(" ().:")
+        if len(letter) != 1 or not letter.isalpha():
+            return f"the answer {problem.answer[:80]!r} is not the letter of a choice"
+        return None
+
+
+class Python(Verifier, name="python"):
+    """The user's own ``function(prediction: str, answer: str, metadata: dict) -> float | bool``, as ``module:function``.
+
+    `prediction` is the extracted text; `metadata` what the problem carries beside its answer (other columns of the file).
+    """
+
+    function: str
+
+    @field_validator("function")
+    @classmethod
+    def _spelled(cls, function: str) -> str:
+        return spelled(function)
+
+    def score(self, found: str, problem: Problem) -> float:
+        return float(imported(self.function)(found, problem.answer, dict(problem.metadata)))
+
+    def refuse_problem(self, problem: Problem) -> str | None:
+        return None  # the function may need no answer
+
+    def isolated(self) -> bool:
+        return True
+
+    def prepare(self) -> None:
+        imported(self.function)
+
+    def identity(self) -> dict[str, Any]:
+        return self.dump() | source(self.function)
+
+
+def compiles(pattern: str) -> str:
+    """`pattern` itself; ValueError when it is no regular expression."""
+    try:
+        re.compile(pattern)
+    except re.error as error:
+        raise ValueError(f"{pattern[:80]!r} is not a regular expression ({error})") from None
+    return pattern
+
+
+def spelled(function: str) -> str:
+    """`function` itself; ValueError unless it is written ``module:function``."""
+    module, colon, name = function.partition(":")
+    if not colon or not all(piece.isidentifier() for piece in (*module.split("."), name)):
+        raise ValueError("write it as module:function")
+    return function
+
+
+def imported(function: str) -> Callable[..., Any]:
+    """The callable named ``module:function``; raises whatever importing it raises, TypeError when it is not callable."""
+    module, _, name = function.partition(":")
+    found = getattr(importlib.import_module(module), name)
+    if not callable(found):
+        raise TypeError(f"'{function}' is not callable")
+    return found  # type: ignore[no-any-return]
+
+
+def source(function: str) -> dict[str, Any]:
+    """SHA-256 of the file that defines ``module:function``, where there is one (without importing the module itself)."""
+    try:
+        spec = importlib.util.find_spec(function.partition(":")[0])
+    except (ImportError, ValueError):
+        spec = None
+    if spec is None or spec.origin is None or not Path(spec.origin).is_file():
+        return {}
+    return {"source_sha256": hashlib.sha256(Path(spec.origin).read_bytes()).hexdigest()}
+
+
+def versions(*packages: str) -> dict[str, str]:
+    """Installed versions."""
+    return {package: metadata.version(package) for package in packages}

@@ -1,0 +1,1 @@
+"""Step rules: hooks of one optimiser step."""

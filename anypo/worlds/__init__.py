@@ -1,0 +1,1 @@
+"""Worlds: small environments that the library brings, each with an oracle."""
