@@ -18,6 +18,7 @@ from anypo import tasks
 from anypo.errors import UserError
 from anypo.tasks.base import Problem
 from anypo.tasks.pool import Pool
+from anypo.tasks.text import scoring
 from anypo.tasks.text.rewards import Format, Length, PythonReward, complete
 from anypo.tasks.text.scoring import Scorer
 from anypo.tasks.text.verifiers import Exact, MathVerify, Numeric, Python, Regex, Verifier
@@ -37,7 +38,7 @@ def importable(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 def scorer(verifier: Verifier, timeout: float = 5.0, workers: int = 1) -> Scorer:
     components = complete((), verifier)
-    return Scorer(components, timeout, Pool(workers, (tasks.scoring.prepare, (components,))))
+    return Scorer(components, timeout, Pool(workers, (scoring.prepare, (components,))))
 
 
 def test_a_bad_verifier_costs_its_own_rollout_only() -> None:
@@ -109,7 +110,7 @@ def test_replies_keep_the_order_and_several_components() -> None:
 
 def test_python_components_and_their_refusals() -> None:
     components = complete((PythonReward(function="user_verifiers:ends_with", label="ending"),), Exact())
-    judge = Scorer(components, pool=Pool(prepare=(tasks.scoring.prepare, (components,))))
+    judge = Scorer(components, pool=Pool(prepare=(scoring.prepare, (components,))))
     assert judge.score([problem("b")], ["ab"])[0].rewards == {"correct": 0.0, "ending": 1.0}
     judge.pool.close()
     for function in ("user_verifiers:missing", "no_such_module:f", "user_verifiers:NOT_CALLABLE"):
