@@ -15,10 +15,12 @@ from anypo.parts import Part
 
 @dataclass(frozen=True)
 class Ask:
-    """`samples` rollouts wanted of the training problem with this index."""
+    """`samples` rollouts wanted of the training problem with this index. `visit`: how many asks of the same prompt came before
+    it in this run (`anypo.control.visits.Visits` fills it in)."""
 
     index: int
     samples: int
+    visit: int = 0
 
 
 class Control(Part, slot="control"):

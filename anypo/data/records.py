@@ -103,13 +103,15 @@ class Trajectory:
 
 @dataclass(frozen=True)
 class Group:
-    """Trajectories of one prompt in one step. A prompt drawn twice makes two groups. `index`: which training problem it was."""
+    """Trajectories of one prompt in one step. A prompt drawn twice makes two groups. `index`: which training problem it was.
+    `visit`: how often the run had asked for this prompt before; continuations of the group key their randomness by it."""
 
     prompt: int
     trajectories: tuple[Trajectory, ...]
     problem: Any = None
     step: int = 0
     index: int = -1
+    visit: int = 0
 
     @property
     def rewards(self) -> np.ndarray:

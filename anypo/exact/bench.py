@@ -90,7 +90,7 @@ class Scene:
         world = World(cast(Task, self.task), self.policy(), self.sampler(seed))
         generate = generate or Independent(max_new=s.horizon)
         context = Context(0, 1, seed, Memory(Algorithm()))
-        asks = [Ask(prompt, s.group) for _ in range(draws) for prompt in range(s.prompts)]
+        asks = [Ask(prompt, s.group, visit=visit) for visit in range(draws) for prompt in range(s.prompts)]
         groups = generate.rollout(asks, world, context)
         return [groups[k : k + s.prompts] for k in range(0, len(groups), s.prompts)]
 

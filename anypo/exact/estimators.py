@@ -14,6 +14,7 @@ from torch import Tensor
 
 from anypo.algorithm import Algorithm
 from anypo.context import Context, Memory
+from anypo.control.visits import Visits
 from anypo.data.batch import Batch
 from anypo.data.records import Group
 from anypo.exact.bench import OLDEST, Scene, Setting, pack, scene, split
@@ -210,20 +211,21 @@ class Estimator:
             for batch in split(self.machine.fill(big) if alone else big, s.prompts * s.group, s.prompts):
                 yield lambda context, batch=batch: batch if alone else self.machine.fill(batch)  # type: ignore[misc]
             return
+        visits = Visits()
         for number in range(count):
-            yield lambda context, number=number: self._collect(number, context)  # type: ignore[misc]
+            yield lambda context, number=number: self._collect(number, visits, context)  # type: ignore[misc]
 
     def _uniform(self) -> bool:
         return self.algorithm.control.part == "uniform"
 
-    def _collect(self, number: int, context: Context) -> Batch:
+    def _collect(self, number: int, visits: Visits, context: Context) -> Batch:
         """A batch through the algorithm's own control, generator and filter."""
         algorithm, task = self.algorithm, self.place.task
         world = World(cast(Task, task), self.policy, self.sampler)
         kept: list[Group] = []
         own = Context(number, context.total, self.seed, self.memory, hooks=context.hooks)
         for _ in range(algorithm.filter.rounds):
-            asks = algorithm.control.choose(len(task), algorithm.control.prompts, own)
+            asks = visits.stamp(algorithm.control.choose(len(task), algorithm.control.prompts, own), world.problem)
             kept += algorithm.filter.screen(algorithm.generate.rollout(asks, world, own), own)
             if len(kept) >= algorithm.control.prompts:
                 break

@@ -10,7 +10,7 @@ from pydantic import Field
 
 from anypo.context import Context
 from anypo.control.base import Ask
-from anypo.data.records import Group
+from anypo.data.records import Group, Trajectory
 from anypo.engine.base import Sampler, Sampling
 from anypo.generate.conversation import Episode, play
 from anypo.parts import Part
@@ -27,6 +27,20 @@ class World:
 
     def problem(self, ask: Ask) -> Problem:
         return self.task.train(ask.index)
+
+
+OWN = 0
+"""The role of a prompt's independent rollouts in their keys; continuations, targets and the like use other numbers."""
+
+
+def rollout_key(context: Context, problem: Problem, visit: int, role: int, sample: int, *more: int) -> tuple[int, ...]:
+    """Key of one rollout's random numbers: who is asked for, not when, where in the batch or beside whom."""
+    return (context.seed, problem.prompt, visit, role, sample, *more)
+
+
+def answered(ask: Ask, problem: Problem, trajectories: Sequence[Trajectory], context: Context) -> Group:
+    """The group of rollouts that answer an ask."""
+    return Group(problem.prompt, tuple(trajectories), problem, context.step, ask.index, ask.visit)
 
 
 class Generate(Part, slot="generate"):
@@ -56,14 +70,12 @@ class Independent(Generate, name="independent"):
     def rollout(self, asks: Sequence[Ask], world: World, context: Context) -> list[Group]:
         problems = [world.problem(ask) for ask in asks]
         episodes = [
-            Episode(problem, sample=sample, seed=(context.seed, context.step, problem.prompt, place, sample))
-            for place, (ask, problem) in enumerate(zip(asks, problems))
+            Episode(problem, sample=sample, seed=rollout_key(context, problem, ask.visit, OWN, sample))
+            for ask, problem in zip(asks, problems)
             for sample in range(ask.samples)
         ]
         trajectories = iter(play(episodes, world.task, world.policy, world.sampler, self.sampling(context), self.turns))
         return [
-            Group(
-                problem.prompt, tuple(next(trajectories) for _ in range(ask.samples)), problem, context.step, ask.index
-            )
+            answered(ask, problem, [next(trajectories) for _ in range(ask.samples)], context)
             for ask, problem in zip(asks, problems)
         ]

@@ -62,10 +62,16 @@ def draw(steps: list[list[Any]], count: int, context: Context) -> list[Any]:
 def store(group: Group) -> dict[str, Any]:
     """A group as plain data (checkpoint safe; the problem itself is left out)."""
     rollouts = [plain(t) for t in group.trajectories]
-    return {"prompt": group.prompt, "step": group.step, "index": group.index, "trajectories": rollouts}
+    return {
+        "prompt": group.prompt,
+        "step": group.step,
+        "index": group.index,
+        "visit": group.visit,
+        "trajectories": rollouts,
+    }
 
 
 def revive(saved: dict[str, Any]) -> Group:
     """The group that `store` described."""
     rollouts = tuple(restore(t) for t in saved["trajectories"])
-    return Group(saved["prompt"], rollouts, step=saved["step"], index=saved["index"])
+    return Group(saved["prompt"], rollouts, step=saved["step"], index=saved["index"], visit=saved["visit"])

@@ -1,8 +1,8 @@
 """The loop: control -> generate -> filter -> replay -> credit -> objective -> update, and back to control.
 
 The loop knows the rooms and nothing else: every decision is a part's. A run is a pure function of (algorithm, weights,
-task, seed): all randomness is keyed by seed, step and ids, so a run resumed from a checkpoint ends where the
-uninterrupted one does.
+task, seed): rollouts are keyed by seed, prompt, visit (how often it was asked for before), sample and position, everything
+else by seed, step and ids, so a run resumed from a checkpoint ends where the uninterrupted one does.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import torch
 
 from anypo.algorithm import Algorithm
 from anypo.context import Context, Memory
+from anypo.control.visits import Visits
 from anypo.data.batch import Batch
 from anypo.data.records import DEMO, Group, Trajectory
 from anypo.generate.base import World
@@ -35,6 +36,7 @@ class Trainer:
         self.memory = Memory(self.algorithm)
         self.machine = Machine(self.algorithm, world.policy, seed, world.sampler.exact)
         self.number = 0
+        self.visits = Visits()
         self.hooks: dict[str, float] = {}
         self.batch: Batch | None = None
         self.groups: list[Group] = []
@@ -75,6 +77,7 @@ class Trainer:
             forget()  # nothing cached outside this step may influence it: resuming must not change a bit
         for _ in range(screen.rounds):
             asks = control.choose(len(self.world.task), control.prompts, context)
+            asks = self.visits.stamp(asks, self.world.problem)
             with _timed("generate", context):
                 groups = self.algorithm.generate.rollout(asks, self.world, context)
             with _timed("filter", context):
@@ -91,6 +94,7 @@ class Trainer:
         return {
             "step": self.number,
             "hooks": dict(self.hooks),
+            "visits": self.visits.state_dict(),
             "memory": self.memory.state_dict(),
             "machine": self.machine.state_dict(),
             "torch_rng": torch.get_rng_state(),
@@ -98,6 +102,7 @@ class Trainer:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.number, self.hooks = state["step"], dict(state["hooks"])
+        self.visits.load_state_dict(state["visits"])
         self.memory.load_state_dict(state["memory"])
         self.machine.load_state_dict(state["machine"])
         torch.set_rng_state(state["torch_rng"])

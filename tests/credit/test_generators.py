@@ -44,7 +44,8 @@ BED = Testbed(vocabulary=4, horizon=5, spread=0.8)
 def rolled(part, prompts: int = 3, samples: int = 4, bed: Testbed = BED, step: int = 0):
     world = bed.world(0)
     context = context_for(part, step=step)
-    return part.rollout([Ask(i % len(world.task), samples) for i in range(prompts)], world, context), world, context
+    asks = [Ask(i % len(world.task), samples, visit=i // len(world.task)) for i in range(prompts)]
+    return part.rollout(asks, world, context), world, context
 
 
 def same_prefix(child, mother) -> bool:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from pydantic import Field
@@ -18,9 +18,9 @@ from pydantic import Field
 from anypo.context import Context
 from anypo.control.base import Ask
 from anypo.data.records import Group, Trajectory, prompt_id
-from anypo.generate.base import World
+from anypo.generate.base import World, rollout_key
 from anypo.generate.resume import Start, resume
-from anypo.generate.trees.segments import _key, _OneTurn
+from anypo.generate.trees.segments import _OneTurn
 from anypo.parts import Part
 from anypo.tasks import step_all
 from anypo.tasks.base import Environment, Problem, Reply
@@ -156,6 +156,12 @@ class Asked:
         return Reply({self.question.kind: self.question.grade(text)})
 
 
+QUESTIONS = 1
+"""The role of auxiliary answers in their keys, which are those of the rollouts they are asked about."""
+
+T = TypeVar("T")
+
+
 class WithAuxiliary(_OneTurn, name="with_auxiliary"):
     """Independent rollouts, then up to `share` auxiliary questions per prompt with `answers` rollouts each (rounded over
     the whole step; 0 gives plain independent groups)."""
@@ -169,27 +175,38 @@ class WithAuxiliary(_OneTurn, name="with_auxiliary"):
         wanted = round(self.share * len(groups))
         if not wanted:
             return groups
-        generator = np.random.default_rng([context.seed, context.step, 29])
-        offered = [self.auxiliary.questions(group, world, generator) for group in groups]
+        offered = [
+            [(group, place, q) for place, q in enumerate(self._questions(group, world, context))] for group in groups
+        ]
         chosen = round_robin(offered, wanted)
-        problems = [Problem(prompt_id(q.text), ({"role": "user", "content": q.text},)) for q in chosen]
-        room = [len(world.policy.encode(p.messages)) + self.max_new < world.policy.context for p in problems]
-        pairs = [(p, q) for p, q, fits in zip(problems, chosen, room) if fits]
-        task = QuestionTask({p.prompt: q for p, q in pairs})
+        asked = [
+            (Problem(prompt_id(q.text), ({"role": "user", "content": q.text},)), q, group, place)
+            for group, place, q in chosen
+        ]
+        asked = [a for a in asked if len(world.policy.encode(a[0].messages)) + self.max_new < world.policy.context]
+        task = QuestionTask({p.prompt: q for p, q, _, _ in asked})
         starts = [
-            Start(p, _key(context, p, place, 1, n), sample=n)
-            for place, (p, _) in enumerate(pairs)
+            Start(p, rollout_key(context, group.problem, group.visit, QUESTIONS, place, n), sample=n)
+            for p, _, group, place in asked
             for n in range(self.answers)
         ]
         done = iter(resume(starts, World(task, world.policy, world.sampler), self.sampling(context)))  # type: ignore[arg-type]
-        fresh = [Group(p.prompt, tuple(next(done) for _ in range(self.answers)), p, context.step) for p, _ in pairs]
+        fresh = [
+            Group(p.prompt, tuple(next(done) for _ in range(self.answers)), p, context.step, visit=group.visit)
+            for p, _, group, _ in asked
+        ]
         context.log("generate/auxiliary_groups", len(fresh))
-        for group, (_, question) in zip(fresh, pairs):
+        for group, (_, question, _, _) in zip(fresh, asked):
             context.log(f"generate/{question.kind}", float(group.rewards.mean()))
         return groups + fresh
 
+    def _questions(self, group: Group, world: World, context: Context) -> list[Question]:
+        """What one group of rollouts gives to ask, in an order of its own."""
+        generator = np.random.default_rng(rollout_key(context, group.problem, group.visit, QUESTIONS, 0))
+        return self.auxiliary.questions(group, world, generator)
 
-def round_robin(offered: Sequence[Sequence[Question]], wanted: int) -> list[Question]:
+
+def round_robin(offered: Sequence[Sequence[T]], wanted: int) -> list[T]:
     """Up to `wanted` questions, one from every prompt in turn."""
     deepest = max((len(questions) for questions in offered), default=0)
     turns = [questions[depth] for depth in range(deepest) for questions in offered if depth < len(questions)]

@@ -15,7 +15,7 @@ from anypo.context import Context
 from anypo.control.base import Ask
 from anypo.data.records import Group, Steps, Trajectory, prompt_id
 from anypo.engine.base import Sampler
-from anypo.generate.base import Generate, World
+from anypo.generate.base import OWN, Generate, World, answered, rollout_key
 from anypo.policies.language.labels import LabelPolicy
 from anypo.tasks.base import Problem, Task
 
@@ -40,11 +40,19 @@ class LabelVectors(Generate, name="label_vectors"):
         with torch.no_grad():
             logits = world.policy.label_logits([p.metadata["input"] for p in problems])
         out = []
-        for place, (ask, problem, z) in enumerate(zip(asks, problems, logits)):
+        for ask, problem, z in zip(asks, problems, logits):
             chance = torch.sigmoid(z.double()).numpy()
-            generator = np.random.default_rng([context.seed, context.step, place, 41])
-            members = tuple(self._one(problem, chance, n, generator, world) for n in range(ask.samples))
-            out.append(Group(problem.prompt, members, problem, context.step, ask.index))
+            members = [
+                self._one(
+                    problem,
+                    chance,
+                    n,
+                    np.random.default_rng(rollout_key(context, problem, ask.visit, OWN, n)),
+                    world,
+                )
+                for n in range(ask.samples)
+            ]
+            out.append(answered(ask, problem, members, context))
         return out
 
     def _one(

@@ -13,10 +13,10 @@ from anypo.context import Context
 from anypo.control.base import Ask
 from anypo.data.records import ACTION, CONTEXT, Group, Tokens, Trajectory
 from anypo.engine.base import Completion
-from anypo.generate.base import World
+from anypo.generate.base import OWN, World, answered, rollout_key
 from anypo.generate.logits import next_logits
 from anypo.generate.resume import Start, score
-from anypo.generate.trees.segments import _key, _OneTurn
+from anypo.generate.trees.segments import _OneTurn
 from anypo.tasks.base import Problem
 
 
@@ -43,13 +43,13 @@ class LearnedMask(_OneTurn, name="learned_mask"):
         copy.load_state_dict(memory["copy"])
         problems = [world.problem(ask) for ask in asks]
         starts = [
-            Start(problem, _key(context, problem, place, 0, sample), sample=sample)
-            for place, (ask, problem) in enumerate(zip(asks, problems))
+            Start(problem, rollout_key(context, problem, ask.visit, OWN, sample), sample=sample)
+            for ask, problem in zip(asks, problems)
             for sample in range(ask.samples)
         ]
         done = iter(self._sample(starts, world, copy, context))
         return [
-            Group(problem.prompt, tuple(next(done) for _ in range(ask.samples)), problem, context.step, ask.index)
+            answered(ask, problem, [next(done) for _ in range(ask.samples)], context)
             for ask, problem in zip(asks, problems)
         ]
 

@@ -9,9 +9,9 @@ from pydantic import Field
 from anypo.context import Context
 from anypo.control.base import Ask
 from anypo.data.records import Group
-from anypo.generate.base import World
+from anypo.generate.base import OWN, World, answered, rollout_key
 from anypo.generate.resume import Start, resume
-from anypo.generate.trees.segments import _key, _OneTurn
+from anypo.generate.trees.segments import _OneTurn
 
 
 class Modes(_OneTurn, name="modes"):
@@ -30,8 +30,8 @@ class Modes(_OneTurn, name="modes"):
         said = [tag for tag in self.tags for _ in range(self.forced)] + [""] * self.free
         problems = [world.problem(ask) for ask in asks]
         starts = [
-            Start(problem, _key(context, problem, place, 0, sample), sample=sample, said=tag, guidance=tag)
-            for place, problem in enumerate(problems)
+            Start(problem, rollout_key(context, problem, ask.visit, OWN, sample), sample=sample, said=tag, guidance=tag)
+            for ask, problem in zip(asks, problems)
             for sample, tag in enumerate(said)
         ]
         done = iter(resume(starts, world, self.sampling(context)))
@@ -42,7 +42,7 @@ class Modes(_OneTurn, name="modes"):
                 trajectory = next(done)
                 mode = self.mode(tag + trajectory.text)
                 members.append(trajectory.replace(rewards={**trajectory.rewards, "mode": float(mode)}))
-            out.append(Group(problem.prompt, tuple(members), problem, context.step, ask.index))
+            out.append(answered(ask, problem, members, context))
         free = [t.rewards["mode"] for g in out for t in g.trajectories if not t.guidance]
         for index, tag in enumerate(self.tags):
             context.log(f"generate/free_{tag.strip('<>')}", sum(m == index for m in free) / max(1, len(free)))

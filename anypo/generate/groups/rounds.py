@@ -13,9 +13,9 @@ from anypo.context import Context
 from anypo.control.base import Ask
 from anypo.credit.centres.generalist import hashed
 from anypo.data.records import Group
-from anypo.generate.base import World
+from anypo.generate.base import OWN, World, rollout_key
 from anypo.generate.resume import Start, resume
-from anypo.generate.trees.segments import _grown, _key, _OneTurn
+from anypo.generate.trees.segments import _grown, _OneTurn
 
 
 class AdaptiveRounds(_OneTurn, name="adaptive_rounds"):
@@ -42,9 +42,7 @@ class AdaptiveRounds(_OneTurn, name="adaptive_rounds"):
     def rollout(self, asks: Sequence[Ask], world: World, context: Context) -> list[Group]:
         groups = self.roots(asks, [min(self.base, ask.samples) for ask in asks], world, context)
         left = sum(ask.samples for ask in asks) - sum(len(g.trajectories) for g in groups)
-        number = 0
         while left > 0:
-            number += 1
             total = sum(len(g.trajectories) for g in groups)
             homes = spread_out([g.rewards for g in groups], min(self.round, left), total, self.alpha, self.explore)
             taken = [len(g.trajectories) for g in groups]
@@ -52,7 +50,7 @@ class AdaptiveRounds(_OneTurn, name="adaptive_rounds"):
             for place in homes:
                 group = groups[place]
                 shown = self._shown(group, world, context) if not (group.rewards > 0).any() else ()
-                key = _key(context, group.problem, place, number, taken[place])
+                key = rollout_key(context, group.problem, group.visit, OWN, taken[place])
                 guidance = "exemplars" if shown else ""
                 starts.append(Start(group.problem, key, sample=taken[place], shown=shown, guidance=guidance))
                 taken[place] += 1

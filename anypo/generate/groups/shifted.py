@@ -12,8 +12,11 @@ from pydantic import Field
 from anypo.context import Context
 from anypo.control.base import Ask
 from anypo.data.records import TARGET, Group, Trajectory
-from anypo.generate.base import Independent, World
+from anypo.generate.base import Independent, World, rollout_key
 from anypo.generate.conversation import Episode, play
+
+SHIFTED = 1
+"""The role of the targets in their keys."""
 
 
 class ShiftedTargets(Independent, name="shifted_targets"):
@@ -52,8 +55,8 @@ class ShiftedTargets(Independent, name="shifted_targets"):
         sampling = self.sampling(context)
         sampling = dataclasses.replace(sampling, temperature=sampling.temperature * heat)
         episodes = [
-            Episode(g.problem, sample=i, seed=(context.seed, context.step, g.prompt, place, (1 << 16) + i))
-            for place, g in enumerate(groups)
+            Episode(g.problem, sample=i, seed=rollout_key(context, g.problem, g.visit, SHIFTED, i))
+            for g in groups
             for i in range(len(g.trajectories))
         ]
         drawn = iter(play(episodes, world.task, world.policy, world.sampler, sampling, self.turns))

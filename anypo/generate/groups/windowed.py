@@ -12,9 +12,10 @@ from pydantic import Field
 from anypo.context import Context
 from anypo.control.base import Ask
 from anypo.data.records import FINISHED, Group, Trajectory
-from anypo.generate.base import Generate, World
+from anypo.generate.base import OWN, Generate, World, rollout_key
 from anypo.generate.resume import Start, resume
 from anypo.replay.last_response import plain, restore
+from anypo.tasks.base import Problem
 
 
 class Windowed(Generate, name="windowed"):
@@ -40,16 +41,15 @@ class Windowed(Generate, name="windowed"):
         memory = context.memory[self]
         slots = sum(ask.samples for ask in asks)
         work = [
-            Slot(group, index, sample, asked, restore(saved)) for group, index, sample, asked, saved in memory["open"]
+            Slot(group, index, sample, visit, restore(saved)) for group, index, sample, visit, saved in memory["open"]
         ]
-        for place, ask in enumerate(asks):
+        for ask in asks:
             free = slots - len(work)
-            key = (context.step, place)
-            work += [Slot(memory["next"], ask.index, sample, key) for sample in range(min(free, ask.samples))]
+            work += [Slot(memory["next"], ask.index, sample, ask.visit) for sample in range(min(free, ask.samples))]
             memory["next"] += 1
         done = self._extend(work, world, context)
         memory["open"] = [
-            (slot.group, slot.index, slot.sample, slot.asked, plain(t)) for slot, t in zip(work, done) if t.truncated
+            (slot.group, slot.index, slot.sample, slot.visit, plain(t)) for slot, t in zip(work, done) if t.truncated
         ]
         finished = [t.reward for t in done if not t.truncated]
         context.log("rollout/finished", len(finished))
@@ -67,7 +67,7 @@ class Windowed(Generate, name="windowed"):
             starts = [
                 Start(
                     problem := world.task.train(work[place].index),
-                    work[place].seed(context.seed, problem.prompt),
+                    work[place].key(context, problem),
                     work[place].so_far,
                     begun,
                     work[place].sample,
@@ -82,20 +82,20 @@ class Windowed(Generate, name="windowed"):
 
     def _group(self, number: int, work: list[Slot], done: list[Trajectory], world: World, context: Context) -> Group:
         members = [(slot, t) for slot, t in zip(work, done) if slot.group == number]
-        index = members[0][0].index
-        problem = world.task.train(index)
-        return Group(problem.prompt, tuple(t for _, t in members), problem, context.step, index)
+        first = members[0][0]
+        problem = world.task.train(first.index)
+        return Group(problem.prompt, tuple(t for _, t in members), problem, context.step, first.index, first.visit)
 
 
 @dataclasses.dataclass(frozen=True)
 class Slot:
-    """One place in the decoding batch: the group and sample it works for, the problem's index, when and where it was asked for
-    (step and place among the asks), and the answer so far."""
+    """One place in the decoding batch: the group and sample it works for, the problem's index, which ask of this problem it
+    serves, and the answer so far."""
 
     group: int
     index: int
     sample: int
-    asked: tuple[int, int]
+    visit: int
     so_far: Trajectory | None = None
 
     @property
@@ -103,7 +103,7 @@ class Slot:
         """Decisions made before this step."""
         return 0 if self.so_far is None else len(self.so_far)
 
-    def seed(self, run: int, prompt: int) -> tuple[int, ...]:
+    def key(self, context: Context, problem: Problem) -> tuple[int, ...]:
         """Key of the random numbers: at first that of an independent rollout, then one of its own for every window."""
-        step, place = self.asked
-        return (run, step, prompt, place, self.sample) + ((self.begun,) if self.begun else ())
+        further = (self.begun,) if self.begun else ()
+        return rollout_key(context, problem, self.visit, OWN, self.sample, *further)

@@ -14,10 +14,10 @@ from anypo.context import Context
 from anypo.control.base import Ask
 from anypo.data.records import ACTION, CONTEXT, DEMO, Group, Tokens, Trajectory
 from anypo.errors import UserError
-from anypo.generate.base import World
+from anypo.generate.base import World, answered, rollout_key
 from anypo.generate.logits import next_logits
 from anypo.generate.resume import Start, decisions, resume, words
-from anypo.generate.trees.segments import _key, _OneTurn
+from anypo.generate.trees.segments import _OneTurn
 from anypo.tasks import step_all
 from anypo.tasks.base import Problem
 
@@ -92,7 +92,7 @@ class Interventions(_OneTurn, name="interventions"):
     def rollout(self, asks: Sequence[Ask], world: World, context: Context) -> list[Group]:
         groups = self.roots(asks, [ask.samples for ask in asks], world, context)
         edits, homes, starts = [], [], []
-        for place, group in enumerate(groups):
+        for group in groups:
             for trajectory in group.trajectories:
                 if trajectory.reward >= 1 - 1e-9 or not group.problem.solution:
                     continue
@@ -103,7 +103,7 @@ class Interventions(_OneTurn, name="interventions"):
                 edits.append(demo)
                 homes.append(group)
                 for n in range(self.continuations):
-                    key = (*_key(context, group.problem, place, -2, trajectory.sample), n)
+                    key = rollout_key(context, group.problem, group.visit, -2, trajectory.sample, n)
                     starts.append(Start(group.problem, key, demo, len(edited)))
         done = resume(starts, world, self.sampling(context))
         best = np.array([t.reward for t in done]).reshape(-1, self.continuations)
@@ -165,16 +165,16 @@ class OneToken(_OneTurn, name="one_token"):
         texts = [demonstration(p, solution(p, world, self.max_new), world) for p in problems]
         chance = (next_logits(world.policy, texts).double() / self.temperature).softmax(-1).numpy()
         groups, row = [], 0
-        for place, (ask, problem, text) in enumerate(zip(asks, problems, texts)):
+        for ask, problem, text in zip(asks, problems, texts):
             assert isinstance(text.content, Tokens)
             members: list[Trajectory] = []
             for t, at in enumerate(text.content.actions.tolist()):
-                generator = np.random.default_rng([context.seed, context.step, place, t, 37])
+                generator = np.random.default_rng(rollout_key(context, problem, ask.visit, 37, t))
                 drawn = np.flatnonzero(counts := generator.multinomial(self.draws, chance[row] / chance[row].sum()))
                 state, gold = text.content.tokens[:at], int(text.content.tokens[at])
                 members += self._counted(problem, state, gold, drawn, counts[drawn], len(members))
                 row += 1
-            groups.append(Group(problem.prompt, tuple(members), problem, context.step, ask.index))
+            groups.append(answered(ask, problem, members, context))
         return groups
 
     def _counted(

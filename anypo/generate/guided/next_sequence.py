@@ -14,10 +14,10 @@ from anypo.context import Context
 from anypo.control.base import Ask
 from anypo.data.batch import Batch
 from anypo.data.records import CONTEXT, Group, Tokens, Trajectory
-from anypo.generate.base import World
+from anypo.generate.base import World, answered, rollout_key
 from anypo.generate.guided.demonstrations import demonstration, solution
 from anypo.generate.resume import Start, decisions, resume
-from anypo.generate.trees.segments import _key, _OneTurn
+from anypo.generate.trees.segments import _OneTurn
 
 
 class NextSequence(_OneTurn, name="next_sequence"):
@@ -43,11 +43,11 @@ class NextSequence(_OneTurn, name="next_sequence"):
         texts = [demonstration(p, solution(p, world, self.text), world) for p in problems]
         entropy, hidden = self._read(texts, world)
         starts, homes = [], []
-        for place, (problem, text) in enumerate(zip(problems, texts)):
-            generator = np.random.default_rng([context.seed, context.step, place, 31])
+        for place, (ask, problem, text) in enumerate(zip(asks, problems, texts)):
+            generator = np.random.default_rng(rollout_key(context, problem, ask.visit, 31, 0))
             cuts = positions(entropy[place], self.chunks, self.length, self.kernel, self.heat, generator)
             for sample, cut in enumerate(cuts):
-                key = _key(context, problem, place, cut, sample)
+                key = rollout_key(context, problem, ask.visit, cut, sample)
                 starts.append(Start(problem, key, text, cut, sample=sample, most=cut + self.length))
                 homes.append(place)
         done = resume(starts, world, self.sampling(context))
@@ -59,8 +59,8 @@ class NextSequence(_OneTurn, name="next_sequence"):
             members[place].append(rest.replace(reward=reward, rewards={"agreement": reward}))
         groups = []
         for ask, problem, text, group in zip(asks, problems, texts, members):
-            groups.append(Group(problem.prompt, tuple(group), problem, context.step, ask.index))
-            groups.append(Group(problem.prompt, (text,), problem, context.step, ask.index))
+            groups.append(answered(ask, problem, group, context))
+            groups.append(answered(ask, problem, [text], context))
         return [group for group in groups if group.trajectories]
 
     def _read(self, texts: Sequence[Trajectory], world: World) -> tuple[list[np.ndarray], list[np.ndarray]]:

@@ -12,10 +12,10 @@ from anypo.context import Context
 from anypo.control.base import Ask
 from anypo.data.records import Group
 from anypo.errors import UserError
-from anypo.generate.base import World
+from anypo.generate.base import OWN, World, answered, rollout_key
 from anypo.generate.guided.demonstrations import steps
 from anypo.generate.resume import Start, resume
-from anypo.generate.trees.segments import _key, _OneTurn
+from anypo.generate.trees.segments import _OneTurn
 
 PREFIX = "prefix"
 """The `guidance` of a rollout that began with part of a solution."""
@@ -40,7 +40,7 @@ class Rollback(_OneTurn, name="rollback"):
         kept: dict[int, int] = context.memory[self]["kept"]
         problems = [world.problem(ask) for ask in asks]
         starts, given = [], []
-        for place, (ask, problem) in enumerate(zip(asks, problems)):
+        for ask, problem in zip(asks, problems):
             if not problem.solution:
                 raise UserError(f"task '{world.task.name}' has no worked solutions to begin in; choose a task that has")
             chunks = steps(problem.solution, self.delimiter)
@@ -48,13 +48,17 @@ class Rollback(_OneTurn, name="rollback"):
             said = "".join(chunks[: given[-1]])
             starts += [
                 Start(
-                    problem, _key(context, problem, place, 0, k), sample=k, said=said, guidance=PREFIX if said else ""
+                    problem,
+                    rollout_key(context, problem, ask.visit, OWN, k),
+                    sample=k,
+                    said=said,
+                    guidance=PREFIX if said else "",
                 )
                 for k in range(ask.samples)
             ]
         done = iter(resume(starts, world, self.sampling(context)))
         groups = [
-            Group(problem.prompt, tuple(next(done) for _ in range(ask.samples)), problem, context.step, ask.index)
+            answered(ask, problem, [next(done) for _ in range(ask.samples)], context)
             for ask, problem in zip(asks, problems)
         ]
         for group, begun in zip(groups, given):

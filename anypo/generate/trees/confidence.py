@@ -12,10 +12,10 @@ from pydantic import Field
 from anypo.context import Context
 from anypo.control.base import Ask
 from anypo.data.records import CANCELLED, Group, Tokens, Trajectory
-from anypo.generate.base import World
+from anypo.generate.base import World, rollout_key
 from anypo.generate.logits import next_logits
 from anypo.generate.resume import Start, decisions, resume
-from anypo.generate.trees.segments import TREE, _grown, _key, _OneTurn, log_shared
+from anypo.generate.trees.segments import TREE, _grown, _OneTurn, log_shared
 
 TOP, PEAK, TAIL, BEFORE = 64, 5, 8, 4
 """Log-probabilities kept per decision, those that make its confidence, decisions of the tail, and decisions before a rise."""
@@ -95,7 +95,7 @@ class ConfidenceForks(_OneTurn, name="confidence_forks"):
                     if token == int(decisions(mother)[cut]):
                         continue
                     seed = begun(mother, cut, token, logp)
-                    key = _key(context, group.problem, place, 1 + cut, size)
+                    key = rollout_key(context, group.problem, group.visit, 1 + cut, size)
                     starts.append(Start(group.problem, key, seed, cut + 1, sample=size, parent=mother.sample, fork=cut))
                     homes.append(place)
                     size += 1

@@ -10,9 +10,8 @@ from pydantic import Field
 from anypo.context import Context
 from anypo.control.base import Ask
 from anypo.data.records import Group, Trajectory
-from anypo.generate.base import Generate, World
+from anypo.generate.base import OWN, Generate, World, answered, rollout_key
 from anypo.generate.resume import Start, decisions, resume
-from anypo.tasks.base import Problem
 
 TREE = frozenset({"tree"})
 
@@ -27,19 +26,15 @@ class _OneTurn(Generate):
         """`counts[i]` independent rollouts of ask i, sample numbers 0, 1, ..."""
         problems = [world.problem(ask) for ask in asks]
         starts = [
-            Start(problem, _key(context, problem, place, 0, sample), sample=sample)
-            for place, (problem, count) in enumerate(zip(problems, counts))
+            Start(problem, rollout_key(context, problem, ask.visit, OWN, sample), sample=sample)
+            for ask, problem, count in zip(asks, problems, counts)
             for sample in range(count)
         ]
         done = iter(resume(starts, world, self.sampling(context)))
         return [
-            Group(problem.prompt, tuple(next(done) for _ in range(count)), problem, context.step, ask.index)
+            answered(ask, problem, [next(done) for _ in range(count)], context)
             for ask, problem, count in zip(asks, problems, counts)
         ]
-
-
-def _key(context: Context, problem: Problem, place: int, level: int, sample: int) -> tuple[int, ...]:
-    return (context.seed, context.step, problem.prompt, place, level, sample)
 
 
 class SegmentTree(_OneTurn, name="segment_tree"):
@@ -64,7 +59,7 @@ class SegmentTree(_OneTurn, name="segment_tree"):
                 open_ends = [t for t in group.trajectories if len(t) > cut]
                 for mother in open_ends:
                     for _ in range(width - 1):
-                        key = _key(context, group.problem, place, level, size)
+                        key = rollout_key(context, group.problem, group.visit, level, size)
                         starts.append(
                             Start(group.problem, key, mother, cut, sample=size, parent=mother.sample, fork=cut)
                         )
@@ -100,7 +95,7 @@ class EntropyForks(_OneTurn, name="entropy_forks"):
             for mother in group.trajectories:
                 for cut in fork_points(mother, self.forks, self.least_entropy, self.rise):
                     for _ in range(self.branches):
-                        key = _key(context, group.problem, place, 1 + cut, size)
+                        key = rollout_key(context, group.problem, group.visit, 1 + cut, size)
                         starts.append(
                             Start(group.problem, key, mother, cut, sample=size, parent=mother.sample, fork=cut)
                         )
@@ -159,15 +154,16 @@ class ReRolled(_OneTurn, name="re_rolled"):
         groups = self.roots(asks, [ask.samples for ask in asks], world, context)
         starts: list[Start] = []
         plan: list[list[list[int]]] = []
-        for place, group in enumerate(groups):
+        for group in groups:
             plan.append([self._starts(t, world) for t in group.trajectories])
             starts += [
-                Start(group.problem, _key(context, group.problem, place, -1, n)) for n in range(self.continuations)
+                Start(group.problem, rollout_key(context, group.problem, group.visit, -1, n))
+                for n in range(self.continuations)
             ]
             for trajectory, cuts in zip(group.trajectories, plan[-1]):
                 for cut in cuts[1:]:
                     for n in range(self.continuations):
-                        key = (*_key(context, group.problem, place, cut, trajectory.sample), n)
+                        key = rollout_key(context, group.problem, group.visit, cut, trajectory.sample, n)
                         starts.append(Start(group.problem, key, trajectory, cut))
         done = resume(starts, world, self.sampling(context))
         context.log("generate/estimation_tokens", sum(len(t) - s.cut for t, s in zip(done, starts)))
@@ -216,12 +212,12 @@ class Vine(_OneTurn, name="vine"):
     def rollout(self, asks: Sequence[Ask], world: World, context: Context) -> list[Group]:
         groups = self.roots(asks, [ask.samples for ask in asks], world, context)
         starts, sizes, owners = [], [], []
-        for place, (ask, group) in enumerate(zip(asks, groups)):
+        for ask, group in zip(asks, groups):
             seed = group.trajectories[0]
             cuts = {len(seed) * i // (self.states + 1) for i in range(1, self.states + 1)} - {0}
             for cut in sorted(cuts):
                 for sample in range(ask.samples):
-                    key = _key(context, group.problem, place, 1 + cut, sample)
+                    key = rollout_key(context, group.problem, group.visit, 1 + cut, sample)
                     starts.append(Start(group.problem, key, seed, cut, sample=sample, fork=cut))
                 sizes.append(ask.samples)
                 owners.append(group)

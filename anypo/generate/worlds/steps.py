@@ -25,13 +25,22 @@ class _Seat:
     """One environment in use: where its episode stands, and what has happened since the stretch began."""
 
     environment: gymnasium.Env[Any, Any]
-    observation: np.ndarray
+    number: int
+    episode: int
+    observation: np.ndarray = field(default_factory=lambda: np.zeros(0))
     earned: float = 0.0
     length: int = 0
     observations: list[np.ndarray] = field(default_factory=list)
     actions: list[np.ndarray] = field(default_factory=list)
     logp: list[float] = field(default_factory=list)
     rewards: list[float] = field(default_factory=list)
+
+    def begin(self, seed: int) -> None:
+        """The next episode: its seed depends on the run's, the seat and how many episodes this seat has begun."""
+        self.episode += 1
+        own = np.random.SeedSequence([seed, self.number, self.episode, 31]).generate_state(1, np.uint32)[0]
+        self.observation, _ = self.environment.reset(seed=int(own) >> 1)
+        self.earned, self.length = 0.0, 0
 
 
 _SEATS: weakref.WeakKeyDictionary[Any, list[_Seat]] = weakref.WeakKeyDictionary()
@@ -65,15 +74,15 @@ class EnvironmentSteps(Generate, name="environment_steps"):
                     context.log("episode/return", seat.earned)
                     context.log("episode/length", seat.length)
                     groups.append(self._close(seat, world, number, context, done, {"episode_return": seat.earned}))
-                    seat.observation, _ = seat.environment.reset()
-                    seat.earned, seat.length = 0.0, 0
+                    seat.begin(context.seed)
         groups += [self._close(seat, world, n, context, TRUNCATED, {}) for n, seat in enumerate(seats) if seat.rewards]
+        context.memory[self]["episodes"] = [seat.episode for seat in seats]
         if hasattr(world.policy, "observe"):
             context.memory[self]["seen"] = np.concatenate([g.trajectories[0].content.observations for g in groups])  # type: ignore[union-attr]
         return groups
 
     def start(self) -> dict[str, Any]:
-        return {"seen": None}
+        return {"seen": None, "episodes": []}
 
     def _seats(self, world: World, context: Context) -> list[_Seat]:
         seen = context.memory[self]["seen"]
@@ -81,9 +90,11 @@ class EnvironmentSteps(Generate, name="environment_steps"):
             world.policy.observe(seen)
         seats = _SEATS.get(world.task)
         if seats is None or len(seats) != self.environments:
-            made = [world.task.make() for _ in range(self.environments)]  # type: ignore[attr-defined]
-            seed = int(np.random.SeedSequence([context.seed, context.step, 31]).generate_state(1)[0]) >> 1
-            seats = [_Seat(e, e.reset(seed=seed + number)[0]) for number, e in enumerate(made)]
+            known = context.memory[self]["episodes"]
+            begun = [known[n] if n < len(known) else -1 for n in range(self.environments)]
+            seats = [_Seat(world.task.make(), number, episode) for number, episode in enumerate(begun)]  # type: ignore[attr-defined]
+            for seat in seats:
+                seat.begin(context.seed)
             _SEATS[world.task] = seats
         return seats
 
