@@ -76,6 +76,11 @@ class Metrics:
         """Record a metric, replacing what was logged under that name."""
         self._sum[name], self._weight[name] = value, 1.0
 
+    def add(self, name: str, value: float) -> None:
+        """Add to a metric that is a total, not a mean."""
+        self._sum[name] = self._sum.get(name, 0.0) + value
+        self._weight[name] = 1.0
+
     def __contains__(self, name: str) -> bool:
         return name in self._sum
 
@@ -102,6 +107,9 @@ class Context:
     step: optimisation step, from 0. total: planned steps. seed: the run seed (derive randomness from seed, step and ids only).
     epoch / minibatch: place inside the update. hooks: requests to other rooms, e.g. ``temperature`` (factor on the next
     rollouts' sampling temperature) and ``learning_rate`` (factor on this optimiser step); cleared by whoever serves them.
+    nets: the learners by path with parameters fixed and inputs open, while losses are taken (`anypo.fits.Nets`).
+    world: the run's world (`anypo.generate.base.World`) for control, generate, filter and replay; None for credit and objective,
+    which are pure functions of columns.
     head: the policy's last layer and its optimiser's state (`anypo.update.rules.head.Head`) while an optimiser step is prepared.
     """
 
@@ -114,10 +122,16 @@ class Context:
     minibatch: int = 0
     hooks: dict[str, float] = field(default_factory=dict)
     head: Any = None
+    nets: Any = None
+    world: Any = None
 
     def log(self, name: str, value: float | torch.Tensor, weight: float = 1.0) -> None:
         """Record a metric of this step (averaged when logged more than once)."""
         self.metrics.log(name, value, weight)
+
+    def add(self, name: str, value: float) -> None:
+        """Add to a metric of this step that is a total."""
+        self.metrics.add(name, value)
 
     def generator(self, *salt: int) -> torch.Generator:
         """A torch generator that depends only on the run seed, the step and `salt`."""

@@ -87,9 +87,9 @@ class Part(BaseModel):
         or None. Built once per run, checkpointed, given its own optimiser."""
         return None
 
-    def loss_term(self, batch: Any, context: Any) -> Any:
-        """A scalar loss this part adds to the objective's (a function of the batch's live columns), or None."""
-        return None
+    def fits(self) -> tuple[Any, ...]:
+        """What this part wants stepped, on which loss, when and how often (`anypo.fits.Fit`)."""
+        return ()
 
     # -- values in and out ----------------------------------------------------------------------------------------------
 

@@ -90,7 +90,7 @@ def _gain(curves: Curves, beta: float) -> float:
     """(J - J0) / (J* - J0), mean over prompts of J = E[R] - beta KL(pi || pi_0) and of its optimum beta log E_0 exp(R / beta)."""
     world = curves.trainer.world
     policy, task = final_policy(curves), world.task
-    start = curves.trainer.machine.reference
+    start = curves.trainer.weights.reference
     graph = policy.graph
     with torch.no_grad():
         here, there = policy.log_table(), start.log_table()
@@ -285,7 +285,7 @@ def _penalised(system: str, beta: float) -> Algorithm:
 
 def _distance(curves: Curves) -> float:
     """Exact KL of the final policy from its reference, nats per answer."""
-    policy, reference = final_policy(curves), curves.trainer.machine.reference
+    policy, reference = final_policy(curves), curves.trainer.weights.reference
     with torch.no_grad():
         return float(truth.kl(policy.log_table(), reference.log_table(), policy.graph).mean())
 

@@ -15,6 +15,7 @@ from anypo.claims.testbeds import Curves, Testbed, train
 from anypo.context import Context
 from anypo.exact import ExactTask
 from anypo.generate.base import World
+from anypo.run.producer import Producer
 from anypo.run.trainer import Trainer
 from anypo.systems import find
 from anypo.tasks.base import Environment, Problem, Reply
@@ -119,18 +120,29 @@ def gbpo(run: ClaimRun) -> Outcome:
 # -- chunks -------------------------------------------------------------------------------------------------------------------
 
 
-class _Chunked(Trainer):
-    """The loop with every two decisions of an answer as one chunk of an interaction."""
+class _Chunks(Producer):
+    """Rollouts in which every `size` decisions of an answer are one chunk of an interaction."""
 
     size = 2
 
-    def _collect(self, context: Context) -> Any:
-        both = super()._collect(context)
-        return tuple([self._cut(group) for group in groups] for groups in both)
+    def produce(self, context: Context) -> None:
+        super().produce(context)
+        self.fresh, self.kept = ([self._cut(group) for group in groups] for groups in (self.fresh, self.kept))
 
     def _cut(self, group: Any) -> Any:
         cut = (t.replace(turn=np.arange(len(t)) // self.size) for t in group.trajectories)
         return group.replace(trajectories=tuple(cut))
+
+
+class _Chunked(Trainer):
+    """The loop with every two decisions as one chunk."""
+
+    size = 2
+
+    def __init__(self, *given: Any) -> None:
+        super().__init__(*given)
+        self.producer = _Chunks(self.algorithm, self.world, self.weights)
+        self.producer.size = self.size
 
 
 class _PerToken(_Chunked):

@@ -1,6 +1,6 @@
 """Attribution: which rollouts, and which of their tokens, moved the weights in a step.
 
-The machine's gradient is a sum over decisions, g = sum_t c_t d log pi_t / d theta (+ the same for other live columns), with
+The gradient of an update is a sum over decisions, g = sum_t c_t d log pi_t / d theta (+ the same for other live columns), with
 coefficients c_t = dL / d log pi_t. Grouped by rollout, g = sum_s g_s; the share of rollout s in the step is <g_s, g> / |g|^2 (the
 shares add up to 1), its direction the cosine of g_s and g, and what cancels between rollouts is 1 - |g| / sum_s |g_s|.
 """
@@ -24,7 +24,8 @@ from anypo.data.records import ACTION, Group, Tokens, Trajectory
 from anypo.errors import UserError
 from anypo.run.config import RunConfig
 from anypo.run.disk.folder import RunFolder
-from anypo.run.machine import Machine, push
+from anypo.update.gradient import by_gradient
+from anypo.update.weights import Weights, push
 
 
 @dataclass(frozen=True)
@@ -64,16 +65,16 @@ class Attribution:
 
 
 def contributions(
-    machine: Machine, batch: Batch, context: Context
+    weights: Weights, batch: Batch, context: Context
 ) -> tuple[Tensor, Mapping[str, Tensor], np.ndarray, np.ndarray]:
     """The gradient of the policy for `batch` as one flat vector [P] (float64, before clipping), the coefficients of its rows by
     column [N], and for every sequence |g_s| and <g_s, g>, both [S]. No weights change."""
-    pull = machine.differentiate(batch, True, context)
+    pull = by_gradient(weights.algorithm).pull(batch, weights, True, context)
     if not pull.finite:
         raise UserError("the loss of this step or its derivative is not finite, so nothing can be attributed")
-    policy = machine.policy
+    policy = weights.policy
     mine = {name: pull.gradients[name].detach() for name in sorted(policy.columns & pull.gradients.keys())}
-    budget = machine.algorithm.engine.token_budget
+    budget = weights.algorithm.engine.token_budget
 
     def gradient(part: Batch, rows: Tensor) -> Tensor:
         for parameter in policy.parameters():
@@ -121,16 +122,16 @@ def attribute(run: Path | str, step: int | None = None) -> Attribution:
     source = str(Path(config.init) / "model") if config.init else config.model
     lora = {"rank": config.lora} if config.lora else None
     policy = policies.load(source, dtype=config.dtype, lora=lora, seed=config.seed)
-    machine, memory = Machine(algorithm, policy, config.seed), Memory(algorithm)
+    weights, memory = Weights(algorithm, policy, config.seed), Memory(algorithm)
     state = folder.load_checkpoint(before[-1])
-    machine.load_state_dict(state["machine"])
+    weights.load_state_dict(state["weights"])
     memory.load_state_dict(state["memory"])
     if before[-1] != step - 1:
         notes.append(
             f"the weights are those of the checkpoint after step {before[-1]}, not of the beginning of step {step}; train with "
             "--save-every 1 to keep each"
         )
-    update, generate = machine.rule, algorithm.generate
+    update, generate = by_gradient(algorithm), algorithm.generate
     if update.epochs * update.minibatches_per_epoch > 1:
         notes.append("the step made several optimiser steps; this is the whole batch at the weights before the first")
     if generate.top_p < 1 or generate.top_k or generate.min_p:
@@ -139,12 +140,12 @@ def attribute(run: Path | str, step: int | None = None) -> Attribution:
         )
     batch = _batch(trained)
     context = Context(step - 1, config.steps, config.seed, memory)
-    batch = machine.fill(batch)
+    batch = weights.fill(batch)
     batch = algorithm.credit.assign(batch, context)
     if all(row["advantages"] is not None for row in trained) and batch.n_sequences == len(trained):
         stored = torch.tensor([value for row in trained for value in row["advantages"]], dtype=batch.weight.dtype)
         batch = batch.with_rows(advantage=stored)
-    whole, columns, norms, inner = contributions(machine, batch, context)
+    whole, columns, norms, inner = contributions(weights, batch, context)
     return _result(step, whole, columns.get("logp", torch.zeros(len(batch))), norms, inner, batch, trained, notes)
 
 

@@ -220,7 +220,7 @@ def audit_run(run: Path | str, size: int = 32) -> Audit:
             raise UserError(f"{run} has neither a final model nor a checkpoint; the probe needs one")
         lora = {"rank": config.lora} if config.lora else None
         policy = policies.load(config.model, dtype=config.dtype, lora=lora, seed=config.seed)
-        policy.load_state_dict(folder.load_checkpoint(latest)["machine"]["learners"]["policy"])
+        policy.load_state_dict(folder.load_checkpoint(latest)["weights"]["learners"]["policy"])
     task = tasks.load(tasks.parse(config.task, config.task_options))
     world = World(task, policy, Local().sampler(policy))
     generate = config.composition().generate

@@ -7,6 +7,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from anypo.engine.base import Sampler
+from anypo.engine.pace import Pace, Synchronous
 from anypo.parts import Part
 
 
@@ -15,6 +16,7 @@ class Engine(Part, slot="engine"):
 
     token_budget: int = Field(8192, ge=1, description="most packed tokens of one training micro-batch")
     checkpointing: bool = Field(False, description="recompute activations in the backward pass")
+    pace: Pace = Synchronous()
 
     def sampler(self, policy: Any) -> Sampler:
         """The engine at work for `policy` (which it follows through every update)."""

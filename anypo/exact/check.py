@@ -22,7 +22,8 @@ from anypo.exact.bench import Setting, pack, scene
 from anypo.exact.estimators import Estimator
 from anypo.exact.graph import EOS
 from anypo.exact.policy import EnumerablePolicy
-from anypo.run.machine import push
+from anypo.update.gradient import by_gradient
+from anypo.update.weights import push
 
 
 @dataclass(frozen=True)
@@ -82,11 +83,11 @@ def case(setting: Setting | None = None, seed: int = 0) -> Case:
 
 
 def library_gradient(algorithm: Algorithm, given: Case) -> Tensor:
-    """d loss / d parameters [D] by the library: columns, credit, objective, and the machine's backward pass."""
+    """d loss / d parameters [D] by the library: columns, credit, objective, and the library's backward pass."""
     estimator = Estimator(algorithm, scene(given.setting), seed=0)
     context = estimator.context(0)
-    batch = estimator.algorithm.credit.assign(estimator.machine.fill(given.batch), context)
-    pull = estimator.machine.differentiate(batch, estimator.current, context)
+    batch = estimator.algorithm.credit.assign(estimator.weights.fill(given.batch), context)
+    pull = by_gradient(estimator.algorithm).pull(batch, estimator.weights, estimator.current, context)
     mine = {name: g for name, g in pull.gradients.items() if name in estimator.policy.columns}
     estimator.policy.zero_grad(set_to_none=True)
     push(estimator.policy, pull.batch, mine, token_budget=16)
@@ -95,22 +96,19 @@ def library_gradient(algorithm: Algorithm, given: Case) -> Tensor:
 
 
 def direct_gradient(algorithm: Algorithm, given: Case) -> Tensor:
-    """d loss / d parameters [D] by one autograd pass from the objective into the policy, without the machine's coefficients."""
+    """d loss / d parameters [D] by one autograd pass from the objective into the policy, without coefficients per column."""
     estimator = Estimator(algorithm, scene(given.setting), seed=0)
     context = estimator.context(0)
-    machine, policy = estimator.machine, estimator.policy
-    batch = estimator.algorithm.credit.assign(machine.fill(given.batch), context)
+    weights, policy = estimator.weights, estimator.policy
+    batch = estimator.algorithm.credit.assign(weights.fill(given.batch), context)
     live = policy.fill(batch, sorted(policy.columns & algorithm.columns()), grad=True)
     batch = batch.with_rows(**live)
-    for path, learner in machine.learners.items():
+    for path, learner in weights.learners.items():
         if path != "policy":
             batch = batch.with_rows(**learner.fill(batch, sorted(learner.columns), grad=False))
-    for rule in machine.rule.rules:
+    for rule in by_gradient(estimator.algorithm).rules:
         batch = batch.with_rows(weight=rule.weigh(batch, context))
-    loss = estimator.algorithm.objective.loss(batch, context)
-    for _, part in estimator.algorithm.walk():
-        term = part.loss_term(batch, context)
-        loss = loss if term is None else loss + term
+    loss = torch.stack([owned.fit.loss(batch, context) for owned in weights.fits]).sum()
     if not loss.requires_grad:
         return torch.zeros_like(policy.weight).flatten()
     (found,) = torch.autograd.grad(loss, [policy.weight], allow_unused=True)
@@ -149,10 +147,9 @@ def expectation(algorithm: Algorithm, setting: Setting) -> tuple[Tensor, Tensor]
         kept = estimator.algorithm.filter.screen([group], context)
         if not kept:
             continue
-        batch = estimator.machine.fill(pack([kept], estimator.policy))
-        pull = estimator.machine.differentiate(
-            estimator.algorithm.credit.assign(batch, context), estimator.current, context
-        )
+        batch = estimator.weights.fill(pack([kept], estimator.policy))
+        batch = estimator.algorithm.credit.assign(batch, context)
+        pull = by_gradient(estimator.algorithm).pull(batch, estimator.weights, estimator.current, context)
         own = torch.zeros_like(on_logp), torch.zeros_like(on_entropy)
         estimator.add(pull, *own)
         weight = float(chance[list(chosen)].prod())

@@ -22,8 +22,9 @@ from anypo.exact.policy import LETTERS
 from anypo.filter import Screen
 from anypo.generate.base import Independent, World
 from anypo.run.config import has_path
-from anypo.run.machine import Machine, Pull
 from anypo.tasks.base import Task
+from anypo.update.gradient import by_gradient
+from anypo.update.weights import Pull, Weights
 
 BLOCKS = 20
 """Groups of draws left out in turn by the jackknife."""
@@ -112,7 +113,7 @@ def pulled(algorithm: Algorithm) -> bool:
 
 
 class Estimator:
-    """One algorithm at the end of a scene's path: turns batches into parameter gradients, through the machine that trains."""
+    """One algorithm at the end of a scene's path: turns batches into parameter gradients, through the weights that train."""
 
     def __init__(self, algorithm: Algorithm, place: Scene, seed: int) -> None:
         s = place.setting
@@ -134,8 +135,8 @@ class Estimator:
         self.policy = place.policy()
         with torch.no_grad():  # a reference policy is the one the path began with
             self.policy.weight.copy_(place.weights[0])
-        self.machine = Machine(self.algorithm, self.policy, seed, exact_sampler=s.noise == 0.0)
-        self.reference = self.machine.reference
+        self.weights = Weights(self.algorithm, self.policy, seed, exact_sampler=s.noise == 0.0)
+        self.reference = self.weights.reference
         if hasattr(self.reference, "add"):  # but one that remembers versions has seen the whole path
             self.reference.kept.clear()
             for behind in range(s.staleness, -1, -1):
@@ -151,7 +152,7 @@ class Estimator:
         with torch.no_grad():
             self.policy.weight.copy_(self.place.weights[-1])
         self.policy.version = len(self.place.weights) - 1
-        self.machine.reference = self.reference
+        self.weights.reference = self.reference
 
     def run(self, draws: int, warmup: int) -> tuple[Tensor, Tensor]:
         """Gradients [draws, D] and effective sample sizes [draws].
@@ -159,7 +160,7 @@ class Estimator:
         The first `warmup` batches train what the parts remember (trackers, critics, multipliers) while the policy stays where it is;
         every measured batch then meets that same state.
         """
-        if len(self.machine.learners) > 1:
+        if len(self.weights.learners) > 1:
             warmup = max(warmup, CRITIC_WARMUP)
         batches = self._batches(draws + warmup)
         for number in range(warmup):
@@ -167,7 +168,7 @@ class Estimator:
             batch = next(batches)(context)
             if len(batch) == 0:
                 continue
-            self.machine.update(self.algorithm.credit.assign(batch, context), context)
+            self.algorithm.update.apply(self.algorithm.credit.assign(batch, context), self.weights, context)
             self._arrive()
         saved = self.memory.state_dict()
         shape = (draws, *self.logp.shape)
@@ -179,7 +180,8 @@ class Estimator:
             batch = next(batches)(context)
             if len(batch) == 0:
                 continue
-            pull = self.machine.differentiate(self.algorithm.credit.assign(batch, context), self.current, context)
+            batch = self.algorithm.credit.assign(batch, context)
+            pull = by_gradient(self.algorithm).pull(batch, self.weights, self.current, context)
             self.add(pull, on_logp[number], on_entropy[number])
             ess[number] = effective_share(pull)
         self._unmeasured(on_logp, on_entropy)
@@ -207,9 +209,9 @@ class Estimator:
         plain = Screen(), Independent(max_new=self.place.setting.horizon)
         if (self.algorithm.filter, self.algorithm.generate) == plain and self._uniform():
             s, big = self.place.setting, _shared(self.place.setting, count, self.seed)
-            alone = len(self.machine.learners) == 1  # with the policy still, its columns are the same for all batches
-            for batch in split(self.machine.fill(big) if alone else big, s.prompts * s.group, s.prompts):
-                yield lambda context, batch=batch: batch if alone else self.machine.fill(batch)  # type: ignore[misc]
+            alone = len(self.weights.learners) == 1  # with the policy still, its columns are the same for all batches
+            for batch in split(self.weights.fill(big) if alone else big, s.prompts * s.group, s.prompts):
+                yield lambda context, batch=batch: batch if alone else self.weights.fill(batch)  # type: ignore[misc]
             return
         visits = Visits()
         for number in range(count):
@@ -231,7 +233,7 @@ class Estimator:
                 break
         kept = kept[: algorithm.control.prompts] if algorithm.filter.rounds > 1 else kept
         batch = pack([kept], self.policy)
-        return self.machine.fill(batch) if len(batch) else batch
+        return self.weights.fill(batch) if len(batch) else batch
 
     # -- from coefficients to parameters ----------------------------------------------------------------------------------------
 

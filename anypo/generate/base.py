@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +25,8 @@ class World:
     task: Task
     policy: Any
     sampler: Sampler
+    acting: Callable[[Mapping[str, Any]], AbstractContextManager[None]] = lambda plan: nullcontext()
+    """The policy with the parameters that act for asks with this plan inside (`anypo.update.base.Update.acting`)."""
 
     def problem(self, ask: Ask) -> Problem:
         return self.task.train(ask.index)

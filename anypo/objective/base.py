@@ -14,14 +14,18 @@ from torch import Tensor
 
 from anypo.context import Context
 from anypo.data.batch import Batch
+from anypo.fits import POLICY, Fit
 from anypo.parts import Part
 
 
 class Objective(Part, slot="objective"):
-    """A scalar to minimise."""
+    """A scalar to minimise, by default in one joint step of the policy and every other learner."""
 
     def loss(self, batch: Batch, context: Context) -> Tensor:
         raise NotImplementedError
+
+    def fits(self) -> tuple[Fit, ...]:
+        return (Fit(self.loss, POLICY),)
 
 
 class Ratio(Part, slot="ratio"):

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from anypo.context import Context
+from anypo.data.batch import Batch
 from anypo.data.records import Group
 from anypo.parts import Part
 
 
 class Replay(Part, slot="replay"):
     """Chooses what one step trains on from what it just generated and what it kept."""
+
+    def batches(self, fresh: list[Group], version: int, context: Context) -> Iterator[Batch]:
+        """The update batches of this step, one after another: each is filled, credited and applied before the next is drawn, so
+        whatever credit reads (a target critic) is as fresh as the batch. By default one batch of what `select` chose."""
+        chosen = self.select(fresh, version, context)
+        if chosen:
+            yield Batch.pack(chosen)
 
     def select(self, fresh: list[Group], version: int, context: Context) -> list[Group]:
         """Groups to train on. `version`: the policy version at the start of this update (ages are counted from it)."""

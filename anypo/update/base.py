@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from typing import Any
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
 
 import torch
 from pydantic import Field
@@ -12,6 +12,9 @@ from torch import Tensor, nn
 from anypo.context import Context
 from anypo.data.batch import Batch
 from anypo.parts import Part
+
+if TYPE_CHECKING:
+    from anypo.update.weights import Weights
 
 
 class Optimiser(Part, slot="optimiser"):
@@ -31,14 +34,18 @@ class Schedule(Part, slot="schedule"):
 
 
 class Reference(Part, slot="reference"):
-    """Keeps the policy that fills ``logp_ref``; owns when and how it changes."""
+    """Keeps frozen weights that fill columns under the source `name`; owns when and how they change. `of`: whose weights, the
+    policy's or those of the learner of the part at this path (a target critic: ``credit``)."""
+
+    name: str = Field("ref", pattern=r"^[a-z][a-z0-9]*$", description="source of the columns it fills")
+    of: str = Field("policy", description="the policy, or the path of the part whose learner is kept")
 
     def begin(self, policy: Any) -> Any:
-        """The first reference (a frozen policy), or None when there is none."""
+        """The first reference (a frozen learner), or None when there is none."""
         raise NotImplementedError
 
     def after(self, reference: Any, policy: Any, context: Context) -> Any:
-        """The reference to use from the next step on (called after every step's updates)."""
+        """The reference to use from here on (called after every update)."""
         return reference
 
 
@@ -55,8 +62,26 @@ class StepRule(Part, slot="step_rule"):
 
 
 class Update(Part, slot="update"):
-    """Optimiser, schedule, epochs, minibatches, clipping, reference management."""
+    """What happens to the weights: it drives `anypo.update.weights.Weights`, which decides nothing itself."""
 
-    def minibatches(self, batch: Batch, context: Context) -> Iterator[Tensor]:
-        """Sequence indices of every optimiser step of this update, in order."""
+    def apply(self, batch: Batch, weights: Weights, context: Context) -> Batch:
+        """Every change of weights for this batch. Returns it with what was learned on the way."""
         raise NotImplementedError
+
+    def keepers(self) -> tuple[Reference, ...]:
+        """The references that are kept."""
+        return ()
+
+    def acting(
+        self, weights: Weights, plan: Mapping[str, int | float | str], context: Context
+    ) -> Mapping[str, Tensor] | None:
+        """Parameters of the policy that sample for asks with this plan until the next update, by name of its ``state_dict``; None
+        for the trained ones."""
+        return None
+
+
+class Frozen(Update, name="frozen"):
+    """Changes no weights: methods that learn in words, in memories, or not at all."""
+
+    def apply(self, batch: Batch, weights: Weights, context: Context) -> Batch:
+        return batch

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
 from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any
 
 import torch
 from pydantic import Field
@@ -10,8 +13,15 @@ from torch import Tensor, nn
 
 from anypo.context import Context
 from anypo.data.batch import Batch
+from anypo.errors import UserError
+from anypo.fits import POLICY
 from anypo.update.base import Optimiser, Reference, Schedule, StepRule, Update
 from anypo.update.references import NoReference
+from anypo.update.rules.head import Head
+
+if TYPE_CHECKING:
+    from anypo.algorithm import Algorithm
+    from anypo.update.weights import Pull, Weights
 
 
 class AdamW(Optimiser, name="adamw"):
@@ -65,10 +75,11 @@ class Linear(Schedule, name="linear"):
 
 
 class GradientUpdate(Update, name="gradient"):
-    """`epochs` passes over the step's batch in `minibatches` optimiser steps each.
+    """`epochs` passes over the step's batch in `minibatches_per_epoch` optimiser steps each.
 
-    Groups are never split between minibatches (objectives may couple them). Gradients are clipped to `max_grad_norm` over all
-    policy parameters. A non-finite loss or gradient skips the optimiser step; `patience` such steps in a row stop the run.
+    Groups are never split between minibatches (objectives may couple them). One optimiser step takes the fits that come before the
+    policy one by one, then all others in one joint step. Gradients are clipped to `max_grad_norm` over all parameters of a
+    learner. A non-finite loss or gradient skips the optimiser step; `patience` such steps in a row stop the run.
     """
 
     optimiser: Optimiser = AdamW()
@@ -78,10 +89,18 @@ class GradientUpdate(Update, name="gradient"):
     shuffle: bool = True
     max_grad_norm: float = Field(1.0, gt=0.0)
     reference: Reference = NoReference()
+    references: tuple[Reference, ...] = Field((), description="further references, each with a name of its own")
     rules: tuple[StepRule, ...] = ()
     patience: int = Field(5, ge=1)
 
+    def start(self) -> dict[str, Any]:
+        return {"failures": 0}
+
+    def keepers(self) -> tuple[Reference, ...]:
+        return (self.reference, *self.references)
+
     def minibatches(self, batch: Batch, context: Context) -> Iterator[Tensor]:
+        """Sequence indices of every optimiser step of this update, in order."""
         for epoch in range(self.epochs):
             context.epoch = epoch
             present = torch.unique(batch.group)
@@ -94,3 +113,72 @@ class GradientUpdate(Update, name="gradient"):
             for number, groups in enumerate(present.chunk(self.minibatches_per_epoch)):
                 context.minibatch = number
                 yield torch.isin(batch.group, groups).nonzero().flatten()
+
+    def apply(self, batch: Batch, weights: Weights, context: Context) -> Batch:
+        version = weights.policy.version
+        for index in self.minibatches(batch, context):
+            part = batch.select(index)
+            current = weights.policy.version == version and (weights.reuse != "always" or weights.fresh(part))
+            self._optimise(part, weights, current, context)
+        weights.keep(context)
+        return batch
+
+    def pull(self, batch: Batch, weights: Weights, current: bool, context: Context) -> Pull:
+        """The joint loss of one update batch and its derivative with respect to every live column, with what the step rules make
+        of both. `current`: the ``_old`` columns are those of the present weights (no new pass is needed)."""
+        joint = [owned for owned in weights.fits if owned.fit.when == "with_policy" and owned.fit.due(weights.steps)]
+        batch, leaves = weights.with_leaves(batch, {owned.path for owned in joint}, current)
+        rate = self.schedule.factor(context.step, context.total) * context.hooks.pop("learning_rate", 1.0)
+        context.head = Head.of(weights.policy, weights.optimisers[POLICY], rate)
+        for rule in self.rules:
+            batch = batch.with_rows(weight=rule.weigh(batch, context))
+            rate *= rule.learning_rate(batch, context)
+        return dataclasses.replace(weights.pull(batch, leaves, joint, context), rate=rate)
+
+    def _optimise(self, batch: Batch, weights: Weights, current: bool, context: Context) -> None:
+        first = [owned for owned in weights.fits if owned.fit.when == "before_policy"]
+        moved, finite = False, True
+        for owned in first:
+            if owned.fit.due(weights.steps):
+                for turn in range(owned.fit.repeat):
+                    pull = weights.differentiate(batch, [owned], current and turn == 0, context)
+                    finite &= pull.finite
+                    rate = self.schedule.factor(context.step, context.total)
+                    moved |= (
+                        pull.finite
+                        and weights.push(owned.path, pull)
+                        and weights.step(owned.path, rate, self.max_grad_norm, context)
+                    )
+        pull = self.pull(batch, weights, current, context)
+        finite &= pull.finite
+        if pull.gradients:
+            context.log("update/loss", pull.loss if pull.finite else math.nan)
+        for path in weights.learners:
+            if pull.finite and weights.push(path, pull):
+                moved |= weights.step(path, pull.rate, self.max_grad_norm, context)
+        context.log("update/lr", self.optimiser.lr * pull.rate)
+        context.log("update/skipped", 0.0 if finite else 1.0)
+        self._watch(finite, context)
+        weights.steps += 1
+        if moved:
+            weights.moved()
+
+    def _watch(self, finite: bool, context: Context) -> None:
+        """Stop with a diagnosis after too many non-finite steps in a row."""
+        memory = context.memory[self]
+        memory["failures"] = 0 if finite else memory["failures"] + 1
+        if memory["failures"] >= self.patience:
+            raise UserError(
+                f"the loss or its gradient was not finite in {memory['failures']} optimiser steps in a row (step {context.step}); "
+                "lower update.optimiser.lr, bound the ratio (objective.trust), or check the rewards for inf/NaN"
+            )
+
+
+def by_gradient(algorithm: Algorithm) -> GradientUpdate:
+    """The algorithm's update. `UserError` when it takes no gradient of the objective."""
+    update = algorithm.update
+    if not isinstance(update, GradientUpdate):
+        raise UserError(
+            f"'{algorithm.name}' takes no gradient of its objective (update={update.part}); this needs update=gradient"
+        )
+    return update

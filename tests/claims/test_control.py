@@ -18,8 +18,8 @@ from anypo.errors import UserError
 from anypo.exact import EnumerablePolicy, EnumerableSampler, patterns, tree
 from anypo.generate.base import World
 from anypo.generate.worlds.steps import EnvironmentSteps
-from anypo.run.machine import Machine
 from anypo.tasks.gym import GymTask, control_world
+from anypo.update.weights import Weights
 
 FAST = ControlBed(environments=8, steps=32, epochs=20, minibatches=1, lr=1e-3, gamma=0.98, lam=0.8)
 
@@ -68,12 +68,12 @@ def test_bootstrapped_gae_is_that_of_a_plain_loop():
     world = control_world("CartPole-v1", seed=3, options={"max_episode_steps": 25})
     credit = GAE(gamma=0.9, lam=0.7, truncated="bootstrap", whiten=False)
     algorithm = Algorithm(generate=EnvironmentSteps(environments=4, steps=60), credit=credit)
-    machine = Machine(algorithm, world.policy, 0)
-    critic = machine.learners["credit"]
+    weights = Weights(algorithm, world.policy, 0)
+    critic = weights.learners["credit"]
     with torch.no_grad():
         critic.body[-1].bias.fill_(2.0)
     groups, context = collect(world, algorithm)
-    batch = algorithm.credit.assign(machine.fill(Batch.pack(groups)), context)
+    batch = algorithm.credit.assign(weights.fill(Batch.pack(groups)), context)
     expected = []
     for g in groups:
         t = g.trajectories[0]
@@ -119,7 +119,7 @@ def test_ppo_learns_cartpole():
 def test_scattered_minibatches_and_normalised_observations_run():
     bed = FAST.replace(environment="Pendulum-v1", steps=16, epochs=2, minibatches=4)
     curve, trainer = learn("ppo", bed, 600, 0)
-    assert len(curve) == 5 and trainer.machine.policy.version == 5 * 2 * 4
+    assert len(curve) == 5 and trainer.weights.policy.version == 5 * 2 * 4
     normalised = control_world("Pendulum-v1", normalise=True)
     algorithm = steps(2, 20)
     memory = Memory(algorithm)

@@ -465,11 +465,11 @@ def test_system_runs_and_resumes_exactly(name: str) -> None:
     first.step()
     state = first.state_dict()
     second = Trainer(algorithm, bed.world(1), 1, 4)
-    second.machine.policy.load_state_dict(state["machine"]["learners"]["policy"])
+    second.weights.policy.load_state_dict(state["weights"]["learners"]["policy"])
     second.load_state_dict(state)
     second.step()
     second.step()
-    assert torch.equal(second.machine.policy.weight, whole.machine.policy.weight)
+    assert torch.equal(second.weights.policy.weight, whole.weights.policy.weight)
 
 
 def test_measured_drift_reaches_the_tracker() -> None:

@@ -16,24 +16,24 @@ from anypo.run.trainer import Trainer
 
 
 def stepped(system: str, seed: int = 3, **fields):
-    """A trainer in an exact world, and a fresh batch for its machine with columns and advantages."""
+    """A trainer in an exact world, and a fresh batch for its weights with columns and advantages."""
     bed = Testbed(**fields)
     trainer = Trainer(bed.adapt(system), bed.world(seed), seed, 5)
     trainer.step()
     context = Context(1, 5, seed, trainer.memory)
-    _, groups = trainer._collect(context)
-    batch = trainer.machine.fill(Batch.pack(groups))
+    trainer.producer.produce(context)
+    batch = trainer.weights.fill(Batch.pack(trainer.groups))
     return trainer, trainer.algorithm.credit.assign(batch, context), context
 
 
 @pytest.mark.parametrize("system", ["grpo", "rloo", "dapo", "gspo", "dr-grpo"])
 def test_contributions_add_up_to_autograds_gradient(system):
     trainer, batch, context = stepped(system, reward="graded")
-    policy = trainer.machine.policy
-    whole, columns, norms, inner = contributions(trainer.machine, batch, context)
+    policy = trainer.weights.policy
+    whole, columns, norms, inner = contributions(trainer.weights, batch, context)
 
     # independently: the loss as one graph down to the weights
-    live = batch.with_rows(**policy.fill(batch, sorted(trainer.machine._live() & policy.columns), grad=True))
+    live = batch.with_rows(**policy.fill(batch, sorted(trainer.weights.live["policy"]), grad=True))
     loss = trainer.algorithm.objective.loss(live, Context(1, 5, 3, trainer.memory))
     expected = torch.autograd.grad(loss, list(policy.parameters()))
     expected = torch.cat([g.reshape(-1).double() for g in expected])
@@ -47,7 +47,7 @@ def test_contributions_add_up_to_autograds_gradient(system):
 
 def test_coefficients_are_the_derivative_by_log_probability():
     trainer, batch, context = stepped("grpo", reward="graded")
-    _, columns, _, _ = contributions(trainer.machine, batch, context)
+    _, columns, _, _ = contributions(trainer.weights, batch, context)
     loss = trainer.algorithm.objective.loss
     row, eps = int(columns["logp"].abs().argmax()), 1e-4
 
@@ -64,15 +64,15 @@ def test_a_rollout_without_advantage_moves_nothing():
     trainer, batch, context = stepped("dr-grpo", reward="graded")
     advantage = batch["advantage"].clone()
     advantage[batch.sequence == 0] = 0.0
-    _, _, norms, inner = contributions(trainer.machine, batch.with_rows(advantage=advantage), context)
+    _, _, norms, inner = contributions(trainer.weights, batch.with_rows(advantage=advantage), context)
     assert norms[0] == 0.0 and inner[0] == 0.0 and norms[1:].max() > 0
 
 
 def test_weights_and_gradients_are_left_as_they_were():
     trainer, batch, context = stepped("grpo")
-    before = [p.detach().clone() for p in trainer.machine.policy.parameters()]
-    contributions(trainer.machine, batch, context)
-    for old, new in zip(before, trainer.machine.policy.parameters()):
+    before = [p.detach().clone() for p in trainer.weights.policy.parameters()]
+    contributions(trainer.weights, batch, context)
+    for old, new in zip(before, trainer.weights.policy.parameters()):
         assert torch.equal(old, new) and new.grad is None
 
 

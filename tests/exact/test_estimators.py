@@ -14,8 +14,8 @@ from anypo.exact.bench import OLDEST, Setting, pack, scene
 from anypo.exact.check import expectation
 from anypo.exact.estimators import Estimator, effective_share, measure, summarise, sweep
 from anypo.exact.report import save_csv, save_plot
-from anypo.run.machine import Pull
 from anypo.systems import find
+from anypo.update.weights import Pull
 
 SMALL = Setting(prompts=1, vocabulary=3, horizon=2, group=2, kind="tabular")
 
@@ -84,7 +84,7 @@ def test_the_path_moves_by_small_equal_steps_and_truth_stays():
 
 def test_effective_share_is_kish():
     place = scene(SMALL)
-    batch = Estimator(find("grpo").algorithm(), place, 0).machine.fill(pack(place.draw(1, 0), place.policy()))
+    batch = Estimator(find("grpo").algorithm(), place, 0).weights.fill(pack(place.draw(1, 0), place.policy()))
     n = len(batch)
     advantage = torch.linspace(1.0, 2.0, n, dtype=torch.float64)
     weight = torch.zeros(n, dtype=torch.float64)
@@ -109,7 +109,7 @@ def test_every_reward_and_corruption_can_be_measured():
 def test_critics_are_fitted_before_they_are_measured():
     estimator = Estimator(find("ppo").algorithm(), scene(Setting()), 1)
     estimator.run(40, 0)
-    critic = next(learner for path, learner in estimator.machine.learners.items() if path != "policy")
+    critic = next(learner for path, learner in estimator.weights.learners.items() if path != "policy")
     rows = estimator.place.policy().graph.states
     values = critic.inputs[0::rows] @ critic.weight  # the start state of every prompt
     exact = truth.value(estimator.logp, estimator.place.task.reward, estimator.policy.graph)

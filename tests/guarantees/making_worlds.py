@@ -1,7 +1,7 @@
 """A synthetic world for any algorithm: rollouts with given lengths and rewards, and a policy whose columns are set at will.
 
 The policy's log-probabilities are table entries plus a linear function of parameters (zero at first), so extreme ratios are
-possible, and parameter gradients exist. Everything goes through the real machine.
+possible, and parameter gradients exist. Everything goes through the real weights.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from anypo.algorithm import Algorithm
 from anypo.context import Context, Memory
 from anypo.data.batch import Batch
 from anypo.data.records import ACTION, CONTEXT, FINISHED, TRUNCATED, Group, Tokens, Trajectory
-from anypo.run.machine import Machine, Pull
+from anypo.update.gradient import by_gradient
+from anypo.update.weights import Pull, Weights, push
 
 WIDTH = 5
 COMPONENTS = ("correct", "format", "greedy")
@@ -132,11 +133,11 @@ class Case:
 
 @dataclass
 class Outcome:
-    """What the machine made of a case: the loss, d loss / d column by row, and the metrics."""
+    """What the update made of a case: the loss, d loss / d column by row, and the metrics."""
 
     pull: Pull
     metrics: dict[str, float]
-    machine: Machine
+    weights: Weights
     batch: Batch
 
     @property
@@ -158,7 +159,7 @@ def play(
     nudge: np.ndarray | None = None,
     step: int = 0,
 ) -> Outcome:
-    """Columns, credit and the derivative of the loss, by the real machine. `change` is applied to the packed batch before
+    """Columns, credit and the derivative of the loss, by the real weights. `change` is applied to the packed batch before
     anything is filled; `nudge` [N] is added to the current log-probabilities."""
     algorithm = Algorithm.from_dict(algorithm.dump())
     tables = case.tables()
@@ -171,28 +172,26 @@ def play(
         keys = [t.extra["key"] for g in case.groups() for t in g.trajectories]
         tables["logp"] = {key: tables["logp"][key] + part for key, part in zip(keys, np.split(nudge, sizes))}
     policy = TablePolicy(tables)
-    machine = Machine(algorithm, policy, 0)
+    weights = Weights(algorithm, policy, 0)
     context = Context(step, 100, 0, Memory(algorithm))
     batch = Batch.pack(case.groups(), dtype=case.dtype)
     if case.weight is not None:
         batch = batch.with_rows(weight=torch.as_tensor(case.weight(len(batch)), dtype=case.dtype))
     if change is not None:
         batch = change(batch)
-    batch = machine.fill(batch)
+    batch = weights.fill(batch)
     batch = batch.with_rows(logp_old=policy.look(batch, "old").to(case.dtype))
     batch = algorithm.credit.assign(batch, context)
     if case.zero_advantage and "advantage" in batch.rows:
         batch = batch.with_rows(advantage=torch.zeros_like(batch["advantage"]))
-    pull = machine.differentiate(batch, False, context)
-    return Outcome(pull, context.metrics.values(), machine, batch)
+    pull = by_gradient(algorithm).pull(batch, weights, False, context)
+    return Outcome(pull, context.metrics.values(), weights, batch)
 
 
 def parameter_gradient(outcome: Outcome, budget: int) -> Tensor:
     """The gradient of all learners' parameters when the work is cut into micro-batches of `budget` rows."""
-    from anypo.run.machine import push
-
     found: list[Any] = []
-    for learner in outcome.machine.learners.values():
+    for learner in outcome.weights.learners.values():
         mine = {name: outcome.pull.gradients[name] for name in sorted(learner.columns & outcome.pull.gradients.keys())}
         for p in learner.parameters():
             p.grad = None

@@ -105,7 +105,7 @@ def test_hapos_ratio_is_that_of_the_untempered_policy() -> None:
         where, token = run.world.policy.rows(batch)
         assert len(where) == len(token) == len(batch)
     assert gaps[0] < 1e-5 < 0.01 < gaps[1], "the first step has no statistics yet, the second one is heated"
-    assert run.machine.tempered
+    assert run.weights.tempered
 
 
 def test_a_server_is_refused() -> None:

@@ -95,7 +95,7 @@ def attempt(choices: Mapping[str, str]) -> str:
             wrong = {name: value for name, value in metrics.items() if not math.isfinite(value)}
             assert not wrong, f"{choices}: {wrong}"
             assert metrics.get("update/skipped", 0.0) == 0.0, choices
-            assert bool(torch.isfinite(run.machine.policy.weight).all()), choices
+            assert bool(torch.isfinite(run.weights.policy.weight).all()), choices
     except UserError as error:
         return str(error)
     return ""
@@ -165,10 +165,10 @@ def test_every_pair_of_parts_takes_a_step_or_is_refused() -> None:
 def test_every_credit_goes_with_every_objective(credit: str, objective: str) -> None:
     method = Algorithm(name="matrix").set({"credit": {"part": credit}, "objective": {"part": objective}} | BASE)
     run = Trainer(BED.adapt(method), BED.world(1), 0, 5)
-    start = run.machine.policy.weight.detach().clone()
+    start = run.weights.policy.weight.detach().clone()
     for _ in range(2):
         assert all(math.isfinite(value) for value in run.step().values())
-    assert not torch.equal(run.machine.policy.weight, start)
+    assert not torch.equal(run.weights.policy.weight, start)
 
 
 def test_what_cannot_work_is_refused_by_name() -> None:

@@ -20,9 +20,9 @@ from anypo.exact import EnumerablePolicy, tree
 from anypo.objective import PolicyGradient, SequenceSum, Supervised
 from anypo.objective.regularisers.terms import EntropyTemperature, RoleLikelihood
 from anypo.policies import load
-from anypo.run.machine import push
 from anypo.run.trainer import Trainer
 from anypo.systems import find
+from anypo.update.weights import push
 
 C, A, E, X = CONTEXT, ACTION, OBSERVATION, IGNORED
 TALK = [
@@ -199,7 +199,7 @@ def test_a_single_turn_task_trains_as_without_it() -> None:
     for term in ([], [{"part": "role_likelihood", "coefficient": 0.5}]):
         run = Trainer(bed.adapt(find("grpo").algorithm().set({"objective.regularise": term})), bed.world(1), 1, 5)
         metrics = [run.step() for _ in range(3)][-1]
-        weights.append(run.machine.policy.weight.detach().clone())
+        weights.append(run.weights.policy.weight.detach().clone())
     assert metrics["objective/nll_observation"] == 0
     assert torch.equal(*weights)
 

@@ -51,7 +51,7 @@ def trainer(system: str | Algorithm, changes: dict | None = None, bed: Testbed =
 def weights(run: Trainer, steps: int) -> torch.Tensor:
     for _ in range(steps):
         run.step()
-    return run.machine.policy.weight.detach().clone()
+    return run.weights.policy.weight.detach().clone()
 
 
 def assign(algorithm: Algorithm, batch: Batch) -> Batch:
@@ -66,12 +66,12 @@ def assign(algorithm: Algorithm, batch: Batch) -> Batch:
 def test_it_trains_and_a_resumed_run_continues_exactly(system: str, tmp_path: Path) -> None:
     changes = {"t-ppo": {"generate.window": 2}, "gtpo-conflict": {"credit.shape.0.most": 2.0}}.get(system, {})
     run = trainer(system, changes)
-    start = run.machine.policy.weight.detach().clone()
+    start = run.weights.policy.weight.detach().clone()
     for _ in range(3):
         run.step()
     checkpoint.save(tmp_path / "state", 3, run.state_dict())
     rest = [numbers(run.step()) for _ in range(3)]
-    assert not torch.equal(run.machine.policy.weight, start)
+    assert not torch.equal(run.weights.policy.weight, start)
     again = trainer(system, changes)
     again.load_state_dict(checkpoint.load(tmp_path / "state"))
     assert [numbers(again.step()) for _ in range(3)] == rest
@@ -99,9 +99,9 @@ def test_remix_hands_over_to_on_policy_training_and_a_new_base() -> None:
     shares, states = [], []
     for _ in range(5):
         shares.append(run.step().get("replay/share", 0.0))
-        states.append(run.machine.policy.weight.detach().clone())
+        states.append(run.weights.policy.weight.detach().clone())
     assert shares[0] == 0 and shares[1] == pytest.approx(2 / 5) and shares[3:] == [0.0, 0.0]
-    assert torch.equal(run.machine.reference.weight, states[2]), "the base is the policy after step 3, bit for bit"
+    assert torch.equal(run.weights.reference.weight, states[2]), "the base is the policy after step 3, bit for bit"
 
 
 # -- minpro ------------------------------------------------------------------------------------------------------------------
@@ -287,7 +287,7 @@ def test_a_window_as_long_as_the_answer_is_ppo() -> None:
         texts = [[t.text for g in run.groups for t in g.trajectories] for run in (t_ppo, ppo)]
         assert texts[0] == texts[1]
         assert torch.equal(t_ppo.batch["advantage"], ppo.batch["advantage"])
-    assert torch.equal(t_ppo.machine.policy.weight, ppo.machine.policy.weight)
+    assert torch.equal(t_ppo.weights.policy.weight, ppo.weights.policy.weight)
 
 
 def test_windows_train_every_token_once_and_keep_the_slots_full() -> None:

@@ -38,7 +38,7 @@ def trainer(system: str | Algorithm, changes: dict | None = None, bed: Testbed =
 def weights(run: Trainer, steps: int) -> torch.Tensor:
     for _ in range(steps):
         run.step()
-    return run.machine.policy.weight.detach().clone()
+    return run.weights.policy.weight.detach().clone()
 
 
 def pull(objective: PolicyGradient, batch: Batch) -> torch.Tensor:
@@ -211,7 +211,7 @@ def test_aepo_replaces_the_first_rollouts_and_keeps_the_batch_size(level: float,
         BED.replace(reward="graded"),
     )
     run.step()
-    start = run.machine.policy.frozen()
+    start = run.weights.policy.frozen()
     metrics = run.step()
     batch = run.batch
     target = torch.tensor([t.guidance == TARGET for t in batch.trajectories])
@@ -347,7 +347,7 @@ def test_remax_subtracts_the_greedy_reward() -> None:
     torch.testing.assert_close(
         batch.sequences["advantage"], batch.sequences["reward"] - batch.sequences["reward/greedy"]
     )
-    policy, task = run.machine.policy, run.world.task
+    policy, task = run.weights.policy, run.world.task
     assert set(batch.sequences["reward/greedy"].tolist()) <= {0.0, 1.0}
     per_prompt = segments.std(batch.sequences["reward/greedy"], batch.group, batch.n_groups)
     assert bool((per_prompt == 0).all()) and policy is not None and task is not None
@@ -382,7 +382,7 @@ def test_value_loss_is_clipped_around_the_old_value() -> None:
     ctx = Context(0, 1, 0, Memory(algorithm))
     out = algorithm.credit.assign(batch.with_rows(value_old=old), ctx)
     value = torch.tensor([0.1, 0.5, -0.5, 1.3], dtype=torch.float64, requires_grad=True)
-    loss = algorithm.credit.loss_term(out.with_rows(value=value), ctx)
+    loss = algorithm.credit.value_loss(out.with_rows(value=value), ctx)
     errors = [max((v - 1) ** 2, (min(max(v, -0.2), 0.2) - 1) ** 2) for v in value.tolist()]
     assert float(loss.detach()) == pytest.approx(2.0 * 0.5 * sum(errors) / 4)
     (gradient,) = torch.autograd.grad(loss, value)

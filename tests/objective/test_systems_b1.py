@@ -62,12 +62,12 @@ def test_it_trains_and_a_resumed_run_continues_exactly(system: str, tmp_path: Pa
         return Trainer(BED.adapt(system), BED.world(3), 3, 20)
 
     run = trainer()
-    start = run.machine.policy.weight.detach().clone()
+    start = run.weights.policy.weight.detach().clone()
     for _ in range(2):
         run.step()
     checkpoint.save(tmp_path / "state", 2, run.state_dict())
     rest = [numbers(run.step()) for _ in range(2)]
-    assert not torch.equal(run.machine.policy.weight, start)
+    assert not torch.equal(run.weights.policy.weight, start)
     again = trainer()
     again.load_state_dict(checkpoint.load(tmp_path / "state"))
     assert [numbers(again.step()) for _ in range(2)] == rest

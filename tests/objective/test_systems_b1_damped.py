@@ -19,9 +19,9 @@ from anypo.exact.bench import Setting
 from anypo.exact.check import Case, case, library_gradient
 from anypo.objective import Hazard, KLControl, PolicyGradient, SequenceMean, TanhRatio, Unclipped
 from anypo.objective.regularisers.kl_control import phase
-from anypo.run.machine import score_norms
 from anypo.run.trainer import Trainer
 from anypo.systems import find
+from anypo.update.weights import score_norms
 
 BED = Testbed(vocabulary=3, horizon=4, prompts=3, batch=3, group=4)
 STALE = Setting(staleness=16, reward="graded", group=4, prompts=3, old="trainer")
@@ -297,5 +297,5 @@ def test_the_double_critic_learns_the_normalised_reward() -> None:
     memory = run.memory.states["credit"]
     assert memory["mean"] == pytest.approx(np.mean(seen))
     assert memory["square"] / memory["count"] == pytest.approx(np.var(seen))
-    twins = run.machine.learners["credit"].heads
+    twins = run.weights.learners["credit"].heads
     assert not torch.equal(twins[0].weight, twins[1].weight)

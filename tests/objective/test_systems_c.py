@@ -83,7 +83,7 @@ def rows(logp: list[float], old: list[float], advantage: list[float], lengths: l
 def test_it_trains_and_a_resumed_run_continues_exactly(system: str, tmp_path: Path) -> None:
     bed = BED.replace(lag=2, versions="partial", noise=0.1) if system == "missing-old-logits" else BED
     run = trainer(system, QUICK.get(system), bed)
-    start = run.machine.policy.weight.detach().clone()
+    start = run.weights.policy.weight.detach().clone()
     for _ in range(3):
         run.step()
     if bed.lag:  # a resumed run has no stale samplers: the state itself is what must come back
@@ -91,12 +91,12 @@ def test_it_trains_and_a_resumed_run_continues_exactly(system: str, tmp_path: Pa
         again.load_state_dict(run.state_dict())
         batch = run.batch
         assert batch is not None
-        mine, theirs = (r.machine.reference.fill(batch, ["logp"], grad=False)["logp"] for r in (run, again))
-        assert torch.equal(mine, theirs) and len(again.machine.reference.kept) == 4
+        mine, theirs = (r.weights.reference.fill(batch, ["logp"], grad=False)["logp"] for r in (run, again))
+        assert torch.equal(mine, theirs) and len(again.weights.reference.kept) == 4
         return
     checkpoint.save(tmp_path / "state", 3, run.state_dict())
     rest = [numbers(run.step()) for _ in range(3)]
-    assert not torch.equal(run.machine.policy.weight, start)
+    assert not torch.equal(run.weights.policy.weight, start)
     again = trainer(system, QUICK.get(system))
     again.load_state_dict(checkpoint.load(tmp_path / "state"))
     assert [numbers(again.step()) for _ in range(3)] == rest
@@ -405,17 +405,17 @@ def test_only_positive_advantages_are_left_drawn_in_proportion() -> None:
 
 def test_offline_training_uses_the_collected_rollouts_and_no_others() -> None:
     run = trainer("a-lol", {"replay.collect": 2, "replay.groups": 3})
-    start = run.machine.policy.weight.detach().clone()
+    start = run.weights.policy.weight.detach().clone()
     collected = []
     for _ in range(2):
         run.step()
         collected += [group.rewards.tolist() for group in run.groups]
-        assert torch.equal(run.machine.policy.weight, start)
+        assert torch.equal(run.weights.policy.weight, start)
     context = Context(2, 20, 3, run.memory)
     drawn = [group for step in (2, 3) for group in _drawn(run, context, step)]
     assert sorted(group.rewards.tolist() for group in drawn) == sorted(collected), "one pass is every group once"
     run.step()
-    assert not torch.equal(run.machine.policy.weight, start)
+    assert not torch.equal(run.weights.policy.weight, start)
     for _ in range(2):
         run.step()
         assert all(int(t.version.max()) == 0 for t in run.batch.trajectories)  # type: ignore[union-attr]
@@ -497,7 +497,7 @@ def test_no_staleness_leaves_only_the_engines_error_and_averaging_without_memory
     for _ in range(5):
         for run in runs:
             run.step()
-    torch.testing.assert_close(runs[0].machine.policy.weight, runs[1].machine.policy.weight, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(runs[0].weights.policy.weight, runs[1].weights.policy.weight, rtol=1e-5, atol=1e-6)
 
 
 def test_a_version_that_is_gone_is_replaced_by_the_closest_one() -> None:
@@ -505,7 +505,7 @@ def test_a_version_that_is_gone_is_replaced_by_the_closest_one() -> None:
     run = trainer("missing-old-logits", {"update.reference.keep": 2}, bed)
     for _ in range(6):
         run.step()
-    shelf, last = run.machine.reference, run.machine.policy.version
+    shelf, last = run.weights.reference, run.weights.policy.version
     assert sorted(shelf.kept) == [last - 1, last]
     assert run.batch is not None and int(run.batch["version"].max()) < last - 1
     found = shelf.fill(run.batch, ["logp"], grad=False)["logp"]
@@ -525,6 +525,6 @@ def test_the_estimator_table_compares_with_the_version_that_sampled() -> None:
 
 def test_the_shortcut_needs_no_reference_and_trains() -> None:
     run = trainer("missing-old-logits", SHORTCUT, BED.replace(lag=2))
-    assert run.machine.reference is None
+    assert run.weights.reference is None
     assert all(math.isfinite(value) for value in run.step().values())
     assert isinstance(find("gbpo").algorithm().objective.aggregate, SequenceMean)  # type: ignore[attr-defined]

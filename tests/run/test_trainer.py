@@ -9,8 +9,9 @@ import torch
 
 from anypo.claims.testbeds import Testbed
 from anypo.errors import UserError
-from anypo.run.machine import cut
+from anypo.objective import PolicyGradient
 from anypo.run.trainer import Trainer
+from anypo.update.weights import cut
 
 BED = Testbed(vocabulary=3, horizon=3, prompts=3, batch=3, group=4, kind="linear")
 TIMES = ("time/", "rollout/tokens_per_second")
@@ -51,7 +52,7 @@ def test_a_resumed_run_ends_where_the_uninterrupted_one_does(system: str) -> Non
     resumed = trainer(system, **changes)
     resumed.load_state_dict(state)
     assert [numbers(resumed.step()) for _ in range(4)] == rest
-    assert torch.equal(whole.machine.policy.weight, resumed.machine.policy.weight)
+    assert torch.equal(whole.weights.policy.weight, resumed.weights.policy.weight)
 
 
 def test_the_update_does_not_depend_on_the_micro_batch_size() -> None:
@@ -59,25 +60,23 @@ def test_the_update_does_not_depend_on_the_micro_batch_size() -> None:
     tiny = trainer(engine__token_budget=1, update__epochs=2)
     for _ in range(3):
         whole.step(), tiny.step()
-    assert torch.allclose(whole.machine.policy.weight, tiny.machine.policy.weight, rtol=1e-10, atol=1e-12)
+    assert torch.allclose(whole.weights.policy.weight, tiny.weights.policy.weight, rtol=1e-10, atol=1e-12)
 
 
 def test_groups_without_signal_leave_the_weights_alone() -> None:
     run = trainer(control__samples=1)  # a group of one is its own baseline
-    before = run.machine.policy.weight.detach().clone()
+    before = run.weights.policy.weight.detach().clone()
     metrics = run.step()
-    assert torch.equal(before, run.machine.policy.weight)
-    assert metrics["credit/live_share"] == 0.0 and run.machine.policy.version == 0
+    assert torch.equal(before, run.weights.policy.weight)
+    assert metrics["credit/live_share"] == 0.0 and run.weights.policy.version == 0
 
 
 def test_non_finite_losses_are_skipped_counted_and_end_in_a_diagnosis(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(PolicyGradient, "loss", lambda self, batch, context: batch["logp"].sum() * torch.nan)
     run = trainer(update__patience=2)
-    before = run.machine.policy.weight.detach().clone()
-    monkeypatch.setattr(
-        type(run.algorithm.objective), "loss", lambda self, batch, context: batch["logp"].sum() * torch.nan
-    )
+    before = run.weights.policy.weight.detach().clone()
     assert run.step()["update/skipped"] == 1.0
-    assert torch.equal(before, run.machine.policy.weight)
+    assert torch.equal(before, run.weights.policy.weight)
     with pytest.raises(UserError, match=r"not finite in 2 optimiser steps in a row.*update\.optimiser\.lr"):
         run.step()
 

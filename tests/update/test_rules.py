@@ -184,7 +184,7 @@ def test_without_bounds_nothing_is_rejected_and_grpo_is_unchanged() -> None:
     ruled = Trainer(bed.adapt("grpo").set({"update.rules": [CurvatureRejection().dump()]}), bed.world(0), 0, 9)
     for _ in range(4):
         plain.step(), ruled.step()
-    assert torch.equal(plain.machine.policy.weight, ruled.machine.policy.weight)
+    assert torch.equal(plain.weights.policy.weight, ruled.weights.policy.weight)
 
 
 def test_tokens_with_a_large_predicted_shift_are_masked() -> None:

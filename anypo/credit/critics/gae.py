@@ -16,6 +16,7 @@ from anypo.context import Context
 from anypo.credit.base import Credit, Select, Shaping
 from anypo.data import segments
 from anypo.data.batch import Batch
+from anypo.fits import Fit
 from anypo.update.base import Optimiser
 from anypo.update.gradient import AdamW
 
@@ -107,7 +108,11 @@ class GAE(Credit, name="gae"):
             return batch.weight
         return batch.spread(~batch.sequences["truncated"]).to(batch.weight.dtype)
 
-    def loss_term(self, batch: Batch, context: Context) -> Tensor:
+    def fits(self) -> tuple[Fit, ...]:
+        return (Fit(self.value_loss),)
+
+    def value_loss(self, batch: Batch, context: Context) -> Tensor:
+        """The critic's loss on an update batch, a scalar."""
         value, target, weight = batch["value"], batch["return"], batch["value_weight"]
         error = (value - target) ** 2
         if self.clip is not None:

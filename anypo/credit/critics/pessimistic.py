@@ -17,6 +17,7 @@ from anypo.credit.critics.gae import explained_variance, last_rows, with_advanta
 from anypo.credit.plain import Whiten
 from anypo.data import segments
 from anypo.data.batch import Batch
+from anypo.fits import Fit
 from anypo.update.base import Optimiser
 from anypo.update.gradient import AdamW
 
@@ -55,7 +56,11 @@ class PessimisticCritic(Credit, name="pessimistic_critic"):
         advantage = Whiten().normalise(target - value, batch, context)
         return with_advantage(batch, batch.spread(advantage), context)
 
-    def loss_term(self, batch: Batch, context: Context) -> Tensor:
+    def fits(self) -> tuple[Fit, ...]:
+        return (Fit(self.value_loss),)
+
+    def value_loss(self, batch: Batch, context: Context) -> Tensor:
+        """The critic's loss on an update batch, a scalar."""
         value = self._value(batch)
         target, old = (batch.sequences[name].to(value.dtype) for name in ("target", "value_old"))
         counted = (segments.sum(batch.weight, batch.sequence, batch.n_sequences) > 0).to(value.dtype)

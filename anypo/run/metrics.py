@@ -1,0 +1,58 @@
+"""The numbers of a step: what was produced, and how well it fits the weights it trains."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from anypo.context import Context
+from anypo.data.batch import Batch
+from anypo.data.records import DEMO, Group, Trajectory
+from anypo.objective.numerics import LIMIT, k3
+
+
+def describe(groups: list[Group], context: Context) -> None:
+    """The step's headline numbers, over everything generated (before any filter). Demonstrations are not the policy's; rewards
+    are those of unguided rollouts, where there are any."""
+    trajectories = [t for group in groups for t in group.trajectories if _sampled(t)]
+    if trajectories:
+        alone = [t for t in trajectories if not t.guidance] or trajectories
+        context.log("reward/mean", float(np.mean([t.reward for t in alone])))
+        for name in sorted({name for t in alone for name in t.rewards}):
+            context.log(f"reward/{name}", float(np.mean([t.rewards.get(name, 0.0) for t in alone])))
+        lengths = np.array([len(t) for t in trajectories])
+        context.log("rollout/length", float(lengths.mean()))
+        context.log("rollout/truncated", float(np.mean([t.truncated for t in trajectories])))
+        context.log("rollout/failed", float(np.mean([t.finish == "failed" for t in trajectories])))
+        context.log(
+            "rollout/degenerate",
+            float(np.mean([np.ptp(g.rewards) < 1e-9 for g in groups if any(map(_sampled, g.trajectories))])),
+        )
+        fresh = float(
+            sum(len(t) - max(0, t.fork) for t in trajectories)
+        )  # a branch did not sample what is before its fork
+        context.log("tokens/generated", fresh)
+        context.log("rollout/tokens_per_second", fresh / max(context.metrics["time/generate"], 1e-9))
+        entropies = [t.entropy for t in trajectories if t.entropy is not None]
+        if entropies:
+            context.log("policy/entropy", float(np.concatenate(entropies).mean()))
+
+
+def fit(batch: Batch, version: int, context: Context) -> None:
+    """How well the data fits the weights it is about to train: the mean age of a sampled decision in optimiser steps, the share
+    that other weights sampled, and, where the trainer recomputed them, the divergence (k3, nats a decision) between sampler and
+    trainer log-probabilities of the same weights."""
+    sampled = (batch["version"] >= 0) & (batch.weight > 0)
+    if not bool(sampled.any()):
+        return
+    age = (version - batch["version"][sampled]).clamp(min=0)
+    context.log("policy/staleness", age.double().mean())
+    context.log("policy/off_policy_share", (age > 0).double().mean())
+    fresh = sampled & (batch["version"] == version)
+    if "logp_old" in batch.rows and batch["logp_old"] is not batch["logp_behaviour"] and bool(fresh.any()):
+        gap = (batch["logp_behaviour"] - batch["logp_old"])[fresh].double().clamp(-LIMIT, LIMIT)
+        context.log("policy/mismatch_kl", k3(gap).mean())
+
+
+def _sampled(trajectory: Trajectory) -> bool:
+    """Whether the policy wrote it (not an expert)."""
+    return trajectory.guidance != DEMO

@@ -1,0 +1,60 @@
+"""The producing half of the loop: control -> generate -> filter."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from typing import Any
+
+from anypo.algorithm import Algorithm
+from anypo.context import Context
+from anypo.control.visits import Visits
+from anypo.data.batch import Batch
+from anypo.data.records import Group
+from anypo.generate.base import World
+from anypo.run.timing import timed
+from anypo.update.weights import Weights
+
+
+class Producer:
+    """Asks for rollouts, has them proposed and screened. `fresh`: every group of this step, those a filter dropped included;
+    `kept`: those that survived."""
+
+    def __init__(self, algorithm: Algorithm, world: World, weights: Weights) -> None:
+        self.algorithm, self.world, self.weights = algorithm, world, weights
+        self.visits = Visits()
+        self.fresh: list[Group] = []
+        self.kept: list[Group] = []
+
+    def produce(self, context: Context) -> None:
+        """Generate and screen until the planned number of prompts survived or the rounds are used up."""
+        control, screen = self.algorithm.control, self.algorithm.filter
+        self.fresh, kept = [], []
+        context.world = self.world
+        self.world.acting = lambda plan: self._acting(plan, context)
+        forget = getattr(self.world.sampler, "forget", None)
+        if forget is not None:
+            forget()  # nothing cached outside this step may influence it: resuming must not change a bit
+        for _ in range(screen.rounds):
+            asks = control.choose(len(self.world.task), control.prompts, context)
+            asks = self.visits.stamp(asks, self.world.problem)
+            with timed("generate", context), self.world.acting({}):
+                groups = self.algorithm.generate.rollout(asks, self.world, context)
+            with timed("filter", context):
+                groups = screen.score(groups, context)  # what control learns from and the metrics show, too
+                survivors = screen.keep(groups, context)
+            self.fresh += groups
+            kept += survivors
+            if len(kept) >= control.prompts:
+                break
+        context.log("filter/kept_share", len(kept) / max(1, len(self.fresh)))
+        self.kept = kept[: control.prompts] if screen.rounds > 1 else kept
+        context.world = None
+
+    def _acting(self, plan: Any, context: Context) -> AbstractContextManager[None]:
+        """The policy with the parameters that sample for asks with this plan (the trained ones unless the update says otherwise)."""
+        return self.weights.swapped(self.algorithm.update.acting(self.weights, plan, context))
+
+    def observe(self, batch: Batch, context: Context) -> None:
+        """Let control learn from the step."""
+        with timed("control", context):
+            self.algorithm.control.observe(self.fresh, context)

@@ -1,0 +1,404 @@
+"""Weights: the mechanism between what losses say about columns and what happens to parameters.
+
+A loss is a function of a whole update batch's columns. `Weights` (1) fills the columns some part asks for, (2) makes leaves of
+the live ones and takes d loss / d column over the whole batch, (3) pushes these coefficients through the learners in
+micro-batches and steps their optimisers. The parameter gradient is therefore the same however the work is cut, and sequences
+whose coefficients are all zero cost nothing. *When* any of this happens is the update room's decision, never made here.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from anypo.column import BEHAVIOUR, OLD, Column
+from anypo.context import Context
+from anypo.data import segments
+from anypo.data.batch import Batch
+from anypo.errors import UserError
+from anypo.fits import POLICY, Fit, Nets
+from anypo.policies.base import Learner
+from anypo.update.base import Optimiser
+
+if TYPE_CHECKING:
+    from anypo.algorithm import Algorithm
+
+REF = "ref"
+"""The name of the policy's own reference."""
+
+
+@dataclass(frozen=True)
+class Owned:
+    """A fit with the path of the learner it moves."""
+
+    path: str
+    fit: Fit
+
+
+@dataclass(frozen=True)
+class Pull:
+    """What the loss of one update batch says: its derivative with respect to every live column (rows of `batch`), and the
+    factor on the learning rate of the step."""
+
+    batch: Batch
+    loss: Tensor
+    gradients: Mapping[str, Tensor]
+    rate: float = 1.0
+
+    @property
+    def finite(self) -> bool:
+        return bool(torch.isfinite(self.loss)) and all(bool(torch.isfinite(g).all()) for g in self.gradients.values())
+
+
+@dataclass
+class Weights:
+    """The policy and the parts' own learners, their optimisers, and the references that are kept of them.
+
+    live: by learner, the columns that some part reads and the learner can differentiate, by full name, with the name the learner
+    is asked for. steps: optimiser steps prepared so far.
+    """
+
+    algorithm: Algorithm
+    policy: Any
+    seed: int
+    exact_sampler: bool = True
+    models: Mapping[str, Any] = field(default_factory=dict)
+    learners: dict[str, Learner] = field(default_factory=dict)
+    optimisers: dict[str, torch.optim.Optimizer] = field(default_factory=dict)
+    references: dict[str, Any] = field(default_factory=dict)
+    columns: Mapping[str, Column] = field(default_factory=dict)
+    live: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    steps: int = 0
+    tempered: bool = False
+
+    def __post_init__(self) -> None:
+        update = self.algorithm.update
+        self.tempered = any("tempered" in part.provided() for _, part in self.algorithm.walk())
+        self.learners = {POLICY: self.policy}
+        optimiser: Optimiser | None = getattr(update, "optimiser", None)
+        if optimiser is not None:
+            self.optimisers = {POLICY: optimiser.build(self.policy.parameters())}
+        for number, (path, part) in enumerate(self.algorithm.walk()):
+            learner = part.learner(self.policy, self.seed + number)
+            if learner is not None:
+                self.learners[path] = learner
+                own: Optimiser | None = getattr(part, "optimiser", optimiser)
+                if own is not None:
+                    self.optimisers[path] = own.build(learner.parameters())
+        self.keepers = update.keepers()
+        for keeper in self.keepers:
+            kept = keeper.begin(self._learner(keeper.of))
+            if kept is not None:
+                self.references[keeper.name] = kept
+        self.fits = tuple(_owned(self.algorithm))
+        self._name_columns()
+        if hasattr(self.policy, "sources"):
+            self.policy.sources = self.frozen
+
+    # -- who fills what -------------------------------------------------------------------------------------------------
+
+    def _name_columns(self) -> None:
+        """Take the names apart, and find the one learner that every live column belongs to."""
+        names = [keeper.name for keeper in self.keepers]
+        known = {OLD, BEHAVIOUR, *names, *self.models, *self.learners} - {POLICY}
+        twice = next((n for n in names if names.count(n) > 1 or n in {OLD, BEHAVIOUR, *self.models}), None)
+        if twice is not None:
+            raise UserError(f"two sources of columns are called '{twice}'; give update.references another name")
+        self.columns = {name: Column.parse(name, known) for name in sorted(self.algorithm.columns())}
+        live: dict[str, dict[str, str]] = {path: {} for path in self.learners}
+        for name, column in self.columns.items():
+            if column.source in self.learners:
+                live[column.source][name] = column.plain
+                continue
+            owners = [path for path, learner in self.learners.items() if offers(learner, name)]
+            if len(owners) > 1:
+                raise UserError(
+                    f"column '{name}' is filled by two sources, {' and '.join(owners)}; read it as "
+                    f"'{name}_{owners[-1]}' to say whose it is"
+                )
+            if owners:
+                live[owners[0]][name] = name
+        self.live = live
+
+    @property
+    def frozen(self) -> Mapping[str, Any]:
+        """Sources whose weights no optimiser moves, by name: references and models in other roles."""
+        return {**self.models, **self.references}
+
+    def _learner(self, path: str) -> Any:
+        if path not in self.learners:
+            raise UserError(
+                f"update.references: there is no learner '{path}' to keep; learners here: {', '.join(self.learners)}"
+            )
+        return self.learners[path]
+
+    # -- columns that are fixed during the update ----------------------------------------------------------------------------
+
+    def prepare(self, batch: Batch, context: Context) -> Batch:
+        """The batch with everything credit may read: draws of noise, the fits that come before credit taken, all fixed columns."""
+        batch = self._draw(batch, context)
+        for owned in self.fits:
+            if owned.fit.when == "before_credit" and owned.fit.due(context.step):
+                for _ in range(owned.fit.repeat):
+                    pull = self.differentiate(batch, [owned], False, context)
+                    if pull.finite:
+                        self.push(owned.path, pull)
+                        self.step(owned.path, 1.0, math.inf, context)
+        return self.fill(batch)
+
+    def fill(self, batch: Batch) -> Batch:
+        """Fill every column that some part reads and that is fixed during the update: ``*_old``, references', models', features."""
+        for path, learner in self.learners.items():
+            names = self._starting(path, batch)
+            filled = self._known(batch, names) if path == POLICY else {}
+            rest = {asked: name for name, asked in names.items() if name not in filled}
+            if rest:
+                found = learner.fill(batch, sorted(rest), grad=False)
+                filled |= {rest[asked]: column for asked, column in found.items()}
+            batch = batch.with_rows(**filled)
+        for source, kept in self.frozen.items():
+            asked = {c.plain: n for n, c in self.columns.items() if c.source == source and self._missing(n, batch)}
+            if asked:
+                found = kept.fill(batch, sorted(asked), grad=False)
+                batch = batch.with_rows(**{asked[plain]: column for plain, column in found.items()})
+        if self._missing("score_norm", batch):
+            norms = score_norms(self.policy, batch, self.algorithm.engine.token_budget)
+            batch = batch.with_sequences(score_norm=norms)
+        features = sorted(n for n in getattr(self.policy, "features", ()) if self._missing(n, batch))
+        return batch.with_rows(**self.policy.fill(batch, features, grad=False)) if features else batch
+
+    def _missing(self, name: str, batch: Batch) -> bool:
+        return name in self.columns and name not in batch and not any(name in mine for mine in self.live.values())
+
+    def _starting(self, path: str, batch: Batch) -> dict[str, str]:
+        """The columns of a learner at the start of the update, with what it is asked for: those that some part reads, and those of
+        its live columns, which are the leaves of the first step."""
+        learner, out = self.learners[path], {}
+        for name, column in self.columns.items():
+            if column.source == OLD and offers(learner, column.plain) and name not in batch:
+                out[name] = column.plain
+        return out | {f"{name}_{OLD}": asked for name, asked in self.live[path].items() if f"{name}_{OLD}" not in batch}
+
+    def _known(self, batch: Batch, names: Iterable[str]) -> dict[str, Tensor]:
+        """Columns the sampler recorded under exactly these weights, or under whichever when the engine is told so."""
+        if self.reuse != "always" and not (self.reuse == "exact" and self.fresh(batch)):
+            return {}
+        recorded = {name: name.replace(f"_{OLD}", f"_{BEHAVIOUR}") for name in names}
+        return {name: batch[found] for name, found in recorded.items() if found in batch.rows}
+
+    def _draw(self, batch: Batch, context: Context) -> Batch:
+        """The noise of every view that is a fresh draw (``noise@view``): kept in the batch, so that filling again repeats the draw."""
+        for path, learner in self.learners.items():
+            if not hasattr(learner, "noise"):
+                continue
+            views = {c.view for c in self.columns.values() if c.view and offers(learner, c.plain)}
+            for view in sorted(views):
+                salt = [self.steps, int.from_bytes(f"{path}@{view}".encode()[:7], "big")]
+                generator = context.generator(43, *salt)
+                batch = batch.with_rows(**{f"noise@{view}": learner.noise(len(batch), generator)})
+        return batch
+
+    @property
+    def reuse(self) -> str:
+        return getattr(self.algorithm.engine, "reuse_logp", "never")
+
+    def fresh(self, batch: Batch) -> bool:
+        """The sampler's log-probabilities are the trainer's for the present weights (never where it varies the temperature)."""
+        return self.exact_sampler and not self.tempered and bool((batch["version"] == self.policy.version).all())
+
+    # -- from losses to parameters --------------------------------------------------------------------------------------------
+
+    def with_leaves(self, batch: Batch, paths: Collection[str], current: bool) -> tuple[Batch, dict[str, Tensor]]:
+        """The batch with the live columns of these learners as leaves, and the leaves: the ``_old`` columns while they are those of
+        the present weights (`current`), a new pass afterwards."""
+        leaves: dict[str, Tensor] = {}
+        for path, learner in self.learners.items():
+            if path not in paths:
+                continue
+            names = self.live[path]
+            ready = {n: batch[f"{n}_{OLD}"] for n in sorted(names) if current and f"{n}_{OLD}" in batch.rows}
+            missing = {asked: n for n, asked in sorted(names.items()) if n not in ready}
+            if missing:
+                found = learner.fill(batch, sorted(missing), grad=False)
+                ready |= {missing[asked]: column for asked, column in found.items()}
+            leaves |= {name: column.detach().clone().requires_grad_() for name, column in ready.items()}
+        return batch.with_rows(**leaves), leaves
+
+    def differentiate(self, batch: Batch, fits: Sequence[Owned], current: bool, context: Context) -> Pull:
+        """The summed loss of some fits and its derivative with respect to every live column of the learners they move."""
+        batch, leaves = self.with_leaves(batch, {owned.path for owned in fits}, current)
+        return self.pull(batch, leaves, fits, context)
+
+    def pull(self, batch: Batch, leaves: Mapping[str, Tensor], fits: Sequence[Owned], context: Context) -> Pull:
+        """`differentiate` for a batch that has its leaves already."""
+        context.nets = Nets(self.learners)
+        terms = [owned.fit.loss(batch, context) for owned in fits]
+        loss = terms[0] if terms else torch.zeros(())
+        for term in terms[1:]:
+            loss = loss + term
+        return Pull(batch, loss, _gradients(loss, leaves))
+
+    def push(self, path: str, pull: Pull) -> bool:
+        """Add the gradient of a pull to the parameters of one learner. False when nothing pulls at its weights."""
+        names = self.live[path].keys() & pull.gradients.keys()
+        gradients = {name: pull.gradients[name] for name in sorted(names)}
+        batch, learner = pull.batch, self.learners[path]
+        size = sum((g.abs().flatten(1).sum(1) if g.ndim > 1 else g.abs() for g in gradients.values()), torch.zeros(1))
+        if not len(batch) or not gradients:
+            return False
+        keep = segments.sum(size, batch.sequence, batch.n_sequences) > 0
+        if not bool(keep.any()):
+            return False
+        rows = keep[batch.sequence]
+        asked = {self.live[path][name]: g[rows] for name, g in gradients.items()}
+        push(learner, batch.select(keep), asked, self.algorithm.engine.token_budget)
+        return True
+
+    def step(self, path: str, rate: float, max_norm: float, context: Context) -> bool:
+        """Clip the gradient of one learner to `max_norm`, step its optimiser at `rate` times its learning rate, and forget the
+        gradient. False, with the weights as they were, when the gradient is not finite."""
+        optimiser = self.optimisers[path]
+        parameters = [p for p in self.learners[path].parameters() if p.grad is not None]
+        norm = nn.utils.clip_grad_norm_(parameters, max_norm, foreach=True)
+        done = bool(torch.isfinite(norm))
+        if done:
+            for group in optimiser.param_groups:
+                group.setdefault("peak_lr", group["lr"])
+                group["lr"] = group["peak_lr"] * rate
+            optimiser.step()
+        context.log("update/grad_norm" if path == POLICY else f"update/grad_norm/{path}", norm if done else math.nan)
+        optimiser.zero_grad(set_to_none=True)
+        return done
+
+    def moved(self) -> None:
+        """Say that the policy's weights are others now: what is sampled from here on carries a new version."""
+        self.policy.version += 1
+
+    def keep(self, context: Context) -> None:
+        """Let every reference follow the learner it is kept of."""
+        for keeper in self.keepers:
+            kept = keeper.after(self.references.get(keeper.name), self._learner(keeper.of), context)
+            if kept is not None:
+                self.references[keeper.name] = kept
+
+    @contextmanager
+    def swapped(self, parameters: Mapping[str, Tensor] | None) -> Iterator[None]:
+        """The policy with other parameters inside (by name of its ``state_dict``), as it was afterwards."""
+        if not parameters:
+            yield
+            return
+        saved = {name: value.clone() for name, value in self.policy.state_dict().items()}
+        self.policy.load_state_dict({**saved, **parameters})
+        try:
+            yield
+        finally:
+            self.policy.load_state_dict(saved)
+
+    # -- state -----------------------------------------------------------------------------------------------------------
+
+    @property
+    def reference(self) -> Any:
+        """The policy's own reference, or None."""
+        return self.references.get(REF)
+
+    @reference.setter
+    def reference(self, kept: Any) -> None:
+        if kept is not None:
+            self.references[REF] = kept
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "version": self.policy.version,
+            "steps": self.steps,
+            "references": {name: kept.state_dict() for name, kept in self.references.items()},
+            "learners": {path: learner.state_dict() for path, learner in self.learners.items()},
+            "optimisers": {path: optimiser.state_dict() for path, optimiser in self.optimisers.items()},
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.policy.version, self.steps = state["version"], state["steps"]
+        for path, learner in self.learners.items():
+            learner.load_state_dict(state["learners"][path])
+        for path, optimiser in self.optimisers.items():
+            optimiser.load_state_dict(state["optimisers"][path])
+        for name, kept in self.references.items():
+            kept.load_state_dict(state["references"][name])
+
+
+def offers(learner: Any, name: str) -> bool:
+    """Whether a learner can fill the column `name` with a gradient: it is among its `columns`, or it says so itself."""
+    return name in learner.columns or (hasattr(learner, "offers") and learner.offers(name))
+
+
+def _owned(algorithm: Algorithm) -> Iterator[Owned]:
+    """The fits of every part with the learners they move, the objective's first. Objectives inside the objective are its own
+    affair: it says what becomes of their losses."""
+    for fit in algorithm.objective.fits():
+        yield Owned(fit.learner or "objective", fit)
+    for path, part in algorithm.walk():
+        if part.slot != "objective":
+            yield from (Owned(fit.learner or path, fit) for fit in part.fits())
+
+
+def push(learner: Any, batch: Batch, gradients: Mapping[str, Tensor], token_budget: int) -> None:
+    """Add the gradient of sum over rows and columns of gradient * column to the learner's parameters, in micro-batches.
+
+    A learner with a method ``backward(batch, gradients, token_budget)`` cuts the work itself.
+    """
+    if hasattr(learner, "backward"):
+        learner.backward(batch, gradients, token_budget)
+        return
+    names = sorted(gradients)
+    for index in cut(batch, token_budget):
+        part = batch.select(index)
+        rows = torch.isin(batch.sequence, index)
+        columns = learner.fill(part, names, grad=True)
+        torch.autograd.backward([columns[n] for n in names], [gradients[n][rows].to(columns[n].dtype) for n in names])
+
+
+def score_norms(policy: Any, batch: Batch, token_budget: int) -> Tensor:
+    """|grad of the mean log-probability of its counted decisions|^2 of every sequence, [S] float64: one backward pass each.
+
+    Gradients that the parameters hold are lost.
+    """
+    parameters = list(policy.parameters())
+    found = torch.zeros(batch.n_sequences, dtype=torch.float64)
+    for index in range(batch.n_sequences):
+        one = batch.select(torch.tensor([index]))
+        total = one.weight.sum()
+        if total <= 0:
+            continue
+        push(policy, one, {"logp": one.weight / total}, token_budget)
+        found[index] = sum(float(p.grad.double().square().sum()) for p in parameters if p.grad is not None)
+        for p in parameters:
+            p.grad = None
+    return found
+
+
+def cut(batch: Batch, budget: int) -> list[Tensor]:
+    """Consecutive sequences in pieces of at most `budget` rows (at least one sequence each), as index tensors."""
+    pieces: list[list[int]] = [[]]
+    used = 0
+    for index, length in enumerate(batch.sequences["length"].tolist()):
+        if pieces[-1] and used + length > budget:
+            pieces.append([])
+            used = 0
+        pieces[-1].append(index)
+        used += length
+    return [torch.tensor(piece) for piece in pieces if piece]
+
+
+def _gradients(loss: Tensor, leaves: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    if not loss.requires_grad:
+        return {name: torch.zeros_like(leaf) for name, leaf in leaves.items()}
+    found = torch.autograd.grad(loss, list(leaves.values()), allow_unused=True)
+    return {n: torch.zeros_like(leaf) if g is None else g for (n, leaf), g in zip(leaves.items(), found)}
+
+
+__all__ = ["Owned", "Pull", "Weights", "cut", "offers", "push", "score_norms"]
