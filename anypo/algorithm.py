@@ -15,10 +15,11 @@ from anypo.filter import Filter, Screen
 from anypo.generate import Generate, Independent
 from anypo.objective import Objective, PolicyGradient
 from anypo.parts import SLOTS, Part
+from anypo.policies.room import Given, PolicyClass
 from anypo.replay import OnPolicy, Replay
 from anypo.update import GradientUpdate, Update
 
-ROOMS = ("control", "generate", "filter", "replay", "credit", "objective", "update", "engine")
+ROOMS = ("control", "generate", "filter", "replay", "credit", "objective", "update", "engine", "policy")
 
 
 class Algorithm(Part):
@@ -33,6 +34,7 @@ class Algorithm(Part):
     objective: Objective = PolicyGradient()
     update: Update = GradientUpdate()
     engine: Engine = Local()
+    policy: PolicyClass = Given()
 
     def set(self, changes: Mapping[str, Any]) -> Self:
         """A variant with the value at every dotted path replaced.

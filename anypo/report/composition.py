@@ -19,6 +19,7 @@ QUESTIONS = {
     "objective": "How do advantages become a loss?",
     "update": "What happens to the weights?",
     "engine": "Who executes this, in which precision?",
+    "policy": "What acts, and what is trained?",
 }
 
 Fields = dict[str, Any]
@@ -91,7 +92,7 @@ def _parts(value: Any) -> list[Mapping[str, Any]]:
 
 
 def draw(config: Mapping[str, Any]) -> str:
-    """The eight boxes as HTML."""
+    """The boxes of the rooms as HTML."""
     found = difference(config)
     boxes = "".join(_box(number, room, found) for number, room in enumerate(ROOMS, 1) if room in found.run)
     return f'<ol class="rooms">{boxes}</ol>{_legend(found)}'

@@ -1,0 +1,39 @@
+"""The policy room: what acts and is trained."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from anypo.parts import Part
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a run says about its policy. model: a name, a folder or a hub id ("" where the policy class needs none); task: the loaded
+    task, whose spaces a policy may have to fit; lora: adapter rank, 0 for none; device: where its weights live."""
+
+    task: Any
+    model: str = ""
+    seed: int = 0
+    dtype: str = "float32"
+    lora: int = 0
+    device: str = "cpu"
+
+
+class PolicyClass(Part, slot="policy"):
+    """Builds the policy of a run."""
+
+    def build(self, wanted: Wanted) -> Any:
+        """A new policy (`anypo.policies.base.Policy`). Raises `UserError` when it cannot act in the task."""
+        raise NotImplementedError
+
+
+class Given(PolicyClass, name="given"):
+    """The model the user named."""
+
+    def build(self, wanted: Wanted) -> Any:
+        from anypo import policies  # loads models, which the grammar itself never needs
+
+        lora = {"rank": wanted.lora} if wanted.lora else None
+        return policies.load(wanted.model, wanted.dtype, lora, wanted.seed, device=wanted.device)
