@@ -15,7 +15,7 @@ from anypo.filter import Filter, Screen
 from anypo.generate import Generate, Independent
 from anypo.objective import Objective, PolicyGradient
 from anypo.parts import SLOTS, Part
-from anypo.policies.room import Given, PolicyClass
+from anypo.policies.classes import Given, PolicyClass
 from anypo.replay import OnPolicy, Replay
 from anypo.update import GradientUpdate, Update
 

@@ -14,6 +14,7 @@ from anypo.context import Context
 from anypo.control.base import Ask
 from anypo.data.records import FINISHED, TRUNCATED, Group, Steps, Trajectory
 from anypo.errors import UserError
+from anypo.generate.act import Act, Own
 from anypo.generate.base import Generate, World
 
 if TYPE_CHECKING:
@@ -59,6 +60,7 @@ class EnvironmentSteps(Generate, name="environment_steps"):
 
     environments: int = Field(8, ge=1)
     steps: int = Field(256, ge=1, description="steps per environment and update")
+    act: Act = Own()
 
     def rollout(self, asks: Sequence[Ask], world: World, context: Context) -> list[Group]:
         if not hasattr(world.task, "make") or not hasattr(world.policy, "act"):
@@ -66,10 +68,13 @@ class EnvironmentSteps(Generate, name="environment_steps"):
         seats = self._seats(world, context)
         generator = context.generator(29)
         groups: list[Group] = []
+        memory = context.memory[self]
         for _ in range(self.steps):
-            actions, logp = world.policy.act(np.stack([seat.observation for seat in seats]), generator)
+            seen = np.stack([seat.observation for seat in seats])
+            taken = self.act.act(seen, seats[0].environment.action_space, world, memory["steps"], generator)
+            memory["steps"] += 1
             for number, seat in enumerate(seats):
-                done = _step(seat, actions[number], float(logp[number]))
+                done = _step(seat, taken.action[number], taken.sent[number], float(taken.logp[number]))
                 if done:
                     context.log("episode/return", seat.earned)
                     context.log("episode/length", seat.length)
@@ -82,7 +87,7 @@ class EnvironmentSteps(Generate, name="environment_steps"):
         return groups
 
     def start(self) -> dict[str, Any]:
-        return {"seen": None, "episodes": []}
+        return {"seen": None, "episodes": [], "steps": 0}
 
     def _seats(self, world: World, context: Context) -> list[_Seat]:
         seen = context.memory[self]["seen"]
@@ -122,11 +127,11 @@ class EnvironmentSteps(Generate, name="environment_steps"):
         return Group(problem.prompt, (trajectory,), problem, context.step)
 
 
-def _step(seat: _Seat, action: np.ndarray, logp: float) -> str:
+def _step(seat: _Seat, action: np.ndarray, sent: np.ndarray, logp: float) -> str:
     """Take one action; the finish reason when the episode ended, else ''."""
     space: Any = seat.environment.action_space
-    sent: Any = np.clip(action.reshape(space.shape), space.low, space.high) if hasattr(space, "low") else int(action)
-    following, reward, terminated, truncated, _ = seat.environment.step(sent)
+    given = sent.reshape(space.shape) if hasattr(space, "low") else int(sent)
+    following, reward, terminated, truncated, _ = seat.environment.step(given)
     seat.observations.append(np.asarray(seat.observation))
     seat.actions.append(action)
     seat.logp.append(logp)

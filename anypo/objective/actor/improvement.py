@@ -1,0 +1,101 @@
+"""Improving an actor by what the critic of `credit` says about its fresh actions."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from anypo.context import Context
+from anypo.data.batch import Batch
+from anypo.fits import POLICY, Fit
+from anypo.objective.base import Objective
+from anypo.parts import Part
+from anypo.update.base import Optimiser
+from anypo.update.gradient import AdamW
+
+
+class Temperature(Part, slot="temperature"):
+    """The weight alpha of the entropy, as the row column ``log_alpha``."""
+
+
+class LearnedTemperature(Temperature, name="learned"):
+    """alpha is learned so that the policy's entropy stays near a target: loss - log alpha (log pi + target) (Haarnoja et al.,
+    arXiv:1812.05905). target: nats; None is minus the number of action dimensions."""
+
+    initial: float = Field(1.0, gt=0.0)
+    target: float | None = None
+    optimiser: Optimiser = AdamW(lr=3e-4)
+    reads = frozenset({"log_alpha", "logp@new"})
+
+    def learner(self, policy: Any, seed: int) -> Scalar:
+        return Scalar(self.initial)
+
+    def fits(self) -> tuple[Fit, ...]:
+        return (Fit(self.temperature_loss),)
+
+    def temperature_loss(self, batch: Batch, context: Context) -> Tensor:
+        """The temperature's loss, a scalar; nothing reaches the policy."""
+        target = self.target if self.target is not None else -float(batch["action"].shape[1])
+        context.log("policy/temperature", batch["log_alpha_old"].exp().mean())
+        context.log("policy/entropy_draw", -batch.row_mean(batch["logp@new"].detach()))
+        return -batch.row_mean(batch["log_alpha"] * (batch["logp@new"].detach() + target))
+
+
+class FixedTemperature(Temperature, name="fixed"):
+    """A constant alpha."""
+
+    value: float = Field(0.2, gt=0.0)
+    reads = frozenset({"log_alpha_old"})
+
+    def learner(self, policy: Any, seed: int) -> Scalar:
+        return Scalar(self.value)
+
+
+class Scalar(nn.Module):
+    """One positive number, learned as its logarithm: ``log_alpha`` [N], the same in every row."""
+
+    columns = frozenset({"log_alpha"})
+
+    def __init__(self, initial: float) -> None:
+        super().__init__()
+        self.log = nn.Parameter(torch.tensor(float(initial)).log())
+
+    def fill(self, batch: Batch, names: Collection[str], grad: bool) -> dict[str, Tensor]:
+        with torch.set_grad_enabled(grad):
+            return {name: self.log.expand(len(batch)) for name in names}
+
+
+class SoftImprovement(Objective, name="soft_improvement"):
+    """Mean of alpha log pi(a|s) - min_e Q_e(s, a) over fresh actions a (SAC, arXiv:1801.01290)."""
+
+    temperature: Temperature = LearnedTemperature()
+    every: int = Field(1, ge=1, description="only in every so many optimiser steps")
+    reads = frozenset({"action@new", "logp@new", "log_alpha_old"})
+    requires = frozenset({"action_values"})
+
+    def fits(self) -> tuple[Fit, ...]:
+        return (Fit(self.loss, POLICY, every=self.every),)
+
+    def loss(self, batch: Batch, context: Context) -> Tensor:
+        value = context.nets["credit"].fill(batch.with_rows(action=batch["action@new"]), ["q"])["q"].amin(1)
+        return batch.row_mean(batch["log_alpha_old"].exp() * batch["logp@new"] - value)
+
+
+class DeterministicImprovement(Objective, name="deterministic_improvement"):
+    """Minus the mean of the first critic's value of the actor's own action (DDPG, arXiv:1509.02971), only in every `every`-th
+    optimiser step (TD3's delay, arXiv:1802.09477)."""
+
+    every: int = Field(2, ge=1)
+    reads = frozenset({"action@new"})
+    requires = frozenset({"action_values"})
+
+    def fits(self) -> tuple[Fit, ...]:
+        return (Fit(self.loss, POLICY, every=self.every),)
+
+    def loss(self, batch: Batch, context: Context) -> Tensor:
+        value = context.nets["credit"].fill(batch.with_rows(action=batch["action@new"]), ["q"])["q"][:, 0]
+        return -batch.row_mean(value)
