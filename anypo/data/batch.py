@@ -112,6 +112,11 @@ class Batch:
         return self.sequences["group"]
 
     @property
+    def in_order(self) -> bool:
+        """Whether the rows stand sequence by sequence."""
+        return bool((self.sequence[1:] >= self.sequence[:-1]).all())
+
+    @property
     def row_group(self) -> Tensor:
         """Group id of each row, [N]."""
         return self.group[self.sequence]
@@ -148,6 +153,8 @@ class Batch:
         sequence is chosen twice.
         """
         chosen = chosen.nonzero().flatten() if chosen.dtype == torch.bool else chosen
+        if len(chosen) == self.n_sequences and torch.equal(chosen, torch.arange(len(chosen))) and self.in_order:
+            return self
         new_id = torch.full((self.n_sequences,), -1, dtype=torch.int64)
         new_id[chosen] = torch.arange(len(chosen))
         if int((new_id >= 0).sum()) != len(chosen):

@@ -255,7 +255,7 @@ class Weights:
         keep = segments.sum(size, batch.sequence, batch.n_sequences) > 0
         if not bool(keep.any()):
             return False
-        rows = keep[batch.sequence]
+        rows = keep[batch.sequence] if not bool(keep.all()) else slice(None)
         asked = {self.live[path][name]: g[rows] for name, g in gradients.items()}
         push(learner, batch.select(keep), asked, self.algorithm.engine.token_budget)
         return True
@@ -355,9 +355,10 @@ def push(learner: Any, batch: Batch, gradients: Mapping[str, Tensor], token_budg
         learner.backward(batch, gradients, token_budget)
         return
     names = sorted(gradients)
-    for index in cut(batch, token_budget):
+    pieces = cut(batch, token_budget)
+    for index in pieces:
         part = batch.select(index)
-        rows = torch.isin(batch.sequence, index)
+        rows = torch.isin(batch.sequence, index) if len(pieces) > 1 else slice(None)
         columns = learner.fill(part, names, grad=True)
         torch.autograd.backward([columns[n] for n in names], [gradients[n][rows].to(columns[n].dtype) for n in names])
 
@@ -383,6 +384,8 @@ def score_norms(policy: Any, batch: Batch, token_budget: int) -> Tensor:
 
 def cut(batch: Batch, budget: int) -> list[Tensor]:
     """Consecutive sequences in pieces of at most `budget` rows (at least one sequence each), as index tensors."""
+    if len(batch) <= budget:
+        return [torch.arange(batch.n_sequences)] if batch.n_sequences else []
     pieces: list[list[int]] = [[]]
     used = 0
     for index, length in enumerate(batch.sequences["length"].tolist()):
