@@ -99,7 +99,7 @@ def _entropy_at_reward(run: ClaimRun, system: str) -> Outcome:
     run.note(f"reward at the end: {mean_final(base):.3f} (grpo), {mean_final(ours):.3f} ({system}).")
     run.note(f"entropy at the end: {mean_entropy(base):.3f} (grpo), {mean_entropy(ours):.3f} ({system}).")
     return compare(
-        [_entropy_when(c, 0.8) for c in base], [_entropy_at(c, 0.8) for c in ours], "entropy when the reward reaches 0.8", run
+        [_entropy_when(c, 0.8) for c in base], [_entropy_when(c, 0.8) for c in ours], "entropy when the reward reaches 0.8", run
     )  # fmt: skip
 
 
@@ -123,7 +123,7 @@ def kl_cov(run: ClaimRun) -> Outcome:
     ours = run.each(lambda seed: train(find("kl-cov").algorithm().set(settings), COLLAPSING, count, seed))
     run.note(f"reward at the end: {mean_final(base):.3f} (grpo), {mean_final(ours):.3f} (kl-cov).")
     return compare(
-        [_entropy_when(c, 0.8) for c in base], [_entropy_at(c, 0.8) for c in ours], "entropy when the reward reaches 0.8", run
+        [_entropy_when(c, 0.8) for c in base], [_entropy_when(c, 0.8) for c in ours], "entropy when the reward reaches 0.8", run
     )  # fmt: skip
 
 
