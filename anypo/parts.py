@@ -11,7 +11,7 @@ from __future__ import annotations
 import importlib
 import pkgutil
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, GetJsonSchemaHandler, ValidationError
@@ -28,6 +28,11 @@ def load(package: str) -> None:
         importlib.import_module(module.name)
 
 
+def folder(registered: Any) -> str:
+    """The folder that the module of a function or class lies in, which is the family of what it registers."""
+    return registered.__module__.rpartition(".")[0].rpartition(".")[2] or registered.__module__
+
+
 def _snake(word: str) -> str:
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", word).lower()
 
@@ -38,6 +43,7 @@ class Part(BaseModel):
     Class attributes a part may set:
       reads: columns (row or sequence) it needs filled before it runs, e.g. ``{"logp_ref"}``.
       provides / requires: features matched when an algorithm is assembled, e.g. a tree credit requires ``"tree"``.
+      excuses: guarantees (tests/guarantees) that no system with this part gives, each with the reason.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, ser_json_inf_nan="strings")
@@ -48,6 +54,7 @@ class Part(BaseModel):
     reads: ClassVar[frozenset[str]] = frozenset()
     provides: ClassVar[frozenset[str]] = frozenset()
     requires: ClassVar[frozenset[str]] = frozenset()
+    excuses: ClassVar[Mapping[str, str]] = {}
 
     def __init_subclass__(cls, *, slot: str | None = None, name: str | None = None, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from anypo.claims.controlbeds import ControlBed, learn, score
+from anypo.claims.beds.control import ControlBed, learn, score
 
 ROOT = Path(__file__).parent.parent
 PEERS = ROOT / ".venv-peers/bin/python"

@@ -22,7 +22,7 @@ import torch
 
 from anypo.algorithm import Algorithm
 from anypo.claims.base import paired_interval
-from anypo.claims.testbeds import Testbed, train
+from anypo.claims.beds.exact import Testbed, train
 from anypo.exact.bench import Setting
 from anypo.exact.estimators import measure
 from anypo.systems import find

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from anypo.claims.testbeds import Testbed
+from anypo.claims.beds.exact import Testbed
 from anypo.diagnose.evidence import COLUMNS, Evidence
 from anypo.errors import UserError
 from anypo.exact import ExactTask, StateGraph

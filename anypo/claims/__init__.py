@@ -1,20 +1,14 @@
-"""Claims of the systems: every module of this package whose name is not one of the machinery's registers some."""
+"""Claims of the systems: every module below this package may register some."""
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
-
+from anypo import parts
 from anypo.claims.base import CLAIMS, Claim, ClaimRun, Outcome, Verdict, claim, find
-
-MACHINERY = frozenset({"base", "controlbeds", "testbeds", "record", "table", "verify"})
 
 
 def load() -> dict[str, Claim]:
-    """Import every claims module and return the registry."""
-    for module in pkgutil.iter_modules(__path__):
-        if module.name not in MACHINERY:
-            importlib.import_module(f"{__name__}.{module.name}")
+    """Import every module and return the registry."""
+    parts.load(__name__)
     return CLAIMS
 
 

@@ -11,6 +11,7 @@ from typing import Any, Literal, TypeVar
 import numpy as np
 
 from anypo.errors import unknown
+from anypo.parts import folder
 
 Verdict = Literal["reproduced", "direction_only", "not_reproduced"]
 T = TypeVar("T")
@@ -93,16 +94,15 @@ def claim(
     """Register the claim of the system `name`.
 
     published: the figure the paper reports, in words. base: what it is compared with. seconds: expected cost on two cores.
-    seeds: how many paired runs. stand_in: what replaces a model or world of the paper. The family is the name of the module up
-    to its first underscore (``objective_offpolicy`` -> objective).
+    seeds: how many paired runs. stand_in: what replaces a model or world of the paper. The family is the module's folder, that of
+    the system.
     """
 
     def register(run: Callable[[ClaimRun], Outcome]) -> Callable[[ClaimRun], Outcome]:
         if name in CLAIMS:
             raise ValueError(f"two claims are named '{name}'")
-        family = run.__module__.rsplit(".", 1)[-1].split("_")[0]
         text = inspect.cleandoc(run.__doc__ or "")
-        CLAIMS[name] = Claim(name, run, published, family, base, seconds, seeds, stand_in, text)
+        CLAIMS[name] = Claim(name, run, published, folder(run), base, seconds, seeds, stand_in, text)
         return run
 
     return register
@@ -165,6 +165,12 @@ def judge(effect: float, low: float, high: float) -> Verdict:
     if low > 0:
         return "reproduced"
     return "direction_only" if effect > 0 else "not_reproduced"
+
+
+def weaker(*verdicts: Verdict) -> Verdict:
+    """The least favourable of several verdicts that must all hold."""
+    order: tuple[Verdict, ...] = ("not_reproduced", "direction_only", "reproduced")
+    return min(verdicts, key=order.index)
 
 
 def compare(

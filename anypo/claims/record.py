@@ -1,24 +1,26 @@
-"""The record of verifications: one JSON file, rewritten atomically, with the last run of every claim."""
+"""The record of verifications: a folder with one JSON file per claim, its last run, rewritten atomically."""
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from anypo.errors import UserError
 
-DEFAULT = Path("docs/verification.json")
+DEFAULT = Path("docs/verification")
 
 
-def read(path: Path) -> dict[str, Any]:
-    """Entries by claim name; empty when there is no record. `UserError` when the file is not one."""
-    if not path.exists():
-        return {}
+def read(folder: Path) -> dict[str, Any]:
+    """Entries by claim name; empty when there is no record. `UserError` when the folder, or a file in it, is not one."""
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{folder} is not a verification record; move it away or choose another with --record")
+    return {path.stem: _entry(path) for path in sorted(folder.glob("*.json"))}
+
+
+def _entry(path: Path) -> dict[str, Any]:
     try:
         found = json.loads(path.read_text())
     except json.JSONDecodeError as error:
@@ -30,26 +32,13 @@ def read(path: Path) -> dict[str, Any]:
     return found
 
 
-def write(path: Path, entries: Mapping[str, Any]) -> None:
-    """Merge `entries` into the record; safe against other writers and against being killed."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with _lock(path):
-        merged = {**read(path), **entries}
-        fresh = path.with_name(f".{path.name}.{os.getpid()}")
+def write(folder: Path, entries: Mapping[str, Any]) -> None:
+    """Put `entries` beside the others, each replaced whole; safe against other writers and against being killed."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, entry in entries.items():
+        fresh = folder / f".{name}.{os.getpid()}"
         with fresh.open("w") as file:
-            file.write(json.dumps(dict(sorted(merged.items())), indent=1) + "\n")
+            file.write(json.dumps(entry, indent=1) + "\n")
             file.flush()
             os.fsync(file.fileno())
-        fresh.replace(path)
-
-
-@contextmanager
-def _lock(path: Path) -> Iterator[None]:
-    """Held on a sibling that is never replaced. Left in place: removing it would let two writers in."""
-    import hashlib
-    import tempfile
-
-    name = hashlib.blake2b(str(path.resolve()).encode(), digest_size=8).hexdigest()
-    with (Path(tempfile.gettempdir()) / f"anypo-record-{name}.lock").open("w") as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
+        fresh.replace(folder / f"{name}.json")

@@ -114,6 +114,6 @@ def _short(value: Any) -> str:
     return str(value)
 
 
-def write(page: Path, path: Path = record.DEFAULT) -> None:
-    """Regenerate the page from the record at `path`."""
-    page.write_text(markdown(record.read(path)))
+def write(page: Path, folder: Path = record.DEFAULT) -> None:
+    """Regenerate the page from the record in `folder`."""
+    page.write_text(markdown(record.read(folder)))

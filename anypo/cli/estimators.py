@@ -20,7 +20,7 @@ def register(app: typer.Typer) -> None:
 def estimators(
     systems: Annotated[str, typer.Option("--systems", "-s", help="comma-separated names (default: every system)")] = "",
     family: Annotated[
-        str, typer.Option(help="only the systems whose claims are of this family: baselines, objective, credit, ...")
+        str, typer.Option(help="only the systems of this family: baselines, objectives, credits, ...")
     ] = "",
     staleness: Annotated[
         str, typer.Option(help="updates between sampler and trainer, comma-separated, 0 to 64")
@@ -87,15 +87,14 @@ def _bad(what: str, do: str) -> Exception:
 
 
 def _of_family(names: list[str], family: str) -> list[str]:
-    """Those of `names` whose claims belong to the family; `UserError` when there is no such family, or none of it."""
-    from anypo.claims import load
+    """Those of `names` that belong to the family; `UserError` when there is no such family, or none of it."""
     from anypo.errors import unknown
+    from anypo.systems import SYSTEMS
 
-    claims = load()
-    families = {claim.family for claim in claims.values()}
+    families = {system.family for system in SYSTEMS.values()}
     if family not in families:
-        raise unknown("claim family", family, families)
-    chosen = [name for name in names if name in claims and claims[name].family == family]
+        raise unknown("family", family, families)
+    chosen = [name for name in names if SYSTEMS[name].family == family]
     if not chosen:
         raise _bad(f"none of --systems is of the family '{family}'", "leave one of the two options out")
     return chosen

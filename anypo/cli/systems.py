@@ -21,7 +21,7 @@ def list_systems(
     filter_: Annotated[
         str, typer.Argument(metavar="[TEXT]", help="only names, titles or descriptions with this text")
     ] = "",
-    family: Annotated[str | None, typer.Option(help="only this family, e.g. llm, preference, control")] = None,
+    family: Annotated[str | None, typer.Option(help="only this family, e.g. objectives, preference, control")] = None,
     uses: Annotated[str | None, typer.Option(help="only methods that use this part, e.g. leave_one_out")] = None,
     as_json: Annotated[bool, typer.Option("--json")] = False,
 ) -> None:

@@ -16,7 +16,7 @@ def register(app: typer.Typer) -> None:
 def verify(
     names: Annotated[list[str], typer.Argument(metavar="[NAME]...", help="systems to verify")] = [],  # noqa: B006
     family: Annotated[
-        str | None, typer.Option(help="every claim of a family: baselines, objective, credit, ...")
+        str | None, typer.Option(help="every claim of a family: baselines, objectives, credits, ...")
     ] = None,
     every: Annotated[bool, typer.Option("--all", help="every claim")] = False,
     list_: Annotated[bool, typer.Option("--list", help="show the claims and stop")] = False,
@@ -24,7 +24,7 @@ def verify(
     quick: Annotated[bool, typer.Option("--quick", help="only exercise the code; nothing is recorded")] = False,
     record_path: Annotated[
         Path | None,
-        typer.Option("--record", help="where results are kept (default: docs/verification.json if docs/ exists)"),
+        typer.Option("--record", help="folder where results are kept (default: docs/verification if docs/ exists)"),
     ] = None,
     table: Annotated[Path | None, typer.Option(help="write the table of all systems to this Markdown file")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="print the entries as JSON")] = False,
@@ -41,6 +41,8 @@ def verify(
     if list_:
         _list(as_json)
         return
+    if where is not None:
+        record.read(where)  # what is no record is refused before anything runs
     entries: list[dict[str, Any]] = []
     if names or family or every or table is None:
         entries = _run(choose(names, family, every), jobs, quick, where, as_json)

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from anypo.algorithm import Algorithm
-from anypo.claims.controlbeds import ControlBed, learn, score
+from anypo.claims.beds.control import ControlBed, learn, score
 from anypo.context import Context, Memory
 from anypo.control.base import Ask
 from anypo.credit.critics.gae import GAE

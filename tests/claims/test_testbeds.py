@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from anypo.claims.testbeds import Testbed, train
+from anypo.claims.beds.exact import Testbed, train
 from anypo.exact.graph import tree
 from anypo.exact.task import ExactTask, patterns
 

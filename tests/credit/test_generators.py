@@ -10,7 +10,7 @@ import torch
 from credit_making import context_for
 from scipy import stats
 
-from anypo.claims.testbeds import Testbed, train
+from anypo.claims.beds.exact import Testbed, train
 from anypo.control.base import Ask
 from anypo.credit.centres.trackers import DRIFT
 from anypo.data.batch import Batch

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from anypo.claims.testbeds import Testbed
+from anypo.claims.beds.exact import Testbed
 from anypo.context import Context
 from anypo.data.batch import Batch
 from anypo.diagnose.attribution import attribute, contributions

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from anypo.claims.testbeds import Testbed, train
+from anypo.claims.beds.exact import Testbed, train
 from anypo.exact import EnumerablePolicy, bandit, truth
 from anypo.exact.mdp import TabularMDP, random_mdp
 

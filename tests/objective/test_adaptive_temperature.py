@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from anypo.claims.testbeds import Testbed
+from anypo.claims.beds.exact import Testbed
 from anypo.engine.base import Heat, Request, Sampling
 from anypo.engine.local.vocabulary import Vocabulary, Wish
 from anypo.errors import UserError

@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from anypo.algorithm import Algorithm
-from anypo.claims.testbeds import Testbed
+from anypo.claims.beds.exact import Testbed
 from anypo.credit.plain import StandardDeviation
 from anypo.errors import UserError
 from anypo.parts import SLOTS

@@ -10,7 +10,7 @@ import torch
 from making_rows import built, loss_and_gradient, make
 
 from anypo.algorithm import Algorithm
-from anypo.claims.testbeds import Testbed
+from anypo.claims.beds.exact import Testbed
 from anypo.data.batch import Batch
 from anypo.data.records import ACTION, CONTEXT, IGNORED, OBSERVATION, Group, Tokens, Trajectory
 from anypo.data.tokens import charged, role_counts, to_rows

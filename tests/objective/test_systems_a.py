@@ -11,7 +11,7 @@ import torch
 from making_rows import built, loss_and_gradient, make
 
 from anypo.algorithm import Algorithm
-from anypo.claims.testbeds import Testbed
+from anypo.claims.beds.exact import Testbed
 from anypo.context import Context, Memory
 from anypo.credit.critics.gae import GAE
 from anypo.credit.pipeline import Pipeline

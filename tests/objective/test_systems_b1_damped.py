@@ -10,7 +10,7 @@ import torch
 from making_rows import built, loss_and_gradient, make
 
 from anypo.algorithm import Algorithm
-from anypo.claims.testbeds import Testbed
+from anypo.claims.beds.exact import Testbed
 from anypo.context import Context, Memory
 from anypo.credit.centres.optimal import relative, weighted_mean
 from anypo.credit.critics.pessimistic import soft_minimum

@@ -14,7 +14,7 @@ from scipy.optimize import linprog
 from torch import Tensor
 
 from anypo.algorithm import Algorithm
-from anypo.claims.testbeds import Testbed
+from anypo.claims.beds.exact import Testbed
 from anypo.context import Context, Memory
 from anypo.credit.granularity.turns import TurnDiscount
 from anypo.credit.select.leftover import Leftover

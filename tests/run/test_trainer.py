@@ -7,7 +7,7 @@ import copy
 import pytest
 import torch
 
-from anypo.claims.testbeds import Testbed
+from anypo.claims.beds.exact import Testbed
 from anypo.errors import UserError
 from anypo.objective import PolicyGradient
 from anypo.run.trainer import Trainer

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from anypo.algorithm import Algorithm
-from anypo.claims.testbeds import Testbed
+from anypo.claims.beds.exact import Testbed
 from anypo.context import Context, Memory
 from anypo.data.batch import Batch
 from anypo.data.records import ACTION, CONTEXT, Group, Tokens, Trajectory

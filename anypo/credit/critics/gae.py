@@ -70,6 +70,7 @@ class GAE(Credit, name="gae"):
 
     reads = frozenset({"value", "value_old"})
     provides = frozenset({"critic"})
+    excuses = {"common offset": "a critic has to learn the offset first"}
 
     def needs(self) -> frozenset[str]:
         return self.reads | (frozenset({"value_next_old"}) if self.truncated == "bootstrap" else frozenset())

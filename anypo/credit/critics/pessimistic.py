@@ -42,6 +42,7 @@ class PessimisticCritic(Credit, name="pessimistic_critic"):
 
     reads = frozenset({*HEADS, *(f"{name}_old" for name in HEADS)})
     provides = frozenset({"critic"})
+    excuses = {"common offset": "a critic has to learn the offset first"}
 
     def start(self) -> dict[str, Any]:
         return {"count": 0, "mean": 0.0, "square": 0.0}

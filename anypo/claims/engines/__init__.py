@@ -1,0 +1,1 @@
+"""Claims of the systems that change how a step is carried out."""

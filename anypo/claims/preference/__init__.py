@@ -1,0 +1,1 @@
+"""Claims of the systems that learn from comparisons, or relative to a reference."""

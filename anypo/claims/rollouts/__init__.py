@@ -1,0 +1,1 @@
+"""Claims of the systems that change what is sampled, and how much of it."""

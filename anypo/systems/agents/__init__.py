@@ -1,0 +1,1 @@
+"""Agents: methods for language models that act in several turns."""

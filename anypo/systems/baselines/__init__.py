@@ -1,0 +1,1 @@
+"""Baselines: the methods that all others are compared with."""

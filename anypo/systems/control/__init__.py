@@ -1,0 +1,1 @@
+"""Control: methods for Gymnasium environments."""

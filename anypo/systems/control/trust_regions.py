@@ -1,0 +1,38 @@
+"""PPO's trust region replaced, for control: mirror descent, bounded ratios."""
+
+from __future__ import annotations
+
+from anypo.algorithm import Algorithm
+from anypo.credit.critics.gae import GAE
+from anypo.objective.policy_gradient import PolicyGradient
+from anypo.objective.regularisers.mirror import MirrorDescent
+from anypo.objective.trusts.bounded import BoundedRatio
+from anypo.objective.trusts.clips import Unclipped
+from anypo.systems.registry import system
+from anypo.update import GradientUpdate
+
+
+@system("mdpo", title="Mirror Descent Policy Optimization", paper="arXiv:2005.09814", base="ppo")
+def mdpo() -> Algorithm:
+    """PPO without a clip: the surrogate r A minus KL(pi || pi_old) / t, whose exact optimum is pi_old exp(t A) / Z. t falls
+    linearly from 1 to 0 over training, so the trust region closes. The KL's gradient is zero at pi_old: several optimiser steps
+    per batch are what makes it a trust region; ten epochs. Advantages by GAE with gamma 0.99; the critic's change is clipped at
+    0.2. The paper takes the KL in closed form; here it is estimated on the sampled decisions, without bias."""
+    return Algorithm(
+        credit=GAE(gamma=0.99, lam=0.95, clip=0.2),
+        objective=PolicyGradient(trust=Unclipped(), regularise=(MirrorDescent(),)),
+        update=GradientUpdate(epochs=10, max_grad_norm=0.5),
+    )
+
+
+@system("bpo-bounded-ratio", title="Bounded Policy Optimization", paper="arXiv:2604.18578", base="ppo")
+def bpo_bounded_ratio() -> Algorithm:
+    """PPO with the clip replaced by a target. "Maximise E[r A] with every ratio within 1 +- 0.2" has the solution
+    r* = 1 + 0.2 sign(A); the loss is |A| |r - r*|. It has PPO's gradient up to the target and, beyond it, pulls back where PPO
+    stops pulling. The paper's sign is that of Q minus its median over actions; with one action per state the advantage's own
+    sign stands for it. Ten epochs, GAE with gamma 0.99, lambda 0.95."""
+    return Algorithm(
+        credit=GAE(gamma=0.99, lam=0.95),
+        objective=PolicyGradient(trust=BoundedRatio()),
+        update=GradientUpdate(epochs=10, max_grad_norm=0.5),
+    )

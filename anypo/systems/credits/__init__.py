@@ -1,0 +1,1 @@
+"""Credits: methods that change how rewards become advantages."""

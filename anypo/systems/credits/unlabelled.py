@@ -1,0 +1,62 @@
+"""Methods without labels: the rollouts' agreement is the reward."""
+
+from __future__ import annotations
+
+from anypo.algorithm import Algorithm
+from anypo.credit.pipeline import Pipeline
+from anypo.credit.plain import StandardDeviation
+from anypo.credit.shape.tokens import EntropyResponse, Uncertainty
+from anypo.filter import IntervalConsensus, MajorityVote, Screen
+from anypo.generate import ConfidenceForks, EntropyForks
+from anypo.objective.aggregates import SequenceMean
+from anypo.objective.policy_gradient import PolicyGradient
+from anypo.objective.trusts.tail_clip import TailClip
+from anypo.systems.baselines.group_relative import grpo
+from anypo.systems.registry import system
+
+
+@system("ttrl", title="Test-Time Reinforcement Learning", paper="arXiv:2504.16084", base="grpo")
+def ttrl() -> Algorithm:
+    """GRPO without labels: the answer most rollouts of a prompt agree on is taken for right, and reward is agreement
+    with it. Where the task has labels, the accuracy of these pseudo-labels is reported and never trained on."""
+    return grpo().replace(filter=Screen(signals=(MajorityVote(),)))
+
+
+@system("ettrl", title="ETTRL", paper="arXiv:2508.11356", base="ttrl")
+def ettrl() -> Algorithm:
+    """Test-time training with two entropy devices. Rollouts are trees: two whole answers, each continued twice from its
+    three most uncertain tokens, so 14 answers for about 57 % of the tokens of 14 separate ones; all of them vote. And an
+    answer's advantage is multiplied by 1 + (mean entropy of the group - its own) / mean entropy, so that confident
+    answers count more; an answer above twice the mean flips its sign in this published form (``credit.shape.0.floor=0``
+    repairs it)."""
+    return ttrl().replace(
+        generate=EntropyForks(trees=2, forks=3, branches=2),
+        credit=Pipeline(scale=StandardDeviation(), shape=(EntropyResponse(),)),
+    )
+
+
+@system("echo-ttrl", title="ECHO", paper="", base="ttrl")
+def echo_ttrl() -> Algorithm:
+    """Test-time training with trees gated by entropy and confidence: a rollout forks at its first uncertain, doubtful
+    and rising token into up to four branches, and is pruned where it loses confidence; finished leaves vote. Advantages
+    can be shaped towards uncertain, decisive tokens (coefficients 0 in the released defaults), and the clip range of a
+    response shrinks from 0.2 towards 0.05 as the probability of its last 16 tokens grows."""
+    return ttrl().replace(
+        generate=ConfidenceForks(),
+        credit=Pipeline(scale=StandardDeviation(), shape=(Uncertainty(),)),
+        objective=PolicyGradient(trust=TailClip(), aggregate=SequenceMean()),
+    )
+
+
+@system(
+    "urpa",
+    title="Uncertainty-quantified Rollout Policy Adaptation",
+    paper="arXiv:2508.06317",
+    base="grpo",
+)
+def urpa() -> Algorithm:
+    """Adapts interval answers without labels: the mean interval of the rollouts is the pseudo-label, the reward half for
+    a readable answer and half for the overlap with it times a confidence that falls with the spread of the rollouts. The
+    confidence is the same for a whole group, so GRPO's standard deviation cancels it: ``filter.signals.0.weigh=false`` with
+    ``credit.group_weight=component`` applies it after scaling instead."""
+    return grpo().replace(filter=Screen(signals=(IntervalConsensus(),)))

@@ -1,0 +1,1 @@
+"""Engines: methods that change how a step is carried out."""

@@ -1,0 +1,1 @@
+"""Objectives: methods that change how advantages become a loss."""

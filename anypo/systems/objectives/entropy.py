@@ -1,0 +1,72 @@
+"""Methods that keep the policy's entropy up, by token, by target, or where it would be lost."""
+
+from __future__ import annotations
+
+from anypo.algorithm import Algorithm
+from anypo.credit.centres.lengthwise import LengthDeviation, LengthMean
+from anypo.credit.pipeline import Pipeline
+from anypo.credit.plain import StandardDeviation
+from anypo.credit.select.window import ReplaceByTargets
+from anypo.generate import AdaptiveTemperature, ShiftedTargets
+from anypo.objective.policy_gradient import PolicyGradient
+from anypo.objective.trusts.covariance import ClipCov, KLCov
+from anypo.objective.trusts.entropy import HeterogeneousClip
+from anypo.systems.baselines.group_relative import dapo, grpo
+from anypo.systems.registry import system
+
+
+@system(
+    "hapo-token",
+    title="Heterogeneous Adaptive Policy Optimization",
+    paper="github.com/starriver030515/HAPO",
+    base="dapo",
+    excuses={"on-policy": "damps the advantages of confident tokens while their ratio is near 1"},
+)
+def hapo_token() -> Algorithm:
+    """DAPO in which every token is treated by its normalised entropy h in [-1, 1]. Advantages are standardised over the tokens of a
+    prompt's rollouts, not over rollouts (plain statistics where some would exceed 5). Confident tokens may fall further before
+    they are clipped, uncertain ones rise further, up to twice the range. Advantages of uncertain tokens are amplified
+    once their ratio has moved, those of confident tokens damped until it has. Dual clip at 3. Tokens are sampled at temperatures up
+    to 5 % higher where the policy is uncertain and lower where it is sure, by the entropies of the step before; the ratios are those
+    of the untempered policy."""
+    base = dapo()
+    return base.replace(
+        generate=AdaptiveTemperature(width=0.05),
+        credit=base.credit.replace(centre=LengthMean(fallback=5.0), scale=LengthDeviation(fallback=5.0)),
+        objective=PolicyGradient(trust=HeterogeneousClip(low=0.2, high=0.28)),
+    )
+
+
+@system("aepo-entropy", title="Arbitrary Entropy Policy Optimization", paper="arXiv:2510.08141", base="grpo")
+def aepo_entropy() -> Algorithm:
+    """GRPO that holds the policy's entropy at a chosen level without an entropy bonus. While it is at or below the level, a few
+    successful rollouts drawn at temperature 1.2 replace the batch's first ones and are trained on with advantage 1; while it
+    is above, half as many drawn at 0.8. Imitating one's own samples of another temperature moves the entropy towards that
+    temperature's. The level (0.5 nats per token) is the user's choice."""
+    return grpo().replace(
+        generate=ShiftedTargets(entropy=0.5, hot=1.2, cold=0.8, most=8),
+        credit=Pipeline(scale=StandardDeviation(), select=(ReplaceByTargets(),)),
+    )
+
+
+@system(
+    "clip-cov",
+    title="Clip-Cov",
+    paper="arXiv:2505.22617",
+    base="grpo",
+    excuses={"on-policy": "takes the gradient of a few tokens away, on fresh data too"},
+)
+def clip_cov() -> Algorithm:
+    """GRPO against the collapse of entropy. A gradient step lowers the entropy about as much as advantage and log-probability
+    covary; of the tokens with (A - mean A)(log pi - mean log pi) between 1 and 5 that the clip leaves alone, a random few (0.02 %
+    of all tokens, at least one) lose their gradient. Clip 0.2 on both sides (the paper's own recipe opens it to 1), mean
+    over all tokens, no KL, no entropy bonus."""
+    return Algorithm(credit=Pipeline(scale=StandardDeviation()), objective=PolicyGradient(trust=ClipCov()))
+
+
+@system("kl-cov", title="KL-Cov", paper="arXiv:2505.22617", base="grpo")
+def kl_cov() -> Algorithm:
+    """The same diagnosis as clip-cov with another remedy: the 0.2 % of tokens with the largest covariance of advantage and
+    log-probability pay |log pi - log pi_old| times beta = 1; no clip anywhere. Mean over all tokens, no reference, no
+    entropy bonus. (0.2 % is the paper's share for 7B models, 0.02 % for 32B.)"""
+    return Algorithm(credit=Pipeline(scale=StandardDeviation()), objective=PolicyGradient(trust=KLCov()))

@@ -1,0 +1,40 @@
+"""Methods that choose which tokens are trained: by the predicted step, by what right and wrong answers share."""
+
+from __future__ import annotations
+
+from anypo.algorithm import Algorithm
+from anypo.credit.pipeline import Pipeline
+from anypo.credit.plain import StandardDeviation
+from anypo.credit.shape.conflict import ConflictTokens, EntropyFilter
+from anypo.objective.aggregates import SequenceMean
+from anypo.objective.policy_gradient import PolicyGradient
+from anypo.objective.ratios import ScoreFunction
+from anypo.objective.trusts.clips import Unclipped
+from anypo.systems.baselines.group_relative import grpo
+from anypo.systems.registry import system
+from anypo.update import GradientUpdate
+from anypo.update.rules.curvature import CurvatureRejection
+
+
+@system("capo-curvature", title="Curvature-Aware Policy Optimization", paper="arXiv:2510.00819", base="grpo")
+def capo_curvature() -> Algorithm:
+    """GRPO that masks tokens before each optimiser step: a last-layer model predicts, from the present Adam moments, what a step on
+    one token alone would do; tokens whose predicted change of the distribution (half the variance of their logit changes, about
+    the KL) exceeds 0.01 nats, or whose predicted change of the objective is negative, are left out of the loss. The paper
+    tunes its thresholds per task and does not print them."""
+    return grpo().replace(update=GradientUpdate(rules=(CurvatureRejection(low=0.0, shift=0.01),)))
+
+
+@system(
+    "gtpo-conflict", title="Group-relative Trajectory-based Policy Optimization", paper="arXiv:2508.03772", base="grpo"
+)
+def gtpo_conflict() -> Algorithm:
+    """GRPO without clip, KL or reference, protecting what right and wrong answers share. In the runs of tokens that a prompt's right
+    and wrong answers have in common from the start, or from the end, right answers count double and wrong ones not
+    at all; a response is divided by its number of such tokens, as in the released code. Responses whose mean entropy exceeds
+    0.7 nats are dropped, the others lose 0.1 times their mean entropy from the advantage. Score function, mean over tokens
+    then over responses."""
+    return Algorithm(
+        credit=Pipeline(scale=StandardDeviation(), shape=(EntropyFilter(), ConflictTokens())),
+        objective=PolicyGradient(ratio=ScoreFunction(), trust=Unclipped(), aggregate=SequenceMean()),
+    )

@@ -1,0 +1,1 @@
+"""Preference: methods that learn from comparisons, or relative to a reference."""

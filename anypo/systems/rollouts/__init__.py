@@ -1,0 +1,1 @@
+"""Rollouts: methods that change what is sampled, and how much of it."""
