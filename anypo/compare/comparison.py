@@ -15,7 +15,6 @@ from anypo.compare import run as runner
 from anypo.compare.board import Board, leaderboard
 from anypo.compare.export import row, write_csv, write_parquet
 from anypo.compare.plan import Budget, Contender, Settings, cells, contenders, fingerprint, settings
-from anypo.compare.report import write_report
 from anypo.compare.search import Search, compositions, halving
 from anypo.compare.vary import Axis
 from anypo.errors import UserError, unknown
@@ -193,6 +192,8 @@ class Workplace:
 
 def write(found: Comparison) -> None:
     """Summary, leaderboard, tables and report into the comparison's folder."""
+    from anypo.compare.report import write_report  # late: cells need no page, nor what reads run folders
+
     replace_text(found.path / "comparison.json", json.dumps(found.summary(), indent=1, ensure_ascii=False) + "\n")
     write_csv(found.board, found.path / "leaderboard.csv")
     write_parquet(found.records, found.path)
