@@ -52,7 +52,7 @@ def diagnose(
 
         write_page(run, findings, html)
     if as_json:
-        from anypo.run.disk.files import strict as plain
+        from anypo.files import strict as plain
 
         print(json.dumps(plain([found.plain() for found in findings]), indent=1))
     else:
@@ -97,7 +97,7 @@ def _show(findings: list[Finding], every: bool) -> None:
 
 def _look_inside(run: Path, step: int | None, attribution: bool, probe: bool, size: int, as_json: bool) -> None:
     """The two looks that load the model."""
-    from anypo.run.disk.files import strict as plain
+    from anypo.files import strict as plain
 
     out: dict[str, Any] = {}
     if attribution:

@@ -40,7 +40,7 @@ def rollouts(
     table = RunFolder.read(run).sql(query or DEFAULT)
     rows = table.to_pylist(maps_as_pydicts="lossy")
     if as_json:
-        from anypo.run.disk.files import strict
+        from anypo.files import strict
 
         print(json.dumps(strict(rows), ensure_ascii=False, default=str))
     elif as_csv:

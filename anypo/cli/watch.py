@@ -63,13 +63,12 @@ def watch(
 
 def _ask(places: list[Path], action: str) -> None:
     from anypo.errors import UserError
-    from anypo.run.disk import requests
     from anypo.run.disk.folder import RunFolder
 
     if not places:
         raise UserError(f"--send {action} needs the run it is for: anypo watch RUN --send {action}")
     for folder in [RunFolder.read(place) for place in places]:
-        requests.ask(folder, action)
+        folder.ask(action)
         typer.echo(f"{folder.path}: {WILL[action]}")
 
 

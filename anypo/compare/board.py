@@ -12,6 +12,7 @@ import numpy as np
 
 from anypo.compare import stats
 from anypo.compare.effects import Effect, effects
+from anypo.compare.notes import notes
 from anypo.compare.plan import MEASURES, Budget
 from anypo.compare.stats import Interval
 from anypo.errors import unknown
@@ -110,8 +111,6 @@ def leaderboard(
     varied = [dict(r["factors"]) for r in records]
     complete = bool(varied) and all(varied)
     found = effects([r["final"]["accuracy"] for r in records], varied) if complete else []
-    from anypo.compare.notes import notes
-
     board = Board(
         rows=tuple(rows),
         base=base,

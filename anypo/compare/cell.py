@@ -18,8 +18,8 @@ import numpy as np
 
 from anypo.algorithm import Algorithm
 from anypo.compare.plan import MEASURES, Cell
+from anypo.files import replace_text
 from anypo.generate.base import World
-from anypo.run.disk.files import replace_text
 from anypo.run.memory import peak_gb
 
 HISTORY = {

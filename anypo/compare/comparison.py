@@ -18,7 +18,7 @@ from anypo.compare.plan import Budget, Contender, Settings, cells, contenders, f
 from anypo.compare.search import Search, compositions, halving
 from anypo.compare.vary import Axis
 from anypo.errors import UserError, unknown
-from anypo.run.disk.files import replace_text, strict
+from anypo.files import replace_text, strict
 from anypo.run.disk.lock import Lock, now
 from anypo.run.provenance import describe_code, describe_machine
 
@@ -192,7 +192,7 @@ class Workplace:
 
 def write(found: Comparison) -> None:
     """Summary, leaderboard, tables and report into the comparison's folder."""
-    from anypo.compare.report import write_report
+    from anypo.compare.report import write_report  # late: cells need no page, nor what reads run folders
 
     replace_text(found.path / "comparison.json", json.dumps(found.summary(), indent=1, ensure_ascii=False) + "\n")
     write_csv(found.board, found.path / "leaderboard.csv")

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from anypo.compare.board import Board, Row
-from anypo.run.disk.files import replace_file, replace_text
+from anypo.files import replace_file, replace_text
 
 Records = Sequence[Mapping[str, Any]]
 

@@ -18,7 +18,7 @@ from typing import Any
 
 from anypo.compare.plan import Cell, Settings, fingerprint
 from anypo.errors import UserError
-from anypo.run.disk.files import replace_text
+from anypo.files import replace_text
 from anypo.run.provenance import describe_code
 
 PROGRAM = (sys.executable, "-m", "anypo.compare.cell")

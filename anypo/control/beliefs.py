@@ -11,9 +11,7 @@ from pydantic import Field
 
 from anypo.context import Context
 from anypo.control.base import Ask, Uniform
-from anypo.credit.centres.generalist import allocate
-from anypo.credit.centres.trackers import belief
-from anypo.credit.store import prompt_store
+from anypo.data.prompts import belief, prompt_store
 from anypo.data.records import Group
 
 
@@ -70,6 +68,23 @@ class ValueBudget(_Identified, name="value_budget"):
         plan = allocate(rates, self.samples * len(asks), min(self.least, self.samples))
         context.log("control/largest_budget", max(plan, default=0))
         return [Ask(ask.index, size) for ask, size in zip(asks, plan)]
+
+
+def mixed_utility(rollouts: int, p: float) -> float:
+    """U(B, p) = B (1 - p) [1 - (1 - p)^(B - 1)]: expected failures that share a group with at least one success."""
+    return rollouts * (1 - p) * (1 - (1 - p) ** (rollouts - 1)) if rollouts > 1 else 0.0
+
+
+def allocate(rates: list[float], total: int, least: int) -> list[int]:
+    """Rollouts per prompt that maximise the sum of `mixed_utility` under a total, greedily by marginal gain, at least
+    `least` each (as published; the sum is not concave where p is small, so this need not be the optimum)."""
+    plan = [least] * len(rates)
+    gains = [mixed_utility(least + 1, p) - mixed_utility(least, p) for p in rates]
+    for _ in range(total - sum(plan)):
+        best = int(np.argmax(gains))
+        plan[best] += 1
+        gains[best] = mixed_utility(plan[best] + 1, rates[best]) - mixed_utility(plan[best], rates[best])
+    return plan
 
 
 class HardFocus(_Identified, name="hard_focus"):

@@ -14,9 +14,7 @@ from anypo.credit.base import Credit
 from anypo.credit.pipeline import Pipeline
 from anypo.data import segments
 from anypo.data.batch import Batch
-
-REPLAYED = "replayed"
-"""Guidance mark of a rollout of the previous step that is trained on once more."""
+from anypo.data.records import REPLAYED
 
 
 class Retrospect(Credit, name="retrospect"):

@@ -13,7 +13,7 @@ from anypo.credit.base import Credit, Shaping
 from anypo.credit.critics.gae import with_advantage
 from anypo.data import segments
 from anypo.data.batch import Batch
-from anypo.objective.numerics import keyed_uniform
+from anypo.data.numerics import keyed_uniform
 
 
 class RiskBundles(Credit, name="risk_bundles"):

@@ -189,3 +189,17 @@ class Batch:
         """Weighted mean of a row column over the whole batch (0 when nothing counts), scalar."""
         weight = self.weight.to(rows.dtype)
         return (rows * weight).sum() / weight.sum().clamp(min=torch.finfo(rows.dtype).tiny)
+
+
+def segment_ids(batch: Batch) -> tuple[Tensor, int]:
+    """A number per decision for the segment it lies in (by the ``starts`` of its trajectory; a trajectory without any is one
+    segment), int64 [N], and how many there are."""
+    begin, offset = [], 0
+    for trajectory, length in zip(batch.trajectories, batch.sequences["length"].tolist()):
+        begin += [offset + start for start in trajectory.extra.get("starts", [0]) if start < length]
+        offset += length
+    if not batch.trajectories:
+        return batch.sequence, batch.n_sequences
+    first = torch.zeros(len(batch), dtype=torch.int64)
+    first[begin] = 1
+    return first.cumsum(0) - 1, len(begin)

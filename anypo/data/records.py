@@ -26,6 +26,12 @@ DEMO = "demo"
 TARGET = "target"
 """The `guidance` of a rollout to be imitated, drawn from another distribution than the policy's own; version -1."""
 
+DRIFT = "drift"
+"""The `guidance` of a stored rollout that is only there to measure how far the policy moved (never trained on)."""
+
+REPLAYED = "replayed"
+"""The `guidance` of a rollout of the previous step that is trained on once more."""
+
 
 def prompt_id(text: str) -> int:
     """A stable non-negative 63-bit identity of a prompt, the same in every process."""

@@ -68,3 +68,17 @@ def role_counts(batch: Batch, role: int, dtype: torch.dtype = torch.float32) -> 
     """Tokens of a role charged to each row, [N]."""
     _, owners = charged(batch.trajectories, role)
     return to_rows(batch, torch.ones(len(owners), dtype=dtype), owners)
+
+
+WIDTH = 256
+"""Buckets of the hashed prompt features."""
+
+
+def hashed(tokens: np.ndarray) -> np.ndarray:
+    """Hashed counts of the tokens and of neighbouring pairs, scaled to unit length, [WIDTH]."""
+    tokens = np.asarray(tokens).astype(np.uint64)
+    pairs = tokens[1:] * np.uint64(1_000_003) + tokens[:-1] + np.uint64(7)
+    mixed = np.concatenate([tokens + np.uint64(1), pairs]) * np.uint64(11400714819323198485)
+    out = np.zeros(WIDTH, dtype=np.float32)
+    np.add.at(out, (mixed >> np.uint64(56)).astype(np.int64), 1.0)
+    return out / max(float(np.linalg.norm(out)), 1e-9)

@@ -15,7 +15,7 @@ from anypo.algorithm import Algorithm
 from anypo.data.records import Group
 from anypo.diagnose import DETECTORS, Evidence, Finding, examine
 from anypo.diagnose.evidence import Row, rows
-from anypo.run.disk.files import append_line, encode, read_lines, write_lines
+from anypo.files import append_line, encode, read_lines, write_lines
 from anypo.run.disk.folder import EVALUATIONS
 
 WARNINGS = "warnings.jsonl"

@@ -8,9 +8,9 @@ from pathlib import Path
 from string import Template
 
 from anypo.diagnose.detector import ORDER, Finding
+from anypo.files import replace_text
 from anypo.report.curves import Curves, curves
 from anypo.report.page import asset, embedded, section
-from anypo.run.disk.files import replace_text
 from anypo.run.disk.folder import RunFolder
 
 STYLE = """

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from anypo.context import Context
 from anypo.data.batch import Batch
+from anypo.data.numerics import bounded_exp, effective_sample_size
 from anypo.objective.base import Correction, Ratio
-from anypo.objective.numerics import bounded_exp, effective_sample_size
 from anypo.objective.ratios import TokenRatio
 
 MISMATCH = TokenRatio(numerator="old", denominator="behaviour")

@@ -11,9 +11,9 @@ from torch import Tensor
 from anypo.context import Context
 from anypo.data import segments
 from anypo.data.batch import Batch
+from anypo.data.numerics import bounded_exp, k1, k3
 from anypo.objective.aggregates import TokenMean
 from anypo.objective.base import Aggregate, Objective, Regulariser
-from anypo.objective.numerics import bounded_exp, k1, k3
 from anypo.objective.ratios import Denominator
 
 

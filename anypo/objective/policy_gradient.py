@@ -7,9 +7,9 @@ from torch import Tensor
 
 from anypo.context import Context
 from anypo.data.batch import Batch
+from anypo.data.numerics import LIMIT, bounded_exp, counted, effective_sample_size, k3
 from anypo.objective.aggregates import TokenMean
 from anypo.objective.base import Aggregate, Correction, Objective, Ratio, Regulariser, Trust
-from anypo.objective.numerics import LIMIT, bounded_exp, counted, effective_sample_size, k3
 from anypo.objective.ratios import TokenRatio
 from anypo.objective.trusts.clips import Clip
 

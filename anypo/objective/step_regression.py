@@ -6,9 +6,8 @@ from pydantic import Field
 from torch import Tensor
 
 from anypo.context import Context
-from anypo.credit.granularity.branches import segment_ids
 from anypo.data import segments
-from anypo.data.batch import Batch
+from anypo.data.batch import Batch, segment_ids
 from anypo.objective.base import Objective
 from anypo.objective.ratios import Denominator
 

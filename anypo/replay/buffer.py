@@ -10,8 +10,8 @@ from pydantic import Field
 
 from anypo.context import Context
 from anypo.data.records import Group
+from anypo.data.stored import revive, store
 from anypo.replay.base import Replay
-from anypo.replay.last_response import plain, restore
 
 
 class Buffer(Replay, name="buffer"):
@@ -57,21 +57,3 @@ def draw(steps: list[list[Any]], count: int, context: Context) -> list[Any]:
         if not pools[place]:
             pools.pop(place)
     return out
-
-
-def store(group: Group) -> dict[str, Any]:
-    """A group as plain data (checkpoint safe; the problem itself is left out)."""
-    rollouts = [plain(t) for t in group.trajectories]
-    return {
-        "prompt": group.prompt,
-        "step": group.step,
-        "index": group.index,
-        "visit": group.visit,
-        "trajectories": rollouts,
-    }
-
-
-def revive(saved: dict[str, Any]) -> Group:
-    """The group that `store` described."""
-    rollouts = tuple(restore(t) for t in saved["trajectories"])
-    return Group(saved["prompt"], rollouts, step=saved["step"], index=saved["index"], visit=saved["visit"])

@@ -9,8 +9,8 @@ from pydantic import Field
 
 from anypo.context import Context
 from anypo.data.records import Group
+from anypo.data.stored import revive, store
 from anypo.replay.base import Replay
-from anypo.replay.buffer import revive, store
 
 
 class Dataset(Replay, name="dataset"):

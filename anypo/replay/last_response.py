@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Mapping
 from typing import Any
 
 from anypo.context import Context
-from anypo.credit.centres.trackers import DRIFT
-from anypo.data.records import Group, Steps, Tokens, Trajectory
+from anypo.data.records import DRIFT, Group
+from anypo.data.stored import plain, restore
 from anypo.replay.base import Replay
 
 
@@ -30,22 +28,3 @@ class LastResponse(Replay, name="last_response"):
                 if len(trajectory):
                     kept[group.prompt] = plain(trajectory)
         return [*fresh, *old]
-
-
-def plain(trajectory: Trajectory) -> dict[str, Any]:
-    """A rollout as arrays, numbers and plain containers (checkpoint safe)."""
-    saved = {field.name: getattr(trajectory, field.name) for field in dataclasses.fields(trajectory)}
-    content = saved.pop("content")
-    return saved | {
-        "rewards": dict(trajectory.rewards),
-        "extra": dict(trajectory.extra),
-        "content": {"kind": type(content).__name__, **vars(content)},
-    }
-
-
-def restore(saved: Mapping[str, Any]) -> Trajectory:
-    """The rollout that `plain` described."""
-    fields = dict(saved)
-    content = dict(fields.pop("content"))
-    kind = Tokens if content.pop("kind") == "Tokens" else Steps
-    return Trajectory(content=kind(**content), **fields)

@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from anypo.context import Context
-from anypo.credit.retrospect import REPLAYED
-from anypo.data.records import Group
+from anypo.data.records import REPLAYED, Group
+from anypo.data.stored import plain, restore
 from anypo.replay.base import Replay
-from anypo.replay.last_response import plain, restore
 
 
 class PreviousBatch(Replay, name="previous_batch"):

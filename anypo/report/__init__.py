@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from anypo.files import replace_text
 from anypo.report.page import page
-from anypo.run.disk.files import replace_text
 from anypo.run.disk.folder import RunFolder
 
 

@@ -15,10 +15,10 @@ from typing import Any
 
 import yaml
 
+from anypo.files import strict
 from anypo.report import charts, composition, sample
 from anypo.report.curves import Curves, curves
 from anypo.report.headline import headline, plural
-from anypo.run.disk.files import strict
 from anypo.run.disk.folder import RunFolder
 
 

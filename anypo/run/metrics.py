@@ -6,8 +6,8 @@ import numpy as np
 
 from anypo.context import Context
 from anypo.data.batch import Batch
+from anypo.data.numerics import LIMIT, k3
 from anypo.data.records import DEMO, Group, Trajectory
-from anypo.objective.numerics import LIMIT, k3
 
 
 def describe(groups: list[Group], context: Context) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from anypo.run.disk.files import decode
+from anypo.files import decode
 
 MOST = 2000
 """Most steps in one answer; who asks again gets the rest."""

@@ -141,8 +141,8 @@ class Runs:
         return known[1]
 
     def ask(self, name: str, action: str) -> None:
-        """See `anypo.run.disk.requests.ask`."""
-        requests.ask(RunFolder(self.path(name)), action)
+        """See `RunFolder.ask`."""
+        RunFolder(self.path(name)).ask(action)
 
     def _feed(self, path: Path) -> Feed:
         with self._lock:

@@ -31,8 +31,8 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from anypo.errors import UserError
+from anypo.files import strict
 from anypo.report import page as report
-from anypo.run.disk.files import strict
 from anypo.run.disk.folder import RunFolder
 from anypo.watch.page import page
 from anypo.watch.runs import Runs, Unknown

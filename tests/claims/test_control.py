@@ -18,7 +18,8 @@ from anypo.errors import UserError
 from anypo.exact import EnumerablePolicy, EnumerableSampler, patterns, tree
 from anypo.generate.base import World
 from anypo.generate.worlds.steps import EnvironmentSteps
-from anypo.tasks.gym import GymTask, control_world
+from anypo.run.acting import control_world
+from anypo.tasks.gym import GymTask
 from anypo.update.weights import Weights
 
 FAST = ControlBed(environments=8, steps=32, epochs=20, minibatches=1, lr=1e-3, gamma=0.98, lam=0.8)

@@ -12,9 +12,8 @@ from scipy import stats
 
 from anypo.claims.beds.exact import Testbed, train
 from anypo.control.base import Ask
-from anypo.credit.centres.trackers import DRIFT
 from anypo.data.batch import Batch
-from anypo.data.records import DEMO
+from anypo.data.records import DEMO, DRIFT
 from anypo.generate import (
     AdaptiveRounds,
     Anchored,
@@ -204,7 +203,7 @@ def test_exemplars_are_shown_when_sampling_and_not_trained_on() -> None:
     context = context_for(part)
     near, far = np.eye(256, dtype=np.float32)[[0, 1]]
     context.memory[part].update(features=[far, near], messages=[[{"content": "far"}], [{"content": "near"}]])
-    from anypo.credit.centres.generalist import hashed
+    from anypo.data.tokens import hashed
 
     context.memory[part]["features"][1] = hashed(np.array([7]))
     group = SimpleNamespace(problem=problem)

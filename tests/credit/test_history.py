@@ -16,13 +16,12 @@ from anypo.credit.centres.trackers import (
     DriftForgetting,
     KLForgetting,
     MeasureDrift,
-    belief,
 )
 from anypo.credit.pipeline import Pipeline
 from anypo.credit.plain import StandardDeviation, Whiten
 from anypo.credit.shaping.history import HistoryLength, ToolCost, length_bonus, tool_factor
-from anypo.credit.store import prompt_store
 from anypo.data.batch import Batch
+from anypo.data.prompts import belief, prompt_store
 from anypo.data.records import Group
 from anypo.replay import LastResponse
 

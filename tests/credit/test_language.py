@@ -93,7 +93,7 @@ def test_exemplars_reach_the_prompt_of_a_hopeless_question() -> None:
     )
     trainer = Trainer(method, place, 0, 2)
     memory = trainer.memory[trainer.algorithm.generate]
-    from anypo.credit.centres.generalist import hashed
+    from anypo.data.tokens import hashed
 
     memory["features"].append(hashed(place.policy.encode(SUMS[0].messages)))
     memory["messages"].append([*map(dict, SUMS[0].messages), {"role": "assistant", "content": "0"}])

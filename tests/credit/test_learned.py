@@ -11,12 +11,11 @@ from credit_making import batch_of, context_for, rollout
 
 from anypo.context import Memory
 from anypo.control import HardFocus, UncertainPrompts, ValueBudget
+from anypo.control.beliefs import allocate, mixed_utility
 from anypo.credit.centres.generalist import (
     ContextValue,
     GeneralistValue,
     LearnValue,
-    allocate,
-    mixed_utility,
     predict,
     route,
     value_loss,
@@ -24,8 +23,8 @@ from anypo.credit.centres.generalist import (
 from anypo.credit.centres.heads import fit_head, principal, rollout_features
 from anypo.credit.centres.probe import CrossProbe, QualityHead
 from anypo.credit.pipeline import Pipeline
-from anypo.credit.store import prompt_store
 from anypo.data.batch import Batch
+from anypo.data.prompts import prompt_store
 from anypo.data.records import Group
 
 

@@ -13,10 +13,10 @@ from credit_making import batch_of, context_for
 
 from anypo.context import Memory
 from anypo.control.base import Ask
-from anypo.credit.granularity.branches import CriticValues, segment_ids
+from anypo.credit.granularity.branches import CriticValues
 from anypo.credit.pipeline import Pipeline
 from anypo.credit.shaping.adaptive_kl import AdaptiveRewardKL
-from anypo.data.batch import Batch
+from anypo.data.batch import Batch, segment_ids
 from anypo.data.records import Steps, Trajectory
 from anypo.generate.groups.labels import LabelVectors, f1
 from anypo.objective.stages import Stages

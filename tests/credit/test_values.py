@@ -13,10 +13,10 @@ from anypo.context import Memory
 from anypo.credit.granularity.branches import ChainValues, TreeValues, segment_advantages
 from anypo.credit.pipeline import Pipeline
 from anypo.credit.plain import StandardDeviation, Whiten
-from anypo.credit.retrospect import REPLAYED, Retrospect
+from anypo.credit.retrospect import Retrospect
 from anypo.credit.sets import SetScore, marginal_scores
 from anypo.data.batch import Batch
-from anypo.data.records import Group
+from anypo.data.records import REPLAYED, Group
 from anypo.errors import UserError
 from anypo.replay import PreviousBatch
 from anypo.update import PhasedUpdate

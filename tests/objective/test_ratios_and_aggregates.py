@@ -9,6 +9,7 @@ import torch
 from making_rows import built, loss_and_gradient, make
 
 from anypo.data.batch import Batch
+from anypo.data.numerics import effective_sample_size, k1, k2, k3, row_uniform
 from anypo.objective import (
     Banded,
     ConstantLength,
@@ -28,7 +29,6 @@ from anypo.objective import (
     Truncated,
     Unclipped,
 )
-from anypo.objective.numerics import effective_sample_size, k1, k2, k3, row_uniform
 
 LENGTHS = [[3, 1, 4], [2, 2], [5]]
 

@@ -19,6 +19,7 @@ from anypo.context import Context, Memory
 from anypo.credit.granularity.turns import TurnDiscount
 from anypo.credit.select.leftover import Leftover
 from anypo.data.batch import Batch
+from anypo.data.numerics import effective_sample_size
 from anypo.errors import UserError
 from anypo.exact import truth
 from anypo.exact.bench import Setting, scene
@@ -38,7 +39,6 @@ from anypo.objective import (
     TokenRatio,
     Unclipped,
 )
-from anypo.objective.numerics import effective_sample_size
 from anypo.run.disk import checkpoint
 from anypo.run.trainer import Trainer
 from anypo.systems import find

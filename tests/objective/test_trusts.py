@@ -10,6 +10,7 @@ from making_rows import loss_and_gradient, make
 from torch import Tensor
 
 from anypo.data.batch import Batch
+from anypo.data.numerics import effective_sample_size
 from anypo.objective import (
     BalancedClip,
     Clip,
@@ -30,7 +31,6 @@ from anypo.objective import (
     TwoSide,
     Unclipped,
 )
-from anypo.objective.numerics import effective_sample_size
 from anypo.objective.trusts.entropy import entropy_level
 
 

@@ -40,7 +40,7 @@ class Script(Observer):
     def step(self, metrics: Mapping[str, float]) -> None:
         action = self.asks.get(int(metrics["step"]))
         if action:
-            requests.ask(RunFolder.read(self.folder), action)
+            RunFolder.read(self.folder).ask(action)
         if action == "pause":
             self.thread = threading.Thread(target=self.go_on)
             self.thread.start()
@@ -50,7 +50,7 @@ class Script(Observer):
         self.wait(lambda: folder.status()["state"] == "paused")
         for action in self.then:
             self.seen.append(f"{action} at {len(folder.metrics())} steps")
-            requests.ask(folder, action)
+            folder.ask(action)
             if action == "checkpoint":
                 self.wait(lambda: not requests.asked(self.folder, "checkpoint") and 2 in folder.checkpoints())
 
@@ -126,28 +126,28 @@ def test_a_checkpoint_is_saved_between_steps(tmp_path: Path) -> None:
 def test_only_a_run_with_a_process_can_be_asked(tmp_path: Path) -> None:
     path = tmp_path / "run"
     with RunFolder.create(path, {"system": "grpo"}) as folder:
-        requests.ask(folder, "pause"), requests.ask(folder, "pause")
+        folder.ask("pause"), folder.ask("pause")
         assert requests.asked(path, "pause")
         with pytest.raises(UserError, match=r"unknown action 'puase'\. Did you mean 'pause'"):
-            requests.ask(folder, "puase")
+            folder.ask("puase")
         folder.mark("paused")
         assert folder.status()["state"] == "paused" and len(folder.status()["sessions"]) == 1
-        requests.ask(folder, "resume"), requests.ask(folder, "resume")
+        folder.ask("resume"), folder.ask("resume")
         assert not requests.asked(path, "pause")
     assert folder.status()["state"] == "killed"  # paused, and its process is gone
     with pytest.raises(UserError, match=r"is killed.*anypo resume"):
-        requests.ask(folder, "stop")
+        folder.ask("stop")
     with RunFolder.open(path) as folder:
         folder.finish("finished")
     with pytest.raises(UserError, match=r"is not running \(it is finished\), so nobody can pause it$"):
-        requests.ask(folder, "pause")
+        folder.ask("pause")
 
 
 def test_each_request_is_taken_once_and_foreign_files_stay(tmp_path: Path) -> None:
     with RunFolder.create(tmp_path / "run", {"system": "grpo"}) as folder:
-        requests.ask(folder, "stop")
+        folder.ask("stop")
         (folder.path / "requests" / "mine.txt").touch()
         assert requests.take(folder.path, "stop") and not requests.take(folder.path, "stop")
-        requests.ask(folder, "checkpoint")
+        folder.ask("checkpoint")
     with RunFolder.open(tmp_path / "run") as folder:
         assert not requests.asked(folder.path, "checkpoint") and (folder.path / "requests" / "mine.txt").exists()

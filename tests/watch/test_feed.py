@@ -7,7 +7,7 @@ import shutil
 import pytest
 from synthetic_run import make_run
 
-from anypo.run.disk.files import encode
+from anypo.files import encode
 from anypo.run.disk.folder import RunFolder
 from anypo.watch.feed import MOST, Feed, newest, tail
 from anypo.watch.runs import Runs, Unknown, find, identity

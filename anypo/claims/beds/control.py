@@ -14,9 +14,9 @@ from anypo.credit.critics.gae import GAE
 from anypo.credit.select.scatter import Scatter
 from anypo.generate.worlds.steps import EnvironmentSteps
 from anypo.objective.aggregates import TokenMean
+from anypo.run.acting import control_world
 from anypo.run.trainer import Trainer
 from anypo.systems import find
-from anypo.tasks.gym import control_world
 from anypo.update import AdamW, GradientUpdate
 
 

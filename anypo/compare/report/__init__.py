@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from anypo.compare.report.page import page
-from anypo.run.disk.files import replace_text
+from anypo.files import replace_text
 
 if TYPE_CHECKING:
     from anypo.compare.comparison import Comparison

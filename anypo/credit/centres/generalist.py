@@ -17,12 +17,10 @@ from torch.nn import functional as F
 
 from anypo.context import Context
 from anypo.credit.base import Centre, Shaping
-from anypo.credit.store import prompt_store
 from anypo.data.batch import Batch
+from anypo.data.prompts import prompt_store
 from anypo.data.records import CONTEXT, Tokens, Trajectory
-
-WIDTH = 256
-"""Buckets of the hashed prompt features."""
+from anypo.data.tokens import WIDTH, hashed
 
 PUBLISHED = 2048
 """Prompts whose value is kept up to date for planning."""
@@ -39,16 +37,6 @@ def prompt_features(trajectory: Trajectory) -> np.ndarray:
     first = np.asarray(content.observations[:1], dtype=np.float32).ravel()[:WIDTH]
     out[: len(first)] = first
     return out
-
-
-def hashed(tokens: np.ndarray) -> np.ndarray:
-    """Hashed counts of the tokens and of neighbouring pairs, scaled to unit length, [WIDTH]."""
-    tokens = np.asarray(tokens).astype(np.uint64)
-    pairs = tokens[1:] * np.uint64(1_000_003) + tokens[:-1] + np.uint64(7)
-    mixed = np.concatenate([tokens + np.uint64(1), pairs]) * np.uint64(11400714819323198485)
-    out = np.zeros(WIDTH, dtype=np.float32)
-    np.add.at(out, (mixed >> np.uint64(56)).astype(np.int64), 1.0)
-    return out / max(float(np.linalg.norm(out)), 1e-9)
 
 
 class ContextValue(nn.Module):
@@ -176,23 +164,6 @@ def predict(memory: dict[str, Any], queries: Tensor) -> Tensor:
         return torch.full((len(queries),), 0.5)
     half = slice(-(len(memory["outcomes"]) + 1) // 2, None) if len(memory["outcomes"]) > 8 else slice(None)
     return torch.sigmoid(memory["model"](queries, memory["prompts"][half], memory["outcomes"][half]))
-
-
-def mixed_utility(rollouts: int, p: float) -> float:
-    """U(B, p) = B (1 - p) [1 - (1 - p)^(B - 1)]: expected failures that share a group with at least one success."""
-    return rollouts * (1 - p) * (1 - (1 - p) ** (rollouts - 1)) if rollouts > 1 else 0.0
-
-
-def allocate(rates: list[float], total: int, least: int) -> list[int]:
-    """Rollouts per prompt that maximise the sum of `mixed_utility` under a total, greedily by marginal gain, at least
-    `least` each (as published; the sum is not concave where p is small, so this need not be the optimum)."""
-    plan = [least] * len(rates)
-    gains = [mixed_utility(least + 1, p) - mixed_utility(least, p) for p in rates]
-    for _ in range(total - sum(plan)):
-        best = int(np.argmax(gains))
-        plan[best] += 1
-        gains[best] = mixed_utility(plan[best] + 1, rates[best]) - mixed_utility(plan[best], rates[best])
-    return plan
 
 
 def route(rates: list[float], costs: list[float], price: float) -> int:

@@ -13,13 +13,11 @@ from torch import Tensor
 from anypo.context import Context
 from anypo.credit.base import Centre, Shaping
 from anypo.credit.centres.groups import leave_one_out
-from anypo.credit.store import PromptStore, by_prompt, prompt_store
 from anypo.data import segments
 from anypo.data.batch import Batch
+from anypo.data.prompts import PromptStore, by_prompt, prompt_store
+from anypo.data.records import DRIFT
 from anypo.parts import Part
-
-DRIFT = "drift"
-"""Guidance mark of a stored rollout that is only there to measure how far the policy moved (never trained on)."""
 
 
 class Forgetting(Part, slot="forgetting"):
@@ -122,12 +120,6 @@ class BetaTracker(Centre, name="beta_tracker"):
         store.write(f"beta/a{suffix}", prompts, after_a.tolist())
         store.write(f"beta/b{suffix}", prompts, after_b.tolist())
         return before
-
-
-def belief(store: PromptStore, prompts: Tensor) -> Tensor:
-    """Mean of the tracked belief about each of `prompts`, float64 [S]; 1/2 for a prompt never seen."""
-    a, b = store.read("beta/a", prompts, 0.5), store.read("beta/b", prompts, 0.5)
-    return a / (a + b)
 
 
 class MeasureDrift(Shaping, name="measure_drift"):

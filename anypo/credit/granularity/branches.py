@@ -49,20 +49,6 @@ def segment_advantages(starts: list[int], values: list[float], reward: float, le
     return gains[at]
 
 
-def segment_ids(batch: Batch) -> tuple[Tensor, int]:
-    """A number per decision for the segment it lies in (by the ``starts`` of its trajectory; a trajectory without any is one
-    segment), int64 [N], and how many there are."""
-    begin, offset = [], 0
-    for trajectory, length in zip(batch.trajectories, batch.sequences["length"].tolist()):
-        begin += [offset + start for start in trajectory.extra.get("starts", [0]) if start < length]
-        offset += length
-    if not batch.trajectories:
-        return batch.sequence, batch.n_sequences
-    first = torch.zeros(len(batch), dtype=torch.int64)
-    first[begin] = 1
-    return first.cumsum(0) - 1, len(begin)
-
-
 class CriticValues(Granularity, name="critic_values"):
     """A(s, a) = V(s + a) - V(s) per step, with a critic of states fitted to Monte Carlo values (Direct Advantage Policy
     Optimization, arXiv:2412.18279); the last step uses the verified reward.

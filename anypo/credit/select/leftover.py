@@ -10,7 +10,7 @@ from pydantic import Field
 from anypo.context import Context
 from anypo.credit.base import Select
 from anypo.data.batch import Batch
-from anypo.objective.numerics import keyed_uniform
+from anypo.data.numerics import keyed_uniform
 
 
 class Leftover(Select, name="leftover"):

@@ -9,7 +9,7 @@ from anypo.context import Context
 from anypo.credit.base import Select
 from anypo.data import segments
 from anypo.data.batch import Batch
-from anypo.objective.numerics import keyed_uniform
+from anypo.data.numerics import keyed_uniform
 
 
 class DropNegatives(Select, name="drop_negatives"):

@@ -12,9 +12,9 @@ from torch import Tensor
 from anypo.context import Context
 from anypo.credit.base import Shaping
 from anypo.credit.reading import lengths, outcome, tool_calls
-from anypo.credit.store import PromptStore, by_prompt, prompt_store
 from anypo.data import segments
 from anypo.data.batch import Batch
+from anypo.data.prompts import PromptStore, by_prompt, prompt_store
 
 
 class HistoryLength(Shaping, name="history_length"):

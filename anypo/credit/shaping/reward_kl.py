@@ -11,7 +11,7 @@ from anypo.context import Context
 from anypo.credit.base import Shaping
 from anypo.data import segments
 from anypo.data.batch import Batch
-from anypo.objective.numerics import k1, k2, k3
+from anypo.data.numerics import k1, k2, k3
 
 ESTIMATORS = {"k1": k1, "k2": k2, "k3": k3}
 

@@ -5,16 +5,13 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from anypo.engine.base import Completion, Request, Sampling
 from anypo.engine.local import random
 from anypo.errors import UserError
-
-if TYPE_CHECKING:
-    from anypo.engine.local.engine import LocalEngine
 
 WAITING, RUNNING, PAUSED, DONE = "waiting", "running", "paused", "done"
 
@@ -42,12 +39,23 @@ class Event:
 Observer = Callable[["Handle", Event], None]
 
 
+class Owner(Protocol):
+    """What a handle asks of the engine that made it. context: longest sequence, in tokens."""
+
+    context: int
+
+    def _adopt(self, parent: Handle, children: list[Handle]) -> None: ...
+    def _pause(self, handle: Handle) -> None: ...
+    def _resume(self, handle: Handle, keep_kv: bool) -> None: ...
+    def _end(self, handle: Handle, finish: str) -> None: ...
+
+
 class Handle:
     """Made by `LocalEngine.submit` and `fork`. Advances when the engine steps; every method may be called at any time,
     also by an observer."""
 
     def __init__(
-        self, engine: LocalEngine, request: Request, observer: Observer | None, observe_top: int, observe_hidden: bool
+        self, engine: Owner, request: Request, observer: Observer | None, observe_top: int, observe_hidden: bool
     ) -> None:
         self.request, self.observer = request, observer
         self.observe_top, self.observe_hidden = observe_top, observe_hidden

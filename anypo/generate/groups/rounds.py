@@ -11,8 +11,8 @@ from scipy import stats
 
 from anypo.context import Context
 from anypo.control.base import Ask
-from anypo.credit.centres.generalist import hashed
 from anypo.data.records import Group
+from anypo.data.tokens import hashed
 from anypo.generate.base import OWN, World, rollout_key
 from anypo.generate.resume import Start, resume
 from anypo.generate.trees.segments import _grown, _OneTurn

@@ -12,9 +12,9 @@ from pydantic import Field
 from anypo.context import Context
 from anypo.control.base import Ask
 from anypo.data.records import FINISHED, Group, Trajectory
+from anypo.data.stored import plain, restore
 from anypo.generate.base import OWN, Generate, World, rollout_key
 from anypo.generate.resume import Start, resume
-from anypo.replay.last_response import plain, restore
 from anypo.tasks.base import Problem
 
 

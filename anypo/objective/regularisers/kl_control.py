@@ -12,8 +12,8 @@ from torch import Tensor
 
 from anypo.context import Context
 from anypo.data.batch import Batch
+from anypo.data.numerics import k1, k2
 from anypo.objective.base import Aggregate, Regulariser
-from anypo.objective.numerics import k1, k2
 
 WINDOW = 50
 """Rewards in each of the two stretches whose comparison tells the phase."""

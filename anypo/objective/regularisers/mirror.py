@@ -8,8 +8,8 @@ from torch import Tensor
 
 from anypo.context import Context
 from anypo.data.batch import Batch
+from anypo.data.numerics import LIMIT
 from anypo.objective.base import Aggregate, Regulariser
-from anypo.objective.numerics import LIMIT
 
 
 class MirrorDescent(Regulariser, name="mirror_descent"):

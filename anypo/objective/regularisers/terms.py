@@ -11,12 +11,11 @@ from pydantic import Field
 from torch import Tensor
 
 from anypo.context import Context
-from anypo.data import segments
+from anypo.data import numerics, segments
 from anypo.data.batch import Batch
+from anypo.data.numerics import bounded_exp
 from anypo.data.tokens import ROLE_COLUMNS, role_counts
-from anypo.objective import numerics
 from anypo.objective.base import Aggregate, Ratio, Regulariser
-from anypo.objective.numerics import bounded_exp
 from anypo.objective.ratios import Denominator, TokenRatio
 from anypo.update.multipliers import DualAscent, Multiplier
 

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from anypo.context import Context
 from anypo.data.batch import Batch
+from anypo.data.numerics import bounded_exp, counted, effective_sample_size, k3, through_logp
 from anypo.objective.base import Trust
-from anypo.objective.numerics import bounded_exp, counted, effective_sample_size, k3, through_logp
 from anypo.objective.trusts.clips import clipped
 
 

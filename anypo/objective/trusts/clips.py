@@ -14,8 +14,8 @@ from torch import Tensor
 
 from anypo.context import Context
 from anypo.data.batch import Batch
+from anypo.data.numerics import bounded_exp, through_logp
 from anypo.objective.base import Trust
-from anypo.objective.numerics import bounded_exp, through_logp
 from anypo.objective.ratios import TokenRatio
 
 

@@ -8,8 +8,8 @@ from torch import Tensor
 
 from anypo.context import Context
 from anypo.data.batch import Batch
+from anypo.data.numerics import bounded_exp, counted, row_uniform
 from anypo.objective.base import Trust
-from anypo.objective.numerics import bounded_exp, counted, row_uniform
 from anypo.objective.trusts.clips import clipped
 
 

@@ -8,8 +8,8 @@ from torch.nn import functional as F
 
 from anypo.context import Context
 from anypo.data.batch import Batch
+from anypo.data.numerics import bounded_exp
 from anypo.objective.base import Trust
-from anypo.objective.numerics import bounded_exp
 
 
 class Hazard(Trust, name="hazard"):

@@ -9,8 +9,8 @@ from torch import Tensor
 from anypo.context import Context
 from anypo.data import segments
 from anypo.data.batch import Batch
+from anypo.data.numerics import bounded_exp
 from anypo.objective.base import Trust
-from anypo.objective.numerics import bounded_exp
 
 
 class TailClip(Trust, name="tail_clip"):

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from safetensors import SafetensorError
 
-from anypo.run.disk.files import sync, writing
+from anypo.files import sync, writing
 
 SEAL = "checksums.json"
 

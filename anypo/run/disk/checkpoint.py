@@ -26,7 +26,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from anypo.run.disk.files import sync, writing
+from anypo.files import sync, writing
 
 TENSORS, STATE, SUMMARY = "tensors.safetensors", "state.pt", "checkpoint.json"
 PLAIN = (bool, int, float, complex, str, bytes, type(None), torch.dtype)

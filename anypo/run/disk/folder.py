@@ -30,8 +30,8 @@ import yaml
 from anypo.data.batch import Batch
 from anypo.data.records import Group
 from anypo.errors import UserError, nearest
+from anypo.files import append_line, encode, read_lines, replace_text, write_lines, writing
 from anypo.run.disk import checkpoint, query, requests, rollouts
-from anypo.run.disk.files import append_line, encode, read_lines, replace_text, write_lines, writing
 from anypo.run.disk.lock import Lock, now
 
 CONFIG, MANIFEST, STATUS = "config.yaml", "manifest.json", "status.json"
@@ -175,6 +175,10 @@ class RunFolder:
         """Record that the session is `running` or `paused`."""
         self._write_status(self._json(STATUS) | {"state": state})
 
+    def ask(self, action: str) -> None:
+        """Ask the process that executes the run to `pause`, `resume`, `checkpoint` or `stop` (see `anypo.run.disk.requests.ask`)."""
+        requests.ask(self.path, self.status()["state"], action)
+
     def finish(self, state: str, reason: str = "") -> None:
         """Record how this session ended. Never raises on a full disk: the reason the run ended matters more."""
         requests.clear(self.path)
@@ -253,7 +257,7 @@ class RunFolder:
 
     def sql(self, text: str) -> pa.Table:
         """The answer to one SELECT over the views rollouts, answers, metrics and evaluations (see `anypo.run.disk.query`)."""
-        return query.run(self, text)
+        return query.run(self.path, {"metrics": self.metrics(), "evaluations": self.evaluations()}, text)
 
     def _rollouts(self, step: int) -> Path:
         return self.path / "rollouts" / f"step-{step:06d}.parquet"

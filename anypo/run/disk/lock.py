@@ -15,7 +15,7 @@ from typing import Any
 import psutil
 
 from anypo.errors import UserError
-from anypo.run.disk.files import writing
+from anypo.files import writing
 
 
 def now() -> str:

@@ -12,13 +12,9 @@ from __future__ import annotations
 
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from anypo.errors import UserError, unknown
-from anypo.run.disk.files import writing
-
-if TYPE_CHECKING:
-    from anypo.run.disk.folder import RunFolder
+from anypo.files import writing
 
 PAUSE, RESUME, CHECKPOINT, STOP = ACTIONS = ("pause", "resume", "checkpoint", "stop")
 
@@ -28,18 +24,17 @@ LIVE = ("running", "paused")
 PLACE = "requests"
 
 
-def ask(folder: RunFolder, action: str) -> None:
-    """Ask the process that executes the run; it answers between two steps, never within one.
+def ask(run: Path, state: str, action: str) -> None:
+    """Ask the process that executes the run, which is in `state`; it answers between two steps, never within one.
 
     Raises `UserError` when the action is unknown, the run has no process, or the folder cannot be written.
     """
     if action not in ACTIONS:
         raise unknown("action", action, ACTIONS)
-    state = folder.status()["state"]
     if state not in LIVE:
-        hint = "" if state == "finished" else f"; go on with: anypo resume {folder.path}"
-        raise UserError(f"{folder.path} is not running (it is {state}), so nobody can {action} it{hint}")
-    place = folder.path / PLACE
+        hint = "" if state == "finished" else f"; go on with: anypo resume {run}"
+        raise UserError(f"{run} is not running (it is {state}), so nobody can {action} it{hint}")
+    place = run / PLACE
     with writing(place):
         if action == RESUME:
             (place / PAUSE).unlink(missing_ok=True)

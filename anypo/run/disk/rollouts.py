@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 from anypo.data.batch import Batch
 from anypo.data.records import Group, Tokens, Trajectory
-from anypo.run.disk.files import replace_file
+from anypo.files import replace_file
 
 Decoder = Callable[[np.ndarray], str]
 

@@ -9,8 +9,8 @@ from pydantic import Field
 
 from anypo.context import Context
 from anypo.data.batch import Batch
+from anypo.data.numerics import counted, effective_sample_size
 from anypo.objective.base import Ratio
-from anypo.objective.numerics import counted, effective_sample_size
 from anypo.objective.ratios import SequenceRatio
 from anypo.update.base import StepRule
 

@@ -49,3 +49,9 @@ def by_prompt(prompts: Tensor) -> tuple[list[int], Tensor]:
     """The distinct prompts of a batch and, for each of `prompts` [S], its index among them (int64 [S])."""
     distinct, index = torch.unique(prompts, return_inverse=True)
     return distinct.tolist(), index
+
+
+def belief(store: PromptStore, prompts: Tensor) -> Tensor:
+    """Mean of the tracked belief about each of `prompts`, float64 [S]; 1/2 for a prompt never seen."""
+    a, b = store.read("beta/a", prompts, 0.5), store.read("beta/b", prompts, 0.5)
+    return a / (a + b)
