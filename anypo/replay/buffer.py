@@ -12,6 +12,7 @@ from anypo.context import Context
 from anypo.data.records import Group
 from anypo.replay.base import Replay
 from anypo.replay.last_response import plain, restore
+from anypo.tasks.base import Problem
 
 
 class Buffer(Replay, name="buffer"):
@@ -37,7 +38,8 @@ class Buffer(Replay, name="buffer"):
             return fresh
         kept: list[list[dict[str, Any]]] = memory["steps"]
         drawn = [
-            revive(saved) for saved in draw(kept, round(len(fresh) * self.fraction / (1 - self.fraction)), context)
+            revive(saved, context)
+            for saved in draw(kept, round(len(fresh) * self.fraction / (1 - self.fraction)), context)
         ]
         memory["steps"] = [*kept, [store(group) for group in fresh if group.trajectories]][-self.window :]
         ages = [version - int(t.version.max()) for group in drawn for t in group.trajectories if len(t)]
@@ -60,7 +62,7 @@ def draw(steps: list[list[Any]], count: int, context: Context) -> list[Any]:
 
 
 def store(group: Group) -> dict[str, Any]:
-    """A group as plain data (checkpoint safe; the problem itself is left out)."""
+    """A group as plain data (checkpoint safe; the problem itself is left out: its index finds it again)."""
     rollouts = [plain(t) for t in group.trajectories]
     return {
         "prompt": group.prompt,
@@ -71,7 +73,16 @@ def store(group: Group) -> dict[str, Any]:
     }
 
 
-def revive(saved: dict[str, Any]) -> Group:
-    """The group that `store` described."""
+def revive(saved: dict[str, Any], context: Context) -> Group:
+    """The group that `store` described, with the problem read from the task again where it is one of the task's."""
     rollouts = tuple(restore(t) for t in saved["trajectories"])
-    return Group(saved["prompt"], rollouts, step=saved["step"], index=saved["index"], visit=saved["visit"])
+    group = Group(saved["prompt"], rollouts, step=saved["step"], index=saved["index"], visit=saved["visit"])
+    return group.replace(problem=asked(group, context))
+
+
+def asked(group: Group, context: Context) -> Problem | None:
+    """The problem that a stored group answers; None outside a run, or where it was not one of the task's."""
+    if context.world is None or not 0 <= group.index < len(context.world.task):
+        return None
+    problem = context.world.task.train(group.index)
+    return problem if problem.prompt == group.prompt else None

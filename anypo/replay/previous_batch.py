@@ -8,7 +8,7 @@ from anypo.context import Context
 from anypo.credit.retrospect import REPLAYED
 from anypo.data.records import Group
 from anypo.replay.base import Replay
-from anypo.replay.last_response import plain, restore
+from anypo.replay.buffer import revive, store
 
 
 class PreviousBatch(Replay, name="previous_batch"):
@@ -22,11 +22,10 @@ class PreviousBatch(Replay, name="previous_batch"):
 
     def select(self, fresh: list[Group], version: int, context: Context) -> list[Group]:
         memory = context.memory[self]
-        old = [
-            Group(
-                saved[0]["prompt"], tuple(restore(t).replace(guidance=REPLAYED) for t in saved), step=context.step - 1
-            )
-            for saved in memory["groups"]
-        ]
-        memory["groups"] = [[plain(t) for t in group.trajectories] for group in fresh if group.trajectories]
-        return [*fresh, *old]
+        old = [revive(saved, context) for saved in memory["groups"]]
+        memory["groups"] = [store(group) for group in fresh if group.trajectories]
+        return [*fresh, *map(_marked, old)]
+
+
+def _marked(group: Group) -> Group:
+    return group.replace(trajectories=tuple(t.replace(guidance=REPLAYED) for t in group.trajectories))
