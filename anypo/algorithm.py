@@ -75,10 +75,14 @@ class Algorithm(Part):
         return frozenset().union(*(part.needs() for _, part in self.walk()))
 
     def check(self) -> Self:
-        """Refuse impossible combinations: a feature some part requires that none provides, or a part's own objection."""
+        """Refuse impossible combinations: a feature some part requires that none provides, an entry of a plan that none reads, or a
+        part's own objection."""
         provided = frozenset().union(*(part.provided() for _, part in self.walk()))
+        self._check_plans()
         for path, part in self.walk():
             for feature in sorted(part.required() - provided):
+                if feature.startswith("key:") and "key:*" in provided:
+                    continue  # the environment's own keys: which they are is known once it answers
                 givers = sorted(
                     f"{slot}={name}"
                     for slot, base in SLOTS.items()
@@ -93,6 +97,18 @@ class Algorithm(Part):
             if reason:
                 raise UserError(f"{path or 'the algorithm'} ({part.part}): {reason}")
         return self
+
+    def _check_plans(self) -> None:
+        """Refuse what control says in its asks and nobody reads."""
+        reading = [part for path, part in self.walk() if path.partition(".")[0] != "control"]
+        read = frozenset().union(*(getattr(part, "plans", frozenset()) for part in reading))
+        for path, part in self.walk():
+            for entry in sorted(getattr(part, "plans", frozenset()) - read):
+                readers = sorted(n for n, kind in Generate.parts.items() if entry in getattr(kind, "plans", ()))
+                advice = f"; generators that do: {', '.join(readers)}" if readers else ""
+                raise UserError(
+                    f"{path} ({part.part}) says '{entry}' in its asks, which generate={self.generate.part} does not read{advice}"
+                )
 
     @classmethod
     def json_schema(cls) -> dict[str, Any]:

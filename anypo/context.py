@@ -104,7 +104,8 @@ class Metrics:
 class Context:
     """Handed to every part call.
 
-    step: optimisation step, from 0. total: planned steps. seed: the run seed (derive randomness from seed, step and ids only).
+    step: optimisation step, from 0. total: planned steps. seed: the run seed (derive randomness from seed, step and ids only;
+    that of rollouts from `anypo.generate.base.rollout_key`).
     epoch / minibatch: place inside the update. hooks: requests to other rooms, e.g. ``temperature`` (factor on the next
     rollouts' sampling temperature) and ``learning_rate`` (factor on this optimiser step); cleared by whoever serves them.
     nets: the learners by path with parameters fixed and inputs open, while losses are taken (`anypo.fits.Nets`).

@@ -110,6 +110,10 @@ class Part(BaseModel):
                 for index, item in enumerate(value):
                     if isinstance(item, Part):
                         yield f"{field}.{index}", item
+            elif isinstance(value, dict):
+                for key, item in value.items():
+                    if isinstance(item, Part):
+                        yield f"{field}.{key}", item
 
     def walk(self, path: str = "") -> Iterator[tuple[str, Part]]:
         """This part and everything below it, with dotted paths."""

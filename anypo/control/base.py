@@ -2,30 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
 
 import numpy as np
 from pydantic import Field
 
 from anypo.context import Context
+from anypo.data.batch import Batch
 from anypo.data.records import Group
 from anypo.parts import Part
+from anypo.tasks.base import Problem
 
 
 @dataclass(frozen=True)
 class Ask:
-    """`samples` rollouts wanted of the training problem with this index. `visit`: how many asks of the same prompt came before
-    it in this run (`anypo.control.visits.Visits` fills it in)."""
+    """`samples` rollouts wanted of a problem.
+
+    index: the training problem's, unless `problem` is one that no task lists (rewritten, evolved, synthesised; index -1, or that
+    of the problem it came from). start: the state of the environment to begin in (None: its own beginning). shown: messages put
+    before the prompt when sampling only; what is trained on is the plain prompt. plan: further entries (a level, a horizon, a
+    member) that generators know by name. visit: how many asks of the same prompt came before this one in this run
+    (`anypo.control.visits.Visits` fills it in).
+    """
 
     index: int
     samples: int
+    problem: Problem | None = None
+    start: Any = None
+    shown: tuple[Mapping[str, str], ...] = ()
+    plan: Mapping[str, int | float | str] = field(default_factory=dict)
     visit: int = 0
 
 
 class Control(Part, slot="control"):
-    """Chooses the prompts of a step. `prompts` and `samples` are the planned size of a step."""
+    """Chooses the prompts of a step. `prompts` and `samples` are the planned size of a step.
 
+    plans: what its asks may say beyond a problem and a number: entries of `Ask.plan`, and ``shown`` and ``start``. An algorithm
+    in which nobody reads one of them is refused (`Generate.plans`).
+    """
+
+    plans: ClassVar[frozenset[str]] = frozenset()
     prompts: int = Field(8, ge=1, description="prompts per step")
     samples: int = Field(8, ge=1, description="rollouts per prompt")
 
@@ -33,8 +51,9 @@ class Control(Part, slot="control"):
         """`count` asks among training problems 0..problems-1 (called again in one step when a filter wants more)."""
         raise NotImplementedError
 
-    def observe(self, groups: Sequence[Group], context: Context) -> None:
-        """Learn from the finished groups of this step, those a filter dropped included."""
+    def observe(self, groups: Sequence[Group], batch: Batch, context: Context) -> None:
+        """Learn from the finished groups of this step, those a filter dropped included, and from the last update batch as credit and
+        update left it (without rows where nothing was trained on)."""
 
 
 class Uniform(Control, name="uniform"):

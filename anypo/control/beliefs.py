@@ -11,6 +11,7 @@ from pydantic import Field
 
 from anypo.context import Context
 from anypo.control.base import Ask, Uniform
+from anypo.data.batch import Batch
 from anypo.data.prompts import belief, prompt_store
 from anypo.data.records import Group
 
@@ -21,7 +22,7 @@ class _Identified(Uniform):
     def start(self) -> dict[str, Any]:
         return {"cursor": 0, "prompts": {}}
 
-    def observe(self, groups: Sequence[Group], context: Context) -> None:
+    def observe(self, groups: Sequence[Group], batch: Batch, context: Context) -> None:
         seen = context.memory[self]["prompts"]
         seen.update({group.index: group.prompt for group in groups if group.index >= 0})
 
@@ -106,8 +107,8 @@ class HardFocus(_Identified, name="hard_focus"):
     def start(self) -> dict[str, Any]:
         return {"cursor": 0, "prompts": {}, "rates": {}, "pool": [], "phase": -1}
 
-    def observe(self, groups: Sequence[Group], context: Context) -> None:
-        super().observe(groups, context)
+    def observe(self, groups: Sequence[Group], batch: Batch, context: Context) -> None:
+        super().observe(groups, batch, context)
         rates = context.memory[self]["rates"]
         for group in groups:
             if group.index >= 0 and group.trajectories:

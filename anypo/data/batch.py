@@ -9,7 +9,8 @@ Columns every batch has
              step_reward (float); entropy_behaviour where the sampler recorded it;
              weight (1 where the row counts in the loss, 0 where masked)
   sequences: group, prompt, length, sample, parent, fork (int64); reward, temperature (float); truncated, demo (bool);
-             ``reward/<component>`` for every named component
+             ``reward/<component>`` for every named component; ``tag/<tag>`` (bool) for every tag
+  either:    ``key/<name>`` (int64; -1 where a trajectory has none) for every key, of rows where some trajectory has it by decision
 Columns parts and providers add: logp, entropy, logp_old, logp_ref, logp_teacher, value, advantage, return, ...
 """
 
@@ -18,6 +19,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,6 +27,10 @@ from torch import Tensor
 
 from anypo.data import segments
 from anypo.data.records import DEMO, Group, Trajectory
+from anypo.errors import unknown
+
+KEYS = ("turn", "position", "sample", "prompt")
+"""Columns of every batch that serve as keys."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +41,8 @@ class Batch:
     sequences: Mapping[str, Tensor]
     n_groups: int
     trajectories: tuple[Trajectory, ...] = ()
+    problems: tuple[Any, ...] = ()
+    """What each group was asked, None where that is not known [G]; empty in batches that no groups were packed into."""
 
     # -- construction -------------------------------------------------------------------------------------------------
 
@@ -43,7 +51,8 @@ class Batch:
         """Pack groups into a batch; float columns get `dtype`."""
         trajectories = tuple(t for group in groups for t in group.trajectories)
         group_ids = [g for g, group in enumerate(groups) for _ in group.trajectories]
-        return Batch.of(trajectories, group_ids, len(groups), dtype)
+        batch = Batch.of(trajectories, group_ids, len(groups), dtype)
+        return dataclasses.replace(batch, problems=tuple(group.problem for group in groups))
 
     @staticmethod
     def of(
@@ -67,7 +76,7 @@ class Batch:
             "logp_behaviour": rows([t.logp for t in trajectories], dtype),
             "log_mass": rows([default(t.log_mass, t) for t in trajectories], dtype),
             "step_reward": rows([default(t.step_rewards, t) for t in trajectories], dtype),
-            "weight": torch.ones(int(lengths.sum()), dtype=dtype),
+            "weight": rows([np.ones(len(t)) if t.weight is None else t.weight for t in trajectories], dtype),
         }
         if trajectories and all(t.entropy is not None for t in trajectories):
             row_columns["entropy_behaviour"] = rows([default(t.entropy, t) for t in trajectories], dtype)
@@ -89,6 +98,15 @@ class Batch:
         }
         for name in sorted({name for t in trajectories for name in t.rewards}):
             sequence_columns[f"reward/{name}"] = column([t.rewards.get(name, 0.0) for t in trajectories], dtype)
+        for tag in sorted({t.belongs for t in trajectories} - {""}):
+            sequence_columns[f"tag/{tag}"] = column([t.belongs == tag for t in trajectories], torch.bool)
+        for name in sorted({name for t in trajectories for name in t.keys}):
+            values = [t.keys.get(name, -1) for t in trajectories]
+            if any(isinstance(value, np.ndarray) for value in values):
+                each = [np.broadcast_to(value, len(t)) for value, t in zip(values, trajectories)]
+                row_columns[f"key/{name}"] = rows(each, torch.int64)
+            else:
+                sequence_columns[f"key/{name}"] = column([int(value) for value in values], torch.int64)
         return Batch(row_columns, sequence_columns, n_groups, tuple(trajectories))
 
     # -- sizes and ids ---------------------------------------------------------------------------------------------------
@@ -120,6 +138,49 @@ class Batch:
     def row_group(self) -> Tensor:
         """Group id of each row, [N]."""
         return self.group[self.sequence]
+
+    def key(self, name: str) -> Tensor:
+        """The key `name` of every row, int64 [N]; ``turn``, ``position``, ``sample`` and ``prompt`` are keys that every batch has.
+        `UserError` where no trajectory has it."""
+        if name in KEYS:
+            return self.rows[name] if name in self.rows else self.spread(self.sequences[name])
+        column = f"key/{name}"
+        if column in self.rows:
+            return self.rows[column]
+        if column in self.sequences:
+            return self.spread(self.sequences[column])
+        known = {c.removeprefix("key/") for c in (*self.rows, *self.sequences) if c.startswith("key/")}
+        raise unknown(
+            "key", name, {*known, *KEYS}, "Trajectories get their keys from the generator or the environment."
+        )
+
+    def units(self, *by: str) -> tuple[Tensor, int]:
+        """Which unit each row belongs to, int64 [N], and how many units there are: rows that agree in all of `by`.
+
+        ``sequence``: one trajectory; ``turn``: one turn of one trajectory; ``group``: one prompt's rollouts; anything else is a key
+        (`key`). So ``units("group", "state")`` are the visits to one state in the rollouts of one prompt.
+        """
+        if by == ("sequence",):
+            return self.sequence, self.n_sequences
+        columns: list[Tensor] = []
+        for name in by:
+            if name == "turn":
+                columns += [self.sequence, self.rows["turn"]]
+            elif name in ("sequence", "group"):
+                columns.append(self.sequence if name == "sequence" else self.row_group)
+            else:
+                columns.append(self.key(name))
+        return segments.joint(*columns)
+
+    def tagged(self, tag: str) -> Tensor:
+        """Which trajectories belong to the loss `tag` (``""``: those of no tag), bool [S]."""
+        tags = {name.removeprefix("tag/"): column for name, column in self.sequences.items() if name.startswith("tag/")}
+        none = torch.zeros(self.n_sequences, dtype=torch.bool)
+        if tag:
+            return tags.get(tag, none)
+        for column in tags.values():
+            none = none | column
+        return ~none
 
     @property
     def weight(self) -> Tensor:
@@ -165,7 +226,7 @@ class Batch:
         rows = {name: column[keep] for name, column in self.rows.items()} | {"sequence": renamed[keep]}
         sequences = {name: column[chosen] for name, column in self.sequences.items()}
         trajectories = tuple(self.trajectories[i] for i in chosen.tolist()) if self.trajectories else ()
-        return Batch(rows, sequences, self.n_groups, trajectories)
+        return Batch(rows, sequences, self.n_groups, trajectories, self.problems)
 
     # -- reductions ----------------------------------------------------------------------------------------------------------
 

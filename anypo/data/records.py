@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -32,10 +32,20 @@ DRIFT = "drift"
 REPLAYED = "replayed"
 """The `guidance` of a rollout of the previous step that is trained on once more."""
 
+SHOWN = "shown"
+"""The `guidance` of a rollout whose sampler saw more than the plain prompt because its ask said so."""
+
 
 def prompt_id(text: str) -> int:
     """A stable non-negative 63-bit identity of a prompt, the same in every process."""
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") >> 1
+
+
+def key_id(value: Hashable) -> int:
+    """A stable id of a key's value: small integers are their own, anything else a hash of its `repr`."""
+    if isinstance(value, (int, np.integer)) and 0 <= int(value) < 2**62:
+        return int(value)
+    return prompt_id(repr(value)) | 2**62
 
 
 @dataclass(frozen=True)
@@ -75,6 +85,10 @@ class Trajectory:
     turn: 0-based turn of each decision. step_rewards: dense reward per decision (zeros when only the outcome counts).
     rewards: named reward components of the whole trajectory. parent/fork: index of the parent trajectory in its group and
     the decision at which this one left it (-1: a root). guidance: what helped (hint, prefix, retry), empty when unguided.
+    keys: ids by which credit makes groups (episode, session, state, step), each one integer for the whole or one per decision, int64
+    [T]; at least 0, -1 says that there is none (`key_id` makes them of other things). tag: which loss it belongs to where an
+    objective has several (empty: that of its guidance, for demonstrations and targets). weight: per decision, 0 where it does not
+    count (None: all count).
     """
 
     prompt: int
@@ -95,9 +109,17 @@ class Trajectory:
     fork: int = -1
     guidance: str = ""
     extra: Mapping[str, Any] = field(default_factory=dict)
+    keys: Mapping[str, int | np.ndarray] = field(default_factory=dict)
+    tag: str = ""
+    weight: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.logp)
+
+    @property
+    def belongs(self) -> str:
+        """The tag, or the one that its guidance implies."""
+        return self.tag or (self.guidance if self.guidance in (DEMO, TARGET) else "")
 
     @property
     def truncated(self) -> bool:

@@ -87,6 +87,18 @@ def order(ids: Tensor, *keys: Tensor) -> Tensor:
     return permutation
 
 
+def joint(*keys: Tensor) -> tuple[Tensor, int]:
+    """One id for the rows that agree in all `keys` (each int64 [N]), numbered in the order of their values, [N]; and how many."""
+    distinct, ids = torch.unique(torch.stack(keys, 1), dim=0, return_inverse=True)
+    return ids, len(distinct)
+
+
+def firsts(ids: Tensor, n: int) -> Tensor:
+    """The first row of each segment, int64 [n]; every segment has one."""
+    rows = torch.arange(len(ids), device=ids.device)
+    return torch.zeros(n, dtype=torch.int64, device=ids.device).scatter_reduce(0, ids, rows, "amin", include_self=False)
+
+
 def starts(ids: Tensor, n: int) -> Tensor:
     """First index of each segment in the order of `order(ids)`, [n]."""
     size = torch.bincount(ids, minlength=n)

@@ -16,6 +16,7 @@ def plain(trajectory: Trajectory) -> dict[str, Any]:
     return saved | {
         "rewards": dict(trajectory.rewards),
         "extra": dict(trajectory.extra),
+        "keys": dict(trajectory.keys),
         "content": {"kind": type(content).__name__, **vars(content)},
     }
 
@@ -29,7 +30,7 @@ def restore(saved: Mapping[str, Any]) -> Trajectory:
 
 
 def store(group: Group) -> dict[str, Any]:
-    """A group as plain data (checkpoint safe; the problem itself is left out)."""
+    """A group as plain data (checkpoint safe; the problem itself is left out: its index finds it again)."""
     rollouts = [plain(t) for t in group.trajectories]
     return {
         "prompt": group.prompt,

@@ -46,7 +46,7 @@ class Sampling:
 
 @dataclass(frozen=True)
 class Request:
-    """One continuation wanted. `seed` = (run seed, prompt id, sample index, ...): with the token position it keys the
+    """One continuation wanted. `seed` = (run seed, prompt id, visit, role, sample index, ...): with the token position it keys the
     counter-based random numbers, so the result does not depend on what else is in the batch."""
 
     tokens: np.ndarray

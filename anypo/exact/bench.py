@@ -148,7 +148,8 @@ def split(batch: Batch, sequences: int, groups: int) -> list[Batch]:
         columns = {name: column[own] for name, column in batch.sequences.items()}
         rows["sequence"] = rows["sequence"] - own.start
         columns["group"] = columns["group"] - number * groups
-        out.append(Batch(rows, columns, groups, batch.trajectories[own]))
+        asked = batch.problems[number * groups : (number + 1) * groups]
+        out.append(Batch(rows, columns, groups, batch.trajectories[own], asked))
     return out
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from pydantic import Field
 
@@ -29,7 +29,8 @@ class World:
     """The policy with the parameters that act for asks with this plan inside (`anypo.update.base.Update.acting`)."""
 
     def problem(self, ask: Ask) -> Problem:
-        return self.task.train(ask.index)
+        """What an ask asks for: its own problem, or the task's training problem of its index."""
+        return self.task.train(ask.index) if ask.problem is None else ask.problem
 
 
 OWN = 0
@@ -41,13 +42,24 @@ def rollout_key(context: Context, problem: Problem, visit: int, role: int, sampl
     return (context.seed, problem.prompt, visit, role, sample, *more)
 
 
+def episode(ask: Ask, problem: Problem, context: Context, role: int, sample: int) -> Episode:
+    """A conversation that an ask wants, not begun yet."""
+    key = rollout_key(context, problem, ask.visit, role, sample)
+    return Episode(problem, sample, key, start=ask.start, shown=ask.shown)
+
+
 def answered(ask: Ask, problem: Problem, trajectories: Sequence[Trajectory], context: Context) -> Group:
     """The group of rollouts that answer an ask."""
     return Group(problem.prompt, tuple(trajectories), problem, context.step, ask.index, ask.visit)
 
 
 class Generate(Part, slot="generate"):
-    """Proposes trajectories. The sampling fields are those of `anypo.engine.base.Sampling`."""
+    """Proposes trajectories. The sampling fields are those of `anypo.engine.base.Sampling`.
+
+    plans: what of an ask it honours beyond a problem and a number: entries of `Ask.plan` by name, and ``shown`` and ``start``.
+    """
+
+    plans: ClassVar[frozenset[str]] = frozenset()
 
     max_new: int = Field(64, ge=1, description="most new tokens per turn")
     temperature: float = Field(1.0, gt=0.0)
@@ -68,12 +80,14 @@ class Generate(Part, slot="generate"):
 
 
 class Independent(Generate, name="independent"):
-    """`samples` independent rollouts of every prompt form its group."""
+    """`samples` independent rollouts of every prompt form its group, from the state and with the context that its ask names."""
+
+    plans = frozenset({"shown", "start"})
 
     def rollout(self, asks: Sequence[Ask], world: World, context: Context) -> list[Group]:
         problems = [world.problem(ask) for ask in asks]
         episodes = [
-            Episode(problem, sample=sample, seed=rollout_key(context, problem, ask.visit, OWN, sample))
+            episode(ask, problem, context, OWN, sample)
             for ask, problem in zip(asks, problems)
             for sample in range(ask.samples)
         ]

@@ -6,12 +6,13 @@ is ever tokenised again: the environment's messages are encoded as a continuatio
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
-from anypo.data.records import ACTION, CONTEXT, FAILED, OBSERVATION, TRUNCATED, Tokens, Trajectory
+from anypo.data.records import ACTION, CONTEXT, FAILED, OBSERVATION, SHOWN, TRUNCATED, Tokens, Trajectory
 from anypo.engine.base import Completion, Request, Sampler, Sampling
 from anypo.errors import UserError
 from anypo.tasks import step_all
@@ -20,12 +21,16 @@ from anypo.tasks.base import Environment, Problem, Reply, Task
 
 @dataclass
 class Episode:
-    """One conversation in progress. `prefix`: tokens already forced as the policy's own (guided or resumed rollouts)."""
+    """One conversation in progress. `start`: the state its environment begins in (None: its own beginning). `shown`: messages put
+    before the opening when sampling only; `seen` are then the tokens that the sampler had in the place of the opening's."""
 
     problem: Problem
     sample: int
     seed: tuple[int, ...]
     environment: Environment | None = None
+    start: Any = None
+    shown: tuple[Mapping[str, str], ...] = ()
+    seen: np.ndarray | None = None
     tokens: list[np.ndarray] = field(default_factory=list)
     roles: list[np.ndarray] = field(default_factory=list)
     parts: list[Completion] = field(default_factory=list)
@@ -40,8 +45,13 @@ class Episode:
         self.roles.append(np.full(len(tokens), role, dtype=np.int8))
 
     @property
+    def context(self) -> list[np.ndarray]:
+        """What the sampler conditions on, in pieces."""
+        return self.tokens if self.seen is None else [self.seen, *self.tokens[1:]]
+
+    @property
     def length(self) -> int:
-        return sum(len(piece) for piece in self.tokens)
+        return max(sum(map(len, self.tokens)), sum(map(len, self.context)))
 
 
 def play(
@@ -55,7 +65,7 @@ def play(
     """Play every episode to its end (at most `turns` turns each) and return the scored trajectories, in order."""
     for episode in episodes:
         episode.environment = task.environment(episode.problem)
-        episode.append(policy.encode(episode.environment.reset()), CONTEXT)  # type: ignore[attr-defined]
+        _open(episode, policy, sampling)
         if episode.length >= policy.context:  # type: ignore[attr-defined]
             raise UserError(
                 f"a prompt of task '{task.name}' has {episode.length} tokens but the model's context is "
@@ -65,7 +75,7 @@ def play(
     for turn in range(turns):
         if not live:
             break
-        completions = sampler.generate([Request(np.concatenate(e.tokens), sampling, (*e.seed, turn)) for e in live])
+        completions = sampler.generate([Request(np.concatenate(e.context), sampling, (*e.seed, turn)) for e in live])
         texts = [policy.decode(completion.tokens) for completion in completions]  # type: ignore[attr-defined]
         counts = [len(completion.tokens) for completion in completions]
         environments = [e.environment for e in live if e.environment is not None]
@@ -76,6 +86,19 @@ def play(
     for episode in live:
         episode.finish = TRUNCATED
     return [trajectory(episode, task, sampling) for episode in episodes]
+
+
+def _open(episode: Episode, policy: Any, sampling: Sampling) -> None:
+    """Begin the environment, and with it the tokens. What is `shown` is left out where it does not fit."""
+    environment: Any = episode.environment
+    opening = environment.reset() if episode.start is None else environment.reset(episode.start)
+    episode.append(policy.encode(opening), CONTEXT)
+    if episode.shown:
+        try:
+            seen = policy.encode((*episode.shown, *opening))
+        except UserError:  # longer than the model's whole context
+            return
+        episode.seen = seen if len(seen) + sampling.max_new <= policy.context else None
 
 
 def _take_turn(episode: Episode, completion: Completion, text: str, reply: Reply, task: Task, policy: object) -> None:
@@ -105,7 +128,7 @@ def trajectory(episode: Episode, task: Task, sampling: Sampling) -> Trajectory:
     tokens, roles = np.concatenate(episode.tokens), np.concatenate(episode.roles)
     return Trajectory(
         prompt=episode.problem.prompt,
-        content=Tokens(tokens.astype(np.int32), roles),
+        content=Tokens(tokens.astype(np.int32), roles, episode.seen),
         logp=np.concatenate([part.logp for part in parts]),
         version=np.concatenate([part.version for part in parts]),
         entropy=_known(np.concatenate([part.entropy for part in parts])),
@@ -117,6 +140,7 @@ def trajectory(episode: Episode, task: Task, sampling: Sampling) -> Trajectory:
         text=episode.text,
         temperature=sampling.temperature,
         sample=episode.sample,
+        guidance=SHOWN if episode.seen is not None else "",
         extra={"failed": episode.failed, "turn_rewards": tuple(episode.turn_rewards)},
     )
 

@@ -4,6 +4,7 @@ from anypo.objective.aggregates import ConstantLength, GroupMean, SequenceMean, 
 from anypo.objective.base import Aggregate, Correction, Objective, Ratio, Regulariser, Trust
 from anypo.objective.corrections import Banded, SelfNormalised, Truncated
 from anypo.objective.discriminative import Discriminative, ForwardKL
+from anypo.objective.mix import Mix
 from anypo.objective.policy_gradient import PolicyGradient
 from anypo.objective.preference.contrastive import Contrastive
 from anypo.objective.preference.pairwise import Pairwise
@@ -34,7 +35,7 @@ load(__name__)
 __all__ = [
     "KL", "Aggregate", "Annealed", "BalancedClip", "Banded", "Blend", "BoundedRatio", "Clip", "ClipCov", "ConstantLength",
     "Contrastive", "Controlled", "Correction", "Discriminative", "Entropy", "EssCap", "ForwardKL", "GroupMean", "Hazard",
-    "HeterogeneousClip", "KLControl", "KLConvex", "KLCov", "Likelihood", "Mask", "MinimumPrefix", "MirrorDescent", "Mixing",
+    "HeterogeneousClip", "KLControl", "KLConvex", "KLCov", "Likelihood", "Mask", "MinimumPrefix", "MirrorDescent", "Mix", "Mixing",
     "Objective", "OneSide", "Pairwise", "PolicyGradient", "PrefixProduct", "Ratio", "RatioVariance", "RecentredClip", "Region",
     "Regulariser", "Ring", "ScoreFunction", "SelfNormalised", "SequenceMean", "SequenceRatio", "SequenceSum",
     "SequenceTokenRatio", "SigmoidGate", "SoftClip", "Summed", "Supervised", "TanhRatio", "Tapered", "TokenMean", "TokenRatio",

@@ -122,8 +122,4 @@ def over_span(values: Tensor, batch: Batch, span: Literal["sequence", "turn"], n
 
 def span_ids(batch: Batch, span: Literal["sequence", "turn"]) -> tuple[Tensor, int]:
     """Id of each row's span and the number of spans: trajectories, or turns of trajectories."""
-    if span == "sequence":
-        return batch.sequence, batch.n_sequences
-    keys = torch.stack([batch.sequence, batch["turn"]], 1)
-    distinct, ids = torch.unique(keys, dim=0, return_inverse=True)
-    return ids, len(distinct)
+    return batch.units(span)

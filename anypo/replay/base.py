@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 from anypo.context import Context
 from anypo.data.batch import Batch
 from anypo.data.records import Group
+from anypo.data.stored import revive
 from anypo.parts import Part
 
 
@@ -30,3 +32,13 @@ class OnPolicy(Replay, name="on_policy"):
 
     def select(self, fresh: list[Group], version: int, context: Context) -> list[Group]:
         return fresh
+
+
+def revived(saved: dict[str, Any], context: Context) -> Group:
+    """The group that `anypo.data.stored.store` described, with its problem read from the task again where it is one of the task's
+    and the run has a world."""
+    group = revive(saved)
+    if context.world is None or not 0 <= group.index < len(context.world.task):
+        return group
+    problem = context.world.task.train(group.index)
+    return group.replace(problem=problem) if problem.prompt == group.prompt else group

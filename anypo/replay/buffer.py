@@ -10,8 +10,8 @@ from pydantic import Field
 
 from anypo.context import Context
 from anypo.data.records import Group
-from anypo.data.stored import revive, store
-from anypo.replay.base import Replay
+from anypo.data.stored import store
+from anypo.replay.base import Replay, revived
 
 
 class Buffer(Replay, name="buffer"):
@@ -37,7 +37,8 @@ class Buffer(Replay, name="buffer"):
             return fresh
         kept: list[list[dict[str, Any]]] = memory["steps"]
         drawn = [
-            revive(saved) for saved in draw(kept, round(len(fresh) * self.fraction / (1 - self.fraction)), context)
+            revived(saved, context)
+            for saved in draw(kept, round(len(fresh) * self.fraction / (1 - self.fraction)), context)
         ]
         memory["steps"] = [*kept, [store(group) for group in fresh if group.trajectories]][-self.window :]
         ages = [version - int(t.version.max()) for group in drawn for t in group.trajectories if len(t)]

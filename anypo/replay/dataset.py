@@ -9,8 +9,8 @@ from pydantic import Field
 
 from anypo.context import Context
 from anypo.data.records import Group
-from anypo.data.stored import revive, store
-from anypo.replay.base import Replay
+from anypo.data.stored import store
+from anypo.replay.base import Replay, revived
 
 
 class Dataset(Replay, name="dataset"):
@@ -33,7 +33,7 @@ class Dataset(Replay, name="dataset"):
         size = min(self.groups, len(kept))
         context.log("replay/share", 1.0 if size else 0.0)
         begin = (context.step - self.collect) * size
-        return [revive(kept[self._place(at, len(kept), context.seed)]) for at in range(begin, begin + size)]
+        return [revived(kept[self._place(at, len(kept), context.seed)], context) for at in range(begin, begin + size)]
 
     def _place(self, at: int, count: int, seed: int) -> int:
         """Which group the `at`-th draw is: passes over the data, each in an order of its own."""

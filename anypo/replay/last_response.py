@@ -21,8 +21,12 @@ class LastResponse(Replay, name="last_response"):
 
     def select(self, fresh: list[Group], version: int, context: Context) -> list[Group]:
         kept: dict[int, Any] = context.memory[self]["responses"]
-        seen = dict.fromkeys(group.prompt for group in fresh)
-        old = [Group(p, (restore(kept[p]).replace(guidance=DRIFT),), step=context.step) for p in seen if p in kept]
+        seen = {group.prompt: group for group in reversed(fresh)}
+        old = [
+            seen[p].replace(trajectories=(restore(kept[p]).replace(guidance=DRIFT),))
+            for p in dict.fromkeys(group.prompt for group in fresh)
+            if p in kept
+        ]
         for group in fresh:
             for trajectory in group.trajectories[:1]:
                 if len(trajectory):

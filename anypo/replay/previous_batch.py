@@ -6,8 +6,8 @@ from typing import Any
 
 from anypo.context import Context
 from anypo.data.records import REPLAYED, Group
-from anypo.data.stored import plain, restore
-from anypo.replay.base import Replay
+from anypo.data.stored import store
+from anypo.replay.base import Replay, revived
 
 
 class PreviousBatch(Replay, name="previous_batch"):
@@ -21,11 +21,10 @@ class PreviousBatch(Replay, name="previous_batch"):
 
     def select(self, fresh: list[Group], version: int, context: Context) -> list[Group]:
         memory = context.memory[self]
-        old = [
-            Group(
-                saved[0]["prompt"], tuple(restore(t).replace(guidance=REPLAYED) for t in saved), step=context.step - 1
-            )
-            for saved in memory["groups"]
-        ]
-        memory["groups"] = [[plain(t) for t in group.trajectories] for group in fresh if group.trajectories]
-        return [*fresh, *old]
+        old = [revived(saved, context) for saved in memory["groups"]]
+        memory["groups"] = [store(group) for group in fresh if group.trajectories]
+        return [*fresh, *map(_marked, old)]
+
+
+def _marked(group: Group) -> Group:
+    return group.replace(trajectories=tuple(t.replace(guidance=REPLAYED) for t in group.trajectories))

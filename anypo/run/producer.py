@@ -57,4 +57,4 @@ class Producer:
     def observe(self, batch: Batch, context: Context) -> None:
         """Let control learn from the step."""
         with timed("control", context):
-            self.algorithm.control.observe(self.fresh, context)
+            self.algorithm.control.observe(self.fresh, batch, context)

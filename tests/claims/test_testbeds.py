@@ -30,7 +30,7 @@ def test_curves_summaries():
 
 def test_lagged_runs_see_old_policies():
     seen = []
-    bed = Testbed(lag=3, old="sampler", lr=0.1, batch=2)
+    bed = Testbed(lag=3, old="sampler", lr=0.1, batch=2, group=16)  # large groups: every step has something to learn
     curves = train("grpo", bed, 8, 0, watch=lambda trainer: seen.append(trainer.batch["version"].unique().tolist()))
     assert seen == [[0], [0], [0], [0], [1], [2], [3], [4]]
     assert (

@@ -214,7 +214,7 @@ def test_mixed_utility_by_enumeration_and_allocation() -> None:
 
 
 def seen(part, context, rates: dict[int, float]) -> None:
-    part.observe([Group(1000 + i, (rollout(r),), index=i) for i, r in rates.items()], context)
+    part.observe([Group(1000 + i, (rollout(r),), index=i) for i, r in rates.items()], Batch.pack([]), context)
 
 
 def test_uncertain_prompts_are_drawn_more_often() -> None:

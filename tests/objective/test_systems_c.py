@@ -81,7 +81,7 @@ def rows(logp: list[float], old: list[float], advantage: list[float], lengths: l
 
 @pytest.mark.parametrize("system", MINE)
 def test_it_trains_and_a_resumed_run_continues_exactly(system: str, tmp_path: Path) -> None:
-    bed = BED.replace(lag=2, versions="partial", noise=0.1) if system == "missing-old-logits" else BED
+    bed = BED.replace(lag=2, versions="partial", noise=0.1, group=16) if system == "missing-old-logits" else BED
     run = trainer(system, QUICK.get(system), bed)
     start = run.weights.policy.weight.detach().clone()
     for _ in range(3):
@@ -465,7 +465,7 @@ SHORTCUT = {
 
 def stale(changes: dict | None = None, noise: float = 0.0, lag: int = 3, steps: int = 6) -> Batch:
     """The last batch of a run whose responses were written by several versions."""
-    bed = BED.replace(lag=lag, versions="partial", noise=noise, lr=0.3)
+    bed = BED.replace(lag=lag, versions="partial", noise=noise, lr=0.3, group=16)
     run = trainer("missing-old-logits", changes, bed)
     for _ in range(steps):
         run.step()

@@ -2,6 +2,7 @@ import json
 import math
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
 import typer
@@ -27,7 +28,7 @@ def test_a_row_says_everything_about_its_rollout():
         "step": 7, "group_id": 0, "prompt": 5, "problem_index": None, "problem": "question 5", "answer": "answer 5", "text": "abc",
         "reward": 0.0, "rewards": {"correct": 0.0, "format": 0.5}, "advantage": 100.0, "trained": True, "length": 3,
         "finish": "stop", "temperature": 1.0, "sample": 0, "version_min": 3, "version_max": 5, "parent": -1, "fork": -1,
-        "guidance": "", "failed": "", "tokens": [81, 58, 97, 98, 99], "roles": [0, 0, 1, 1, 1],
+        "visit": 0, "guidance": "", "tag": "", "keys": {}, "failed": "", "tokens": [81, 58, 97, 98, 99], "roles": [0, 0, 1, 1, 1],
         "pieces": ["Q", ":", "a", "b", "c"], "turns": None, "logp": [-0.125, -0.25, -0.375],
         "entropy": [0.25, 0.25, 0.25], "advantages": [0.0, 1.0, 2.0],
     }  # fmt: skip
@@ -74,6 +75,20 @@ def test_several_turns_messages_and_control_rollouts():
         messages = ({"role": "system", "content": "be brief"}, {"role": "user", "content": "why?"})
 
     assert rollouts.problem_text(Chat()) == "system: be brief\n\nuser: why?" and rollouts.problem_text(None) == ""
+
+
+def test_keys_tags_and_visits_are_columns(tmp_path):
+    asked = group(5, ["abc", "d"]).replace(visit=3)
+    keyed, plain = asked.trajectories
+    keyed = keyed.replace(keys={"session": 4, "state": np.array([2**62 + 1, 7, 7])}, tag="solver")
+    made = rollouts.table(1, [asked.replace(trajectories=(keyed, plain.replace(guidance="demo")))])
+    rollouts.write(tmp_path / "r.parquet", made)
+    first, second = pq.read_table(tmp_path / "r.parquet").to_pylist(maps_as_pydicts="strict")
+    assert first["keys"] == {"session": [4], "state": [2**62 + 1, 7, 7]} and (first["tag"], first["visit"]) == (
+        "solver",
+        3,
+    )
+    assert second["keys"] == {} and second["tag"] == "demo"
 
 
 def test_no_groups_make_an_empty_table_with_all_columns():

@@ -31,6 +31,7 @@ class Scatter(Select, name="scatter"):
             {**sequences, "group": ids, "length": ones, "parent": -ones},
             len(ids),
             pieces,
+            tuple(batch.problems[g] for g in batch.group[owner].tolist()) if batch.problems else (),
         )
 
 

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from anypo.context import Context
 from anypo.control.base import Ask
 from anypo.data.records import Group
-from anypo.generate.base import Independent, World, rollout_key
-from anypo.generate.conversation import Episode, play
+from anypo.generate.base import Independent, World, episode
+from anypo.generate.conversation import play
 
 GREEDY = -3
 """The role of greedy rollouts in their keys (no random number decides them, but the environment may use the key)."""
@@ -25,8 +25,8 @@ class WithGreedy(Independent, name="with_greedy"):
         groups = super().rollout(asks, world, context)
         sampling = dataclasses.replace(self.sampling(context), temperature=0.0, top_p=1.0, top_k=0, min_p=0.0)
         episodes = [
-            Episode(group.problem, sample=-1, seed=rollout_key(context, group.problem, group.visit, GREEDY, 0))
-            for group in groups
+            dataclasses.replace(episode(ask, group.problem, context, GREEDY, 0), sample=-1)
+            for ask, group in zip(asks, groups)
         ]
         greedy = play(episodes, world.task, world.policy, world.sampler, sampling, self.turns)
         context.log("rollout/greedy_tokens", sum(len(t) for t in greedy))

@@ -12,8 +12,8 @@ from pydantic import Field
 from anypo.context import Context
 from anypo.control.base import Ask
 from anypo.data.records import TARGET, Group, Trajectory
-from anypo.generate.base import Independent, World, rollout_key
-from anypo.generate.conversation import Episode, play
+from anypo.generate.base import Independent, World, episode
+from anypo.generate.conversation import play
 
 SHIFTED = 1
 """The role of the targets in their keys."""
@@ -29,7 +29,7 @@ class ShiftedTargets(Independent, name="shifted_targets"):
     log-probabilities are computed anew (version -1).
     """
 
-    provides = frozenset({"targets"})
+    provides = frozenset({"targets", "tag:target"})
     entropy: float = Field(0.5, ge=0.0, description="the level to hold, nats per decision")
     hot: float = Field(1.2, gt=0.0)
     cold: float = Field(0.8, gt=0.0)
@@ -44,20 +44,22 @@ class ShiftedTargets(Independent, name="shifted_targets"):
         groups = super().rollout(asks, world, context)
         low = memory["entropy"] <= self.entropy
         limit = self.most if low else self.most // 2
-        found = self._targets(groups, self.hot if low else self.cold, limit, world, context) if limit else []
+        found = self._targets(asks, groups, self.hot if low else self.cold, limit, world, context) if limit else []
         memory["entropy"] = mean_entropy(groups)
         context.log("generate/targets", sum(len(group.trajectories) for group in found))
         context.log("generate/target_heat", self.hot if low else self.cold)
         return groups + found
 
-    def _targets(self, groups: list[Group], heat: float, limit: int, world: World, context: Context) -> list[Group]:
+    def _targets(
+        self, asks: Sequence[Ask], groups: list[Group], heat: float, limit: int, world: World, context: Context
+    ) -> list[Group]:
         """At most `limit` successful rollouts at temperature `heat`, in generation order, grouped by prompt."""
         sampling = self.sampling(context)
         sampling = dataclasses.replace(sampling, temperature=sampling.temperature * heat)
         episodes = [
-            Episode(g.problem, sample=i, seed=rollout_key(context, g.problem, g.visit, SHIFTED, i))
-            for g in groups
-            for i in range(len(g.trajectories))
+            episode(ask, group.problem, context, SHIFTED, sample)
+            for ask, group in zip(asks, groups)
+            for sample in range(ask.samples)
         ]
         drawn = iter(play(episodes, world.task, world.policy, world.sampler, sampling, self.turns))
         out = []

@@ -59,6 +59,7 @@ class Anchored(_OneTurn, name="anchored"):
     so that its failures have a negative and the solution a positive advantage (off-policy anchors of DaGRPO,
     arXiv:2512.06337)."""
 
+    provides = frozenset({"tag:demo"})
     least: int = Field(1, ge=0)
 
     def rollout(self, asks: Sequence[Ask], world: World, context: Context) -> list[Group]:
@@ -86,6 +87,7 @@ class Interventions(_OneTurn, name="interventions"):
     `delimiter`; an empty one makes every character a step.
     """
 
+    provides = frozenset({"tag:demo"})
     delimiter: str = "\n"
     continuations: int = Field(32, ge=1)
 

@@ -17,7 +17,8 @@ class WithExperts(Independent, name="with_experts"):
     """Independent rollouts, and for every `every`-th prompt its solution as a demonstration: a group of its own, so that it never
     enters the rollouts' statistics. Raises `UserError` when the task has no solutions."""
 
-    provides = frozenset({"demonstrations"})
+    provides = frozenset({"demonstrations", "tag:demo"})
+    plans = frozenset({"shown"})  # a solution is one from the beginning
     every: int = Field(1, ge=1)
 
     def rollout(self, asks: Sequence[Ask], world: World, context: Context) -> list[Group]:

@@ -31,6 +31,7 @@ class NextSequence(_OneTurn, name="next_sequence"):
     left out.
     """
 
+    provides = frozenset({"tag:demo"})
     chunks: int = Field(8, ge=1)
     length: int = Field(5, ge=1)
     heat: float = Field(1.0, gt=0.0)

@@ -2,7 +2,8 @@
 
 Columns (`SCHEMA`): `group_id` numbers the groups of the step; `advantage` is the trajectory's and `advantages` its decisions';
 both are null where the rollout was not trained on (`trained` false). `tokens`, `roles` and `pieces` (the text of each token)
-cover the whole trained-on sequence, `logp`, `entropy`, `advantages` and `turns` its decisions (the tokens of role 1).
+cover the whole trained-on sequence, `logp`, `entropy`, `advantages` and `turns` its decisions (the tokens of role 1). A key's
+list holds one id for the whole trajectory or one per decision.
 """
 
 from __future__ import annotations
@@ -42,7 +43,10 @@ SCHEMA = pa.schema(
         ("version_max", pa.int64()),
         ("parent", pa.int32()),
         ("fork", pa.int32()),
+        ("visit", pa.int64()),
         ("guidance", pa.string()),
+        ("tag", pa.string()),
+        ("keys", pa.map_(pa.string(), pa.list_(pa.int64()))),
         ("failed", pa.string()),
         ("tokens", pa.list_(pa.int32())),
         ("roles", pa.list_(pa.int8())),
@@ -65,6 +69,7 @@ def table(step: int, groups: Sequence[Group], batch: Batch | None = None, decode
             credit = advantages.get(id(trajectory.content))
             row = _row(trajectory) | {"step": step, "group_id": number}
             row["problem_index"] = group.index if group.index >= 0 else None
+            row["visit"] = group.visit
             row |= {"problem": problem_text(group.problem), "answer": str(getattr(group.problem, "answer", "") or "")}
             row["trained"] = credit is not None
             if credit is not None:
@@ -133,6 +138,8 @@ def _row(trajectory: Trajectory) -> dict[str, Any]:
         "parent": trajectory.parent,
         "fork": trajectory.fork,
         "guidance": trajectory.guidance,
+        "tag": trajectory.belongs,
+        "keys": [(name, np.atleast_1d(value).tolist()) for name, value in trajectory.keys.items()],
         "failed": str(trajectory.extra.get("failed", "") or ""),
         "tokens": content.tokens if content else None,
         "roles": content.roles if content else None,
