@@ -16,48 +16,9 @@ from anypo.errors import UserError
 from anypo.objective import Blend, PolicyGradient
 from anypo.systems import SYSTEMS
 
-EXCUSED: dict[tuple[str, str], str] = {
-    ("checks", "salsa"): "needs the path of a second model, which no default can name",
-    ("reward offset", "reinforce"): "has no baseline: that is what it is the baseline of",
-    ("reward offset", "remax"): "its baseline is the greedy rollout's reward, which the offset must move too",
-    (
-        "reward offset",
-        "lite-ppo",
-    ): "divides by the deviation of raw rewards over all prompts, which offsets between prompts enter",
-    ("reward offset", "reinforce++"): "whitens over the batch, which removes a common offset only",
-    ("reward offset", "riskpo"): "bundles prompts: an offset of one moves its bundles among the quantiles",
-    ("common offset", "riskpo"): "a set whose prompts have unequally many rollouts has bundles of unequal size",
-    ("on-policy", "hapo-token"): "damps the advantages of confident tokens while their ratio is near 1",
-    ("reward offset", "ipa-chunk"): "has no baseline",
-    ("common offset", "ipa-chunk"): "has no baseline",
-    ("on-policy", "clip-cov"): "takes the gradient of a few tokens away, on fresh data too",
-    ("on-policy", "gbpo"): "aims at the ratio 1 for responses at their group's median, whatever their advantage",
-    (
-        "on-policy",
-        "a-lol",
-    ): "its ratio divides by the reference, which is also its sampler, and not by the step's policy",
-    ("on-policy", "missing-old-logits"): "its ratio divides by the snapshot that sampled, here another policy",
-    ("on-policy", "mhpo"): "its hazards do not vanish at ratio 1: every gradient is multiplied by 0.265",
-    ("common offset", "reinforce"): "has no baseline",
-    ("common offset", "remax"): "its baseline is the greedy rollout's reward, which the offset must move too",
-}
-"""(property, system) -> why the property does not apply."""
-
-EXCUSED_FEATURES: dict[tuple[str, str], str] = {
-    ("reward offset", "critic"): "a critic has to learn the offset first",
-    ("common offset", "critic"): "a critic has to learn the offset first",
-}
-"""(property, feature some part of the system provides) -> why the property does not apply."""
-
-ABSOLUTE = "compares rewards with absolute levels (right from 1 on, success rates in [0, 1])"
-for _name in ("bnpo", "dagrpo", "fapo", "mssr", "otc-po", "poise", "spo-single-stream"):
-    EXCUSED["reward offset", _name] = EXCUSED["common offset", _name] = ABSOLUTE
-EXCUSED["reward offset", "gliclass-ppo"] = "its baseline is the batch mean, which a common offset leaves alone"
-EXCUSED["reward offset", "nlpo"] = "the critic has to learn the offset first"
-EXCUSED["reward offset", "otr"] = EXCUSED["common offset", "otr"] = "its rewards are fixed by the method; no baseline"
-
-NEEDED: dict[str, dict[str, object]] = {"salsa": {"update.reference.models": ["tiny"]}}
-"""Settings without which a system cannot be built at all."""
+PROPERTIES = {"checks", "order", "masked rows", "on-policy", "reward offset", "common offset"}
+"""What a system or a part may be excused from (`System.excuses`, `Part.excuses`). An offset common to all groups is a case of one for
+each, so an excuse from the former is one from both."""
 
 NORMAL = Case([[3, 5, 1, 4], [2, 6, 3], [4, 4, 4, 1]], rewards=[[1, 0, 0, 1], [0, 1, 0], [1, 1, 0, 1]])
 EDGES = {
@@ -90,20 +51,22 @@ names = pytest.mark.parametrize("name", sorted(SYSTEMS))
 
 
 def algorithm(name: str) -> Algorithm:
-    built = SYSTEMS[name].algorithm().set(NEEDED.get(name, {}))
-    return built.set({"update.reference": "frozen"}) if name in NEEDED else built
+    needs = SYSTEMS[name].needs
+    built = SYSTEMS[name].algorithm().set(needs)
+    return built.set({"update.reference": "frozen"}) if needs else built
+
+
+def excuse(property_: str, name: str) -> str:
+    """Why the system need not have the property; empty where it must."""
+    system = SYSTEMS[name]
+    implied = [property_, "common offset"] if property_ == "reward offset" else [property_]
+    given = [system.excuses, *(part.excuses for _, part in system.algorithm().walk())]
+    return next((excuses[key] for excuses in given for key in implied if key in excuses), "")
 
 
 def excused(property_: str, name: str) -> None:
-    reasons = [EXCUSED_FEATURES.get((property_, feature)) for feature in sorted(provided(name))]
-    for reason in (EXCUSED.get((property_, name)), *reasons):
-        if reason:
-            pytest.skip(reason)
-
-
-def provided(name: str) -> frozenset[str]:
-    """Features that some part of the system provides."""
-    return frozenset().union(*(part.provided() for _, part in SYSTEMS[name].algorithm().walk()))
+    if reason := excuse(property_, name):
+        pytest.skip(reason)
 
 
 @names
@@ -111,10 +74,10 @@ def test_checks_and_survives_yaml(name: str) -> None:
     method = SYSTEMS[name].algorithm()
     assert Algorithm.from_yaml(method.yaml()) == method
     assert SYSTEMS[name].description, "a system says what it does"
-    if ("checks", name) in EXCUSED:
+    if excuse("checks", name):
         with pytest.raises(UserError):
             method.check()
-        method = method.set(NEEDED[name])
+        method = method.set(SYSTEMS[name].needs)
     assert method.check() is method
 
 
@@ -189,7 +152,7 @@ def test_on_policy_the_gradient_is_that_of_the_score_function(name: str) -> None
 def test_adding_a_constant_to_rewards_changes_nothing(name: str, kind: str) -> None:
     """A constant of its own for every group ("reward offset"), or the same one for all ("common offset")."""
     excused(kind, name)
-    if kind == "common offset" and ("reward offset", name) not in EXCUSED:
+    if kind == "common offset" and not excuse("reward offset", name):
         pytest.skip("implied by the offset per group")
     constants = [0.5, -0.25, 2.0] if kind == "reward offset" else [0.5] * 3
 
@@ -202,8 +165,12 @@ def test_adding_a_constant_to_rewards_changes_nothing(name: str, kind: str) -> N
         assert shifted.by_row(column) == pytest.approx(plain.by_row(column), rel=1e-6, abs=1e-8), column
 
 
-def test_every_excuse_names_a_system() -> None:
-    assert {name for _, name in EXCUSED} <= SYSTEMS.keys() and NEEDED.keys() <= SYSTEMS.keys()
+@names
+def test_every_excuse_names_a_property_and_a_reason(name: str) -> None:
+    system = SYSTEMS[name]
+    for excuses in (system.excuses, *(part.excuses for _, part in system.algorithm().walk())):
+        assert excuses.keys() <= PROPERTIES and all(len(reason) > 10 for reason in excuses.values())
+    assert bool(system.needs) == bool(excuse("checks", name)), "what it needs, and why it is not built without"
 
 
 def test_the_synthetic_batch_is_not_trivial() -> None:
