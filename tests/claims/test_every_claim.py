@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import pytest
 
 from anypo.claims import ClaimRun, Outcome, load
-from anypo.claims.objective_a1 import weaker
+from anypo.claims.base import weaker
 
 CLAIMS = load()
 

@@ -67,17 +67,20 @@ def test_seeds_are_fixed_by_the_name():
 
 
 def test_record_merges_atomically_and_refuses_nonsense(tmp_path):
-    path = tmp_path / "deep" / "record.json"
-    record.write(path, {"b": {"verdict": "reproduced"}})
-    record.write(path, {"a": {"verdict": "error"}, "b": {"verdict": "direction_only"}})
-    assert list(record.read(path)) == ["a", "b"] and record.read(path)["b"]["verdict"] == "direction_only"
-    assert [p.name for p in path.parent.iterdir()] == ["record.json"]
-    path.write_text("[1]")
+    folder = tmp_path / "deep" / "record"
+    record.write(folder, {"b": {"verdict": "reproduced"}})
+    record.write(folder, {"a": {"verdict": "error"}, "b": {"verdict": "direction_only"}})
+    assert list(record.read(folder)) == ["a", "b"] and record.read(folder)["b"]["verdict"] == "direction_only"
+    assert sorted(p.name for p in folder.iterdir()) == ["a.json", "b.json"]
+    (folder / "a.json").write_text("[1]")
+    with pytest.raises(UserError, match=r"a\.json is not a verification record"):
+        record.read(folder)
+    (folder / "a.json").write_text("{")
+    with pytest.raises(UserError, match=r"a\.json is not a verification record"):
+        record.read(folder)
     with pytest.raises(UserError, match="not a verification record"):
-        record.read(path)
-    path.write_text("{")
-    with pytest.raises(UserError, match="not a verification record"):
-        record.write(path, {})
+        record.read(folder / "b.json")
+    assert record.read(tmp_path / "nothing") == {}
 
 
 def test_choosing(toys):
@@ -96,7 +99,7 @@ def test_choosing(toys):
 def test_command_records_and_fails_on_errors(toys, tmp_path):
     toys("toy-good", good, seeds=3)
     toys("toy-broken", broken)
-    path = tmp_path / "record.json"
+    path = tmp_path / "record"
     shown = CliRunner().invoke(app(), ["verify", "toy-good", "--record", str(path)])
     assert shown.exit_code == 0, shown.output
     for word in ("toy-good", "reproduced", "+1 point", "points", "base (grpo)"):
@@ -108,8 +111,22 @@ def test_command_records_and_fails_on_errors(toys, tmp_path):
         "toy-good": "reproduced",
         "toy-broken": "error",
     }
-    quick = CliRunner().invoke(app(), ["verify", "toy-good", "--quick", "--record", str(tmp_path / "none.json")])
-    assert quick.exit_code == 0 and not (tmp_path / "none.json").exists() and "not a result" in quick.output
+    quick = CliRunner().invoke(app(), ["verify", "toy-good", "--quick", "--record", str(tmp_path / "none")])
+    assert quick.exit_code == 0 and not (tmp_path / "none").exists() and "not a result" in quick.output
+
+
+def test_what_is_no_record_is_refused_before_anything_runs(toys, tmp_path):
+    toys("toy-broken", broken)
+    path = tmp_path / "record.json"
+    path.write_text("{}")
+    refused = CliRunner().invoke(app(), ["verify", "toy-broken", "--record", str(path)])
+    assert isinstance(refused.exception, UserError) and path.read_text() == "{}"
+
+
+def test_claims_have_the_paths_of_their_systems():
+    for name, entry in load().items():
+        system = find(name).build.__module__.removeprefix("anypo.systems.")
+        assert entry.run.__module__ == f"anypo.claims.{system}" and entry.family == find(name).family
 
 
 def test_the_table_has_a_row_per_system_with_its_delta():

@@ -10,7 +10,7 @@ import torch
 from credit_making import context_for
 from scipy import stats
 
-from anypo.claims.beds.exact import Testbed, train
+from anypo.claims.beds.exact import Testbed
 from anypo.control.base import Ask
 from anypo.data.batch import Batch
 from anypo.data.records import DEMO, DRIFT
@@ -425,56 +425,6 @@ def test_confidence_statistics_and_branches() -> None:
     check_tree(groups)
     check_scores(groups, world)
     assert sum(len(g.trajectories) for g in groups) > 6
-
-
-# -- whole systems in the loop -----------------------------------------------------------------------------------------------
-
-SETTINGS = {
-    "brorl": {"control.samples": 16},
-    "otr": {"generate.draws": 32},
-    "ttrl": {"filter.signals.0.answer": "whole"},
-    "ettrl": {"filter.signals.0.answer": "whole"},
-    "echo-ttrl": {"filter.signals.0.answer": "whole"},
-    "int": {"generate.delimiter": "", "generate.continuations": 4},
-    "dapo-direct": {"generate.delimiter": ""},
-    "a2fm-apo": {"generate.tags": ["a", "b", "c"]},
-}
-ELSEWHERE = {"coderl-plus", "spark", "gliclass-ppo"}  # need words or another policy; see test_language_systems
-
-
-def own_systems() -> list[str]:
-    from anypo.systems import SYSTEMS
-
-    return sorted(n for n, s in SYSTEMS.items() if s.build.__module__.endswith(("credits_a", "credits_b")))
-
-
-@pytest.mark.parametrize("name", [n for n in own_systems() if n not in ELSEWHERE])
-def test_system_runs_and_resumes_exactly(name: str) -> None:
-    """Two steps, a checkpoint through JSON-free plain state, two more: the same weights as four steps at once."""
-    from anypo.run.trainer import Trainer
-
-    bed = Testbed(horizon=4, group=4, set=SETTINGS.get(name, {}))
-    algorithm = bed.adapt(name)
-    whole = Trainer(algorithm, bed.world(1), 1, 4)
-    for _ in range(4):
-        metrics = whole.step()
-    assert all(np.isfinite(v) for v in metrics.values())
-    first = Trainer(algorithm, bed.world(1), 1, 4)
-    first.step()
-    first.step()
-    state = first.state_dict()
-    second = Trainer(algorithm, bed.world(1), 1, 4)
-    second.weights.policy.load_state_dict(state["weights"]["learners"]["policy"])
-    second.load_state_dict(state)
-    second.step()
-    second.step()
-    assert torch.equal(second.weights.policy.weight, whole.weights.policy.weight)
-
-
-def test_measured_drift_reaches_the_tracker() -> None:
-    curves = train("spo-single-stream", Testbed(batch=4, group=1, lr=0.3), 6, 0)
-    assert curves.metric("credit/drift").max() > 0 and curves.metric("credit/retention").min() < 0.96
-    assert all(t.guidance != DRIFT for t in curves.trainer.batch.trajectories)
 
 
 def test_independent_groups_know_their_problem() -> None:

@@ -43,8 +43,8 @@ def test_json():
         (("--reward", "banary"), "Did you mean 'binary'"),
         (("--old", "nobody"), "unknown --old value"),
         (("--plot", "t.png"), "ends in .html"),
-        (("--family", "credits"), "Did you mean 'credit'"),
-        (("--family", "credit", "--systems", "grpo"), "none of --systems"),
+        (("--family", "credit"), "Did you mean 'credits'"),
+        (("--family", "credits", "--systems", "grpo"), "none of --systems"),
     ],
 )
 def test_bad_options(arguments, message):
@@ -53,7 +53,7 @@ def test_bad_options(arguments, message):
 
 
 def test_a_family_chooses_among_the_systems():
-    done = call("--systems", "grpo,bnpo", "--family", "credit", "--staleness", "0", "--draws", "40", "--json")
+    done = call("--systems", "grpo,bnpo", "--family", "credits", "--staleness", "0", "--draws", "40", "--json")
     assert [row["system"] for row in json.loads(done.stdout)] == ["bnpo"]
 
 

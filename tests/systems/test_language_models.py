@@ -1,4 +1,4 @@
-"""Credit systems on a character model with the embedded engine: the same parts, real tokens."""
+"""Systems on a character model with the embedded engine: the same parts, real tokens."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from anypo.claims.credit_language import SMALL, TextTask, question, warm
+from anypo.claims.beds.words import SMALL, TextTask, question, warm
 from anypo.data.batch import Batch
 from anypo.engine.config import Local
 from anypo.generate.base import World

@@ -1,0 +1,132 @@
+"""The exact properties of `anypo.systems.control.trust_regions`, as the sources state them."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from making_rows import built, make
+from making_systems import ascent, rows, targets
+from scipy.optimize import linprog
+from torch import Tensor
+
+from anypo.algorithm import Algorithm
+from anypo.context import Context, Memory
+from anypo.data.batch import Batch
+from anypo.errors import UserError
+from anypo.objective import BoundedRatio, Clip, MirrorDescent, PolicyGradient, TokenMean, Unclipped
+from anypo.systems import find
+
+OLD = torch.tensor([0.5, 0.25, 0.25], dtype=torch.float64)
+
+
+def sampled(advantage: Tensor) -> tuple[Batch, Tensor]:
+    """One-token responses that hold every action as often as `OLD` says, and the action of each."""
+    action = torch.tensor([0, 0, 1, 2])
+    batch = make([[1] * 4]).with_rows(logp_old=OLD.log()[action], advantage=advantage[action])
+    return batch, action
+
+
+def test_mirror_descent_has_the_exponentiated_advantage_as_its_optimum() -> None:
+    advantage = torch.tensor([1.0, -0.5, 0.3], dtype=torch.float64)
+    batch, action = sampled(advantage)
+    for first in (1.0, 0.3):
+        objective, context = built(
+            PolicyGradient(trust=Unclipped(), regularise=(MirrorDescent(first=first, last=first),))
+        )
+        logits = OLD.log().clone().requires_grad_()
+        optimiser = torch.optim.LBFGS([logits], max_iter=200, tolerance_grad=1e-12, tolerance_change=1e-14)
+
+        def closure(objective=objective, context=context, logits=logits, optimiser=optimiser) -> Tensor:
+            optimiser.zero_grad()
+            loss = objective.loss(batch.with_rows(logp=logits.log_softmax(0)[action]), context)
+            loss.backward()
+            return loss
+
+        optimiser.step(closure)
+        best = (OLD * (first * advantage).exp()) / (OLD * (first * advantage).exp()).sum()
+        torch.testing.assert_close(logits.detach().softmax(0), best, rtol=0, atol=1e-6)
+
+
+def test_mirror_descents_penalty_is_the_divergence_and_flat_at_the_start() -> None:
+    batch, action = sampled(torch.zeros(3, dtype=torch.float64))
+    new = torch.tensor([0.2, 0.7, 0.1], dtype=torch.float64)
+    part = MirrorDescent(first=0.5, last=0.5)
+    context = Context(0, 10, 0, Memory(Algorithm()))
+    value = part.penalty(batch.with_rows(logp=new.log()[action]), TokenMean(), context)
+    assert float(value) == pytest.approx(float((new * (new / OLD).log()).sum()) / 0.5, rel=1e-12)
+    still = batch.with_rows(logp=batch["logp_old"])
+    mdpo = find("mdpo").algorithm().objective
+    on = still.with_rows(advantage=torch.tensor([1.0, -2.0, 0.5, 0.1], dtype=torch.float64))
+    torch.testing.assert_close(ascent(mdpo, on), on["advantage"] / 4)
+
+
+def test_mirror_descents_step_size_closes() -> None:
+    part = MirrorDescent()
+    assert [part.size(step, 4) for step in (0, 2, 3, 99)] == [1.0, 0.5, 0.25, 0.25]
+
+
+@pytest.mark.parametrize(("low", "high"), [(0.2, 0.2), (0.2, 0.3), (1.0, 4.0)])
+def test_the_target_is_the_solution_of_the_linear_programme(low: float, high: float) -> None:
+    """Uniform old policy over ten responses; (1, 4) is the elite selection of the cross-entropy method (the best fifth)."""
+    trust = BoundedRatio(low=low, high=high, threshold="quantile")
+    for seed in range(5):
+        q = np.random.default_rng(seed).standard_normal(10)
+        best = linprog(-q / 10, A_eq=np.full((1, 10), 0.1), b_eq=[1.0], bounds=[(1 - low, 1 + high)] * 10)
+        found = targets(trust, q)
+        np.testing.assert_allclose(found, best.x, atol=1e-8)
+        if low == high:
+            gain = float(found @ q / 10 - q.mean())
+            assert gain == pytest.approx(low * np.abs(q - np.median(q)).mean())
+
+
+def test_bounded_ratio_has_ppos_gradient_up_to_the_target_and_its_opposite_beyond() -> None:
+    ratios = [0.5, 0.9, 1.1, 1.5]
+    for sign in (1.0, -1.0):
+        batch = rows([-1.0] * 4, [-1.0 - math.log(r) for r in ratios], [2.0 * sign] * 4)
+        clip, ours = ascent(PolicyGradient(trust=Clip()), batch), ascent(PolicyGradient(trust=BoundedRatio()), batch)
+        gone = clip == 0
+        torch.testing.assert_close(ours[~gone], clip[~gone])
+        free = ascent(PolicyGradient(trust=Unclipped()), batch)
+        assert int(gone.sum()) == 1
+        torch.testing.assert_close(ours[gone], -free[gone])
+
+
+def test_bounded_ratios_that_could_not_learn_are_refused() -> None:
+    gbpo = find("gbpo").algorithm()
+    with pytest.raises(UserError, match="cannot both be 0"):
+        gbpo.set({"objective.trust.low": 0.0, "objective.trust.high": 0.0}).check()
+    with pytest.raises(UserError, match="group of its own"):
+        gbpo.set({"credit.select": [{"part": "scatter"}]}).check()
+
+
+def test_a_huber_width_fades_the_pull_and_keeps_it_far_away() -> None:
+    batch = rows([-1.0] * 3, [-1.0 - math.log(r) for r in (1.0, 1.15, 1.2)], [1.0] * 3)
+    soft = ascent(PolicyGradient(trust=BoundedRatio(huber=0.1)), batch) * 3
+    torch.testing.assert_close(soft, torch.tensor([1.0, 1.15 * 0.5, 0.0], dtype=torch.float64), rtol=1e-9, atol=1e-9)
+
+
+def test_many_epochs_overshoot_less_than_with_the_clip() -> None:
+    """Actions with overlapping features, where pulling one moves others: full-batch steps on exact expectations. The target is no
+    hard bound either (an action with a small |A| can be dragged along), but the pull back acts in every case."""
+    clip, bounded = ([_largest_ratio(trust, seed) for seed in range(4)] for trust in (Clip(), BoundedRatio()))
+    assert all(ours < theirs + 0.02 for ours, theirs in zip(bounded, clip))
+    assert np.median(bounded) < 1.22 and max(clip) > max(bounded) + 0.1, (clip, bounded)
+
+
+def _largest_ratio(trust: Clip | BoundedRatio, seed: int) -> float:
+    generator = torch.Generator().manual_seed(seed)
+    features = torch.randn(6, 3, generator=generator, dtype=torch.float64)
+    advantage = torch.randn(6, generator=generator, dtype=torch.float64)
+    old = torch.full((6,), -math.log(6), dtype=torch.float64)
+    batch = make([[1] * 6]).with_rows(logp_old=old, advantage=advantage - advantage.mean())
+    objective, context = built(PolicyGradient(trust=trust))
+    weight = torch.zeros(3, dtype=torch.float64)
+    for _ in range(200):
+        weight.requires_grad_()
+        logp = (features @ weight).log_softmax(0)
+        (gradient,) = torch.autograd.grad(objective.loss(batch.with_rows(logp=logp), context), weight)
+        weight = (weight - 0.015 * gradient).detach()
+    return float(((features @ weight).log_softmax(0) - old).exp().max())

@@ -1,0 +1,179 @@
+"""The exact properties of `anypo.systems.credits.critics`, as the sources state them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from making_rows import built, make
+from making_systems import ASYNCHRONOUS, BED, assign, method, trainer
+
+from anypo.algorithm import Algorithm
+from anypo.credit.critics.gae import GAE
+from anypo.credit.critics.pessimistic import soft_minimum
+from anypo.data.batch import Batch
+from anypo.exact.check import case, library_gradient
+from anypo.objective import KLControl, PolicyGradient
+from anypo.objective.regularisers.kl_control import phase
+from anypo.run.trainer import Trainer
+from anypo.systems import find
+
+
+def value_batch(values: list[float], reward: float, truncated: bool) -> Batch:
+    batch = make([[len(values)]], rewards=[[reward]])
+    return batch.with_rows(value_old=torch.tensor(values, dtype=torch.float64)).with_sequences(
+        truncated=torch.tensor([truncated])
+    )
+
+
+def test_the_cards_truncated_advantages() -> None:
+    credit = GAE(lam=0.95, truncated="last", whiten=False, value_lam=1.0, value_on="finished")
+    out = assign(Algorithm(credit=credit), value_batch([0.2, 0.5, 0.4], 1.0, True))
+    assert out["advantage"].tolist() == pytest.approx([0.205, -0.1, 0.0])
+    assert out["value_weight"].tolist() == [0, 0, 0], "the critic does not see unfinished answers"
+    done = assign(Algorithm(credit=credit), value_batch([0.2, 0.5, 0.4], 1.0, False))
+    deltas = [0.3, -0.1, 0.6]
+    expected = [deltas[0] + 0.95 * deltas[1] + 0.95**2 * deltas[2], deltas[1] + 0.95 * deltas[2], deltas[2]]
+    assert done["advantage"].tolist() == pytest.approx(expected)
+    assert done["return"].tolist() == pytest.approx([1.0, 1.0, 1.0]), "Monte Carlo return"
+
+
+def test_an_all_zero_critic_gives_unfinished_windows_no_gradient() -> None:
+    batch = value_batch([0.0] * 4, 1.0, True)
+    mixed = make([[4, 2]], rewards=[[1.0, 1.0]])
+    mixed = mixed.with_rows(value_old=torch.zeros(6, dtype=torch.float64))
+    mixed = mixed.with_sequences(truncated=torch.tensor([True, False]))
+    for rows in (batch, mixed):
+        unfinished = rows.spread(rows.sequences["truncated"])
+        assert assign(find("t-ppo").algorithm(), rows)["advantage"][unfinished].tolist() == [0, 0, 0, 0]
+
+
+def test_a_window_as_long_as_the_answer_is_ppo() -> None:
+    """The same rollouts, advantages and updates, once the critic's target is the same."""
+    t_ppo = trainer("t-ppo", {"generate.window": 4, "credit.value_lam": None, "credit.whiten": True})
+    ppo = trainer("ppo", {"credit.shaping": [], "update.reference": "none", "update.epochs": 1})
+    for _ in range(3):
+        t_ppo.step(), ppo.step()
+        texts = [[t.text for g in run.groups for t in g.trajectories] for run in (t_ppo, ppo)]
+        assert texts[0] == texts[1]
+        assert torch.equal(t_ppo.batch["advantage"], ppo.batch["advantage"])
+    assert torch.equal(t_ppo.weights.policy.weight, ppo.weights.policy.weight)
+
+
+def test_windows_train_every_token_once_and_keep_the_slots_full() -> None:
+    run = trainer("t-ppo", {"generate.window": 2}, BED.replace(horizon=6, spread=0.1))
+    generated = trained = 0
+    versions = set()
+    for _ in range(12):
+        before = [len(saved["logp"]) for *_, saved in run.memory.states["generate"]["open"]]
+        run.step()
+        members = [t for g in run.groups for t in g.trajectories]
+        assert len(members) == 12, "every slot works in every step"
+        new = sum(len(t) for t in members) - sum(before)
+        generated += new
+        trained += int(run.batch.weight.sum())
+        versions |= {len(set(t.version.tolist())) for t in members}
+        for t in members:
+            assert len(t) - t.extra["window"] <= 2
+    assert trained == generated
+    assert max(versions) == 3, "answers of six tokens are written by three policies"
+
+
+def test_the_soft_minimum_lies_between_the_minimum_and_the_mean() -> None:
+    a, b = torch.randn(2, 50, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    soft = soft_minimum(a, b, 0.3)
+    assert bool((soft >= torch.minimum(a, b)).all()) and bool((soft <= (a + b) / 2 + 1e-12).all())
+    torch.testing.assert_close(soft_minimum(a, b, 1e-3), torch.minimum(a, b), rtol=0, atol=1e-3)
+    torch.testing.assert_close(soft_minimum(a, b, 1e4), (a + b) / 2, rtol=0, atol=1e-3)
+
+
+def replayed(kls: list[float], rewards: list[float]) -> list[float]:
+    """The thresholds of the released controller, written again from its description."""
+    ema, integral, last, seen, out = None, 0.0, 0.0, [], []
+    for reward in rewards:
+        seen.append(reward)
+        recent = seen[-50:]
+        old = seen[-100:-50] if len(seen) >= 100 else recent
+        if len(seen) < 50:
+            factor = 1.5
+        elif np.mean(recent) > np.mean(old) + 0.01:
+            factor = 1.2
+        else:
+            factor = 1.0 if np.std(recent) < 0.02 and np.mean(recent) > 0.7 else 0.8
+        u = 0.0
+        if ema is None:
+            ema = reward
+        else:
+            before, ema = ema, 0.95 * ema + 0.05 * reward
+            e = ema - before - 0.001
+            integral = max(-1.0, min(1.0, integral + e))
+            u = 0.3 * e + 0.01 * integral + 0.05 * (e - last)
+            last = e
+        out.append(max(0.1, min(0.6, (0.3 + u) * factor)))
+    assert len(out) == len(kls)
+    return out
+
+
+def test_the_threshold_follows_a_recorded_trace() -> None:
+    rng = np.random.default_rng(2)
+    rewards = [0.1] * 30 + np.linspace(0.1, 0.9, 120).tolist() + [0.9] * 130 + rng.uniform(-3, 3, 60).tolist()
+    kls = rng.exponential(0.3, len(rewards)).tolist()
+    control, memory = KLControl(), KLControl().start()
+    found = [control.advance(memory, kl, reward) for kl, reward in zip(kls, rewards)]
+    assert found == pytest.approx(replayed(kls, rewards), abs=1e-12)
+    assert min(found) >= 0.1 and max(found) <= 0.6
+    phases = {phase(rewards[:n]) for n in range(1, len(rewards))}
+    assert phases == {1.5, 1.2, 1.0, 0.8}
+
+
+def controlled(mode: str, batch: Batch, times: int = 8) -> list[tuple[float, torch.Tensor, float, float]]:
+    """(penalty, gradient in logp, smoothed KL, threshold) of consecutive optimiser steps on the same batch."""
+    part, context = built(PolicyGradient(regularise=(KLControl(mode=mode),)))
+    rule = part.regularise[0]
+    out = []
+    for _ in range(times):
+        leaf = batch["logp"].clone().requires_grad_()
+        value = rule.penalty(batch.with_rows(logp=leaf), part.aggregate, context)
+        (gradient,) = torch.autograd.grad(value, leaf)
+        step = context.metrics
+        out.append((float(value.detach()), gradient, context.memory[rule]["kl"], step["objective/kl_threshold"]))
+    return out
+
+
+@pytest.mark.parametrize("entropy", [0.01, 10.0])
+def test_the_penalty_acts_beyond_the_threshold_only(entropy: float) -> None:
+    batch = make([[4, 3]], [[1, 0]], drift=0.0)
+    gap = torch.full((7,), 1.5, dtype=torch.float64)
+    batch = batch.with_rows(logp_ref=batch["logp"] - gap, entropy=torch.full((7,), entropy, dtype=torch.float64))
+    gate = max(0.5, 2.0 / (entropy + 0.1))
+    steps = controlled("gradient", batch)
+    assert not steps[0][1].any() and steps[-1][1].any()
+    for _, gradient, kl, _ in steps:
+        limit = 0.45  # 0.3 x 1.5 warming up, the reward standing still: u is within 1e-3
+        expected = 0.2 * max(0.0, kl - limit) * gate * gap / len(batch)
+        torch.testing.assert_close(gradient, expected, rtol=0, atol=2e-3 * gate)
+    for value, gradient, kl, _ in controlled("inert", batch):
+        assert not gradient.any()
+        assert value == pytest.approx(0.1 * max(0.0, kl - 0.45) ** 2 * gate, abs=2e-3 * gate)
+
+
+def test_an_inert_penalty_leaves_ppo_as_it_is() -> None:
+    given = case(ASYNCHRONOUS)
+    inert = library_gradient(method("safe-rlhf-pid", **{"objective.regularise.1.mode": "inert"}), given)
+    without = method("safe-rlhf-pid", **{"objective.regularise": [{"part": "entropy", "coefficient": 0.01}]})
+    torch.testing.assert_close(inert, library_gradient(without, given), rtol=1e-12, atol=1e-15)
+
+
+def test_the_double_critic_learns_the_normalised_reward() -> None:
+    run = Trainer(BED.adapt("safe-rlhf-pid").set({"credit.optimiser.lr": 0.05}), BED.world(0), 0, 40)
+    seen: list[float] = []
+    losses = []
+    for _ in range(40):
+        losses.append(run.step()["critic/loss"])
+        seen += [t.reward for g in run.groups for t in g.trajectories]
+    assert np.mean(losses[-10:]) < 0.7 * losses[0]
+    memory = run.memory.states["credit"]
+    assert memory["mean"] == pytest.approx(np.mean(seen))
+    assert memory["square"] / memory["count"] == pytest.approx(np.var(seen))
+    twins = run.weights.learners["credit"].heads
+    assert not torch.equal(twins[0].weight, twins[1].weight)
