@@ -175,21 +175,24 @@ def readable(value: str | None) -> str:
 def between(old: str, new: str, only: Sequence[str], jobs: int) -> int:
     """Record two commits in worktrees of their own with the newer one's script, and compare."""
     here = Path(__file__).resolve()
-    with tempfile.TemporaryDirectory() as folder, worktree(Path(folder) / "old", old) as first:
-        with worktree(Path(folder) / "new", new) as second:
-            script = second / "scripts" / here.name
-            script = script if script.is_file() else here
-            outs = []
-            for tree in (first, second):
-                outs.append(Path(folder) / f"{tree.name}.json")
-                command = [sys.executable, str(script), "record", str(outs[-1]), "--jobs", str(jobs)]
-                command += ["--only", ",".join(only)] if only else []
-                subprocess.run(command, cwd=tree, env={**os.environ, "PYTHONPATH": str(tree), "OMP_NUM_THREADS": "1"})
-                used = Path(json.loads(outs[-1].read_text())["tree"]) if outs[-1].is_file() else None
-                if used is None or used.resolve() != tree.resolve():
-                    print(f"recording {tree.name} failed" if used is None else f"{tree.name} imported anypo from {used}")
-                    return 2
-            return compare(*outs)
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        worktree(Path(folder) / "old", old) as first,
+        worktree(Path(folder) / "new", new) as second,
+    ):
+        script = second / "scripts" / here.name
+        script = script if script.is_file() else here
+        outs = []
+        for tree in (first, second):
+            outs.append(Path(folder) / f"{tree.name}.json")
+            command = [sys.executable, str(script), "record", str(outs[-1]), "--jobs", str(jobs)]
+            command += ["--only", ",".join(only)] if only else []
+            subprocess.run(command, cwd=tree, env={**os.environ, "PYTHONPATH": str(tree), "OMP_NUM_THREADS": "1"})
+            used = Path(json.loads(outs[-1].read_text())["tree"]) if outs[-1].is_file() else None
+            if used is None or used.resolve() != tree.resolve():
+                print(f"recording {tree.name} failed" if used is None else f"{tree.name} imported anypo from {used}")
+                return 2
+        return compare(*outs)
 
 
 @contextmanager

@@ -102,10 +102,11 @@ def numbers(algorithm: Any, fields: Changes) -> tuple[Any, Any]:
 
 
 def control(algorithm: Any, fields: Changes) -> tuple[Any, Any]:
-    """PPO's critic and rollouts around the method's objective, in Gymnasium; `fields` are those of `ControlBed`."""
+    """PPO's critic and rollouts around the method's objective, in Gymnasium (observations are normalised where the environment is not
+    the plain one); `fields` are those of `ControlBed`."""
     make = take("control_world", "anypo.tasks.gym")
     bed = ControlBed(**{"environments": 4, "steps": 32, "epochs": 3, "minibatches": 4, "lr": 3e-3, **fields})
-    return bed.adapt(algorithm), make(bed.environment, SEED)
+    return bed.adapt(algorithm), make(bed.environment, SEED, normalise=bed.environment != ControlBed().environment)
 
 
 def labels(algorithm: Any, fields: Changes) -> tuple[Any, Any]:
@@ -183,7 +184,10 @@ def transformer(algorithm: Any, fields: Changes) -> tuple[Any, Any]:
     """A one-layer character model sampled by the embedded engine. Fields: `lora` (rank), `turns`, `examples` (question and answer
     texts it is warmed up on, for `warm` steps), `task`. Without a task the share of the answer's characters that are early in
     the alphabet pays: every random model earns some of it."""
-    load, tiny = take("load", "anypo.policies.loading"), {"model": "tiny", "layers": 1, "hidden": 32, "intermediate": 64}
+    load, tiny = (
+        take("load", "anypo.policies.loading"),
+        {"model": "tiny", "layers": 1, "hidden": 32, "intermediate": 64},
+    )
     policy = load({**tiny, "context": 320}, seed=SEED, lora=fields.get("lora"))
     task = fields["task"]() if "task" in fields else early(fields.get("turns", 1))
     if "examples" in fields:
@@ -271,6 +275,13 @@ def early(turns: int = 1) -> Words:
     return Words(asked, lambda _, text: sum(ord(c) < 80 for c in text) / max(1, len(text)), turns)
 
 
+def chatter() -> list[tuple[str, str]]:
+    """Answers of a few random characters, so that a policy learns to end its turn."""
+    rng = np.random.default_rng(SEED)
+    asked = [p.messages[0]["content"] for p in early().problems] * 4
+    return [(text, "".join(rng.choice(list("aBcD12"), rng.integers(2, 5)))) for text in asked]
+
+
 def sums() -> Words:
     asked = tuple(question(f"{a}+{b}", str((a + b) % 2)) for a in range(4) for b in range(4))
     return Words(asked, lambda problem, text: float(text.strip() == problem.answer))
@@ -317,6 +328,7 @@ MIXED = {"lag": 4, "versions": "partial", "noise": 0.2}
 WHOLE = {"filter.signals.0.answer": "whole"}
 VOTES = {"kind": "tabular", "horizon": 3, "group": 10, "task": VOTABLE, "prepare": leans}
 HARDER = {"prompts": 8, "batch": 8, "task": EASY_AND_HARD}
+TURNS = {"turns": 3, "examples": chatter, "warm": 40}
 PAIRED = {"batch": 8, "group": 2}
 
 RUNS: dict[str, Run] = {
@@ -357,7 +369,7 @@ RUNS: dict[str, Run] = {
     "gtpo-conflict": Run(exact, {"kind": "tabular", "batch": 4, "task": SHARED_PREFIX, "prepare": prefixed}),
     "hpt": Run(exact, HARDER),
     "int": Run(exact, {"reward": "sparse"}, {"generate.delimiter": "", "generate.continuations": 8}),
-    "ipa-chunk": Run(transformer, {"turns": 3}, {"generate.turns": 3, "generate.temperature": 0.7}),
+    "ipa-chunk": Run(transformer, TURNS, {"generate.turns": 3, "update.optimiser.lr": 3e-3}),
     "kl-cov": Run(exact, {"lr": 0.2}),
     "mc-grpo": Run(exact, {"group": 7}),
     "mdpo": Run(control, {"environment": "Pendulum-v1"}),
@@ -375,6 +387,7 @@ RUNS: dict[str, Run] = {
     "prefix-grouper": Run(transformer),
     "r2vpo": Run(exact, STALE),
     "rec": Run(exact, STALE),
+    "remix": Run(exact, {}, {"update.reference.at": 8, "replay.until": 14}),
     "riskpo": Run(exact, {"prompts": 10, "batch": 10}),
     "salsa": Run(souped),
     "spark": Run(
@@ -423,10 +436,25 @@ EXTRAS: dict[str, Run] = {
         },
         system="pipo",
     ),
-    "+sgd-dynamic": Run(exact, HARDER, {"update.optimiser": {"part": "sgd", "lr": 0.5, "momentum": 0.9}}, system="dapo"),
+    "+rollback": Run(
+        exact, {"reward": "sparse"}, {"generate": {"part": "rollback", "delimiter": ""}}, system="dr-grpo"
+    ),
+    "+roles-temperature": Run(
+        transformer,
+        TURNS,
+        {
+            "generate.turns": 3,
+            "update.optimiser.lr": 3e-3,
+            "objective.regularise": ["role_likelihood", {"part": "entropy_temperature", "level": 3.0}],
+        },
+        system="grpo",
+    ),
+    "+sgd-dynamic": Run(
+        exact, HARDER, {"update.optimiser": {"part": "sgd", "lr": 0.5, "momentum": 0.9}}, system="dapo"
+    ),
     "+transformer-exact": Run(transformer, {}, {"engine.reuse_logp": "exact"}, system="grpo"),
     "+transformer-never": Run(transformer, {}, {"engine.reuse_logp": "never"}, system="grpo"),
-    "+transformer-critic": Run(transformer, {"turns": 2}, {"generate.turns": 2}, system="ppo"),
+    "+transformer-critic": Run(transformer, TURNS, {"generate.turns": 3, "update.optimiser.lr": 3e-3}, system="ppo"),
     "+transformer-score-norm": Run(transformer, {}, {}, system="vcpo"),
     "+lora": Run(transformer, {"lora": 4}, {}, system="rloo"),
 }

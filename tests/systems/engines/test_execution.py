@@ -22,7 +22,7 @@ SHORTCUT = {
 
 def stale(changes: dict | None = None, noise: float = 0.0, lag: int = 3, steps: int = 6) -> Batch:
     """The last batch of a run whose responses were written by several versions."""
-    bed = BED.replace(lag=lag, versions="partial", noise=noise, lr=0.3)
+    bed = BED.replace(lag=lag, versions="partial", noise=noise, lr=0.3, group=16)
     run = trainer("missing-old-logits", changes, bed)
     for _ in range(steps):
         run.step()
@@ -89,7 +89,7 @@ def test_the_shortcut_needs_no_reference_and_trains() -> None:
 
 def test_a_resumed_run_has_its_snapshots_back() -> None:
     """It has no stale samplers, so the state itself is what must come back."""
-    bed = BED.replace(lag=2, versions="partial", noise=0.1)
+    bed = BED.replace(lag=2, versions="partial", noise=0.1, group=16)
     run = trainer("missing-old-logits", bed=bed)
     start = weights(run, 0)
     assert not torch.equal(weights(run, 3), start)

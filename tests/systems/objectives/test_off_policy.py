@@ -18,7 +18,7 @@ from anypo.exact.bench import Setting
 from anypo.exact.check import Case, case, library_gradient
 from anypo.exact.graph import END
 from anypo.objective import KL, Clip, PolicyGradient
-from anypo.objective.numerics import effective_sample_size
+from anypo.data.numerics import effective_sample_size
 from anypo.systems import find
 from anypo.update.weights import score_norms
 
