@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 from typing import Any, ClassVar
 
@@ -12,7 +13,7 @@ import pytest
 from anypo.algorithm import Algorithm
 from anypo.claims.testbeds import Testbed
 from anypo.context import Context, Memory
-from anypo.control.base import Ask, Uniform
+from anypo.control.base import Ask, Control, Uniform
 from anypo.data.records import SHOWN, Tokens
 from anypo.engine.config import Local
 from anypo.errors import UserError
@@ -111,24 +112,29 @@ def test_a_rollout_begins_in_the_state_that_its_ask_names(part: Any, times: int)
     assert world.task.begun.count("here") == times == world.task.begun.count(None)
 
 
-class Hinting(Uniform, name="test_hinting"):
-    """Says in every ask what a test wants it to say."""
+@pytest.fixture
+def saying() -> Iterator[Callable[[str], Control]]:
+    """Control parts whose asks say one thing, known by name for as long as the test runs."""
+    names = []
 
-    plans: ClassVar[frozenset[str]] = frozenset({"shown"})
+    def make(entry: str) -> Control:
+        class Saying(Uniform, name=f"saying_{entry}"):
+            plans: ClassVar[frozenset[str]] = frozenset({entry})
+
+        names.append(Saying.part)
+        return Saying()
+
+    yield make
+    for name in names:
+        del Control.parts[name]
 
 
-class Levelled(Uniform, name="test_levelled"):
-    """Says a level that nobody reads."""
-
-    plans: ClassVar[frozenset[str]] = frozenset({"level"})
-
-
-def test_what_nobody_reads_is_refused() -> None:
-    Algorithm(control=Hinting()).check()
-    Algorithm(control=Hinting(), generate=WithExperts()).check()
-    with pytest.raises(
-        UserError, match=r"says 'shown' in its asks, which generate=segment_tree does not read.*independent"
-    ):
-        Algorithm(control=Hinting(), generate=SegmentTree()).check()
-    with pytest.raises(UserError, match=r"control .test_levelled. says 'level' in its asks"):
-        Algorithm(control=Levelled()).check()
+def test_what_nobody_reads_is_refused(saying: Callable[[str], Control]) -> None:
+    hinting, levelled = saying("shown"), saying("level")
+    Algorithm(control=hinting).check()
+    Algorithm(control=hinting, generate=WithExperts()).check()
+    refusal = r"says 'shown' in its asks, which generate=segment_tree does not read.*independent"
+    with pytest.raises(UserError, match=refusal):
+        Algorithm(control=hinting, generate=SegmentTree()).check()
+    with pytest.raises(UserError, match=r"control \(saying_level\) says 'level' in its asks"):
+        Algorithm(control=levelled).check()
