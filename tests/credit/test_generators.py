@@ -13,7 +13,7 @@ from scipy import stats
 from anypo.claims.beds.exact import Testbed
 from anypo.control.base import Ask
 from anypo.data.batch import Batch
-from anypo.data.records import DEMO, DRIFT
+from anypo.data.records import DEMO
 from anypo.generate import (
     AdaptiveRounds,
     Anchored,

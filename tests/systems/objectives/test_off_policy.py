@@ -13,12 +13,12 @@ from making_systems import ASYNCHRONOUS, ascent, method, trainer, weights
 from anypo.algorithm import Algorithm
 from anypo.context import Context, Memory
 from anypo.credit.centres.optimal import relative, weighted_mean
+from anypo.data.numerics import effective_sample_size
 from anypo.exact import EnumerablePolicy, tree, truth
 from anypo.exact.bench import Setting
 from anypo.exact.check import Case, case, library_gradient
 from anypo.exact.graph import END
 from anypo.objective import KL, Clip, PolicyGradient
-from anypo.data.numerics import effective_sample_size
 from anypo.systems import find
 from anypo.update.weights import score_norms
 
