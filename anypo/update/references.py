@@ -27,16 +27,23 @@ class FrozenReference(Reference, name="frozen"):
 
 
 class EmaReference(Reference, name="ema"):
-    """Exponential moving average of the weights, theta_ref <- decay theta_ref + (1 - decay) theta after every step."""
+    """Exponential moving average of the weights, theta_ref <- decay theta_ref + (1 - decay) theta after every `every`-th update."""
 
     provides = frozenset({"reference"})
     decay: float = Field(0.99, ge=0.0, lt=1.0)
+    every: int = Field(1, ge=1)
+
+    def start(self) -> dict[str, Any]:
+        return {"updates": 0}
 
     def begin(self, policy: Any) -> Any:
         return policy.frozen()
 
     def after(self, reference: Any, policy: Any, context: Context) -> Any:
-        reference.blend(policy, self.decay)
+        memory = context.memory[self]
+        memory["updates"] += 1
+        if memory["updates"] % self.every == 0:
+            reference.blend(policy, self.decay)
         return reference
 
 

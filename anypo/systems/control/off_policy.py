@@ -1,0 +1,70 @@
+"""Off-policy actors and critics: learned from a ring of transitions, one batch per step of the environment."""
+
+from __future__ import annotations
+
+import math
+
+from anypo.algorithm import Algorithm
+from anypo.control import Uniform
+from anypo.credit.critics.temporal_difference import TemporalDifference
+from anypo.generate.act import Own
+from anypo.generate.worlds.steps import EnvironmentSteps
+from anypo.objective.actor.improvement import DeterministicImprovement, SoftImprovement
+from anypo.policies.classes.actors import DeterministicClass, SquashedGaussianClass
+from anypo.replay.transitions import Transitions
+from anypo.systems.registry import system
+from anypo.update import GradientUpdate
+from anypo.update.gradient import AdamW
+from anypo.update.references import EmaReference
+
+STEPS = 64
+"""Environment steps in one step of the loop; as many updates follow. One at a time would spend the time on bookkeeping."""
+
+
+def _rollouts(warmup: int) -> EnvironmentSteps:
+    return EnvironmentSteps(environments=1, steps=STEPS, act=Own(warmup=warmup))
+
+
+@system("sac", title="Soft Actor-Critic", paper="arXiv:1812.05905")
+def sac() -> Algorithm:
+    """Two critics learn by temporal differences from a ring of transitions what an action is worth, the entropy of what follows
+    included; the actor, a Gaussian squashed into the action bounds, follows the gradient of the lesser critic through its own
+    fresh action, plus alpha times its entropy; alpha is learned so that the entropy stays near minus the number of action
+    dimensions. Target critics are averages (0.995 a step). One update with 256 transitions for each step in the environment, after
+    100 random ones. Values of stable-baselines3; steps and updates come in blocks of 64."""
+    return Algorithm(
+        control=Uniform(prompts=1, samples=1),
+        generate=_rollouts(warmup=100),
+        replay=Transitions(begin=100),
+        credit=TemporalDifference(soft=True),
+        objective=SoftImprovement(),
+        update=GradientUpdate(
+            optimiser=AdamW(lr=3e-4),
+            max_grad_norm=math.inf,
+            references=(EmaReference(name="target", of="credit", decay=0.995),),
+        ),
+        policy=SquashedGaussianClass(),
+    )
+
+
+@system("td3", title="Twin Delayed Deep Deterministic Policy Gradient", paper="arXiv:1802.09477", base="sac")
+def td3() -> Algorithm:
+    """The deterministic counterpart of SAC: the lesser of two target critics at a lagged actor's action, blurred with clipped noise
+    (deviation 0.2, at most 0.5), is what follows; the actor follows the first critic, in every second step only, and explores with
+    noise of deviation 0.1. Learning rate 1e-3, 256 transitions a batch. The lagged networks move in every second step too."""
+    return Algorithm(
+        control=Uniform(prompts=1, samples=1),
+        generate=_rollouts(warmup=100),
+        replay=Transitions(begin=100),
+        credit=TemporalDifference(next_source="lagged", optimiser=AdamW(lr=1e-3)),
+        objective=DeterministicImprovement(every=2),
+        update=GradientUpdate(
+            optimiser=AdamW(lr=1e-3),
+            max_grad_norm=math.inf,
+            references=(
+                EmaReference(name="lagged", decay=0.995, every=2),
+                EmaReference(name="target", of="credit", decay=0.995, every=2),
+            ),
+        ),
+        policy=DeterministicClass(),
+    )

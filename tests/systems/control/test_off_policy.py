@@ -1,0 +1,166 @@
+"""SAC and TD3: every number of one update against the same update written plainly, and the ring they draw from."""
+
+from __future__ import annotations
+
+import copy
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from anypo.context import Context
+from anypo.data.transitions import Arrays, Ring
+from anypo.errors import UserError
+from anypo.generate.base import World
+from anypo.policies.classes import Wanted
+from anypo.run.acting import Acting
+from anypo.run.trainer import Trainer
+from anypo.systems import find
+from anypo.tasks.gym import GymTask
+
+
+def trainer(name: str, total: int = 4, **changes: object) -> Trainer:
+    small = {"generate.steps": 8, "replay.begin": 8, "replay.batch": 16, "generate.act.warmup": 4}
+    algorithm = find(name).algorithm().set({**small, **{key.replace("__", "."): v for key, v in changes.items()}})
+    task = GymTask("Pendulum-v1")
+    return Trainer(algorithm, World(task, algorithm.policy.build(Wanted(task, seed=1)), Acting()), 3, total)
+
+
+def batch_of(count: int, seed: int = 0) -> Arrays:
+    rng = np.random.default_rng(seed)
+    draw = lambda *shape: rng.standard_normal(shape).astype(np.float32)
+    ends = (rng.random(count) < 0.3).astype(np.float32)
+    return Arrays(draw(count, 3), np.tanh(draw(count, 1)), draw(count, 3), draw(count), ends)
+
+
+def layers(network, x, member=None):
+    for depth, (weight, bias) in enumerate(zip(network.weights, network.biases)):
+        place = 0 if member is None else member
+        x = (torch.relu(x) if depth else x) @ weight[place] + bias[place]
+    return x
+
+
+def test_one_update_of_sac_is_the_textbooks() -> None:
+    """Target, critic step, actor step, temperature step and average, with plain Adam and plain autograd on copies."""
+    run = trainer("sac")
+    weights = run.weights
+    actor, critic, alpha = (
+        copy.deepcopy(learner)
+        for learner in (weights.policy, weights.learners["credit"], weights.learners["objective.temperature"])
+    )
+    target = copy.deepcopy(weights.references["target"])
+    arrays = batch_of(16)
+    context = Context(0, 4, 3, run.memory)
+    batch = weights.prepare(arrays.batch(), context)
+    noise = {view: batch[f"noise@{view}"] for view in ("new", "next")}
+    batch = run.algorithm.credit.assign(batch, context)
+    run.algorithm.update.apply(batch, weights, context)
+
+    s, a, s2, r, d = (
+        torch.from_numpy(getattr(arrays, n))
+        for n in ("observation", "action", "observation_next", "reward", "terminated")
+    )
+
+    def draw(net, x, eps):
+        mean, log_std = layers(net.body, x).chunk(2, -1)
+        log_std = log_std.clamp(-20, 2)
+        u = mean + log_std.exp() * eps
+        normal = torch.distributions.Normal(mean, log_std.exp()).log_prob(u)
+        return torch.tanh(u), (normal - torch.log(1 - torch.tanh(u) ** 2 + 1e-6)).sum(-1)
+
+    q = lambda net, x, act: [layers(net.body, torch.cat([x, act], -1), e).squeeze(-1) for e in range(2)]
+    with torch.no_grad():
+        a2, logp2 = draw(actor, s2, noise["next"])
+        y = r + 0.99 * (1 - d) * (torch.minimum(*q(target, s2, a2)) - alpha.log.exp() * logp2)
+    torch.testing.assert_close(batch["target"], y)
+    temperature = float(alpha.log.exp())
+    adam = lambda net: torch.optim.Adam(net.parameters(), lr=3e-4)
+    optimiser = adam(critic)
+    (0.5 * sum(((value - y) ** 2).mean() for value in q(critic, s, a))).backward()
+    optimiser.step()
+    optimiser = adam(actor)
+    fresh, logp = draw(actor, s, noise["new"])
+    (temperature * logp - torch.minimum(*q(critic, s, fresh))).mean().backward()
+    optimiser.step()
+    optimiser = adam(alpha)
+    (-(alpha.log * (logp.detach() - 1.0)).mean()).backward()
+    optimiser.step()
+    close = lambda mine, theirs: torch.testing.assert_close(
+        list(mine.parameters()), list(theirs.parameters()), rtol=1e-4, atol=2e-6
+    )
+    close(weights.learners["credit"], critic)
+    close(weights.policy, actor)
+    close(weights.learners["objective.temperature"], alpha)
+    for mine, old, new in zip(weights.references["target"].parameters(), target.parameters(), critic.parameters()):
+        torch.testing.assert_close(mine, 0.995 * old + 0.005 * new, rtol=1e-5, atol=1e-6)
+
+
+def test_td3_delays_the_actor_and_blurs_the_lagged_action() -> None:
+    run = trainer("td3")
+    weights, arrays = run.weights, batch_of(16)
+    start = [p.clone() for p in weights.policy.parameters()]
+    moved = []
+    for number in range(4):
+        context = Context(number, 4, 3, run.memory)
+        batch = run.algorithm.credit.assign(weights.prepare(arrays.batch(), context), context)
+        lagged, target = weights.references["lagged"], weights.references["target"]
+        blur = (0.2 * batch["noise@next"]).clamp(-0.5, 0.5)
+        after = (torch.tanh(layers(lagged.body, batch["observation_next"])) + blur).clamp(-1, 1)
+        values = [
+            layers(target.body, torch.cat([batch["observation_next"], after], -1), e).squeeze(-1) for e in range(2)
+        ]
+        expected = batch["step_reward"] + 0.99 * (1 - batch["terminated"]) * torch.minimum(*values)
+        torch.testing.assert_close(batch["target"], expected)
+        before = [p.clone() for p in target.parameters()]
+        run.algorithm.update.apply(batch, weights, context)
+        now = [p.clone() for p in weights.policy.parameters()]
+        moved.append(any(not torch.equal(a, b) for a, b in zip(start, now)))
+        start = now
+        assert any(not torch.equal(a, b) for a, b in zip(before, target.parameters())) == (number % 2 == 1)
+    assert moved == [False, True, False, True]
+
+
+@pytest.mark.parametrize("name", ["sac", "td3"])
+def test_batches_come_one_by_one_and_a_resumed_run_continues_exactly(name: str) -> None:
+    whole = trainer(name)
+    metrics = [whole.step() for _ in range(4)]
+    assert metrics[0]["replay/size"] == 8 and "critic/loss" not in metrics[0]  # the ring is only just full enough
+    assert whole.weights.steps == 8 * 3 and math.isfinite(metrics[-1]["critic/loss"])
+    first = trainer(name)
+    first.step(), first.step()
+    ring = first.memory.states["replay"]["ring"]
+    assert ring.size == 16 and ring.arrays is not None
+    copied = copy.deepcopy(first.state_dict())
+    second = trainer(name)
+    second.load_state_dict(copied)
+    assert torch.equal(torch.cat([p.flatten() for p in first.weights.policy.parameters()]),
+                       torch.cat([p.flatten() for p in second.weights.policy.parameters()]))  # fmt: skip
+    assert second.memory.states["replay"]["ring"].size == 16
+
+
+def test_the_ring_overwrites_the_oldest_and_keeps_its_place() -> None:
+    ring = Ring(5)
+    ring.add(batch_of(3, 1))
+    ring.add(batch_of(4, 2))
+    assert ring.arrays is not None and ring.size == 5 and ring.place == 2
+    later = batch_of(4, 2)
+    assert np.array_equal(ring.arrays.reward[[3, 4, 0, 1]], later.reward)
+    again = Ring(5)
+    again.load_state_dict(ring.state_dict())
+    assert again.place == 2 and np.array_equal(again.arrays.reward, ring.arrays.reward)  # type: ignore[union-attr]
+    ring.add(batch_of(9, 3))
+    assert np.array_equal(np.sort(ring.arrays.reward), np.sort(batch_of(9, 3).reward[-5:]))
+    with pytest.raises(ValueError, match="empty"):
+        Ring(3).draw(1, np.random.default_rng(0))
+
+
+def test_what_cannot_be_is_refused_in_a_sentence() -> None:
+    with pytest.raises(UserError, match="transitions"):
+        find("sac").algorithm().set({"replay": "on_policy"}).check()
+    with pytest.raises(UserError, match="finite bounds"):
+        find("sac").algorithm().policy.build(Wanted(GymTask("CartPole-v1")))
+    with pytest.raises(UserError, match="there is no learner 'critic'"):
+        trainer("sac", update__references=[{"part": "ema", "name": "target", "of": "critic"}])
+    with pytest.raises(UserError, match="two sources of columns are called 'target'"):
+        trainer("sac", update__reference={"part": "ema", "name": "target"})
