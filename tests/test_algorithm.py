@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from anypo.algorithm import ROOMS, Algorithm
 from anypo.errors import UserError
 from anypo.parts import SLOTS
-from anypo.systems import SYSTEMS, find
+from anypo.systems import SYSTEMS, find, methods
 
 INCOMPLETE = {"salsa": "models"}
 """Systems that need something only the user has (salsa: the models of its soup), and what the refusal names."""
@@ -18,14 +18,14 @@ OUTSIDE = {"sft", "dpo", "ttrl"}
 """Bases that are no registered system."""
 
 
-@pytest.mark.parametrize("name", sorted(SYSTEMS))
+@pytest.mark.parametrize("name", sorted(methods()))
 def test_yaml_round_trip(name: str) -> None:
     algorithm = SYSTEMS[name].algorithm()
     assert Algorithm.from_yaml(algorithm.yaml()) == algorithm
     assert algorithm.name == name
 
 
-@pytest.mark.parametrize("name", sorted(SYSTEMS))
+@pytest.mark.parametrize("name", sorted(methods()))
 def test_every_registered_system_is_possible_and_described(name: str) -> None:
     if name in INCOMPLETE:
         with pytest.raises(UserError, match=INCOMPLETE[name]):

@@ -8,7 +8,7 @@ from typing import Any
 
 from anypo.algorithm import Algorithm
 from anypo.claims import load, record
-from anypo.systems import SYSTEMS, System
+from anypo.systems import SYSTEMS, System, methods
 
 VERDICTS = {
     "reproduced": "reproduced",
@@ -85,7 +85,9 @@ def number(value: float | None) -> str:
 
 def delta(system: System) -> str:
     """The parts and fields in which a system differs from its base, as dotted paths."""
-    if system.base not in SYSTEMS or system.base == system.name:
+    if system.kind != "method":
+        return f"({system.article} {system.kind})"
+    if system.base not in methods() or system.base == system.name:
         return "(base of its own)"
     changes = list(differences(SYSTEMS[system.base].algorithm(), system.algorithm()))
     return "; ".join(f"`{path}` = {value}" for path, value in changes) or "none"

@@ -18,6 +18,8 @@ COMMANDS = (
     "report",
     "rollouts",
     "estimators",
+    "measure",
+    "solve",
     "verify",
 )
 

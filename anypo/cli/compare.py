@@ -34,7 +34,7 @@ def compare(
     ] = None,
     count: Annotated[int, typer.Option(min=2, help="compositions that a search starts with")] = 16,
     base: Annotated[str | None, typer.Option(help="the method others are measured against (default: grpo)")] = None,
-    threshold: Annotated[float | None, typer.Option(help="accuracy whose time and tokens are reported")] = None,
+    threshold: Annotated[float | None, typer.Option(help="score whose time and tokens are reported")] = None,
     set_: Annotated[
         list[str], typer.Option("--set", metavar="PATH=VALUE", help="for every method that has the field")
     ] = [],  # noqa: B006
@@ -139,12 +139,13 @@ def leaderboard(found: Comparison, wide: bool = True) -> Any:
     from rich.text import Text
 
     from anypo.compare.report.words import duration, percent, place, quantity, short
+    from anypo.evaluate.units import amount
 
     board = found.board
-    k = board.k
-    reached = ", ".join(percent(value) for value in board.thresholds.values())
+    k, unit = board.k, board.unit
+    reached = ", ".join(amount(value, unit) for value in board.thresholds.values())
     table = Table(
-        title=f"held-out accuracy after {quantity(board.budget.amount, board.budget.measure)}, from {percent(board.start)}",
+        title=f"held-out {unit} after {quantity(board.budget.amount, board.budget.measure)}, from {amount(board.start, unit)}",
         title_justify="left",
         caption=f"time and tokens: until {reached}" if reached != "–" else None,
         caption_justify="left",
@@ -153,7 +154,7 @@ def leaderboard(found: Comparison, wide: bool = True) -> Any:
     )
     table.add_column("place")
     table.add_column("method", overflow="fold")
-    names = ["accuracy", "95 %", f"beats {board.base}", "time", "tokens"]
+    names = [unit, "95 %", f"beats {board.base}", "time", "tokens"]
     if wide:
         names += ["greedy", f"pass@{k}", f"maj@{k}", "diff.", "entropy", "length", "equal", "GiB"]
     for name in names:
@@ -161,16 +162,17 @@ def leaderboard(found: Comparison, wide: bool = True) -> Any:
     for row in board.rows:
         beats, means = row.beats_base, row.means
         colour = "green" if beats.low > 0.5 else "red" if beats.high < 0.5 else ""
-        around = f"{100 * row.score.low:.1f}–{100 * row.score.high:.1f}" if row.score.known else "–"
+        ends = (row.score.low, row.score.high)
+        around = "–".join(amount(end, unit).removesuffix(" %") for end in ends) if row.score.known else "–"
         cells = (
             place(row.rank),
             Text(row.label, style="bold"),
-            percent(row.score.value),
+            amount(row.score.value, unit),
             around,
             Text("base" if row.label == board.base else percent(beats.value, 0), style=colour),
             duration(row.seconds_to),
             short(row.tokens_to),
-            percent(means["greedy"], 0),
+            amount(means["greedy"], unit, 0),
             percent(means["pass_at_k"], 0),
             percent(means["maj_at_k"], 0),
             percent(means["diversity"], 0),
@@ -184,10 +186,14 @@ def leaderboard(found: Comparison, wide: bool = True) -> Any:
 
 
 def effects(found: Comparison) -> Any:
-    """Main effects and interactions, in points."""
+    """Main effects and interactions, in points of accuracy or in the unit of the score."""
     from rich.table import Table
 
-    table = Table(title="\neffects, points", title_justify="left", box=None, padding=(0, 2, 0, 0))
+    from anypo.evaluate.units import ACCURACY, change
+
+    unit = found.board.unit
+    counted = "points" if unit == ACCURACY else unit
+    table = Table(title=f"\neffects, {counted}", title_justify="left", box=None, padding=(0, 2, 0, 0))
     for name, justify in (
         ("factor", "left"),
         ("level", "left"),
@@ -198,8 +204,8 @@ def effects(found: Comparison) -> Any:
         table.add_column(name, justify=justify)  # type: ignore[arg-type]
     for effect in found.board.effects:
         for number, (level, found_) in enumerate(effect.levels.items()):
-            around = f"{100 * found_.low:+.1f} to {100 * found_.high:+.1f}" if found_.known else "–"
+            around = f"{change(found_.low, unit)} to {change(found_.high, unit)}" if found_.known else "–"
             name = " × ".join(effect.factors) if number == 0 else ""
             p = f"{effect.p:.3f}" if number == 0 and effect.p == effect.p else ""
-            table.add_row(name, " × ".join(level), f"{100 * found_.value:+.1f}", around, p)
+            table.add_row(name, " × ".join(level), change(found_.value, unit), around, p)
     return table

@@ -50,9 +50,9 @@ def estimators(
     from anypo.cli.terminal.console import new_console
     from anypo.exact.estimators import sweep
     from anypo.exact.report import save_csv, save_plot
-    from anypo.systems import SYSTEMS, find
+    from anypo.systems import find, methods
 
-    names = [find(name.strip()).name for name in systems.split(",")] if systems else sorted(SYSTEMS)
+    names = [find(name.strip(), "method").name for name in systems.split(",")] if systems else sorted(methods())
     if family:
         names = _of_family(names, family)
     settings = _settings(staleness, group, reward, versions, noise, old)

@@ -16,19 +16,20 @@ def evaluate(
     model: Annotated[str, typer.Argument(help="run folder, model name, local path or hub id")],
     task: Annotated[str | None, typer.Option("--task", "-t", help="default: the run's own task, or sums")] = None,
     task_set: Annotated[list[str], typer.Option("--task-set", metavar="FIELD=VALUE")] = [],  # noqa: B006
-    size: Annotated[int, typer.Option("--size", "-n", min=1, help="held-out problems")] = 200,
+    size: Annotated[int, typer.Option("--size", "-n", min=1, help="held-out problems or episodes")] = 200,
     samples: Annotated[int, typer.Option("--samples", "-k", min=1, help="samples per problem; 1 is greedy")] = 1,
     temperature: Annotated[float | None, typer.Option(help="default: 0 for one sample, 1 for several")] = None,
     max_new: Annotated[int | None, typer.Option(min=1, help="most new tokens (default: the run's, or 64)")] = None,
     seed: Annotated[int, typer.Option(min=0)] = 0,
     as_json: Annotated[bool, typer.Option("--json")] = False,
 ) -> None:
-    """Held-out accuracy with a 95 % interval; pass@k and maj@k from several samples."""
+    """The task's score with a 95 % interval: held-out accuracy (pass@k and maj@k from several samples), or the mean return."""
     from rich.table import Table
 
     from anypo.cli.options import assignments
     from anypo.cli.terminal.console import new_console
     from anypo.cli.terminal.display import Display
+    from anypo.evaluate.units import ACCURACY, amount
     from anypo.run.session import evaluate as score
 
     console = new_console(stderr=as_json)
@@ -48,12 +49,12 @@ def evaluate(
         print(json.dumps(result.summary(), indent=2))
         return
     table = Table(box=None, padding=(0, 3, 0, 0), show_header=False)
-    table.add_row(
-        "accuracy", f"{result.accuracy:.1%}", f"95 % interval {result.low:.1%} – {result.high:.1%}, n = {result.n}"
-    )
-    if samples > 1:
-        for k, value in result.pass_at.items():
-            table.add_row(f"pass@{k}", f"{value:.1%}", "")
-        table.add_row(f"maj@{samples}", f"{result.majority:.1%}", "")
-    table.add_row("length", f"{result.length:.1f}", "tokens")
+    unit = result.unit
+    around = f"95 % interval {amount(result.low, unit)} – {amount(result.high, unit)}, n = {result.n}"
+    table.add_row(unit, amount(result.score, unit), around)
+    for name, value in result.details.items():
+        if name == "length":
+            table.add_row("length", f"{value:.1f}", "tokens" if unit == ACCURACY else "decisions")
+        elif samples > 1 or unit != ACCURACY:  # of one answer, pass@1 and majority are the accuracy
+            table.add_row(f"maj@{samples}" if name == "majority" else name, amount(value, unit), "")
     console.print(table)

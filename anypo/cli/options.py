@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar
 
 import yaml
 
-from anypo.errors import UserError
+from anypo.errors import UserError, unknown
+from anypo.parts import Part
+
+P = TypeVar("P", bound=Part)
 
 
 def assignments(pairs: Sequence[str], option: str) -> dict[str, Any]:
@@ -34,3 +37,23 @@ def number(value: Any) -> Any:
         except ValueError:
             return value
     return value
+
+
+def changed(part: P, changes: Mapping[str, Any]) -> P:
+    """`part` with the value at every dotted path replaced; a slot takes a part name or a mapping. `UserError` names an unknown
+    field."""
+    fields: dict[str, Any] = {name: getattr(part, name) for name in type(part).model_fields}
+    below: dict[str, dict[str, Any]] = {}
+    for path, value in changes.items():
+        name, _, rest = path.partition(".")
+        if name not in fields:
+            raise unknown(f"field of {part.slot} part '{part.part}'", name, fields)
+        if rest and not isinstance(fields[name], Part):
+            raise UserError(f"'{path}': {name} is a plain value and has no field '{rest}'")
+        if rest:
+            below.setdefault(name, {})[rest] = value  # all of a sub-part at once: its fields may depend on one another
+        else:
+            fields[name] = value
+    for name, own in below.items():
+        fields[name] = changed(fields[name], own)
+    return type(part).make(fields)

@@ -1,11 +1,16 @@
-"""`anypo systems`: the named methods and what they are made of."""
+"""`anypo systems`: the named methods and what they are made of, and the named systems of other kinds."""
 
 from __future__ import annotations
 
 import json
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from anypo.systems import System
 
 
 def register(app: typer.Typer) -> None:
@@ -22,41 +27,41 @@ def list_systems(
         str, typer.Argument(metavar="[TEXT]", help="only names, titles or descriptions with this text")
     ] = "",
     family: Annotated[str | None, typer.Option(help="only this family, e.g. objectives, preference, control")] = None,
+    kind: Annotated[str | None, typer.Option(help="only this kind, e.g. method, measure, planner")] = None,
+    room: Annotated[str | None, typer.Option(help="only methods that change this room of their base")] = None,
     uses: Annotated[str | None, typer.Option(help="only methods that use this part, e.g. leave_one_out")] = None,
     as_json: Annotated[bool, typer.Option("--json")] = False,
 ) -> None:
-    """List the registered methods."""
+    """List the registered systems."""
     from rich.table import Table
 
+    from anypo.algorithm import ROOMS
     from anypo.cli.terminal.console import new_console
     from anypo.errors import unknown
-    from anypo.systems import SYSTEMS
+    from anypo.systems import KINDS, SYSTEMS
 
-    families = {s.family for s in SYSTEMS.values()}
-    if family is not None and family not in families:
-        raise unknown("family", family, families)
+    known = {"family": {s.family for s in SYSTEMS.values()}, "kind": KINDS, "room": ROOMS}
+    for what, asked in (("family", family), ("kind", kind), ("room", room)):
+        if asked is not None and asked not in known[what]:
+            raise unknown(what, asked, known[what])
     text = filter_.lower()
     chosen = [
         s
         for s in sorted(SYSTEMS.values(), key=lambda s: s.name)
-        if (family is None or s.family == family)
+        if family in (None, s.family)
+        and kind in (None, s.kind)
         and text in f"{s.name} {s.title} {s.description}".lower()
-        and (uses is None or any(part.part == uses for _, part in s.algorithm().walk()))
+        and (room is None or room in s.rooms())
+        and (uses is None or any(part.part == uses for _, part in s.build().walk()))
     ]
     if as_json:
-        print(
-            json.dumps(
-                [
-                    {"name": s.name, "title": s.title, "paper": s.paper, "family": s.family, "base": s.base}
-                    for s in chosen
-                ]
-            )
-        )
+        keys = ("name", "kind", "title", "paper", "family", "base")
+        print(json.dumps([{key: getattr(s, key) for key in keys} for s in chosen]))
         return
     table = Table(box=None, padding=(0, 2, 0, 0))
     console = new_console()
-    rows = [(s.name, s.family, s.base, _clipped(s.paper.split(",")[0], 20)) for s in chosen]
-    heads = ("name", "family", "base", "paper")
+    rows = [(s.name, s.kind, s.family, s.base, _clipped(s.paper.split(",")[0], 20)) for s in chosen]
+    heads = ("name", "kind", "family", "base", "paper")
     widths = [max(map(len, column)) for column in zip(heads, *rows, strict=True)]
     left = max(20, console.width - sum(widths) - 2 * len(widths) - 2)
     for head, width in zip(heads, widths, strict=True):
@@ -79,32 +84,55 @@ def show(
     ] = False,
     as_json: Annotated[bool, typer.Option("--json")] = False,
 ) -> None:
-    """Description, equations in words, source, composition by room and defaults of one method."""
-    from rich.table import Table
-
-    from anypo.algorithm import ROOMS
+    """Description, equations in words, source, composition by room and defaults of one system."""
     from anypo.cli.terminal.console import new_console
-    from anypo.systems import SYSTEMS, find
+    from anypo.systems import find
 
     system = find(name)
-    algorithm = system.algorithm()
     if as_yaml:
-        print(algorithm.yaml(), end="")
+        print(system.algorithm().yaml(), end="")
         return
     if as_json:
-        print(
-            json.dumps(
-                {"name": name, "title": system.title, "paper": system.paper, "algorithm": algorithm.dump()}, indent=2
-            )
-        )
+        key, built = ("algorithm", system.algorithm()) if system.kind == "method" else (system.kind, system.build())
+        about = {"name": name, "kind": system.kind, "title": system.title, "paper": system.paper}
+        print(json.dumps({**about, key: built.dump()}, indent=2))
         return
     console = new_console()
     console.print(f"[bold]{name}[/]  {system.title}", highlight=False)
-    console.print(
-        f"{system.family} · base {system.base or '–'} · {system.paper or 'no paper'}\n", style="dim", highlight=False
-    )
+    facts = (system.kind, system.family, f"base {system.base or '–'}", system.paper or "no paper")
+    console.print(" · ".join(dict.fromkeys(facts)) + "\n", style="dim", highlight=False)
     console.print(system.description + "\n", highlight=False)
-    base = SYSTEMS[system.base].algorithm() if system.base in SYSTEMS and system.base != name else None
+    if system.kind == "method":
+        _rooms(system, console)
+    else:
+        _fields(system, console)
+
+
+def _fields(system: System, console: Console) -> None:
+    """The settings of a system that is no composition of rooms, and the command that runs it."""
+    from rich.table import Table
+
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for column in ("field", "default", "what"):
+        table.add_column(column, overflow="fold")
+    for path, part in system.build().walk():
+        for name, field in type(part).model_fields.items():
+            value: Any = getattr(part, name)
+            shown = value.part if hasattr(value, "part") else str(value)
+            table.add_row(f"{path}.{name}" if path else name, shown, field.description or "")
+    console.print(table)
+    console.print(system.advice, style="dim", highlight=False)
+
+
+def _rooms(system: System, console: Console) -> None:
+    """The composition by room; what differs from the base is green."""
+    from rich.table import Table
+
+    from anypo.algorithm import ROOMS
+    from anypo.systems import methods
+
+    algorithm, known = system.algorithm(), methods()
+    base = known[system.base].algorithm() if system.base in known and system.base != system.name else None
     table = Table(box=None, padding=(0, 2, 0, 0))
     for column in ("room", "part", "fields"):
         table.add_column(column, overflow="fold")

@@ -15,7 +15,8 @@ from anypo.compare.effects import Effect, effects
 from anypo.compare.notes import notes
 from anypo.compare.plan import MEASURES, Budget
 from anypo.compare.stats import Interval
-from anypo.errors import unknown
+from anypo.errors import UserError, unknown
+from anypo.evaluate.units import ACCURACY
 
 Records = Sequence[Mapping[str, Any]]
 
@@ -24,11 +25,11 @@ Records = Sequence[Mapping[str, Any]]
 class Row:
     """One contender.
 
-    rank: best and worst place its interval allows. score: interquartile mean over runs of the held-out accuracy at the end of
-    the budget (pass@1). beats_base: probability that a run of it beats a run of the baseline. reached: share of runs that
+    rank: best and worst place its interval allows. score: interquartile mean over runs of the held-out score at the end of the
+    budget (accuracy: pass@1). beats_base: probability that a run of it beats a run of the baseline. reached: share of runs that
     reached the threshold; tokens_to, seconds_to: median of what those spent until then (nan when none did). means: mean of
     every final measure; spent: mean of every budget measure, and `wall`, seconds with loading and evaluation. runs: final
-    accuracy of every run.
+    score of every run.
     """
 
     label: str
@@ -45,7 +46,8 @@ class Row:
 
 @dataclass(frozen=True)
 class Board:
-    """All rows, best first. `start`: mean accuracy before training. `thresholds`: by task, the accuracy whose cost is given.
+    """All rows, best first. `start`: mean score before training. `thresholds`: by task, the score whose cost is given. `unit`: of
+    every score.
     `effects`: main effects and interactions of a factorial design. `notes`: sentences a reader must know."""
 
     rows: tuple[Row, ...]
@@ -56,6 +58,7 @@ class Board:
     thresholds: Mapping[str, float]
     effects: tuple[Effect, ...] = ()
     notes: tuple[str, ...] = field(default=())
+    unit: str = ACCURACY
 
     @property
     def tied(self) -> list[str]:
@@ -70,11 +73,12 @@ def leaderboard(
     threshold: float | None = None,
     failures: Mapping[str, str] | None = None,
 ) -> Board:
-    """Rank contenders by the interquartile mean of final accuracy over their runs on all tasks.
+    """Rank contenders by the interquartile mean of final scores over their runs on all tasks.
 
-    base: label of the baseline. threshold: accuracy whose time and tokens are given (default: on each task half-way from the
-    common start to the best contender). `UserError` for an unknown base.
+    base: label of the baseline. threshold: score whose time and tokens are given (default: on each task half-way from the
+    common start to the best contender). `UserError` for an unknown base, and for tasks scored in different units.
     """
+    unit = common_unit(records)
     labels = list(dict.fromkeys(record["label"] for record in records))
     if base not in labels:
         raise unknown("method for --base", base, labels)
@@ -86,12 +90,12 @@ def leaderboard(
     rows = []
     for label in labels:
         own = [record for record in records if record["label"] == label]
-        hits = [hit for r in own if (hit := reach(r["curve"], thresholds[r["task"]])) is not None]
+        hits = [hit for r in own if (hit := reach(r["curve"], thresholds[r["task"]], unit)) is not None]
         both = [i for i in range(len(tasks)) if len(strata[label][i]) and len(strata[base][i])]
         rows.append(
             Row(
                 label=label,
-                runs=tuple(float(r["final"]["accuracy"]) for r in own),
+                runs=tuple(float(r["final"][unit]) for r in own),
                 rank=places[label],
                 score=scores[label],
                 beats_base=stats.probability_of_improvement(
@@ -110,27 +114,42 @@ def leaderboard(
     rows.sort(key=lambda row: (-row.score.value, row.label))
     varied = [dict(r["factors"]) for r in records]
     complete = bool(varied) and all(varied)
-    found = effects([r["final"]["accuracy"] for r in records], varied) if complete else []
+    found = effects([r["final"][unit] for r in records], varied) if complete else []
     board = Board(
         rows=tuple(rows),
         base=base,
         budget=budget,
         k=int(records[0].get("k", 1)),
-        start=_mean([r["curve"][0]["accuracy"] for r in records]),
+        start=_mean([r["curve"][0][unit] for r in records]),
+        unit=unit,
         thresholds=thresholds,
         effects=tuple(found),
     )
     return Board(**{**vars(board), "notes": tuple(notes(board, records, strata, failures or {}))})
 
 
-def reach(curve: Sequence[Mapping[str, float]], threshold: float) -> dict[str, float] | None:
-    """What had been spent when the accuracy first reached the threshold, linearly interpolated between evaluations; None if
+def unit_of(record: Mapping[str, Any]) -> str:
+    """The unit in which a cell was scored (records of older versions knew accuracy only)."""
+    return str(record.get("unit", ACCURACY))
+
+
+def common_unit(records: Records) -> str:
+    """The unit of all records. `UserError` when there are several: their mean would mean nothing."""
+    tasks = {unit_of(record): record["task"] for record in records}
+    if len(tasks) > 1:
+        said = ", ".join(f"{task} by its {unit}" for unit, task in tasks.items())
+        raise UserError(f"the tasks are scored in different units ({said}); compare them one at a time")
+    return next(iter(tasks), ACCURACY)
+
+
+def reach(curve: Sequence[Mapping[str, float]], threshold: float, unit: str = ACCURACY) -> dict[str, float] | None:
+    """What had been spent when the score first reached the threshold, linearly interpolated between evaluations; None if
     it never did."""
     before = curve[0]
     for point in curve:
-        if point["accuracy"] >= threshold:
-            gap = point["accuracy"] - before["accuracy"]
-            share = (threshold - before["accuracy"]) / gap if gap > 0 else 0.0
+        if point[unit] >= threshold:
+            gap = point[unit] - before[unit]
+            share = (threshold - before[unit]) / gap if gap > 0 else 0.0
             return {name: before[name] + share * (point[name] - before[name]) for name in MEASURES}
         before = point
     return None
@@ -138,14 +157,14 @@ def reach(curve: Sequence[Mapping[str, float]], threshold: float) -> dict[str, f
 
 def _threshold(records: Records, labels: Sequence[str], task: str) -> float:
     """Half-way from the common start to the best contender; nan when none got above the start."""
-    start = _mean([r["curve"][0]["accuracy"] for r in records if r["task"] == task])
+    start = _mean([r["curve"][0][unit_of(r)] for r in records if r["task"] == task])
     finals = [_finals(records, label, task) for label in labels]
     best = max(float(stats.interquartile_mean(values)) for values in finals if len(values))
     return start + 0.5 * (best - start) if best > start else math.nan
 
 
 def _finals(records: Records, label: str, task: str) -> list[float]:
-    return [float(r["final"]["accuracy"]) for r in records if (r["label"], r["task"]) == (label, task)]
+    return [float(r["final"][unit_of(r)]) for r in records if (r["label"], r["task"]) == (label, task)]
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -38,8 +38,8 @@ POINTS = 60
 PATIENCE = 50
 """Steps without spending anything of the budget after which a cell gives up."""
 
-Tell = Callable[[dict[str, float]], None]
-"""Called after every step with the share of the budget spent and the last held-out accuracy."""
+Tell = Callable[[dict[str, Any]], None]
+"""Called after every step with the share of the budget spent, and the last held-out score with its unit."""
 
 
 def run(cell: Cell, init: str, tell: Tell | None = None) -> dict[str, Any]:
@@ -67,7 +67,7 @@ def measure(cell: Cell, algorithm: Algorithm, world: World, tell: Tell | None = 
         if meter.share:  # schedules need a length, which no budget says beforehand
             trainer.total = max(trainer.number + 1, round(trainer.number / meter.share))
         if tell is not None:
-            tell({"share": min(1.0, meter.share), "accuracy": meter.curve[-1]["accuracy"]})
+            tell({"share": min(1.0, meter.share), "score": meter.last.score, "unit": meter.last.unit})
     return meter.record()
 
 
@@ -107,22 +107,23 @@ class Meter:
             self.evaluate()
 
     def evaluate(self) -> None:
-        """Sampled answers to the held-out problems: pass@1 is the accuracy of the curve."""
+        """Sampled rollouts of the held-out problems: their score (of answers, pass@1) is that of the curve."""
         self.last = self._score(self.settings.samples, 1.0)
-        point = {"share": min(1.0, self.share), "accuracy": self.last.accuracy, "length": self.last.length}
+        point = {"share": min(1.0, self.share), self.last.unit: self.last.score, "length": self.last.length}
         self.curve.append({**self.spent, **point})
 
     def record(self) -> dict[str, Any]:
         """What the comparison keeps: the curve over the budget, final scores, costs, and thinned step metrics."""
         samples, last = self.settings.samples, self.last
+        k = max(last.pass_at, default=samples)
         entropies = [t.entropy for t in last.trajectories if t.entropy is not None and len(t.entropy)]
         texts = np.array([t.text for t in last.trajectories], dtype=object).reshape(-1, samples)
         greedy = self._score(1, 0.0)
         ending = self.history[-max(5, len(self.history) // 5) :]
         final = {
-            "accuracy": last.accuracy,
-            "greedy": greedy.accuracy,
-            "pass_at_k": last.pass_at[max(last.pass_at)],
+            last.unit: last.score,
+            "greedy": greedy.score,
+            "pass_at_k": last.pass_at.get(k, float("nan")),
             "maj_at_k": last.majority,
             "diversity": float(np.mean([len(set(row)) / len(row) for row in texts])),
             "entropy": float(np.concatenate(entropies).mean()) if entropies else float("nan"),
@@ -136,7 +137,8 @@ class Meter:
             "task": self.cell.task,
             "seed": self.cell.seed,
             "factors": dict(self.cell.contender.factors),
-            "k": max(last.pass_at),
+            "unit": last.unit,
+            "k": k,
             "curve": self.curve,
             "final": final,
             "spent": self.spent,
@@ -146,18 +148,11 @@ class Meter:
         }
 
     def _score(self, samples: int, temperature: float) -> Any:
-        from anypo.engine.base import Sampling
-        from anypo.evaluate import evaluate
+        from anypo.evaluate import scorer_of
 
-        generate, settings = self.algorithm.generate, self.settings
-        return evaluate(
-            self.world,
-            settings.eval_size,
-            samples=samples,
-            sampling=Sampling(max_new=generate.max_new, temperature=temperature, stop=generate.stop),
-            turns=generate.turns,
-            seed=settings.init_seed,
-        )
+        size = self.settings.eval_size
+        scorer = scorer_of(self.world.task).replace(size=size, samples=samples, temperature=temperature)
+        return scorer.score(self.world, self.algorithm.generate, self.settings.init_seed)
 
 
 def thin(history: Sequence[dict[str, float]], most: int = POINTS) -> dict[str, list[float]]:

@@ -18,6 +18,8 @@ from anypo.compare.plan import Budget, Contender, Settings, cells, contenders, f
 from anypo.compare.search import Search, compositions, halving
 from anypo.compare.vary import Axis
 from anypo.errors import UserError, unknown
+from anypo.evaluate import scorer_of
+from anypo.evaluate.units import ACCURACY
 from anypo.files import replace_text, strict
 from anypo.run.disk.lock import Lock, now
 from anypo.run.provenance import describe_code, describe_machine
@@ -44,9 +46,10 @@ class Comparison:
             "settings": {**asdict(self.settings), "budget": str(self.settings.budget)},
             "tasks": list(self.tasks),
             "base": self.board.base,
+            "unit": self.board.unit,
             "start": self.board.start,
             "thresholds": dict(self.board.thresholds),
-            "leaderboard": [row(entry) for entry in self.board.rows],
+            "leaderboard": [row(entry, self.board.unit) for entry in self.board.rows],
             "effects": [
                 {
                     "factors": list(effect.factors),
@@ -99,8 +102,6 @@ def compare(
     """
     if seeds < 1:
         raise UserError(f"--seeds {seeds}: at least 1")
-    if threshold is not None and not 0 < threshold <= 1:
-        raise UserError(f"--threshold {threshold:g}: an accuracy between 0 and 1")
     amount = Budget.parse(budget) if isinstance(budget, str) else budget
     chosen = contenders(methods, model, [Axis.parse(text) for text in vary], changes)
     labels = [contender.label for contender in chosen]
@@ -108,6 +109,7 @@ def compare(
     if against not in labels:
         raise unknown("method for --base", against, labels)
     conditions = settings(model, tasks, amount, task_options, **shared)
+    check_threshold(threshold, tasks, conditions)
     path = Path(out) if out is not None else default_folder(model, tasks, conditions)
     with Workplace(path):
         plan = cells(chosen, tasks, range(seeds), conditions)
@@ -170,6 +172,17 @@ def search(
         replace_text(path / "best.yaml", Algorithm.from_dict(found.winner.algorithm).yaml())
         write(result)
     return result
+
+
+def check_threshold(threshold: float | None, tasks: Sequence[str], conditions: Settings) -> None:
+    """`UserError` for a threshold that no accuracy can have, on a task that is scored by accuracy."""
+    if threshold is None or 0 < threshold <= 1:
+        return
+    from anypo import tasks as room
+
+    for task in tasks:
+        if scorer_of(room.load(room.parse(task, conditions.task_options[task]))).unit == ACCURACY:
+            raise UserError(f"--threshold {threshold:g}: an accuracy between 0 and 1")
 
 
 class Workplace:

@@ -13,21 +13,22 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from anypo.compare.board import Board, Row
+from anypo.evaluate.units import ACCURACY
 from anypo.files import replace_file, replace_text
 
 Records = Sequence[Mapping[str, Any]]
 
 
-def row(entry: Row) -> dict[str, Any]:
-    """A row of the leaderboard as flat plain data; what is unknown is None."""
+def row(entry: Row, unit: str = ACCURACY) -> dict[str, Any]:
+    """A row of the leaderboard as flat plain data, scores named by their unit; what is unknown is None."""
     plain = {
         "method": entry.label,
         "rank_best": entry.rank[0],
         "rank_worst": entry.rank[1],
         "runs": len(entry.runs),
-        "accuracy_iqm": entry.score.value,
-        "accuracy_low": entry.score.low,
-        "accuracy_high": entry.score.high,
+        f"{unit}_iqm": entry.score.value,
+        f"{unit}_low": entry.score.low,
+        f"{unit}_high": entry.score.high,
         "beats_base": entry.beats_base.value,
         "beats_base_low": entry.beats_base.low,
         "beats_base_high": entry.beats_base.high,
@@ -43,7 +44,7 @@ def row(entry: Row) -> dict[str, Any]:
 def write_csv(board: Board, path: Path) -> None:
     """One line a method, best first; empty where unknown."""
     text = io.StringIO()
-    rows = [row(entry) for entry in board.rows]
+    rows = [row(entry, board.unit) for entry in board.rows]
     writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from anypo.compare import stats
 from anypo.compare.effects import missing
+from anypo.evaluate.units import ACCURACY, amount, difference
 
 if TYPE_CHECKING:
     from anypo.compare.board import Board
@@ -48,7 +49,7 @@ def _power(board: Board, strata: Strata) -> Iterator[str]:
     if not math.isnan(least) and len(board.rows) > 1:
         yield (
             f"With {runs} runs a method, a difference of two methods is seen with 80 % power when it is at least "
-            f"{100 * least:.1f} points (standard deviation between runs: {100 * spread:.1f} points)."
+            f"{difference(least, board.unit)} (standard deviation between runs: {difference(spread, board.unit)})."
         )
     best = next((row for row in board.rows if row.label != board.base), None)
     if best is None or runs < 2:
@@ -56,10 +57,10 @@ def _power(board: Board, strata: Strata) -> Iterator[str]:
     base = next(row for row in board.rows if row.label == board.base)
     needed = stats.runs_needed(best.runs, base.runs)
     if needed is not None and needed > runs:
-        gap = 100 * (sum(best.runs) / len(best.runs) - sum(base.runs) / len(base.runs))
+        gap = difference(sum(best.runs) / len(best.runs) - sum(base.runs) / len(base.runs), board.unit, sign="+")
         more = f"more than {needed:,}" if needed >= stats.MOST_RUNS else f"about {needed:,}"
         yield (
-            f"{best.label} differs from {board.base} by {gap:+.1f} points on average; to see a difference of that size with "
+            f"{best.label} differs from {board.base} by {gap} on average; to see a difference of that size with "
             f"80 % power takes {more} runs a method, and there are {runs}."
         )
 
@@ -78,7 +79,7 @@ def _twins(board: Board) -> Iterator[str]:
     for labels in alike.values():
         if len(labels) > 1:
             yield (
-                f"{' and '.join(labels)} ended at exactly the same accuracy in every run: at these settings they are probably "
+                f"{' and '.join(labels)} ended at exactly the same {board.unit} in every run: at these settings they are probably "
                 "the same computation (trust regions act only where rollouts are older than the weights)."
             )
 
@@ -97,8 +98,8 @@ def _few_runs(board: Board) -> Iterator[str]:
 def _ends_of_the_scale(board: Board) -> Iterator[str]:
     best = board.rows[0].score.value
     if best <= board.start:
-        yield f"No method ended above the start ({100 * board.start:.1f} %): compare at another budget or learning rate."
-    elif best > 0.98:
+        yield f"No method ended above the start ({amount(board.start, board.unit)}): compare at another budget or learning rate."
+    elif board.unit == ACCURACY and best > 0.98:
         yield "The best accuracy is at the top of the scale: a harder task would tell the methods apart better."
 
 

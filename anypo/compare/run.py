@@ -34,7 +34,7 @@ class Watcher:
     def preparing(self, task: str, done: int, total: int) -> None:
         """The warm start for `task` is at step `done` of `total`."""
 
-    def progress(self, cell: Cell, share: float, accuracy: float) -> None:
+    def progress(self, cell: Cell, share: float, score: float, unit: str) -> None:
         """A running cell has spent this share of its budget."""
 
     def finished(self, cell: Cell, failure: str) -> None:
@@ -127,7 +127,7 @@ class Crew:
             for line in process.stdout:
                 told = _progress(line)
                 if told:
-                    watcher.progress(cell, told["share"], told["accuracy"])
+                    watcher.progress(cell, told["share"], told["score"], told["unit"])
             code_ = process.wait()
         with self.lock:
             self.running.discard(process)
@@ -177,9 +177,9 @@ def name(cell: Cell) -> str:
     return f"{cell.contender.label} on {cell.task}, seed {cell.seed}"
 
 
-def _progress(line: str) -> dict[str, float] | None:
+def _progress(line: str) -> dict[str, Any] | None:
     try:
         told = json.loads(line)
     except ValueError:
         return None
-    return told if isinstance(told, dict) and {"share", "accuracy"} <= told.keys() else None
+    return told if isinstance(told, dict) and {"share", "score", "unit"} <= told.keys() else None

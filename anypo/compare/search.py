@@ -17,6 +17,7 @@ import numpy as np
 
 from anypo.algorithm import Algorithm
 from anypo.compare import run as runner
+from anypo.compare.board import unit_of
 from anypo.compare.plan import Budget, Contender, Settings, cells
 from anypo.compare.vary import Axis, combinations
 from anypo.errors import UserError
@@ -119,7 +120,7 @@ def halving(
 
 
 def _score(records: Sequence[Mapping[str, Any]], label: str) -> float:
-    values = [record["final"]["accuracy"] for record in records if record["label"] == label]
+    values = [record["final"][unit_of(record)] for record in records if record["label"] == label]
     return float(np.mean(values)) if values else math.nan
 
 

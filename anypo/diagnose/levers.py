@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from anypo.algorithm import Algorithm
 from anypo.errors import UserError
 from anypo.run.config import RunConfig, has_path, resolve
-from anypo.systems import SYSTEMS
+from anypo.systems import methods
 
 if TYPE_CHECKING:
     from anypo.diagnose.evidence import Evidence
@@ -130,11 +130,11 @@ def command(run: Evidence, changes: Changes) -> str:
     words = ["anypo", "train"]
     name = str(config.get("system", ""))
     model = str(config.get("model", "smollm2-135m"))
-    if name in SYSTEMS:
+    if name in methods():
         words += ["-s", name]
     words += ["-m", model, "-t", str(config.get("task", "sums"))]
     merged = {**own_changes(run.algorithm, name, model), **changes}
-    plain = resolve(name if name in SYSTEMS else run.algorithm, model, None, task=config.get("task"))
+    plain = resolve(name if name in methods() else run.algorithm, model, None, task=config.get("task"))
     for field in ("steps", "seed", "init", "dtype", "lora", "sft_steps", "eval_size", "eval_every", "save_every"):
         if field in config and config[field] != getattr(plain, field):
             words += [f"--{field.replace('_', '-')}", str(config[field])]
@@ -150,7 +150,7 @@ def own_changes(algorithm: Algorithm, name: str, model: str) -> dict[str, Any]:
     """The changes that lead from the named system, as `anypo train` would resolve it, to the run's composition.
 
     Empty for an unregistered system: its commands start from the composition the user has."""
-    if name not in SYSTEMS:
+    if name not in methods():
         return {}
     return dict(_differences(resolve(name, model).composition().dump(), algorithm.dump(), ""))
 

@@ -16,7 +16,7 @@ from anypo.data.records import Group
 from anypo.diagnose import DETECTORS, Evidence, Finding, examine
 from anypo.diagnose.evidence import Row, rows
 from anypo.files import append_line, encode, read_lines, write_lines
-from anypo.run.disk.folder import EVALUATIONS
+from anypo.run.disk.folder import RunFolder
 
 WARNINGS = "warnings.jsonl"
 
@@ -57,7 +57,7 @@ class Watch:
         self.rollouts.append(rows(number, groups))
         if number < FIRST:
             return []
-        evaluations = read_lines(self.path / EVALUATIONS)
+        evaluations = RunFolder(self.path).evaluations()
         evidence = Evidence(
             list(self.metrics),
             list(self.rollouts),

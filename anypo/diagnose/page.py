@@ -71,7 +71,7 @@ def _charts(one: Finding, found: Curves) -> list[dict[str, object]]:
             "floor": None,
             "ceiling": None,
             "draw": "lines",
-            "evaluations": False,
+            "evaluations": "",
         }
         for name in one.detector.curves
         if name in found.values

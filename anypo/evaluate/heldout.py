@@ -1,102 +1,57 @@
-"""Evaluation on held-out problems: greedy accuracy, or pass@k from several samples per problem."""
+"""Accuracy on held-out problems: greedy answers, or pass@k from several samples per problem."""
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Sequence
+from typing import ClassVar, Self
 
 import numpy as np
 
 from anypo.data.records import Trajectory
-from anypo.engine.base import Sampling
 from anypo.errors import UserError
+from anypo.evaluate.base import PASS, Evaluation, Progress, Scorer, rollouts
 from anypo.evaluate.scores import majority_at_k, pass_at_k, wilson
-from anypo.generate.base import World
-from anypo.generate.conversation import Episode, play
-from anypo.tasks.base import Problem
-
-CHUNK = 256
-"""Episodes played at once (bounds memory and gives a progress display something to show)."""
+from anypo.evaluate.units import ACCURACY
+from anypo.generate.base import Generate, World
+from anypo.generate.conversation import Episode
+from anypo.tasks.base import Problem, Task
 
 
-@dataclass(frozen=True)
-class Evaluation:
-    """Accuracy with its 95 % Wilson interval over `n` held-out problems, pass@k, and the rollouts it came from
-    (`samples` consecutive ones for each of the `n` problems)."""
+class Heldout(Scorer, name="heldout"):
+    """Share of the first `size` held-out problems that are answered rightly, with its Wilson interval; with several samples the
+    mean over them (pass@1), and pass@k and majority@k beside it. A rollout is right when the task's outcome component
+    reaches 1."""
 
-    accuracy: float
-    low: float
-    high: float
-    n: int
-    samples: int
-    pass_at: dict[int, float]
-    majority: float
-    length: float
-    trajectories: tuple[Trajectory, ...] = ()
-    problems: tuple[Problem, ...] = ()
+    unit: ClassVar[str] = ACCURACY
 
-    def summary(self) -> dict[str, float | int | dict[int, float]]:
-        """The numbers without the rollouts."""
-        return {
-            "accuracy": self.accuracy,
-            "low": self.low,
-            "high": self.high,
-            "n": self.n,
-            "samples": self.samples,
-            "pass_at": self.pass_at,
-            "majority": self.majority,
-            "length": self.length,
-        }
+    def fit(self, task: Task, size: int) -> Self:
+        return self.replace(size=min(size, task.n_heldout))
+
+    def score(self, world: World, generate: Generate, seed: int, progress: Progress | None = None) -> Evaluation:
+        """Raises `UserError` when the task has fewer held-out problems than asked, or samples would all be equal."""
+        task, n, samples = world.task, self.size, self.samples
+        if n > task.n_heldout:
+            raise UserError(f"task '{task.name}' has {task.n_heldout} held-out problems, {n} were asked for")
+        if samples > 1 and self.heat == 0:
+            raise UserError("several samples per problem need a temperature above 0 (greedy samples are all equal)")
+        problems = [task.heldout(index) for index in range(n)]
+        episodes = [Episode(p, sample=s, seed=(seed, 2**31, p.prompt, s)) for p in problems for s in range(samples)]
+        done = rollouts(episodes, world, generate, self.heat, progress)
+        right = np.array([t.rewards.get(task.outcome, 0.0) >= 1 - 1e-9 for t in done]).reshape(n, samples)
+        return summarise(right, done, problems)
 
 
-def evaluate(
-    world: World,
-    n: int,
-    *,
-    samples: int = 1,
-    sampling: Sampling | None = None,
-    turns: int = 1,
-    seed: int = 0,
-    progress: Callable[[int, int], None] | None = None,
-) -> Evaluation:
-    """Score the policy on the first `n` held-out problems.
-
-    One sample per problem is greedy unless `sampling` says otherwise; more samples need a temperature. A rollout is right
-    when the task's outcome component reaches 1. Raises `UserError` when the task has fewer held-out problems than asked.
-    """
-    if n > world.task.n_heldout:
-        raise UserError(f"task '{world.task.name}' has {world.task.n_heldout} held-out problems, {n} were asked for")
-    sampling = sampling or Sampling(temperature=0.0 if samples == 1 else 1.0)
-    if samples > 1 and sampling.temperature == 0:
-        raise UserError("several samples per problem need a temperature above 0 (greedy samples are all equal)")
-    problems = [world.task.heldout(index) for index in range(n)]
-    episodes = [Episode(p, sample=s, seed=(seed, 2**31, p.prompt, s)) for p in problems for s in range(samples)]
-    done: list[Trajectory] = []
-    for begin in range(0, len(episodes), CHUNK):
-        done += play(episodes[begin : begin + CHUNK], world.task, world.policy, world.sampler, sampling, turns)
-        if progress is not None:
-            progress(len(done), len(episodes))
-    right = np.array([t.rewards.get(world.task.outcome, 0.0) >= 1 - 1e-9 for t in done]).reshape(n, samples)
-    return dataclasses.replace(_summarise(right, done, samples), problems=tuple(problems))
-
-
-def _summarise(right: np.ndarray, done: list[Trajectory], samples: int) -> Evaluation:
-    n = len(right)
-    correct = right.sum(1)
+def summarise(right: np.ndarray, done: Sequence[Trajectory], problems: Sequence[Problem]) -> Evaluation:
+    """The evaluation of verdicts [n, samples] and the n * samples rollouts they judge, in the same order."""
+    n, samples = right.shape
     low, high = wilson(round(right.mean(1).sum()), n) if n else (0.0, 1.0)
-    ks = [k for k in (1, 2, 4, 8, 16, 32, 64) if k <= samples]
+    correct = right.sum(1)
+    ks = [k for k in (1, 2, 4, 8, 16, 32, 64) if k <= samples and n]
     majority = [
         majority_at_k([t.text.strip() for t in done[i * samples : (i + 1) * samples]], list(right[i])) for i in range(n)
     ]
-    return Evaluation(
-        accuracy=float(right.mean()) if n else 0.0,
-        low=low,
-        high=high,
-        n=n,
-        samples=samples,
-        pass_at={k: float(np.mean([pass_at_k(samples, int(c), k) for c in correct])) for k in ks} if n else {},
-        majority=float(np.mean(majority)) if n else 0.0,
-        length=float(np.mean([len(t) for t in done])) if done else 0.0,
-        trajectories=tuple(done),
-    )
+    details = {f"{PASS}{k}": float(np.mean([pass_at_k(samples, int(c), k) for c in correct])) for k in ks}
+    details["majority"] = float(np.mean(majority)) if n else 0.0
+    details["length"] = float(np.mean([len(t) for t in done])) if done else 0.0
+    score = float(right.mean()) if n else 0.0
+    return Evaluation(score, low, high, ACCURACY, n, samples, details, tuple(done), tuple(problems))

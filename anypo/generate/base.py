@@ -78,6 +78,15 @@ class Generate(Part, slot="generate"):
         """One or more groups per ask, scored by the task's environment."""
         raise NotImplementedError
 
+    def evaluate(self, episodes: Sequence[Episode], world: World, temperature: float = 0.0) -> list[Trajectory]:
+        """How the method acts when it is scored: every episode played to its end, in order (0 is greedy).
+
+        Here a plain conversation with this generator's turns, stop strings and length, since trees, hints and forced modes
+        belong to training; a method that gains at inference says here how.
+        """
+        sampling = Sampling(max_new=self.max_new, temperature=temperature, stop=self.stop)
+        return play(episodes, world.task, world.policy, world.sampler, sampling, self.turns)
+
 
 class Independent(Generate, name="independent"):
     """`samples` independent rollouts of every prompt form its group, from the state and with the context that its ask names."""

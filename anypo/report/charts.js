@@ -22,7 +22,7 @@ class Chart {
       broken: DATA.curves.broken[name] || [],
       tone: spec.draw === "stack" ? ROOMS[label] : `var(--c${(i % 8) + 1})`,
     }));
-    this.points = spec.evaluations ? DATA.evaluations : [];
+    this.points = spec.evaluations ? DATA.evaluations.filter((e) => e.unit === spec.evaluations) : [];
     this.now = make("span", { class: "now" });
     this.keys = make("ul", { class: "keys" });
     this.plot = make("div", { class: "plot" });
@@ -196,7 +196,7 @@ class Chart {
         svg("path", {
           class: "link",
           style: `stroke: ${tone}`,
-          d: this.points.map((p, i) => `${i ? "L" : "M"}${this.x(p.step)},${this.y(p.accuracy)}`).join(""),
+          d: this.points.map((p, i) => `${i ? "L" : "M"}${this.x(p.step)},${this.y(p.score)}`).join(""),
         }),
       );
     for (const p of this.points) {
@@ -206,7 +206,7 @@ class Chart {
         svg(
           "title",
           {},
-          `${p.label}: ${number(p.accuracy, "share")} (${number(p.low, "share")} to ${number(p.high, "share")}), n = ${p.n}`,
+          `${p.label}: ${number(p.score, this.spec.unit)} (${number(p.low, this.spec.unit)} to ${number(p.high, this.spec.unit)}), n = ${p.n}`,
         ),
       );
       mark.append(svg("line", { class: "whisker", x1: x, x2: x, y1: this.y(p.low), y2: this.y(p.high) }));
@@ -215,7 +215,7 @@ class Chart {
       mark.append(
         svg("circle", {
           cx: x,
-          cy: this.y(p.accuracy),
+          cy: this.y(p.score),
           r: 4.2,
           style: `fill: ${tone}; stroke: var(--card); stroke-width: 1.5`,
         }),
@@ -269,7 +269,7 @@ class Chart {
               "li",
               { tone: "var(--c2)" },
               "held-out, greedy",
-              make("b", {}, seen ? number(seen.accuracy, "share") : "–"),
+              make("b", {}, seen ? number(seen.score, spec.unit) : "–"),
             ),
           ]
         : [];

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
+from anypo.evaluate.units import ACCURACY
 from anypo.report.curves import Curves
 
 
@@ -13,7 +15,8 @@ class Chart:
     """`series` are (metric, label) pairs; those a run did not record are left out, and a chart without any is not drawn.
 
     unit: how numbers are written: 'share' as per cent, 'seconds', or what follows the number. floor / ceiling: ends of the axis
-    that are always shown. draw: 'lines', or 'stack' for parts of a whole. alarm: worth a place only when it is not always zero.
+    that are always shown. draw: 'lines', or 'stack' for parts of a whole. evaluations: the unit of the held-out evaluations that
+    are drawn here, '' for none. alarm: worth a place only when it is not always zero.
     """
 
     title: str
@@ -23,7 +26,7 @@ class Chart:
     floor: float | None = None
     ceiling: float | None = None
     draw: str = "lines"
-    evaluations: bool = False
+    evaluations: str = ""
     alarm: bool = False
 
 
@@ -45,7 +48,13 @@ SECTIONS: tuple[tuple[str, str, tuple[Chart, ...]], ...] = (
                 unit="share",
                 floor=0.0,
                 ceiling=1.0,
-                evaluations=True,
+                evaluations=ACCURACY,
+            ),
+            Chart(
+                "Return",
+                "Points: mean return of held-out episodes with 95 % intervals. Line: training episodes that ended in the step.",
+                (("episode/return", "training, sampled"),),
+                evaluations="return",
             ),
             Chart(
                 "Gradient norm",
@@ -168,6 +177,9 @@ SECTIONS: tuple[tuple[str, str, tuple[Chart, ...]], ...] = (
     ),
 )
 
+KNOWN = frozenset(chart.evaluations for _, _, charts in SECTIONS for chart in charts)
+"""Units of evaluations that have a chart of their own."""
+
 MEANINGS = {
     "update/loss": "The surrogate loss. Its value is near zero by construction and says nothing about progress.",
     "credit/advantage_abs": "Mean size of the advantages.",
@@ -179,12 +191,15 @@ MEANINGS = {
 """Explanations of metrics outside the catalogue, which are drawn under 'Every other metric'."""
 
 
-def sections(curves: Curves, has_evaluations: bool) -> list[dict[str, Any]]:
-    """The catalogue as plain data, without what the run did not record; other metrics follow in a folded section."""
+def sections(curves: Curves, units: Collection[str] = ()) -> list[dict[str, Any]]:
+    """The catalogue as plain data, without what the run did not record; other metrics follow in a folded section. `units`: those
+    of the run's evaluations."""
     known = set(curves.values)
-    out, used = [], {"time/step"}
+    out: list[dict[str, Any]] = []
+    used = {"time/step"}
     for title, about, charts in SECTIONS:
-        drawn = [chart for chart in charts if _present(chart, curves, has_evaluations)]
+        drawn = [chart for chart in charts if _present(chart, curves, units)]
+        drawn += [_own(unit) for unit in sorted(set(units) - KNOWN)] if not out else []
         used |= {name for chart in drawn for name, _ in chart.series}
         if drawn:
             out.append({"title": title, "about": about, "charts": [_plain(c, known) for c in drawn], "folded": False})
@@ -200,17 +215,23 @@ def sections(curves: Curves, has_evaluations: bool) -> list[dict[str, Any]]:
     return out
 
 
-def missing(curves: Curves, has_evaluations: bool) -> list[str]:
-    """Titles of catalogue charts the run has no data for."""
+def missing(curves: Curves, units: Collection[str] = ()) -> list[str]:
+    """Titles of catalogue charts the run has no data for; of those of another unit than its own nothing is missed."""
     every = [chart for _, _, charts in SECTIONS for chart in charts if not chart.alarm]
-    return [chart.title for chart in every if not _present(chart, curves, has_evaluations)]
+    expected = {"", *(units or (ACCURACY,))}
+    return [c.title for c in every if c.evaluations in expected and not _present(c, curves, units)]
 
 
-def _present(chart: Chart, curves: Curves, has_evaluations: bool) -> bool:
+def _own(unit: str) -> Chart:
+    """A chart of evaluations in a unit that the catalogue does not know."""
+    return Chart(unit.capitalize(), "Held-out evaluations with 95 % intervals.", (), evaluations=unit)
+
+
+def _present(chart: Chart, curves: Curves, units: Collection[str]) -> bool:
     columns = [curves.values[name] for name, _ in chart.series if name in curves.values]
     if chart.alarm:
         return any(value for column in columns for value in column)
-    return bool(columns) or (chart.evaluations and has_evaluations)
+    return bool(columns) or chart.evaluations in units
 
 
 def _plain(chart: Chart, known: set[str]) -> dict[str, Any]:

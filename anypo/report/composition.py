@@ -8,7 +8,7 @@ from html import escape
 from typing import Any
 
 from anypo.algorithm import ROOMS
-from anypo.systems import SYSTEMS
+from anypo.systems import methods
 
 QUESTIONS = {
     "control": "Which prompts, how many rollouts each?",
@@ -65,8 +65,9 @@ class Difference:
 
 def difference(config: Mapping[str, Any]) -> Difference:
     """Compare the algorithm of a run with the registry."""
-    system = SYSTEMS.get(str(config.get("system")))
-    base = SYSTEMS.get(system.base) if system is not None else None
+    known = methods()
+    system = known.get(str(config.get("system")))
+    base = known.get(system.base) if system is not None else None
     return Difference(
         dict(walk(config.get("algorithm") or {})),
         dict(walk(system.algorithm().dump())) if system is not None else None,

@@ -6,52 +6,70 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
+from anypo.evaluate.units import ACCURACY, amount, change
 from anypo.report.curves import Curves, ends
 
 Evaluations = Sequence[Mapping[str, Any]]
 
 
 def headline(found: Curves, evaluations: Evaluations, answered: Mapping[str, Any] | None) -> str:
-    """Headline numbers: held-out accuracy first and last with intervals, or the reward where nothing was evaluated."""
+    """Headline numbers: the held-out score first and last with intervals, or the reward where nothing was evaluated."""
     if not evaluations and not found.steps:
         return '<p class="empty">No step was completed and nothing was evaluated.</p>'
     tiles = "".join(f"<div><dt>{escape(name)}</dt><dd>{value}</dd></div>" for name, value in tiled(found))
-    head = accuracy(evaluations, answered) if evaluations else reward(found)
+    head = scores(evaluations, answered) if evaluations else reward(found)
     grid = f'<dl class="card tiles">{tiles}</dl>' if tiles else ""
     return f'<div class="result"><div class="card hero">{head}</div>{grid}</div>'
 
 
-def accuracy(evaluations: Evaluations, answered: Mapping[str, Any] | None) -> str:
-    """First and last accuracy, the gain with its interval, and both intervals drawn."""
+def scores(evaluations: Evaluations, answered: Mapping[str, Any] | None) -> str:
+    """First and last score, the gain with its interval, and both intervals drawn."""
     first, last = evaluations[0], evaluations[-1]
     tones = ("var(--faint)", "var(--blue)") if first is not last else ("var(--blue)",)
-    rows = "".join(interval(entry, tone) for entry, tone in zip((first, last), tones))
-    ticks = "".join(f"<span>{tick}&thinsp;%</span>" for tick in (0, 25, 50, 75, 100))
+    unit, ends = str(last["unit"]), scale(first, last)
+    rows = "".join(interval(entry, tone, ends) for entry, tone in zip((first, last), tones))
+    ticks = "".join(f"<span>{tick(ends, part / 4, unit)}</span>" for part in range(5))
     before = f'<span class="from">{large(first)}</span><span class="arrow">→</span>' if first is not last else ""
     said = gain(first, last, answered) if first is not last else once(first)
     return (
-        f'<p class="eyebrow">Held-out accuracy</p><p class="big">{before}<span class="to">{large(last)}</span></p>'
+        f'<p class="eyebrow">Held-out {escape(unit)}</p><p class="big">{before}<span class="to">{large(last)}</span></p>'
         f'<p class="gain">{said}</p><div class="strip">{rows}<div class="ticks">{ticks}</div></div>'
     )
 
 
 def once(entry: Mapping[str, Any]) -> str:
-    count = plural(int(entry["n"]), "held-out problem")
+    count, unit = counted(entry), str(entry["unit"])
     label = escape(str(entry["label"]))
-    return f"Evaluated once ({label}): 95 % interval {percent(entry['low'])} to {percent(entry['high'])}, {count}."
+    low, high = (escape(amount(entry[key], unit)) for key in ("low", "high"))
+    return f"Evaluated once ({label}): 95 % interval {low} to {high}, {count}."
 
 
 def gain(first: Mapping[str, Any], last: Mapping[str, Any], answered: Mapping[str, Any] | None) -> str:
-    change, (low, high) = last["accuracy"] - first["accuracy"], gain_interval(first, last)
-    count = plural(int(last["n"]), "held-out problem")
-    said = f"<b>{points(change)} points</b> (95 % interval {points(low)} to {points(high)}) on {count}"
+    unit, (low, high) = str(last["unit"]), gain_interval(first, last)
+    rise, low_, high_ = (minus(change(value, unit)) for value in (last["score"] - first["score"], low, high))
+    head = f"{rise} points" if unit == ACCURACY else rise
+    said = f"<b>{head}</b> (95 % interval {low_} to {high_}) on {counted(last)}"
     if answered:
         said += f": {answered['counts']['fixed']} fixed, {answered['counts']['broken']} broken"
     return f"{said}."
 
 
-def interval(entry: Mapping[str, Any], tone: str) -> str:
-    low, high, at = (100 * min(1.0, max(0.0, float(entry[key]))) for key in ("low", "high", "accuracy"))
+def scale(first: Mapping[str, Any], last: Mapping[str, Any]) -> tuple[float, float]:
+    """Ends of the drawn scale: all of it for a share, else what the two intervals span."""
+    if last["unit"] == ACCURACY:
+        return 0.0, 1.0
+    low, high = min(first["low"], last["low"]), max(first["high"], last["high"])
+    return (low, high) if high > low else (low - 0.5, low + 0.5)
+
+
+def tick(ends: tuple[float, float], part: float, unit: str) -> str:
+    value = ends[0] + part * (ends[1] - ends[0])
+    return f"{100 * value:.0f}&thinsp;%" if unit == ACCURACY else minus(f"{value:.3g}")
+
+
+def interval(entry: Mapping[str, Any], tone: str, ends: tuple[float, float] = (0.0, 1.0)) -> str:
+    place = lambda value: 100 * min(1.0, max(0.0, (float(value) - ends[0]) / (ends[1] - ends[0])))
+    low, high, at = (place(entry[key]) for key in ("low", "high", "score"))
     return (
         f'<span class="name">{escape(str(entry["label"]))}</span><div class="track" style="--tone: {tone}">'
         f'<span class="bar" style="left: {low:.2f}%; width: {high - low:.2f}%"></span>'
@@ -60,13 +78,14 @@ def interval(entry: Mapping[str, Any], tone: str) -> str:
 
 
 def gain_interval(first: Mapping[str, Any], last: Mapping[str, Any]) -> tuple[float, float]:
-    """95 % interval of the difference of two proportions from their Wilson intervals (Newcombe 1998, method 10).
+    """95 % interval of the difference of two scores from their own intervals by squared distances; of two proportions with Wilson
+    intervals it is that of Newcombe (1998, method 10).
 
     It treats the two evaluations as independent; they ask the same problems, so the interval is rather too wide.
     """
-    gain = last["accuracy"] - first["accuracy"]
-    down = ((last["accuracy"] - last["low"]) ** 2 + (first["high"] - first["accuracy"]) ** 2) ** 0.5
-    up = ((last["high"] - last["accuracy"]) ** 2 + (first["accuracy"] - first["low"]) ** 2) ** 0.5
+    gain = last["score"] - first["score"]
+    down = ((last["score"] - last["low"]) ** 2 + (first["high"] - first["score"]) ** 2) ** 0.5
+    up = ((last["high"] - last["score"]) ** 2 + (first["score"] - first["low"]) ** 2) ** 0.5
     return gain - down, gain + up
 
 
@@ -110,15 +129,18 @@ def tiled(found: Curves) -> list[tuple[str, str]]:
 
 
 def large(entry: Mapping[str, Any]) -> str:
-    return f"{100 * entry['accuracy']:.1f}<small>&thinsp;%</small>"
+    if entry["unit"] == ACCURACY:
+        return f"{100 * entry['score']:.1f}<small>&thinsp;%</small>"
+    return minus(amount(entry["score"], str(entry["unit"])))
 
 
-def percent(share: float) -> str:
-    return f"{100 * share:.1f} %"
+def counted(entry: Mapping[str, Any]) -> str:
+    return plural(int(entry["n"]), "held-out problem" if entry["unit"] == ACCURACY else "held-out episode")
 
 
-def points(share: float) -> str:
-    return f"{100 * share:+.1f}".replace("-", "−")
+def minus(text: str) -> str:
+    """A number with a typographic minus sign."""
+    return text.replace("-", "−")
 
 
 def duration(seconds: float) -> str:

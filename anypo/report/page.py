@@ -7,7 +7,7 @@ insert text only as text.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from html import escape
 from importlib.resources import files
 from string import Template
@@ -15,6 +15,7 @@ from typing import Any
 
 import yaml
 
+from anypo.evaluate.units import ACCURACY
 from anypo.files import strict
 from anypo.report import charts, composition, sample
 from anypo.report.curves import Curves, curves
@@ -27,17 +28,18 @@ def page(folder: RunFolder) -> str:
     config, manifest, status = folder.config(), folder.manifest(), folder.status()
     evaluations, found = folder.evaluations(), curves(folder.metrics())
     first, last = (evaluations[0], evaluations[-1]) if evaluations else (None, None)
+    units = {str(entry["unit"]) for entry in evaluations}
     data: dict[str, Any] = {
         "curves": vars(found),
         "evaluations": evaluations,
-        "sections": charts.sections(found, bool(evaluations)),
+        "sections": charts.sections(found, units),
         "rollouts": sample.rollouts(folder),
         "answers": compared(folder, manifest, first, last),
     }
     parts = {
         "Result": f'<section id="result" aria-label="Result">{headline(found, evaluations, data["answers"])}</section>',
         "Method": section("method", "What was run", composition.draw(config)),
-        **drawn(data["sections"], found, bool(evaluations)),
+        **drawn(data["sections"], found, units),
         "Rollouts": rollouts(data["rollouts"], folder.rollout_steps()),
         "Answers": answers(data["answers"]),
         "Provenance": provenance(config, manifest),
@@ -118,7 +120,7 @@ def banner(status: Mapping[str, Any], found: Curves, config: Mapping[str, Any]) 
 # -- the other sections --------------------------------------------------------------------------------------------------------
 
 
-def drawn(sections: Sequence[Mapping[str, Any]], found: Curves, has_evaluations: bool) -> dict[str, str]:
+def drawn(sections: Sequence[Mapping[str, Any]], found: Curves, units: Collection[str]) -> dict[str, str]:
     """A section for every group of charts; the scripts fill in the charts."""
     out = {}
     for number, group in enumerate(sections):
@@ -130,7 +132,7 @@ def drawn(sections: Sequence[Mapping[str, Any]], found: Curves, has_evaluations:
             title = f"{group['title']} ({len(group['charts'])})"
             grid = f'<div class="charts small" data-charts="{number}"></div>'
             content = f"<details><summary>{escape(title)}</summary>{grid}</details>"
-            absent = charts.missing(found, has_evaluations)
+            absent = charts.missing(found, units)
             out[group["title"]] = f'<section id="curves-{number}">{content}{without(absent)}</section>'
         else:
             content = f'<div class="charts" data-charts="{number}"></div>'
@@ -157,8 +159,8 @@ def rollouts(chosen: Sequence[Mapping[str, Any]], steps: Sequence[int]) -> str:
 def compared(
     folder: RunFolder, manifest: Mapping[str, Any], first: Mapping[str, Any] | None, last: Mapping[str, Any] | None
 ) -> dict[str, Any] | None:
-    """Answers of the first and the last evaluation side by side."""
-    if first is None or last is None or first is last:
+    """Answers of the first and the last evaluation side by side, where they are right or wrong."""
+    if first is None or last is None or first is last or last["unit"] != ACCURACY:
         return None
     found = sample.answers(folder, first["label"], last["label"], str(manifest.get("task", {}).get("outcome", "")))
     return found and found | {"labels": [str(first["label"]).capitalize(), str(last["label"]).capitalize()]}

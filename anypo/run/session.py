@@ -14,13 +14,12 @@ from typing import Any
 from anypo import policies, tasks
 from anypo.algorithm import Algorithm
 from anypo.diagnose.live import Watch, line
-from anypo.engine.base import Sampling
 from anypo.engine.config import Local
 from anypo.errors import Interrupted, UserError
-from anypo.evaluate import Evaluation
-from anypo.evaluate import evaluate as score
+from anypo.evaluate import Evaluation, scorer_of
+from anypo.evaluate.units import ACCURACY
 from anypo.filter.consensus import PSEUDO
-from anypo.generate.base import World
+from anypo.generate.base import Generate, Independent, World
 from anypo.report import write_report
 from anypo.run.config import RunConfig, resolve
 from anypo.run.disk import requests
@@ -120,30 +119,23 @@ def evaluate(
     seed: int = 0,
     observer: Observer | None = None,
 ) -> Evaluation:
-    """Score a run folder, a model name, a local path or a hub id on the first `size` held-out problems of a task."""
+    """Score a run folder, a model name, a local path or a hub id on `size` held-out problems or episodes of a task, as the task's
+    scorer does. A run acts with its own generator (`max_new` tokens a turn where that is given)."""
     observer = observer or Observer()
-    weights, options, turns = model, dict(task_options or {}), 1
-    name = task or "sums"
+    weights, options, name = model, dict(task_options or {}), task or "sums"
+    generate: Generate = Independent()
     if (Path(model) / "config.yaml").is_file():
         config = RunConfig(**RunFolder.read_config(Path(model)))
         weights = str(Path(model) / "model")
-        name, turns = task or config.task, config.composition().generate.turns
+        name, generate = task or config.task, config.composition().generate
         options = (config.task_options if name == config.task else {}) | options
-        max_new = max_new or config.composition().generate.max_new
     loaded = tasks.load(tasks.parse(name, options))
     policy = policies.load(weights, seed=seed)
     world = World(loaded, policy, Local().sampler(policy))
-    heat = temperature if temperature is not None else (0.0 if samples == 1 else 1.0)
+    acting = generate.replace(max_new=max_new) if max_new is not None else generate
+    scorer = scorer_of(loaded).replace(size=size, samples=samples, temperature=temperature)
     observer.phase("evaluating", size * samples)
-    return score(
-        world,
-        size,
-        samples=samples,
-        sampling=Sampling(max_new=max_new or 64, temperature=heat),
-        turns=turns,
-        seed=seed,
-        progress=lambda done, _: observer.advance(done),
-    )
+    return scorer.score(world, acting, seed, lambda done, _: observer.advance(done))
 
 
 class Session:
@@ -157,6 +149,7 @@ class Session:
         lora = {"rank": config.lora} if config.lora else None
         self.policy = policies.load(source, dtype=config.dtype, lora=lora, seed=config.seed)
         self.task = tasks.load(spec)
+        self.scorer = scorer_of(self.task).fit(self.task, config.eval_size)
         sampler = self.algorithm.engine.sampler(self.policy)
         self.world = World(_visible(self.task, config.reward, self.algorithm), self.policy, sampler)
         self.trainer: Trainer | None = None
@@ -202,8 +195,9 @@ class Session:
         with self._interruptible():
             while trainer.number < self.config.steps:
                 metrics = trainer.step()
-                right = metrics.get(f"reward/{self.task.outcome}", float("nan"))
-                metrics["accuracy/train"] = metrics.get("filter/accuracy", right)
+                if self.scorer.unit == ACCURACY:
+                    right = metrics.get(f"reward/{self.task.outcome}", float("nan"))
+                    metrics["accuracy/train"] = metrics.get("filter/accuracy", right)
                 metrics |= {"memory/resident_gb": resident_gb(), "memory/peak_gb": peak_gb()}
                 self._record(metrics, loggers)
                 last = trainer.number == self.config.steps
@@ -258,19 +252,12 @@ class Session:
         return watch
 
     def _evaluate(self, label: str, step: int) -> Evaluation | None:
-        size = min(self.config.eval_size, self.task.n_heldout)
-        if not size or not labelled(self.task):
+        if not self.scorer.size or not labelled(self.task):
             return None
-        self.observer.phase(f"evaluating ({label})", size)
-        generate = self.algorithm.generate
-        result = score(
-            World(self.task, self.policy, self.world.sampler),
-            size,
-            sampling=Sampling(max_new=generate.max_new, temperature=0.0, stop=generate.stop),
-            turns=generate.turns,
-            seed=self.config.seed,
-            progress=lambda done, _: self.observer.advance(done),
-        )
+        self.observer.phase(f"evaluating ({label})", self.scorer.size * self.scorer.samples)
+        world = World(self.task, self.policy, self.world.sampler)  # with the labels that training may not see
+        progress = lambda done, _: self.observer.advance(done)
+        result = self.scorer.score(world, self.algorithm.generate, self.config.seed, progress)
         self.folder.append_evaluation(label, step, result, self.policy.decode)
         self.observer.evaluation(label, result)
         return result
@@ -346,9 +333,7 @@ def _unfinished(folder: RunFolder, state: str, reason: str = "") -> None:
 def _evaluation(folder: RunFolder, label: str) -> Evaluation | None:
     for entry in folder.evaluations():
         if entry["label"] == label:
-            keys = ("accuracy", "low", "high", "n", "samples", "majority", "length")
-            passed = {int(k): v for k, v in entry["pass_at"].items()}
-            return Evaluation(**{key: entry[key] for key in keys}, pass_at=passed)
+            return Evaluation.read(entry)
     return None
 
 

@@ -1,29 +1,44 @@
-"""The registry of named methods: compositions with a source, no logic."""
+"""The registry of named systems: compositions with a source, no logic."""
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal, TypeVar, get_args
 
-from anypo.algorithm import Algorithm
-from anypo.errors import unknown
+from anypo.algorithm import ROOMS, Algorithm
+from anypo.errors import UserError, unknown
 from anypo.parts import folder
 
+Kind = Literal["method", "recipe", "procedure", "planner", "measure", "audit", "world", "study"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
+"""What a system can be. A method is an `Algorithm` that trains; the others build something of their own kind."""
+
+COMMANDS = {
+    "method": "anypo train --system {name}",
+    "measure": "anypo measure {name} RUN",
+    "planner": "anypo solve {name}",
+}
+"""The command that runs a system, by kind."""
+
 SYSTEMS: dict[str, System] = {}
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class System:
-    """A named method. `description` is its docstring: what it changes against its base, then the equations in words.
+    """A named system. `description` is its docstring: what it changes against its base, then the equations in words.
 
     family: the folder its module lies in. excuses: guarantees it does not give (tests/guarantees), each with the reason.
     needs: settings without which it cannot be built, with values that a test can use.
+    `build` returns what the kind says: an `Algorithm` (method), an `anypo.measures.Measure` (measure), an
+    `anypo.exact.planning.Planner` (planner).
     """
 
     name: str
-    build: Callable[[], Algorithm]
+    build: Callable[[], Any]
     title: str
     paper: str
     family: str
@@ -31,10 +46,37 @@ class System:
     description: str
     excuses: Mapping[str, str] = field(default_factory=dict)
     needs: Mapping[str, Any] = field(default_factory=dict)
+    kind: Kind = "method"
 
     def algorithm(self) -> Algorithm:
-        """The composition with the published defaults."""
-        return self.build().replace(name=self.name)
+        """The composition with the published defaults. `UserError` for a system that does not train."""
+        if self.kind != "method":
+            raise UserError(f"'{self.name}' is {self.article} {self.kind}, not a training method; {self.advice}")
+        return self.build().replace(name=self.name)  # type: ignore[no-any-return]
+
+    @property
+    def article(self) -> str:
+        return "an" if self.kind[0] in "aeiou" else "a"
+
+    @property
+    def advice(self) -> str:
+        """How to run it, or where to read about it."""
+        command = COMMANDS.get(self.kind)
+        return f"run it with: {command.format(name=self.name)}" if command else f"see: anypo systems show {self.name}"
+
+    def rooms(self) -> frozenset[str]:
+        """The rooms in which a method differs from its base (from the default composition, if it has no base here); none for
+        other kinds."""
+        if self.kind != "method":
+            return frozenset()
+        known = self.base in methods() and self.base != self.name
+        ours, base = self.algorithm(), SYSTEMS[self.base].algorithm() if known else Algorithm()
+        return frozenset(room for room in ROOMS if getattr(ours, room) != getattr(base, room))
+
+
+def methods() -> dict[str, System]:
+    """The systems that are an `Algorithm`: everything that trains, compares and estimates runs over these."""
+    return {name: entry for name, entry in SYSTEMS.items() if entry.kind == "method"}
 
 
 def system(
@@ -45,21 +87,30 @@ def system(
     base: str = "",
     excuses: Mapping[str, str] | None = None,
     needs: Mapping[str, Any] | None = None,
-) -> Callable[[Callable[[], Algorithm]], Callable[[], Algorithm]]:
-    """Register a function without arguments that returns the method's `Algorithm`."""
+    kind: Kind = "method",
+) -> Callable[[Callable[[], T]], Callable[[], T]]:
+    """Register a function without arguments that returns what `kind` says, for a method its `Algorithm`."""
 
-    def register(build: Callable[[], Algorithm]) -> Callable[[], Algorithm]:
+    def register(build: Callable[[], T]) -> Callable[[], T]:
         if name in SYSTEMS:
             raise ValueError(f"two systems are named '{name}'")
+        if kind not in KINDS:
+            raise ValueError(f"system '{name}': there is no kind '{kind}'")
         text = inspect.cleandoc(build.__doc__ or "")
-        SYSTEMS[name] = System(name, build, title or name, paper, folder(build), base, text, excuses or {}, needs or {})
+        SYSTEMS[name] = System(
+            name, build, title or name, paper, folder(build), base, text, excuses or {}, needs or {}, kind
+        )
         return build
 
     return register
 
 
-def find(name: str) -> System:
-    """The system of that name; `UserError` with the nearest spelling otherwise."""
-    if name not in SYSTEMS:
-        raise unknown("system", name, SYSTEMS, "`anypo systems list` shows all.")
+def find(name: str, kind: Kind | None = None) -> System:
+    """The system of that name; `UserError` with the nearest spelling otherwise, or when it is not of the `kind` asked for."""
+    known = {n: s for n, s in SYSTEMS.items() if kind in (None, s.kind)}
+    if name in SYSTEMS and name not in known:
+        found = SYSTEMS[name]
+        raise UserError(f"'{name}' is {found.article} {found.kind}, not the {kind} asked for; {found.advice}")
+    if name not in known:
+        raise unknown(kind or "system", name, known, "`anypo systems list` shows all.")
     return SYSTEMS[name]

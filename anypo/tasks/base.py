@@ -43,7 +43,11 @@ class Environment(Protocol):
 
 
 class Task(Protocol):
-    """Problems with a way to act on them. Train and held-out problems come from disjoint seeds or files."""
+    """Problems with a way to act on them. Train and held-out problems come from disjoint seeds or files.
+
+    A task may have a `scorer` (an `anypo.evaluate.Scorer`, or its name) that says how a policy is scored on it and in which
+    unit; without one it is the accuracy on held-out problems.
+    """
 
     name: str
     #: reward components and their weights in the scalar reward

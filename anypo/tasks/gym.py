@@ -20,6 +20,7 @@ class GymTask:
     """
 
     outcome = "return"
+    scorer = "returns"
 
     def __init__(self, environment_id: str, options: Mapping[str, Any] | None = None) -> None:
         self.name = environment_id

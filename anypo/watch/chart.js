@@ -140,11 +140,11 @@ class Plot {
     );
     this.points = this.spec.evaluations
       ? shown
-          .filter((run) => run.evaluations.length)
+          .filter((run) => run.evaluations.some((e) => e.unit === this.spec.evaluations))
           .map((run) => ({
             label: several ? `${run.name} · held-out` : "held-out, greedy",
             tone: several ? run.tone : "var(--c2)",
-            marks: run.evaluations.map((e) => ({ ...e, x: run.curves.at(e.step, unit) })),
+            marks: run.evaluations.filter((e) => e.unit === this.spec.evaluations).map((e) => ({ ...e, x: run.curves.at(e.step, unit) })),
           }))
       : [];
     const named = stack && several ? `${runs[0].name} · ` : "";
@@ -316,13 +316,13 @@ class Plot {
         svg("path", {
           class: "link",
           style: `stroke: ${tone}`,
-          d: marks.map((m, i) => `${i ? "L" : "M"}${this.x(m.x)},${this.y(m.accuracy)}`).join(""),
+          d: marks.map((m, i) => `${i ? "L" : "M"}${this.x(m.x)},${this.y(m.score)}`).join(""),
         }),
       );
     for (const m of marks) {
       const x = this.x(m.x),
         mark = root.appendChild(svg("g", { class: "evaluation", style: `stroke: ${tone}` }));
-      const said = `${label}, ${m.label}: ${number(m.accuracy, "share")} (${number(m.low, "share")} to ${number(m.high, "share")}), n = ${m.n}`;
+      const said = `${label}, ${m.label}: ${number(m.score, this.spec.unit)} (${number(m.low, this.spec.unit)} to ${number(m.high, this.spec.unit)}), n = ${m.n}`;
       mark.append(svg("title", {}, said));
       mark.append(svg("line", { class: "whisker", x1: x, x2: x, y1: this.y(m.low), y2: this.y(m.high) }));
       for (const end of [m.low, m.high])
@@ -330,7 +330,7 @@ class Plot {
       mark.append(
         svg("circle", {
           cx: x,
-          cy: this.y(m.accuracy),
+          cy: this.y(m.score),
           r: 4.2,
           style: `fill: ${tone}; stroke: var(--card); stroke-width: 1.5`,
         }),
@@ -383,8 +383,9 @@ class Plot {
 
 function measured(evaluation) {
   if (!evaluation) return "–";
-  const ends = [evaluation.low, evaluation.high].map((share) => Math.round(100 * share));
-  return `${number(evaluation.accuracy, "share")} (${ends.join("–")})`;
+  const { score, low, high, unit } = evaluation;
+  if (unit !== "accuracy") return `${plain(score)} (${plain(low)} to ${plain(high)})`;
+  return `${number(score, "share")} (${[low, high].map((share) => Math.round(100 * share)).join("–")})`;
 }
 
 function latest(line) {

@@ -102,7 +102,7 @@ function runCard(r, chosen, tones) {
   const numbers = [
     r.steps ? `${r.done}/${r.steps}` : `${r.done} steps`,
     r.reward === null ? "" : `reward ${number(r.reward)}`,
-    r.accuracy === null ? "" : `eval ${number(r.accuracy, "share")}`,
+    r.score === null ? "" : `eval ${number(r.score, r.unit === "accuracy" ? "share" : "")}`,
   ].filter(Boolean);
   const progress = make("i", { class: "progress" }, make("i"));
   progress.firstChild.style.width = `${r.steps ? Math.min(100, (100 * r.done) / r.steps) : 0}%`;

@@ -56,7 +56,7 @@ function curvesPanel() {
       if (extra.has(name)) continue;
       const series = [[name, name.split("/").at(-1)]],
         plain = { title: name, meaning: DATA.meanings[name] ?? "", series, unit: "", floor: null, ceiling: null };
-      extra.set(name, new Plot({ ...plain, draw: "lines", evaluations: false, alarm: false, small: true }));
+      extra.set(name, new Plot({ ...plain, draw: "lines", evaluations: "", alarm: false, small: true }));
     }
     others.append(...names.map((name) => extra.get(name).node));
     title.textContent = `Every other metric (${names.length})`;
@@ -298,14 +298,14 @@ function evaluationsPanel() {
   );
   node.append(table, part);
 
-  function interval(e, tone) {
+  function interval(e, tone, ends) {
     const track = make("div", { class: "track", tone }),
       bar = track.appendChild(make("span", { class: "bar" })),
       dot = track.appendChild(make("span", { class: "dot" })),
-      at = (share) => `${(100 * Math.min(1, Math.max(0, share))).toFixed(2)}%`;
-    bar.style.left = at(e.low);
-    bar.style.width = at(e.high - e.low);
-    dot.style.left = at(e.accuracy);
+      at = (v) => 100 * Math.min(1, Math.max(0, (v - ends[0]) / (ends[1] - ends[0] || 1)));
+    bar.style.left = `${at(e.low).toFixed(2)}%`;
+    bar.style.width = `${(at(e.high) - at(e.low)).toFixed(2)}%`;
+    dot.style.left = `${at(e.score).toFixed(2)}%`;
     return track;
   }
 
@@ -314,6 +314,11 @@ function evaluationsPanel() {
       table.replaceChildren(para("empty", "No held-out evaluation has been made."));
       return;
     }
+    const every = scores.flatMap((s) => s.evaluations),
+      units = [...new Set(every.map((e) => e.unit))],
+      shares = units.every((unit) => unit === "accuracy"),
+      ends = shares ? [0, 1] : [Math.min(...every.map((e) => e.low)), Math.max(...every.map((e) => e.high))],
+      said = shares ? (v) => percent(v, 1) : plain;
     const rows = scores.flatMap(({ name, tone, evaluations }) => [
       ...(scores.length > 1 ? [make("p", { class: "owner", tone }, name)] : []),
       ...evaluations.map((e) =>
@@ -321,14 +326,14 @@ function evaluationsPanel() {
           "div",
           { class: "score" },
           make("b", {}, e.label),
-          make("span", { class: "value" }, number(e.accuracy, "share")),
-          interval(e, tone),
-          make("span", { class: "soft" }, `${percent(e.low, 1)} to ${percent(e.high, 1)}`),
-          make("span", { class: "soft" }, `n = ${e.n}, ${number(e.length)} tokens`),
+          make("span", { class: "value" }, shares ? number(e.score, "share") : plain(e.score)),
+          interval(e, tone, ends),
+          make("span", { class: "soft" }, `${said(e.low)} to ${said(e.high)}`),
+          make("span", { class: "soft" }, `n = ${e.n}, ${number(e.length)} ${shares ? "tokens" : "decisions"}`),
         ),
       ),
     ]);
-    table.replaceChildren(...rows, para("about", "Accuracy with its 95 % interval (Wilson)."));
+    table.replaceChildren(...rows, para("about", shares ? "Accuracy with its 95 % interval (Wilson)." : `Mean ${units.join(" and ")} with its 95 % interval.`));
   });
 
   const load = whenChanged(async (id) => {

@@ -14,6 +14,7 @@ from typing import Any
 import yaml
 
 from anypo.errors import UserError
+from anypo.evaluate.units import ACCURACY
 from anypo.report import sample
 from anypo.run.disk import requests
 from anypo.run.disk.folder import CONFIG, METRICS, RunFolder
@@ -123,8 +124,9 @@ class Runs:
     def answers(self, name: str) -> dict[str, Any]:
         """Held-out answers of the first and the last evaluation side by side; empty with fewer than two evaluations."""
         folder = RunFolder(self.path(name))
-        labels = [str(entry["label"]) for entry in folder.evaluations()]
-        if len(labels) < 2:
+        entries = folder.evaluations()
+        labels = [str(entry["label"]) for entry in entries]
+        if len(labels) < 2 or entries[0]["unit"] != ACCURACY:  # of amounts there is no right or wrong
             return {}
         outcome = str(folder.manifest().get("task", {}).get("outcome", ""))
         found = sample.answers(folder, labels[0], labels[-1], outcome)
@@ -163,7 +165,8 @@ class Runs:
             "done": records[-1]["step"] if records else 0,
             "generation": feed.generation if feed else 0,
             "reward": newest(records[-20:], "reward/mean"),
-            "accuracy": None,
+            "score": None,
+            "unit": "",
             "evaluations": 0,
             "pausing": requests.asked(path, requests.PAUSE),
             "problem": feed.problem() if feed else f"{METRICS} has lines that are not JSON objects." if damaged else "",
@@ -175,7 +178,7 @@ class Runs:
             summary |= {key: config.get(key) for key in ("system", "model", "task", "steps", "seed")}
             summary |= {"state": str(status["state"]), "reason": str(status["reason"])}
             summary |= {"began": str(sessions[0].get("began", "")) if sessions else "", "evaluations": len(evaluations)}
-            summary |= {"accuracy": evaluations[-1].get("accuracy")} if evaluations else {}
+            summary |= {key: evaluations[-1][key] for key in ("score", "unit")} if evaluations else {}
         except (UserError, OSError, TypeError, AttributeError, KeyError) as error:
             summary["problem"] = _sentence(error)
         return summary

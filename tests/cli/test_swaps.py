@@ -11,7 +11,7 @@ import pytest
 from anypo.compare.vary import slots
 from anypo.errors import UserError
 from anypo.run.config import resolve
-from anypo.systems import SYSTEMS, find
+from anypo.systems import find, methods
 
 ROOMS = ("credit", "objective", "update")
 FAMILIES = ("baselines", "objectives", "credits", "rollouts")  # others have worlds, data or models of their own
@@ -20,7 +20,7 @@ FAMILIES = ("baselines", "objectives", "credits", "rollouts")  # others have wor
 def draw(rng: random.Random) -> tuple[str, list[str]]:
     """A system and three swaps that the grammar accepts; what it refuses is drawn again."""
     while True:
-        name = rng.choice(sorted(s.name for s in SYSTEMS.values() if s.family in FAMILIES))
+        name = rng.choice(sorted(s.name for s in methods().values() if s.family in FAMILIES))
         base = find(name).algorithm()
         paths = [(path, slot) for path, slot in slots(base) if path.split(".")[0] in ROOMS and path not in ROOMS]
         swaps = {path: rng.choice(sorted(slot.parts)) for path, slot in rng.sample(paths, min(3, len(paths)))}

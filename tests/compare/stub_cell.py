@@ -19,7 +19,7 @@ cell = spec["cell"]
 label = cell["contender"]["label"]
 with open(os.environ["STUB_LOG"], "a") as log:
     log.write(f"{label} {cell['seed']} {spec['init']}\n")
-print(json.dumps({"share": 0.5, "accuracy": 0.3}), flush=True)
+print(json.dumps({"share": 0.5, "score": 0.3, "unit": "accuracy"}), flush=True)
 if label == os.environ.get("STUB_FAIL"):
     print("anypo: the loss is not finite", file=sys.stderr)
     sys.exit(2)

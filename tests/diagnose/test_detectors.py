@@ -15,7 +15,7 @@ from anypo.diagnose.detector import Limit, finding
 from anypo.diagnose.evidence import Series
 from anypo.diagnose.levers import applicable, command
 from anypo.run.config import resolve
-from anypo.systems import SYSTEMS
+from anypo.systems import SYSTEMS, methods
 from benchmarks.planted import HEALTHY, PLANTED, run
 
 SEED = 50
@@ -76,7 +76,7 @@ def test_grades():
 # -- levers ------------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("system", sorted(SYSTEMS))
+@pytest.mark.parametrize("system", sorted(methods()))
 def test_every_lever_resolves_on_every_system(system):
     algorithm = SYSTEMS[system].algorithm()
     for entry in DETECTORS.values():
@@ -185,7 +185,7 @@ def test_a_solved_task_excuses_entropy():
 def test_held_out_that_falls_while_the_reward_rises():
     metrics = [{"step": s, "reward/mean": s / 30} for s in range(1, 31)]
     held = [
-        {"accuracy": a, "low": a - 0.06, "high": a + 0.06, "n": 200, "label": str(i), "step": i}
+        {"score": a, "unit": "accuracy", "low": a - 0.06, "high": a + 0.06, "n": 200, "label": str(i), "step": i}
         for i, a in enumerate((0.5, 0.3))
     ]
     falling = finding(DETECTORS["reward_hacking"], Evidence(metrics, evaluations=held))

@@ -9,7 +9,7 @@ from anypo.algorithm import Algorithm
 from anypo.errors import UserError
 from anypo.exact.bench import Setting
 from anypo.exact.check import case, direct_gradient, expectation, library_gradient, written_gradient
-from anypo.systems import SYSTEMS, find
+from anypo.systems import find, methods
 
 SMALL = Setting(prompts=1, vocabulary=3, horizon=2, group=2, kind="tabular", reward="graded")
 
@@ -97,7 +97,7 @@ def test_a_wrong_loss_is_told_apart():
     assert distance(found, written_gradient(dapo_loss, given)) > 0.01
 
 
-PLAIN = [name for name, entry in SYSTEMS.items() if entry.algorithm().generate.part == "independent"]
+PLAIN = [name for name, entry in methods().items() if entry.algorithm().generate.part == "independent"]
 
 
 @pytest.mark.parametrize("name", PLAIN)

@@ -14,7 +14,7 @@ from anypo.data import segments
 from anypo.data.batch import Batch
 from anypo.errors import UserError
 from anypo.objective import Blend, PolicyGradient
-from anypo.systems import SYSTEMS
+from anypo.systems import SYSTEMS, methods
 
 PROPERTIES = {"checks", "order", "masked rows", "on-policy", "reward offset", "common offset"}
 """What a system or a part may be excused from (`System.excuses`, `Part.excuses`). An offset common to all groups is a case of one for
@@ -47,7 +47,7 @@ def random_case(seed: int) -> Case:
 
 EDGES |= {f"random {seed}": random_case(seed) for seed in range(3)}
 
-names = pytest.mark.parametrize("name", sorted(SYSTEMS))
+names = pytest.mark.parametrize("name", sorted(methods()))
 
 
 def algorithm(name: str) -> Algorithm:

@@ -147,7 +147,8 @@ def evaluation(skill: float, n: int = 200) -> Evaluation:
     right = sum(t.rewards["correct"] == 1.0 for t in answers)
     low, high = wilson(right, n)
     length = float(np.mean([len(t) for t in answers]))
-    return Evaluation(right / n, low, high, n, 1, {1: right / n}, right / n, length, answers, problems)
+    details = {"pass@1": right / n, "majority": right / n, "length": length}
+    return Evaluation(right / n, low, high, "accuracy", n, 1, details, answers, problems)
 
 
 def skill_at(step: int, steps: int) -> float:

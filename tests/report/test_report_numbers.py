@@ -17,7 +17,7 @@ from anypo.run.disk.folder import RunFolder
 
 def test_the_interval_of_the_gain_is_newcombes():
     # Newcombe (1998), Statistics in Medicine 17, table II: 56/70 - 48/80 by method 10 is 0.0524 to 0.3339
-    entry = lambda k, n: dict(zip(("accuracy", "low", "high"), (k / n, *wilson(k, n))))
+    entry = lambda k, n: dict(zip(("score", "low", "high"), (k / n, *wilson(k, n))))
     low, high = gain_interval(entry(48, 80), entry(56, 70))
     assert low == pytest.approx(0.0524, abs=5e-5) and high == pytest.approx(0.3339, abs=5e-5)
 
@@ -70,15 +70,13 @@ def test_every_metric_is_drawn_exactly_once_and_alarms_only_when_they_ring():
     loud = curves([{"step": 1, "update/skipped": 0.5}])
 
     def drawn(found):
-        return sorted(
-            s["name"] for group in sections(found, False) for chart in group["charts"] for s in chart["series"]
-        )
+        return sorted(s["name"] for group in sections(found) for chart in group["charts"] for s in chart["series"])
 
     assert drawn(quiet) == sorted(quiet.values)
-    titles = [chart["title"] for group in sections(loud, False) if not group["folded"] for chart in group["charts"]]
+    titles = [chart["title"] for group in sections(loud) if not group["folded"] for chart in group["charts"]]
     assert titles == ["Skipped optimiser steps"]
-    assert "Entropy" in missing(quiet, False) and "Skipped optimiser steps" not in missing(quiet, False)
-    assert "Accuracy" in missing(quiet, False) and "Accuracy" not in missing(quiet, True)
+    assert "Entropy" in missing(quiet) and "Skipped optimiser steps" not in missing(quiet)
+    assert "Accuracy" in missing(quiet) and "Accuracy" not in missing(quiet, {"accuracy"})
 
 
 # -- composition --------------------------------------------------------------------------------------------------------------

@@ -121,8 +121,8 @@ def test_an_unreadable_line_in_the_middle_is_refused_with_its_number(tmp_path):
 def evaluation(accuracy: float) -> Evaluation:
     rollouts = group(7, ["a", "b"])
     return Evaluation(
-        accuracy, accuracy - 0.1, accuracy + 0.1, 2, 1, {1: accuracy}, accuracy, 3.0, rollouts.trajectories,
-        (rollouts.problem, rollouts.problem),
+        accuracy, accuracy - 0.1, accuracy + 0.1, "accuracy", 2, 1, {"pass@1": accuracy, "majority": accuracy, "length": 3.0},
+        rollouts.trajectories, (rollouts.problem, rollouts.problem),
     )  # fmt: skip
 
 

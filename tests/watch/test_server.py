@@ -127,7 +127,7 @@ def test_numbers_come_as_they_were_recorded(server, run):
     found = json.loads(ask(server, f"/api/run/{identity(run)}/metrics?after=1&generation=0")[2])
     assert found["steps"] == [2] and found["values"]["reward/mean"] == [RunFolder(run).metrics()[1]["reward/mean"]]
     listed = json.loads(ask(server, "/api/runs")[2])["runs"]
-    assert listed[0]["accuracy"] == RunFolder(run).evaluations()[-1]["accuracy"]
+    assert listed[0]["score"] == RunFolder(run).evaluations()[-1]["accuracy"]
     answers = json.loads(ask(server, f"/api/run/{identity(run)}/answers")[2])
     assert answers["total"] == 200 and answers["labels"] == ["Before", "After"]
 

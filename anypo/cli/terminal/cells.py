@@ -10,6 +10,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 
 from anypo.compare.plan import Cell
 from anypo.compare.run import Watcher, name
+from anypo.evaluate.units import amount
 
 
 class Display(Watcher):
@@ -62,12 +63,12 @@ class Display(Watcher):
                 self.bars.remove_task(self.warm)
                 self.warm = None
 
-    def progress(self, cell: Cell, share: float, accuracy: float) -> None:
+    def progress(self, cell: Cell, share: float, score: float, unit: str) -> None:
         with self.lock:
             key = name(cell)
             if key not in self.running:
                 self.running[key] = self.bars.add_task(f"  {key}", total=1.0, said="")
-            self.bars.update(self.running[key], completed=share, said=f"{100 * accuracy:.1f} %")
+            self.bars.update(self.running[key], completed=share, said=amount(score, unit))
 
     def finished(self, cell: Cell, failure: str) -> None:
         with self.lock:

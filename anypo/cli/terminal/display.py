@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from anypo.evaluate import Evaluation
+from anypo.evaluate.units import amount
 from anypo.run.observer import Observer
 
 BARS = "▁▂▃▄▅▆▇█"
@@ -73,7 +74,7 @@ class Display(Observer):
         shown = {
             "step": ("step", "{:.0f}"),
             "reward": ("reward/mean", "{:.3f}"),
-            "right": ("accuracy/train", "{:.1%}"),
+            **({"right": ("accuracy/train", "{:.1%}")} if "accuracy/train" in self.metrics else {}),
             **({"labels right": (PSEUDO_LABELS, "{:.1%}")} if PSEUDO_LABELS in self.metrics else {}),
             "live signal": ("credit/live_share", "{:.0%}"),
             "grad norm": ("update/grad_norm", "{:.2f}"),
@@ -100,18 +101,19 @@ class Display(Observer):
         self.rewards.append(metrics.get("reward/mean", float("nan")))
         self.advance(int(metrics["step"]))
         if not self.console.is_terminal:
+            right = f"  right {metrics['accuracy/train']:6.1%}" if "accuracy/train" in metrics else ""
             labels = f"  labels right {metrics[PSEUDO_LABELS]:6.1%}" if PSEUDO_LABELS in metrics else ""
             self.console.print(
                 f"step {int(metrics['step']):4d}  reward {metrics.get('reward/mean', float('nan')):.3f}"
-                f"  right {metrics.get('accuracy/train', float('nan')):6.1%}{labels}"
+                f"{right}{labels}"
                 f"  tokens/s {metrics.get('rollout/tokens_per_second', 0.0):7.0f}  {metrics['time/step']:.1f} s",
                 highlight=False,
             )
 
     def evaluation(self, label: str, result: Evaluation) -> None:
         self.console.print(
-            f"held-out accuracy {label}: [bold]{result.accuracy:.1%}[/]"
-            f"  (95 % interval {result.low:.1%} – {result.high:.1%}, {result.n} problems)",
+            f"held-out {result.unit} {label}: [bold]{amount(result.score, result.unit)}[/]"
+            f"  (95 % interval {amount(result.low, result.unit)} to {amount(result.high, result.unit)}, n = {result.n})",
             highlight=False,
         )
 

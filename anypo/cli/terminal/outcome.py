@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 
 from anypo.cli.terminal.console import new_console
+from anypo.evaluate.units import ACCURACY, amount, change
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from anypo.evaluate import Evaluation
     from anypo.run.observer import Observer
     from anypo.run.session import Result
 
@@ -37,18 +39,20 @@ def show(result: Result, console: Console) -> None:
         table.add_column(name, justify="left" if not name else "right")
     before, after = result.before, result.after
     if before is not None and after is not None:
-        gain = (after.accuracy - before.accuracy) * 100
-        table.add_row("accuracy", f"{before.accuracy:.1%}", f"{after.accuracy:.1%}", f"[bold]{gain:+.1f} points[/]")
-        table.add_row(
-            "95 % interval",
-            f"{before.low:.1%} – {before.high:.1%}",
-            f"{after.low:.1%} – {after.high:.1%}",
-            f"n = {after.n}",
-        )
-        table.add_row("answer length", f"{before.length:.1f}", f"{after.length:.1f}", "tokens")
+        unit, gain = after.unit, change(after.score - before.score, after.unit)
+        said = f"[bold]{gain} points[/]" if unit == ACCURACY else f"[bold]{gain}[/]"
+        table.add_row(unit, amount(before.score, unit), amount(after.score, unit), said)
+        table.add_row("95 % interval", *(_interval(one) for one in (before, after)), f"n = {after.n}")
+        if "length" in after.details:
+            name, counted = ("answer length", "tokens") if unit == ACCURACY else ("length", "decisions")
+            table.add_row(name, f"{before.length:.1f}", f"{after.length:.1f}", counted)
         console.print(table)
     console.print(f"run folder  {result.path}", highlight=False)
     console.print(f"report      {result.path / 'report.html'}", highlight=False)
     console.print("\ntry next", style="bold")
     for suggestion in result.suggestions():
         console.print(f"  {suggestion}", highlight=False)
+
+
+def _interval(result: Evaluation) -> str:
+    return f"{amount(result.low, result.unit)} – {amount(result.high, result.unit)}"

@@ -16,6 +16,11 @@ const STATE = {
 };
 const DRAWN = [];
 
+// How scores are written: shares of right answers as per cent and their changes in points, other scores as they are.
+const SCORE = DATA.unit === "accuracy" ? "share" : "", HUNDRED = SCORE ? 100 : 1;
+const NAME = DATA.unit[0].toUpperCase() + DATA.unit.slice(1);
+const worth = (value) => (SCORE ? percent(value, 1) : plain(value));
+
 const lit = (label) => STATE.chosen.has(label) || STATE.hover === label;
 const sum = (values) => values.reduce((a, b) => a + b, 0);
 
@@ -47,7 +52,7 @@ function repaint() {
 }
 
 // Axes with labels; returns functions from values to positions.
-function axes(root, width, height, xs, ys, { xUnit = "", yUnit = "share", xName = "", pad = 0.04, right = 14 } = {}) {
+function axes(root, width, height, xs, ys, { xUnit = "", yUnit = SCORE, xName = "", pad = 0.04, right = 14 } = {}) {
   const finite = (values) => values.filter((v) => v !== null && v !== undefined);
   const range = (values) => (values.length ? [Math.min(...values), Math.max(...values)] : [0, 1]);
   const [x0, x1] = range(finite(xs)), [y0, y1] = range(finite(ys));
@@ -82,31 +87,31 @@ function band(xs, low, high, at) {
   return [...xs.map((x, i) => point(x, high[i])), ...xs.map((x, i) => point(x, low[i])).reverse()].join(" ");
 }
 
-// -- accuracy against budget ----------------------------------------------------------------------------------------------
+// -- score against budget ----------------------------------------------------------------------------------------------
 
 function budgetChart() {
   const said = make("p", { class: "said" });
-  const chart = card("Accuracy as the budget is spent", "", (w) => (w < 500 ? 280 : 360), (root, width, height) => {
+  const chart = card(`${NAME} as the budget is spent`, "", (w) => (w < 500 ? 280 : 360), (root, width, height) => {
     const [name, unit] = MEASURES[STATE.measure], curves = METHODS.map((label) => [label, DATA.curves[label]]);
     const shown = curves.filter(([label]) => lit(label)), room = Math.min(200, 20 + 7 * Math.max(...METHODS.map((label) => label.length)));
-    const ys = curves.flatMap(([, c]) => c.accuracy).concat(shown.flatMap(([, c]) => [...c.low, ...c.high]));
+    const ys = curves.flatMap(([, c]) => c.score).concat(shown.flatMap(([, c]) => [...c.low, ...c.high]));
     const at = axes(root, width, height, curves.flatMap(([, c]) => c[STATE.measure]), ys, { xUnit: unit, xName: name, right: width < 500 ? 14 : room });
-    for (const [label, c] of curves) if (!lit(label)) root.append(svg("path", { class: "rest", d: path(c[STATE.measure], c.accuracy, at) }));
+    for (const [label, c] of curves) if (!lit(label)) root.append(svg("path", { class: "rest", d: path(c[STATE.measure], c.score, at) }));
     for (const [label, c] of shown) if (STATE.hover === null || STATE.hover === label || shown.length < 3) root.append(svg("polygon", { class: "band", points: band(c[STATE.measure], c.low, c.high, at), style: `fill: ${TONE[label]}` }));
     for (const [label, c] of shown) {
-      root.append(svg("path", { class: "line", d: path(c[STATE.measure], c.accuracy, at), style: `stroke: ${TONE[label]}; stroke-width: ${STATE.hover === label ? 3 : 2}` }));
-      c[STATE.measure].forEach((x, i) => root.append(svg("circle", { cx: at.atX(x), cy: at.atY(c.accuracy[i]), r: 2.4, style: `fill: ${TONE[label]}` })));
+      root.append(svg("path", { class: "line", d: path(c[STATE.measure], c.score, at), style: `stroke: ${TONE[label]}; stroke-width: ${STATE.hover === label ? 3 : 2}` }));
+      c[STATE.measure].forEach((x, i) => root.append(svg("circle", { cx: at.atX(x), cy: at.atY(c.score[i]), r: 2.4, style: `fill: ${TONE[label]}` })));
     }
     const front = DATA.fronts[STATE.measure];
     let d = "";
     front.forEach((p, i) => { d += i ? `H${at.atX(p.x).toFixed(1)}V${at.atY(p.y).toFixed(1)}` : `M${at.atX(p.x).toFixed(1)},${at.atY(p.y).toFixed(1)}`; });
     root.append(svg("path", { class: "front", d }));
-    if (width >= 500) tags(root, shown.map(([label, c]) => ({ label, x: at.end + 8, y: at.atY(c.accuracy.at(-1)) })), at, width - at.end - 12);
+    if (width >= 500) tags(root, shown.map(([label, c]) => ({ label, x: at.end + 8, y: at.atY(c.score.at(-1)) })), at, width - at.end - 12);
     root.addEventListener("pointermove", (event) => {
       const box = root.getBoundingClientRect(), x = ((event.clientX - box.left) * width) / box.width, y = ((event.clientY - box.top) * height) / box.height;
       let best = null;
       for (const [label, c] of curves) c[STATE.measure].forEach((v, i) => {
-        const far = Math.hypot(at.atX(v) - x, at.atY(c.accuracy[i]) - y);
+        const far = Math.hypot(at.atX(v) - x, at.atY(c.score[i]) - y);
         if (!best || far < best.far) best = { far, label, i };
       });
       if (best && best.far < 40) tell(best.label, best.i); else tell(null);
@@ -116,7 +121,7 @@ function budgetChart() {
     function tell(label, i) {
       if (label === null) { said.replaceChildren(make("b", {}, "Pareto front: "), frontNames.join(", ")); return; }
       const c = DATA.curves[label];
-      said.replaceChildren(make("b", {}, label), ` ${percent(c.accuracy[i], 1)}`, c.low[i] === null ? "" : ` (${percent(c.low[i], 1)} to ${percent(c.high[i], 1)})`, " after ", ["tokens", "trained", "seconds", "updates"].map((m) => `${compact(c[m][i], MEASURES[m][1])}${m === "seconds" ? "" : ` ${MEASURES[m][0]}`}`).join(", "));
+      said.replaceChildren(make("b", {}, label), ` ${worth(c.score[i])}`, c.low[i] === null ? "" : ` (${worth(c.low[i])} to ${worth(c.high[i])})`, " after ", ["tokens", "trained", "seconds", "updates"].map((m) => `${compact(c[m][i], MEASURES[m][1])}${m === "seconds" ? "" : ` ${MEASURES[m][0]}`}`).join(", "));
     }
     tell(null);
   });
@@ -141,7 +146,7 @@ function costChart() {
   const state = { cost: DATA.budget.measure === "seconds" ? "tokens" : "seconds" };
   const select = make("select", { "aria-label": "cost" }, ...Object.entries(COSTS).filter(([key]) => DATA.methods.every((m) => cost(m, key) !== null)).map(([key, [name]]) => make("option", key === state.cost ? { value: key, selected: "" } : { value: key }, name)));
   function cost(m, key) { return (key === "peak_gb" ? m.means.peak_gb : m.spent[key]) ?? null; }
-  const chart = card("Accuracy against cost", "", (w) => (w < 500 ? 280 : 360), (root, width, height) => {
+  const chart = card(`${NAME} against cost`, "", (w) => (w < 500 ? 280 : 360), (root, width, height) => {
     const [name, unit] = COSTS[state.cost], xs = DATA.methods.map((m) => cost(m, state.cost));
     const spread = Math.max(...xs) - Math.min(...xs), pad = spread ? 0.12 * spread : 0.1 * Math.max(...xs);
     const at = axes(root, width, height, [Math.max(0, Math.min(...xs) - pad), Math.max(...xs) + pad], DATA.methods.flatMap((m) => m.score), { xUnit: unit, xName: name });
@@ -151,7 +156,7 @@ function costChart() {
       const x = at.atX(cost(m, state.cost)), [value, low, high] = m.score, tone = lit(m.label) ? TONE[m.label] : "var(--rest)", y = at.atY(value);
       if (low !== null) root.append(svg("line", { class: "whisker", x1: x, x2: x, y1: at.atY(low), y2: at.atY(high), style: `stroke: ${tone}; opacity: .6` }));
       const dot = root.appendChild(svg("circle", { class: "dotmark", cx: x, cy: y, r: undominated(m) ? 6 : 4.5, style: `fill: ${tone}` }));
-      dot.append(svg("title", {}, `${m.label}: ${percent(value, 1)} for ${compact(cost(m, state.cost), unit)}`));
+      dot.append(svg("title", {}, `${m.label}: ${worth(value)} for ${compact(cost(m, state.cost), unit)}`));
     }
     for (const m of DATA.methods) {
       if (!(lit(m.label) || undominated(m))) continue;
@@ -198,14 +203,14 @@ function effectChart(effect) {
     const at = (v) => left + ((v - scale.low) / (scale.high - scale.low)) * (end - left);
     for (const t of scale.ticks) {
       root.append(svg("line", { class: t === 0 ? "zero" : "gridline", x1: at(t), x2: at(t), y1: 6, y2: bottom }));
-      root.append(svg("text", { x: at(t), y: bottom + 16, "text-anchor": "middle" }, `${t > 0 ? "+" : ""}${+(100 * t).toFixed(2)}`.replace("-", "−")));
+      root.append(svg("text", { x: at(t), y: bottom + 16, "text-anchor": "middle" }, `${t > 0 ? "+" : ""}${+(HUNDRED * t).toFixed(2)}`.replace("-", "−")));
     }
     rows.forEach((r, i) => {
       const y = 22 + 30 * i, [value, low, high] = r.value, clear = low !== null && (low > 0 || high < 0), tone = clear ? (value > 0 ? "var(--green)" : "var(--red)") : "var(--faint)";
       root.append(svg("text", { class: "name", x: left - 12, y: y + 4, "text-anchor": "end" }, clip(names[i], left / 6.6)));
       if (low !== null) root.append(svg("line", { x1: at(low), x2: at(high), y1: y, y2: y, style: `stroke: ${tone}; stroke-width: 7; stroke-linecap: round; opacity: .35` }));
       root.append(svg("circle", { class: "dotmark", cx: at(value), cy: y, r: 5.5, style: `fill: ${tone}` }));
-      root.append(svg("text", { x: width - 4, y: y + 4, "text-anchor": "end", style: `fill: ${clear ? tone : "var(--soft)"}` }, `${value > 0 ? "+" : ""}${(100 * value).toFixed(1)}`.replace("-", "−")));
+      root.append(svg("text", { x: width - 4, y: y + 4, "text-anchor": "end", style: `fill: ${clear ? tone : "var(--soft)"}` }, `${value > 0 ? "+" : ""}${(HUNDRED * value).toFixed(1)}`.replace("-", "−")));
     });
   });
   if (effect.p !== null) chart.head.append(make("span", { class: effect.p < 0.05 ? "effect-p clear" : "effect-p" }, effect.p < 0.001 ? "p < 0.001" : `p = ${effect.p.toFixed(3)}`));
@@ -224,7 +229,7 @@ function rungChart(home) {
       const ys = rungs.map((r) => r.scores[label] ?? null), own = label === final ? "var(--m1)" : label === DATA.searchBase ? "var(--m2)" : null;
       const lasted = ys.filter((y) => y !== null).length;
       root.append(svg("path", { class: own ? "line" : "rest", d: path(rungs.map((_, i) => i), ys, at), style: own ? `stroke: ${own}` : "" }));
-      ys.forEach((y, i) => { if (y !== null) { const dot = root.appendChild(svg("circle", { class: "dotmark", cx: at.atX(i), cy: at.atY(y), r: own ? 5 : 3.6, style: `fill: ${own ?? (lasted > i + 1 ? "var(--soft)" : "var(--rest)")}` })); dot.append(svg("title", {}, `${label}: ${percent(y, 1)}`)); } });
+      ys.forEach((y, i) => { if (y !== null) { const dot = root.appendChild(svg("circle", { class: "dotmark", cx: at.atX(i), cy: at.atY(y), r: own ? 5 : 3.6, style: `fill: ${own ?? (lasted > i + 1 ? "var(--soft)" : "var(--rest)")}` })); dot.append(svg("title", {}, `${label}: ${worth(y)}`)); } });
       if (own || lasted === rungs.length) placed.push({ label, x: at.atX(lasted - 1) + 9, y: at.atY(ys[lasted - 1]), own });
     }
     placed.sort((a, b) => a.y - b.y).forEach((t, i) => { if (i && t.y < placed[i - 1].y + 14) t.y = placed[i - 1].y + 14; });

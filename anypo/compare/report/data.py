@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from anypo.compare import stats
-from anypo.compare.board import Board
+from anypo.compare.board import Board, common_unit
 from anypo.compare.cell import HISTORY
 from anypo.compare.plan import MEASURES
 from anypo.compare.stats import Interval
@@ -44,6 +44,7 @@ def page_data(board: Board, records: Records) -> dict[str, Any]:
             ],
             "base": board.base,
             "start": board.start,
+            "unit": board.unit,
             "k": board.k,
             "budget": {"measure": board.budget.measure, "amount": board.budget.amount},
             "thresholds": board.thresholds,
@@ -63,26 +64,27 @@ def page_data(board: Board, records: Records) -> dict[str, Any]:
 
 
 def curve(records: Records, measure: str) -> dict[str, Any]:
-    """Accuracy of one contender at equal shares of the budget: interquartile mean over its runs with its interval, and the
+    """Score of one contender at equal shares of the budget: interquartile mean over its runs with its interval, and the
     mean of what had been spent by then in every measure."""
+    unit = common_unit(records)
     shares = np.linspace(0.0, 1.0, max(2, max(len(r["curve"]) for r in records)))
-    tables = [_on_grid(r["curve"], shares, ("accuracy", *MEASURES)) for r in records]
+    tables = [_on_grid(r["curve"], shares, (unit, *MEASURES)) for r in records]
     tasks = list(dict.fromkeys(r["task"] for r in records))
     found = [
         stats.bootstrap(
-            [[t["accuracy"][i] for t, r in zip(tables, records) if r["task"] == task] for task in tasks], draws=1000
+            [[t[unit][i] for t, r in zip(tables, records) if r["task"] == task] for task in tasks], draws=1000
         )
         for i in range(len(shares))
     ]
     out: dict[str, Any] = {name: np.mean([t[name] for t in tables], axis=0).tolist() for name in MEASURES}
-    return out | {"accuracy": [i.value for i in found], "low": [i.low for i in found], "high": [i.high for i in found]}
+    return out | {"score": [i.value for i in found], "low": [i.low for i in found], "high": [i.high for i in found]}
 
 
 def front(curves: Mapping[str, Mapping[str, Any]], measure: str) -> list[dict[str, Any]]:
-    """The Pareto front of accuracy against what was spent, over every method at every evaluation: no point of it is both
+    """The Pareto front of the score against what was spent, over every method at every evaluation: no point of it is both
     dearer and no better than another."""
     points = [
-        {"label": label, "x": x, "y": y} for label, one in curves.items() for x, y in zip(one[measure], one["accuracy"])
+        {"label": label, "x": x, "y": y} for label, one in curves.items() for x, y in zip(one[measure], one["score"])
     ]
     out: list[dict[str, Any]] = []
     for point in sorted(points, key=lambda p: (p["x"], -p["y"])):

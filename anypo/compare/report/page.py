@@ -13,21 +13,26 @@ from typing import TYPE_CHECKING, Any
 
 from anypo.compare.report import tables
 from anypo.compare.report.data import finite, page_data
-from anypo.compare.report.words import duration, percent, quantity
+from anypo.compare.report.words import duration, quantity
+from anypo.evaluate.units import ACCURACY, amount
 from anypo.report.page import asset, embedded, section
 
 if TYPE_CHECKING:
+    from anypo.compare.board import Board
     from anypo.compare.comparison import Comparison
 
-READING = (
-    (
+SCORES = {
+    ACCURACY: (
         "Accuracy",
         "pass@1: the share of right answers among sampled ones (temperature 1) to held-out problems, the same problems and "
         "the same random numbers for every run.",
     ),
+}
+
+READING = (
     (
         "Score and interval",
-        "Interquartile mean of the runs' accuracy at the end of the budget: the mean without the lowest and the highest quarter "
+        "Interquartile mean of the runs' scores at the end of the budget: the mean without the lowest and the highest quarter "
         "of the runs. The 95 % interval resamples runs within each task (Agarwal et al., arXiv:2108.13264).",
     ),
     (
@@ -58,12 +63,12 @@ def page(found: Comparison) -> str:
         "Result": ("result", f'<section id="result" aria-label="Result">{tables.headline(board)}</section>'),
         "Search": ("search", _search(found)),
         "Leaderboard": ("leaderboard", _leaderboard(found)),
-        "Budget": ("budget", _curves(data)),
+        "Budget": ("budget", _curves(data, board)),
         "Parts": ("parts", _effects(found)),
         "Measures": ("measures", _measures(found)),
         "Training": ("training", _training()),
         "Methods": ("methods", _methods(found)),
-        "Reading": ("reading", _reading()),
+        "Reading": ("reading", _reading(board.unit)),
         "Provenance": ("provenance", _provenance(found)),
     }
     parts = {name: part for name, part in parts.items() if part[1]}
@@ -93,10 +98,10 @@ def _facts(found: Comparison) -> list[str]:
     budget = board.budget
     seeds = max(len(row.runs) for row in board.rows) // max(1, len(found.tasks))
     each = "in all" if found.search else "a run"
-    amount = found.settings.budget.amount if found.search else budget.amount
+    whole = found.settings.budget.amount if found.search else budget.amount
     out = [
         found.settings.model,
-        f"{quantity(amount, budget.measure)} {each}",
+        f"{quantity(whole, budget.measure)} {each}",
         f"{seeds} {'seed' if seeds == 1 else 'seeds'}",
         f"{about.get('cells', len(found.records))} runs",
     ]
@@ -110,36 +115,36 @@ def _facts(found: Comparison) -> list[str]:
 def _leaderboard(found: Comparison) -> str:
     board = found.board
     thresholds = ", ".join(
-        percent(value) + (f" on {task}" if len(board.thresholds) > 1 else "")
+        amount(value, board.unit) + (f" on {task}" if len(board.thresholds) > 1 else "")
         for task, value in board.thresholds.items()
         if value == value
     )
     about = (
-        f"Held-out accuracy after {quantity(board.budget.amount, board.budget.measure)}: dots are runs, bars 95 % intervals, the "
-        f"dashed line is the start ({percent(board.start)})."
+        f"Held-out {board.unit} after {quantity(board.budget.amount, board.budget.measure)}: dots are runs, bars 95 % intervals, the "
+        f"dashed line is the start ({amount(board.start, board.unit)})."
     )
     if thresholds:
         about += f" 'Time' and 'tokens' are medians until {thresholds} was reached."
     return section("leaderboard", "Leaderboard", tables.leaderboard(board), about)
 
 
-def _curves(data: Mapping[str, Any]) -> str:
+def _curves(data: Mapping[str, Any], board: Board) -> str:
     about = (
-        "Interquartile mean over runs. The Pareto front joins the best accuracy that any method had reached for what was "
+        f"Interquartile mean over runs. The Pareto front joins the best {board.unit} that any method had reached for what was "
         "spent. Choose a measure; press a method to show or hide it."
     )
     if not data["curves"]:
         return ""
     body = '<div id="budget-charts"></div>'
-    return section("budget", "Accuracy against budget", body, about)
+    return section("budget", f"{board.unit.capitalize()} against budget", body, about)
 
 
 def _effects(found: Comparison) -> str:
     if not found.board.effects:
         return ""
     about = (
-        "How far each level moves the accuracy from the mean over all combinations, and what a pair of levels adds to the sum "
-        "of both. Bars are 95 % t intervals; p tests that all deviations of a factor are zero."
+        f"How far each level moves the {found.board.unit} from the mean over all combinations, and what a pair of levels adds to "
+        "the sum of both. Bars are 95 % t intervals; p tests that all deviations of a factor are zero."
     )
     return section("parts", "Which part helped", '<div id="effects" class="charts"></div>', about)
 
@@ -160,9 +165,19 @@ def _methods(found: Comparison) -> str:
     return section("methods", "How the methods differ", body, about) if body else ""
 
 
-def _reading() -> str:
-    items = "".join(f"<div><dt>{escape(name)}</dt><dd>{escape(text)}</dd></div>" for name, text in READING)
+def _reading(unit: str) -> str:
+    items = "".join(
+        f"<div><dt>{escape(name)}</dt><dd>{escape(text)}</dd></div>"
+        for name, text in (SCORES.get(unit, _scored(unit)), *READING)
+    )
     return section("reading", "How to read this", f'<dl class="card reading">{items}</dl>')
+
+
+def _scored(unit: str) -> tuple[str, str]:
+    return (
+        unit.capitalize(),
+        f"The mean {unit} of sampled held-out episodes, with the same random numbers for every run.",
+    )
 
 
 def _provenance(found: Comparison) -> str:
@@ -183,4 +198,9 @@ def _search(found: Comparison) -> str:
         "with a larger one. The leaderboard below ranks the last rung. The winner was chosen for its score, so that score "
         "flatters it: compare best.yaml with the base on fresh seeds before trusting it."
     )
-    return section("search", "The search", f'<div id="rungs" class="card"></div>{tables.rungs(found.search)}', about)
+    return section(
+        "search",
+        "The search",
+        f'<div id="rungs" class="card"></div>{tables.rungs(found.search, found.board.unit)}',
+        about,
+    )

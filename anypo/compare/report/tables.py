@@ -14,6 +14,7 @@ import yaml
 from anypo.compare.board import Board, Row
 from anypo.compare.plan import Contender
 from anypo.compare.report.words import duration, percent, place, short
+from anypo.evaluate.units import ACCURACY, amount, difference
 
 if TYPE_CHECKING:
     from anypo.compare.comparison import Comparison
@@ -24,14 +25,16 @@ def headline(board: Board) -> str:
     """Where the best method started and ended, and what a reader must know."""
     best = board.rows[0]
     runs = f"{len(best.runs)} {'run' if len(best.runs) == 1 else 'runs'}"
-    interval = f" (95 % interval {percent(best.score.low)} to {percent(best.score.high)})" if best.score.known else ""
+    unit = board.unit
+    known = f" (95 % interval {amount(best.score.low, unit)} to {amount(best.score.high, unit)})"
+    interval = known if best.score.known else ""
     others = [label for label in board.tied if label != best.label]
     also = f", tied with {escape(others[0] if len(others) == 1 else f'{len(others)} others')}" if others else ""
     head = (
-        f'<p class="eyebrow">Best held-out accuracy: {escape(best.label)}{also}</p>'
-        f'<p class="big"><span class="from">{_large(board.start)}</span><span class="arrow">→</span>'
-        f'<span class="to">{_large(best.score.value)}</span></p>'
-        f'<p class="gain"><b>{_points(best.score.value - board.start)} points</b> by {escape(best.label)}, {runs}{interval}.</p>'
+        f'<p class="eyebrow">Best held-out {escape(unit)}: {escape(best.label)}{also}</p>'
+        f'<p class="big"><span class="from">{_large(board.start, unit)}</span><span class="arrow">→</span>'
+        f'<span class="to">{_large(best.score.value, unit)}</span></p>'
+        f'<p class="gain"><b>{_gain(best.score.value - board.start, unit)}</b> by {escape(best.label)}, {runs}{interval}.</p>'
         f'<dl class="also">{"".join(_also(board))}</dl>'
     )
     notes = "".join(f"<li>{escape(note)}</li>" for note in board.notes) or "<li>Nothing out of the ordinary.</li>"
@@ -47,7 +50,7 @@ def _also(board: Board) -> Iterator[str]:
         ("Least time to the threshold", lambda r: -r.seconds_to, lambda r: duration(r.seconds_to)),
         ("Fewest tokens to the threshold", lambda r: -r.tokens_to, lambda r: short(r.tokens_to)),
         (f"Highest pass@{board.k}", lambda r: r.means["pass_at_k"], lambda r: percent(r.means["pass_at_k"])),
-        ("Highest greedy accuracy", lambda r: r.means["greedy"], lambda r: percent(r.means["greedy"])),
+        (f"Highest greedy {board.unit}", lambda r: r.means["greedy"], lambda r: amount(r.means["greedy"], board.unit)),
     ]
     for name, value, text in respects:
         known = [row for row in board.rows if value(row) == value(row) and row.reached > 0.5]
@@ -57,13 +60,13 @@ def _also(board: Board) -> Iterator[str]:
 
 
 def leaderboard(board: Board) -> str:
-    """One row a method: place, accuracy with its interval drawn, chance to beat the baseline, cost of the threshold."""
+    """One row a method: place, score with its interval drawn, chance to beat the baseline, cost of the threshold."""
     low, high, ticks = scale(board)
     at = lambda value: 100 * (value - low) / (high - low)
     rows = "".join(_row(row, board, at) for row in board.rows)
-    marks = "".join(f'<span style="left:{at(t):.2f}%">{100 * t:.0f} %</span>' for t in ticks)
+    marks = "".join(f'<span style="left:{at(t):.2f}%">{_tick(t, board.unit)}</span>' for t in ticks)
     lines = "".join(f'<i style="left:{at(t):.2f}%"></i>' for t in ticks)
-    heads = ("place", "method", "accuracy", "", f"beats {board.base}", "time", "tokens")
+    heads = ("place", "method", board.unit, "", f"beats {board.base}", "time", "tokens")
     titles = "".join(
         f'<span role="columnheader">{escape(name)}</span>'
         if name
@@ -84,8 +87,9 @@ def _row(row: Row, board: Board, at: Any) -> str:
         if score.known
         else ""
     )
-    interval = f"{percent(score.value)}, 95 % {percent(score.low)} to {percent(score.high)}"
-    said = f"{interval}; runs {', '.join(percent(run) for run in row.runs)}"
+    shown = lambda value: amount(value, board.unit)
+    interval = f"{shown(score.value)}, 95 % {shown(score.low)} to {shown(score.high)}"
+    said = f"{interval}; runs {', '.join(shown(run) for run in row.runs)}"
     is_base = row.label == board.base
     chance = "baseline" if is_base else percent(beats.value, 0)
     around = "" if is_base or not beats.known else f"<small>{100 * beats.low:.0f}–{100 * beats.high:.0f}</small>"
@@ -94,7 +98,7 @@ def _row(row: Row, board: Board, at: Any) -> str:
     return (
         f'<div class="board-row" role="row" data-method="{escape(row.label)}"><span class="place" role="cell">{place(row.rank)}</span>'
         f'<span class="name" role="cell"><span>{_label(row.label)}</span></span>'
-        f'<span class="score" role="cell">{percent(score.value)}</span>'
+        f'<span class="score" role="cell">{shown(score.value)}</span>'
         f'<span class="forest" role="cell" title="{escape(said)}"><u style="left:{at(board.start):.2f}%"></u>{bar}{dots}'
         f'<s style="left:{at(score.value):.2f}%"></s></span>'
         f'<span class="beats{clear}" role="cell" data-name="beats {escape(board.base)}">{chance}{around}</span>'
@@ -108,7 +112,11 @@ def scale(board: Board) -> tuple[float, float, list[float]]:
     values = [board.start, *(v for row in board.rows for v in (*row.runs, row.score.low, row.score.high) if v == v)]
     low, high = min(values), max(values)
     span = max(high - low, 0.02)
-    step = next(s for s in (0.01, 0.02, 0.05, 0.1, 0.2, 0.25, 0.5) if span / s <= 6)
+    if board.unit == ACCURACY:
+        step = next(s for s in (0.01, 0.02, 0.05, 0.1, 0.2, 0.25, 0.5) if span / s <= 6)
+    else:
+        size = 10.0 ** math.floor(math.log10(span / 6))
+        step = next(s * size for s in (1, 2, 5, 10) if span / (s * size) <= 6)
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
     last = max(last, first + 1)
     return first * step, last * step, [i * step for i in range(first, last + 1)]
@@ -121,9 +129,11 @@ Column = tuple[str, str, Any]
 def measures(board: Board) -> str:
     """Two sortable tables: every measure of the answers, and every cost."""
     k = board.k
+    shown = lambda r: (r.score.value, amount(r.score.value, board.unit))
+    greedy = lambda r: (r.means["greedy"], amount(r.means["greedy"], board.unit))
     answers: list[Column] = [
-        ("pass@1", "sampled answers", lambda r: (r.score.value, percent(r.score.value))),
-        ("greedy", "most likely answers", lambda r: _as_percent(r.means["greedy"])),
+        ("pass@1", "sampled answers", shown),
+        ("greedy", "most likely answers", greedy),
         (f"pass@{k}", f"any of {k} right", lambda r: _as_percent(r.means["pass_at_k"])),
         (f"maj@{k}", f"most frequent of {k} right", lambda r: _as_percent(r.means["maj_at_k"])),
         ("diversity", f"different answers among {k}", lambda r: _as_percent(r.means["diversity"], 0)),
@@ -131,6 +141,9 @@ def measures(board: Board) -> str:
         ("length", "tokens an answer", lambda r: _plain(r.means["length"])),
         ("degenerate", "groups with equal rewards", lambda r: _as_percent(r.means["degenerate"], 0)),
     ]
+    if board.unit != ACCURACY:
+        scores: list[Column] = [(board.unit, "sampled", shown), ("greedy", "most likely actions", greedy)]
+        answers = [*scores, *answers[5:]]
     costs: list[Column] = [
         ("generated", "tokens", lambda r: (r.spent["tokens"], short(r.spent["tokens"]))),
         ("trained", "tokens", lambda r: (r.spent["trained"], short(r.spent["trained"]))),
@@ -173,13 +186,15 @@ def differences(contenders: Sequence[Contender], base: str, order: Sequence[str]
     return f'<div class="card who methods"><table><tbody>{"".join(rows)}</tbody></table></div>'
 
 
-def rungs(found: Search) -> str:
+def rungs(found: Search, unit: str = ACCURACY) -> str:
     """Scores of every contender, rung by rung."""
     head = "".join(f'<th scope="col">{escape(str(r.budget))}<small>a run</small></th>' for r in found.rungs)
     labels = sorted(found.rungs[0].scores, key=lambda label: [-_reach(r.scores, label) for r in reversed(found.rungs)])
     body = "".join(
         f'<tr><th scope="row">{_label(label)}</th>'
-        + "".join(_cell(r.scores.get(label, math.nan), percent(r.scores.get(label, math.nan))) for r in found.rungs)
+        + "".join(
+            _cell(r.scores.get(label, math.nan), amount(r.scores.get(label, math.nan), unit)) for r in found.rungs
+        )
         + "</tr>"
         for label in labels
     )
@@ -235,12 +250,16 @@ def _label(label: str) -> str:
     return " ".join(f"<span>{escape(word)}</span>" for word in label.split())
 
 
-def _large(share: float) -> str:
-    return f"{100 * share:.1f}<small>&thinsp;%</small>"
+def _large(score: float, unit: str) -> str:
+    return f"{100 * score:.1f}<small>&thinsp;%</small>" if unit == ACCURACY else amount(score, unit)
 
 
-def _points(share: float) -> str:
-    return f"{100 * share:+.1f}".replace("-", "−")
+def _gain(value: float, unit: str) -> str:
+    return difference(value, unit, sign="+").replace("-", "−")
+
+
+def _tick(value: float, unit: str) -> str:
+    return f"{100 * value:.0f} %" if unit == ACCURACY else f"{value:.3g}"
 
 
 def _list(names: Sequence[str]) -> str:

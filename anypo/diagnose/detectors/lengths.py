@@ -120,7 +120,7 @@ def outcome_improves(run: Evidence) -> bool | None:
     others beside it; None when neither is known."""
     if len(run.evaluations) >= 2:
         first, last = run.evaluations[0], run.evaluations[-1]
-        return bool(last["accuracy"] > first["accuracy"] + 0.5 * (last["high"] - last["low"]))
+        return bool(last["score"] > first["score"] + 0.5 * (last["high"] - last["low"]))
     outcome, reward = run.series(f"reward/{run.outcome}"), run.series("reward/mean")
     if (
         outcome is None

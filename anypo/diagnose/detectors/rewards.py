@@ -8,6 +8,7 @@ from anypo.diagnose import observables as see
 from anypo.diagnose.detector import Measured, Missing, detector
 from anypo.diagnose.evidence import Evidence
 from anypo.diagnose.levers import add, ask, scale
+from anypo.evaluate.units import amount
 from anypo.report.headline import gain_interval
 
 STOP_EARLIER = scale("update.optimiser.lr", 0.3, "smaller steps: less optimisation of what is measured wrongly")
@@ -56,7 +57,8 @@ def reward_hacking(run: Evidence) -> Measured | Missing:
     if len(run.evaluations) >= 2:
         first, last = run.evaluations[0], run.evaluations[-1]
         most = gain_interval(first, last)[1]
-        rises.append((most, f"held-out accuracy {first['accuracy']:.1%} → {last['accuracy']:.1%}"))
+        shown = lambda entry: amount(entry["score"], entry["unit"])
+        rises.append((most, f"held-out {last['unit']} {shown(first)} → {shown(last)}"))
     outcome = run.series(f"reward/{run.outcome}")
     if outcome is not None and len(outcome) == len(reward) and abs(outcome.values - reward.values).max() > 1e-9:
         change, noise = see.rise(outcome)

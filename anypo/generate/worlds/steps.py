@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 from pydantic import Field
 
 from anypo.context import Context
@@ -16,6 +18,7 @@ from anypo.data.records import FINISHED, TRUNCATED, Group, Steps, Trajectory
 from anypo.errors import UserError
 from anypo.generate.act import Act, Own
 from anypo.generate.base import Generate, World
+from anypo.generate.conversation import Episode
 
 if TYPE_CHECKING:
     import gymnasium
@@ -46,6 +49,10 @@ class _Seat:
 
 _SEATS: weakref.WeakKeyDictionary[Any, list[_Seat]] = weakref.WeakKeyDictionary()
 """The environments in use, by task: they belong to the world, not to the (stateless) part."""
+
+
+LONGEST = 100_000
+"""Steps after which an episode that is evaluated counts as truncated, should its environment have no time limit."""
 
 
 class EnvironmentSteps(Generate, name="environment_steps"):
@@ -85,6 +92,13 @@ class EnvironmentSteps(Generate, name="environment_steps"):
         if hasattr(world.policy, "observe"):
             context.memory[self]["seen"] = np.concatenate([g.trajectories[0].content.observations for g in groups])  # type: ignore[union-attr]
         return groups
+
+    def evaluate(self, episodes: Sequence[Episode], world: World, temperature: float = 0.0) -> list[Trajectory]:
+        """Whole episodes, each in a new environment reset with its own seed: the act's best actions (temperature 0), or actions as
+        while training, after any warm-up (1)."""
+        if temperature not in (0.0, 1.0):
+            raise UserError(f"a control policy is scored at temperature 0 or 1, not {temperature:g}")
+        return _whole_episodes(episodes, world, self.act, sampled=temperature == 1.0)
 
     def start(self) -> dict[str, Any]:
         return {"seen": None, "episodes": [], "steps": 0}
@@ -138,3 +152,45 @@ def _step(seat: _Seat, action: np.ndarray, sent: np.ndarray, logp: float) -> str
     seat.rewards.append(float(reward))
     seat.observation, seat.earned, seat.length = following, seat.earned + float(reward), seat.length + 1
     return FINISHED if terminated else TRUNCATED if truncated else ""
+
+
+def _whole_episodes(episodes: Sequence[Episode], world: World, act: Act, sampled: bool) -> list[Trajectory]:
+    """Play every episode to its end, all in step."""
+    seats = []
+    for number, episode in enumerate(episodes):
+        environment = world.task.make()  # type: ignore[attr-defined]
+        seats.append(_Seat(environment, number, 0, environment.reset(seed=_number(episode.seed))[0]))
+    generator = torch.Generator().manual_seed(_number(episodes[0].seed) if episodes else 0)
+    finish = [""] * len(seats)
+    for _ in range(LONGEST):
+        live = [number for number, ended in enumerate(finish) if not ended]
+        if not live:
+            break
+        seen = np.stack([seats[number].observation for number in live])
+        space = seats[0].environment.action_space
+        taken = act.act(seen, space, world, sys.maxsize, generator) if sampled else act.best(seen, space, world)
+        for place, number in enumerate(live):
+            finish[number] = _step(seats[number], taken.action[place], taken.sent[place], float(taken.logp[place]))
+    for seat in seats:
+        seat.environment.close()
+    return [
+        Trajectory(
+            prompt=episode.problem.prompt,
+            content=Steps(
+                np.stack(seat.observations), np.stack(seat.actions), np.asarray(seat.observation), end == FINISHED
+            ),
+            logp=np.array(seat.logp),
+            version=np.full(len(seat.rewards), world.policy.version),
+            rewards={"return": seat.earned},
+            reward=seat.earned,
+            step_rewards=np.array(seat.rewards),
+            finish=end or TRUNCATED,
+            sample=episode.sample,
+        )
+        for episode, seat, end in zip(episodes, seats, finish)
+    ]
+
+
+def _number(seed: tuple[int, ...]) -> int:
+    """A 31-bit seed from a tuple of integers."""
+    return int(np.random.SeedSequence(list(seed)).generate_state(1, np.uint32)[0]) >> 1

@@ -227,8 +227,10 @@ class RunFolder:
         write_lines(self.path / EVALUATIONS, [*others, {"label": label, "step": step, **result.summary()}])
 
     def evaluations(self) -> list[dict[str, Any]]:
-        """Every evaluation: label, step, accuracy with its interval (low, high), n, pass_at and so on."""
-        return read_lines(self.path / EVALUATIONS)
+        """Every evaluation: label, step, score with its interval (low, high) and unit, n and so on. Those of older runs, which
+        knew nothing but accuracy, are given a score and a unit."""
+        entries = read_lines(self.path / EVALUATIONS)
+        return [e if "score" in e else {**e, "score": e.get("accuracy"), "unit": "accuracy"} for e in entries]
 
     def answers(self, label: str) -> pa.Table | None:
         """The answers of the evaluation `label`, or None when they were not kept."""

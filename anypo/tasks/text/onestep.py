@@ -33,11 +33,11 @@ class Source(Protocol):
 class OneStepTask:
     """Question, answer, verdict. Satisfies `anypo.tasks.base.Task`; `score` judges many rollouts at once."""
 
-    def __init__(self, name: str, source: Source, scorer: Scorer) -> None:
-        self.name, self.source, self.scorer = name, source, scorer
-        self.weights: Mapping[str, float] = scorer.weights
-        self.outcome = scorer.outcome
-        self.labelled = scorer.labelled
+    def __init__(self, name: str, source: Source, judge: Scorer) -> None:
+        self.name, self.source, self.judge = name, source, judge
+        self.weights: Mapping[str, float] = judge.weights
+        self.outcome = judge.outcome
+        self.labelled = judge.labelled
 
     def __len__(self) -> int:
         return len(self.source)
@@ -61,21 +61,21 @@ class OneStepTask:
         self, problems: Sequence[Problem], texts: Sequence[str], tokens: Sequence[int] | None = None, limit: int = 0
     ) -> list[Reply]:
         """One reply per rollout, in order (see `Scorer.score`)."""
-        return self.scorer.score(problems, texts, tokens, limit)
+        return self.judge.score(problems, texts, tokens, limit)
 
     def describe(self) -> dict[str, Any]:
         """Provenance: where the problems come from, and who judges the answers."""
         return {
             "name": self.name,
             "source": self.source.describe(),
-            "rewards": [component.identity() | {"name": component.title} for component in self.scorer.components],
+            "rewards": [component.identity() | {"name": component.title} for component in self.judge.components],
             "outcome": self.outcome,
-            "timeout": self.scorer.timeout,
+            "timeout": self.judge.timeout,
         }
 
     def close(self) -> None:
         """Stop the worker processes, if any run."""
-        self.scorer.pool.close()
+        self.judge.pool.close()
 
 
 class OneStep:

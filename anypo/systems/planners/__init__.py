@@ -1,0 +1,1 @@
+"""Exact planners as named systems."""
