@@ -50,8 +50,10 @@ def estimators(
     from anypo.cli.terminal.console import new_console
     from anypo.exact.estimators import sweep
     from anypo.exact.report import save_csv, save_plot
+    from anypo.plugins import discover
     from anypo.systems import SYSTEMS, find
 
+    discover()
     names = [find(name.strip()).name for name in systems.split(",")] if systems else sorted(SYSTEMS)
     if family:
         names = _of_family(names, family)

@@ -30,8 +30,10 @@ def list_systems(
 
     from anypo.cli.terminal.console import new_console
     from anypo.errors import unknown
+    from anypo.plugins import discover
     from anypo.systems import SYSTEMS
 
+    discover()
     families = {s.family for s in SYSTEMS.values()}
     if family is not None and family not in families:
         raise unknown("family", family, families)
@@ -134,8 +136,10 @@ def parts(
     from anypo.cli.terminal.console import new_console
     from anypo.errors import unknown
     from anypo.parts import SLOTS
+    from anypo.plugins import discover
 
     assert systems.SYSTEMS
+    discover()
     if slot and slot not in SLOTS:
         raise unknown("slot", slot, SLOTS)
     rows = [
@@ -159,6 +163,8 @@ def schema() -> None:
     """The JSON schema of an algorithm file, for editors."""
     from anypo import systems
     from anypo.algorithm import Algorithm
+    from anypo.plugins import discover
 
     assert systems.SYSTEMS
+    discover()
     print(json.dumps(Algorithm.json_schema(), indent=2))

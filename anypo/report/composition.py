@@ -8,6 +8,7 @@ from html import escape
 from typing import Any
 
 from anypo.algorithm import ROOMS
+from anypo.plugins import discover
 from anypo.systems import SYSTEMS
 
 QUESTIONS = {
@@ -65,7 +66,10 @@ class Difference:
 
 def difference(config: Mapping[str, Any]) -> Difference:
     """Compare the algorithm of a run with the registry."""
-    system = SYSTEMS.get(str(config.get("system")))
+    name = str(config.get("system"))
+    if name not in SYSTEMS:
+        discover()
+    system = SYSTEMS.get(name)
     base = SYSTEMS.get(system.base) if system is not None else None
     return Difference(
         dict(walk(config.get("algorithm") or {})),

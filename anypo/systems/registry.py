@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from anypo.algorithm import Algorithm
-from anypo.errors import unknown
 from anypo.parts import folder
+from anypo.plugins import look_up, register
 
 SYSTEMS: dict[str, System] = {}
 
@@ -48,18 +48,15 @@ def system(
 ) -> Callable[[Callable[[], Algorithm]], Callable[[], Algorithm]]:
     """Register a function without arguments that returns the method's `Algorithm`."""
 
-    def register(build: Callable[[], Algorithm]) -> Callable[[], Algorithm]:
-        if name in SYSTEMS:
-            raise ValueError(f"two systems are named '{name}'")
+    def known(build: Callable[[], Algorithm]) -> Callable[[], Algorithm]:
         text = inspect.cleandoc(build.__doc__ or "")
-        SYSTEMS[name] = System(name, build, title or name, paper, folder(build), base, text, excuses or {}, needs or {})
+        about = System(name, build, title or name, paper, folder(build), base, text, excuses or {}, needs or {})
+        register(SYSTEMS, "system", name, about, build)
         return build
 
-    return register
+    return known
 
 
 def find(name: str) -> System:
     """The system of that name; `UserError` with the nearest spelling otherwise."""
-    if name not in SYSTEMS:
-        raise unknown("system", name, SYSTEMS, "`anypo systems list` shows all.")
-    return SYSTEMS[name]
+    return look_up(SYSTEMS, "system", name, "`anypo systems list` shows all.")
