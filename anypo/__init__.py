@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from anypo.algorithm import Algorithm
+    from anypo.plugins import plugin
     from anypo.run.session import Result, evaluate, resume, train
     from anypo.systems import SYSTEMS, find
 
@@ -23,6 +24,7 @@ _HOME = {
     "SYSTEMS": "anypo.systems",
     "evaluate": "anypo.run.session",
     "find": "anypo.systems",
+    "plugin": "anypo.plugins",
     "resume": "anypo.run.session",
     "train": "anypo.run.session",
 }
@@ -36,4 +38,4 @@ def __getattr__(name: str) -> Any:
     raise AttributeError(f"module 'anypo' has no attribute '{name}'")
 
 
-__all__ = ["SYSTEMS", "Algorithm", "Result", "evaluate", "find", "resume", "train"]
+__all__ = ["SYSTEMS", "Algorithm", "Result", "evaluate", "find", "plugin", "resume", "train"]

@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, GetJsonSchemaH
 from pydantic_core import CoreSchema, core_schema
 
 from anypo.errors import UserError, unknown
+from anypo.plugins import look_up, register
 
 SLOTS: dict[str, type[Part]] = {}
 
@@ -63,9 +64,7 @@ class Part(BaseModel):
             SLOTS[slot] = cls
         elif cls.slot and not cls.__name__.startswith("_"):
             cls.part = name or _snake(cls.__name__)
-            if cls.part in cls.parts and cls.parts[cls.part].__qualname__ != cls.__qualname__:
-                raise TypeError(f"two parts named '{cls.part}' in slot '{cls.slot}'")
-            cls.parts[cls.part] = cls
+            register(cls.parts, f"{cls.slot} part", cls.part, cls, cls)
 
     # -- what it needs ------------------------------------------------------------------------------------------------
 
@@ -150,9 +149,7 @@ class Part(BaseModel):
         name = fields.pop("part", None)
         if name is None:
             raise UserError(f"slot '{cls.slot}' needs the key 'part'; known: {', '.join(sorted(cls.parts))}")
-        if name not in cls.parts:
-            raise unknown(f"{cls.slot} part", str(name), cls.parts)
-        return cls.parts[name].make(fields)
+        return look_up(cls.parts, f"{cls.slot} part", str(name)).make(fields)
 
     @classmethod
     def make(cls, fields: dict[str, Any]) -> Self:

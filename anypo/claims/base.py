@@ -10,8 +10,8 @@ from typing import Any, Literal, TypeVar
 
 import numpy as np
 
-from anypo.errors import unknown
 from anypo.parts import folder
+from anypo.plugins import look_up, register
 
 Verdict = Literal["reproduced", "direction_only", "not_reproduced"]
 T = TypeVar("T")
@@ -98,21 +98,18 @@ def claim(
     the system.
     """
 
-    def register(run: Callable[[ClaimRun], Outcome]) -> Callable[[ClaimRun], Outcome]:
-        if name in CLAIMS:
-            raise ValueError(f"two claims are named '{name}'")
+    def known(run: Callable[[ClaimRun], Outcome]) -> Callable[[ClaimRun], Outcome]:
         text = inspect.cleandoc(run.__doc__ or "")
-        CLAIMS[name] = Claim(name, run, published, folder(run), base, seconds, seeds, stand_in, text)
+        about = Claim(name, run, published, folder(run), base, seconds, seeds, stand_in, text)
+        register(CLAIMS, "claim", name, about, run)
         return run
 
-    return register
+    return known
 
 
 def find(name: str) -> Claim:
     """The claim of that name; `UserError` with the nearest spelling otherwise."""
-    if name not in CLAIMS:
-        raise unknown("claim", name, CLAIMS, "`anypo verify --list` shows all.")
-    return CLAIMS[name]
+    return look_up(CLAIMS, "claim", name, "`anypo verify --list` shows all.")
 
 
 # -- statistics -----------------------------------------------------------------------------------------------------------------

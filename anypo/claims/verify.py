@@ -13,6 +13,7 @@ from anypo import __version__
 from anypo.claims import load
 from anypo.claims.base import CLAIMS, Claim, ClaimRun, find
 from anypo.errors import UserError, unknown
+from anypo.plugins import chosen, plugin
 
 
 def choose(names: Sequence[str], family: str | None, every: bool) -> list[Claim]:
@@ -71,7 +72,7 @@ def run_all(claims: Sequence[Claim], jobs: int = 1, quick: bool = False) -> Iter
     from concurrent.futures import ProcessPoolExecutor, as_completed
     from multiprocessing import get_context
 
-    with ProcessPoolExecutor(min(jobs, len(claims)), get_context("spawn"), initializer=_single_threaded) as pool:
+    with ProcessPoolExecutor(min(jobs, len(claims)), get_context("spawn"), _begin, (chosen(),)) as pool:
         slowest_first = sorted(claims, key=lambda claim: -claim.seconds)
         futures = [pool.submit(_by_name, claim.run.__module__, claim.name, quick) for claim in slowest_first]
         for future in as_completed(futures):
@@ -81,6 +82,13 @@ def run_all(claims: Sequence[Claim], jobs: int = 1, quick: bool = False) -> Iter
 def _by_name(module: str, name: str, quick: bool) -> dict[str, Any]:
     importlib.import_module(module)
     return run(find(name), quick)
+
+
+def _begin(plugins: Sequence[str]) -> None:
+    """What a process needs before its first claim."""
+    _single_threaded()
+    for name in plugins:
+        plugin(name)
 
 
 def _single_threaded() -> None:

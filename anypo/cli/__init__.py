@@ -30,6 +30,7 @@ def main() -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     import typer
 
+    from anypo.cli.plugins import offer
     from anypo.errors import Interrupted, UserError
 
     app = typer.Typer(
@@ -41,6 +42,7 @@ def main() -> None:
     )
     for name in COMMANDS:
         importlib.import_module(f"anypo.cli.{name}").register(app)
+    offer(app)
     try:
         app()
     except UserError as error:

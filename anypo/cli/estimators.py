@@ -50,8 +50,10 @@ def estimators(
     from anypo.cli.terminal.console import new_console
     from anypo.exact.estimators import sweep
     from anypo.exact.report import save_csv, save_plot
+    from anypo.plugins import discover
     from anypo.systems import find, methods
 
+    discover()
     names = [find(name.strip(), "method").name for name in systems.split(",")] if systems else sorted(methods())
     if family:
         names = _of_family(names, family)

@@ -38,8 +38,10 @@ def list_systems(
     from anypo.algorithm import ROOMS
     from anypo.cli.terminal.console import new_console
     from anypo.errors import unknown
+    from anypo.plugins import discover
     from anypo.systems import KINDS, SYSTEMS
 
+    discover()
     known = {"family": {s.family for s in SYSTEMS.values()}, "kind": KINDS, "room": ROOMS}
     for what, asked in (("family", family), ("kind", kind), ("room", room)):
         if asked is not None and asked not in known[what]:
@@ -162,8 +164,10 @@ def parts(
     from anypo.cli.terminal.console import new_console
     from anypo.errors import unknown
     from anypo.parts import SLOTS
+    from anypo.plugins import discover
 
     assert systems.SYSTEMS
+    discover()
     if slot and slot not in SLOTS:
         raise unknown("slot", slot, SLOTS)
     rows = [
@@ -187,6 +191,8 @@ def schema() -> None:
     """The JSON schema of an algorithm file, for editors."""
     from anypo import systems
     from anypo.algorithm import Algorithm
+    from anypo.plugins import discover
 
     assert systems.SYSTEMS
+    discover()
     print(json.dumps(Algorithm.json_schema(), indent=2))

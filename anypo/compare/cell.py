@@ -177,12 +177,15 @@ def main() -> None:
     import torch
 
     from anypo.errors import UserError
+    from anypo.plugins import plugin
 
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
     spec, out = json.loads(Path(sys.argv[1]).read_text()), Path(sys.argv[2])
     tell = lambda progress: print(json.dumps(progress), flush=True)
     began = time.perf_counter()
     try:
+        for name in spec.get("plugins", ()):
+            plugin(name)
         record = run(Cell.from_plain(spec["cell"]), spec["init"], tell)
     except UserError as error:
         print(f"anypo: {error}", file=sys.stderr)

@@ -16,9 +16,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from anypo.algorithm import Algorithm
 from anypo.compare.plan import Cell, Settings, fingerprint
 from anypo.errors import UserError
 from anypo.files import replace_text
+from anypo.run.config import sources
 from anypo.run.provenance import describe_code
 
 PROGRAM = (sys.executable, "-m", "anypo.compare.cell")
@@ -117,7 +119,9 @@ class Crew:
         """Run one cell in a process of its own; '' on success, else the last line it said."""
         out = path(folder, cell)
         spec, log = out.with_suffix(".spec.json"), out.with_suffix(".log")
-        replace_text(spec, json.dumps({"cell": asdict(cell), "init": str(init), "code": code}, indent=1, default=str))
+        plugins = sources(Algorithm.from_dict(cell.contender.algorithm), cell.task, cell.settings.model)
+        plan = {"cell": asdict(cell), "init": str(init), "code": code, "plugins": plugins}
+        replace_text(spec, json.dumps(plan, indent=1, default=str))
         began = time.monotonic()
         with log.open("w") as said:
             process = self._start([*self.program, str(spec), str(out)], said)

@@ -12,6 +12,7 @@ import yaml
 from anypo.algorithm import Algorithm
 from anypo.errors import UserError, unknown
 from anypo.parts import SLOTS, Part
+from anypo.plugins import discover
 
 SHORT = {"loo": "leave_one_out", "mean": "group_mean", "median": "group_median"}
 """Spellings of part names that their words do not give."""
@@ -52,6 +53,7 @@ def locate(base: Algorithm, axis: Axis) -> tuple[str, dict[str, Any]]:
     it that has them all; anything else is the path of a plain field. Part names may be shortened to a word that only one
     part of the slot has. Raises `UserError` when nothing or more than one thing fits.
     """
+    discover()  # a level may be a plugin's
     found = [
         (path, names)
         for path, slot in slots(base)

@@ -117,7 +117,7 @@ def attribute(run: Path | str, step: int | None = None) -> Attribution:
     if not before:
         kept = ", ".join(map(str, folder.checkpoints())) or "none"
         raise UserError(f"no checkpoint from before step {step} is left (kept: {kept}); choose a later --step")
-    config = RunConfig(**folder.config())
+    config = RunConfig.recorded(folder.config())
     algorithm, notes = config.composition(), []
     source = str(Path(config.init) / "model") if config.init else config.model
     lora = {"rank": config.lora} if config.lora else None

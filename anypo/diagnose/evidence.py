@@ -14,6 +14,7 @@ import numpy as np
 from anypo.algorithm import Algorithm
 from anypo.data.records import ACTION, Group, Tokens
 from anypo.errors import UserError
+from anypo.plugins import recall
 from anypo.report.sample import spaced
 from anypo.run.disk.folder import RunFolder
 from anypo.run.disk.rollouts import problem_text
@@ -117,6 +118,7 @@ def read(path: Path | str) -> Evidence:
     """The evidence in a run folder (running, finished or killed). Raises `UserError` when there is none or it is damaged."""
     folder = RunFolder.read(path)
     config, manifest = folder.config(), folder.manifest()
+    recall(config.get("plugins") or ())
     tables = [folder.rollouts(step) for step in spaced(folder.rollout_steps(), STEPS)]
     drawn = "select distinct step, group_id, problem_index as drawn from rollouts where problem_index is not null"
     visits = folder.sql(drawn).column("drawn").to_pylist()

@@ -210,7 +210,7 @@ def _hidden(policy: Any, prompts: Sequence[np.ndarray]) -> np.ndarray:
 def audit_run(run: Path | str, size: int = 32) -> Audit:
     """Audit the final model of a run folder (its last checkpoint when it did not finish) on `size` held-out problems."""
     folder = RunFolder.read(run)
-    config = RunConfig(**folder.config())
+    config = RunConfig.recorded(folder.config())
     final = folder.path / "model"
     if final.is_dir():
         policy = policies.load(str(final), seed=config.seed)

@@ -21,6 +21,7 @@ from anypo.exact.bench import OLDEST, Scene, Setting, pack, scene, split
 from anypo.exact.policy import LETTERS
 from anypo.filter import Screen
 from anypo.generate.base import Independent, World
+from anypo.plugins import chosen, plugin
 from anypo.run.config import has_path
 from anypo.tasks.base import Task
 from anypo.update.gradient import by_gradient
@@ -354,8 +355,15 @@ def sweep(
     if jobs <= 1:
         yield from (_one(item) for item in work)
         return
-    with ProcessPoolExecutor(jobs, get_context("spawn"), initializer=_single_threaded) as pool:
+    with ProcessPoolExecutor(jobs, get_context("spawn"), _begin, (chosen(),)) as pool:
         yield from pool.map(_one, work, chunksize=1)
+
+
+def _begin(plugins: Sequence[str]) -> None:
+    """What a process needs before its first measurement."""
+    _single_threaded()
+    for name in plugins:
+        plugin(name)
 
 
 def _single_threaded() -> None:

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from anypo.policies.control.networks import CategoricalPolicy, GaussianPolicy, ValueNetwork
     from anypo.policies.language.causal import LanguagePolicy
     from anypo.policies.language.critic import Critic
-    from anypo.policies.loading import MODELS, load
+    from anypo.policies.loading import MODELS, load, model
 
 _HOME = {
     "MODELS": "anypo.policies.loading",
@@ -21,6 +21,7 @@ _HOME = {
     "LanguagePolicy": "anypo.policies.language.causal",
     "ValueNetwork": "anypo.policies.control.networks",
     "load": "anypo.policies.loading",
+    "model": "anypo.policies.loading",
 }
 
 
@@ -31,5 +32,5 @@ def __getattr__(name: str) -> Any:
 
 
 __all__ = [
-    "MODELS", "CategoricalPolicy", "Critic", "GaussianPolicy", "LanguagePolicy", "Learner", "Policy", "ValueNetwork", "load",
+    "MODELS", "CategoricalPolicy", "Critic", "GaussianPolicy", "LanguagePolicy", "Learner", "Policy", "ValueNetwork", "load", "model",
 ]  # fmt: skip

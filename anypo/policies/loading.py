@@ -3,22 +3,42 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from anypo.errors import UserError, nearest, unknown
 from anypo.parts import first_reason
+from anypo.plugins import discover, missing, plain, register
+from anypo.plugins import options as fields_of
 from anypo.policies.language import smollm2, tiny
 from anypo.policies.language.causal import LanguagePolicy
 from anypo.policies.language.quiet import quiet
 
-MODELS = ("smollm2-135m", "tiny")
-"""Models known by name."""
+Factory = TypeVar("Factory", bound=Callable[..., tuple[Any, Any]])
+
+MODELS: dict[str, Callable[..., tuple[Any, Any]] | None] = {"smollm2-135m": None, "tiny": None}
+"""Models known by name, and the factories of those that plugins brought."""
+
+
+def model(name: str) -> Callable[[Factory], Factory]:
+    """Register a factory of a transformers causal LM and its tokenizer: ``--model name`` calls it with torch seeded.
+
+    Its keyword arguments are what the mapping ``{"model": name, ...}`` may set. A class of the user's own must be known to
+    transformers (``AutoConfig.register``, ``AutoModelForCausalLM.register``), which is how trained weights are loaded again.
+    Raises `UserError` for a name that is taken or could be a folder or a hub id.
+    """
+
+    def known(factory: Factory) -> Factory:
+        register(MODELS, "model", plain("model", name), factory, factory)
+        return factory
+
+    return known
+
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float64": torch.float64}
 
@@ -46,10 +66,10 @@ def load(
 ) -> LanguagePolicy:
     """A language policy.
 
-    spec: ``smollm2-135m``; ``tiny`` (randomly initialised from `seed`); a folder that transformers, peft or
-    `LanguagePolicy.save` wrote; or a hub id. A mapping ``{"model": ..., ...}`` adds fields of `TinyConfig` for ``tiny`` or a
-    ``revision`` for a hub id. lora: adapter rank (0 trains all weights) or fields of `Lora`. cache_dir: where converted models
-    are kept (default $ANYPO_CACHE, else ~/.cache/anypo). Raises `UserError`.
+    spec: ``smollm2-135m``; ``tiny`` (randomly initialised from `seed`); a registered name (see `model`); a folder that
+    transformers, peft or `LanguagePolicy.save` wrote; or a hub id. A mapping ``{"model": ..., ...}`` adds fields of `TinyConfig`
+    for ``tiny``, arguments of a registered factory, or a ``revision`` for a hub id. lora: adapter rank (0 trains all weights) or
+    fields of `Lora`. cache_dir: where converted models are kept (default $ANYPO_CACHE, else ~/.cache/anypo). Raises `UserError`.
     """
     if dtype not in DTYPES:
         raise unknown("dtype", dtype, DTYPES)
@@ -57,8 +77,15 @@ def load(
     name = str(options.pop("model", ""))
     if not name:
         raise UserError(f"no model is named; known models: {', '.join(MODELS)}; or give a folder or a hub id")
+    local = name in MODELS or Path(name).expanduser().is_dir()
+    if not local and "/" not in name:  # neither path nor hub id
+        discover()
+    made = MODELS.get(name)
     with quiet():
-        if name == "tiny":
+        if made is not None:
+            model, tokenizer = _made(name, made, options, seed)
+            _cast(model, DTYPES[dtype])
+        elif name == "tiny":
             config = _read(tiny.TinyConfig, options, "model 'tiny'")
             model, tokenizer = tiny.model(config, seed), tiny.tokenizer(config.context)
             _cast(model, DTYPES[dtype])
@@ -73,6 +100,28 @@ def load(
         if lora:
             model = _adapt(model, _read(Lora, {"rank": lora} if isinstance(lora, int) else lora, "lora"), seed)
     return LanguagePolicy(model.to(device), tokenizer, source=name)
+
+
+def _made(name: str, factory: Callable[..., tuple[Any, Any]], options: Mapping[str, Any], seed: int) -> tuple[Any, Any]:
+    """What a registered factory makes of `options`, drawn from `seed`."""
+    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING
+
+    values = _read(fields_of(factory), options, f"model '{name}'")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        try:
+            model, tokenizer = factory(**{field: getattr(values, field) for field in type(values).model_fields})
+            config = type(model.config)
+        except UserError:
+            raise
+        except Exception as error:
+            raise UserError(f"model '{name}' could not be made: {type(error).__name__}: {error}") from None
+    if MODEL_FOR_CAUSAL_LM_MAPPING.get(config, None) is not type(model):
+        raise UserError(
+            f"model '{name}' is a {type(model).__name__}, which transformers would not load again after training; give it a "
+            "configuration class of its own and register both with AutoConfig and AutoModelForCausalLM"
+        )
+    return model, tokenizer
 
 
 def _local(path: Path, dtype: str, cache_dir: Path | str | None) -> tuple[Any, Any]:
@@ -161,7 +210,8 @@ def _sentences(name: str, hub: bool = False) -> Iterator[None]:
         if hub and isinstance(error, OSError):
             raise UserError(
                 f"model '{name}' is not a known name, not a folder, and cannot be fetched from the Hugging Face hub "
-                f"(offline, or no such model).{nearest(name, MODELS)} A model downloaded elsewhere loads by its folder."
+                f"(offline, or no such model).{nearest(name, MODELS)} A model downloaded elsewhere loads by its folder. "
+                f"{missing()}".rstrip()
             ) from None
         raise UserError(
             f"the model files of {name} cannot be read ({type(error).__name__}: {_short(reason)}); "

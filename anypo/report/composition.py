@@ -8,6 +8,7 @@ from html import escape
 from typing import Any
 
 from anypo.algorithm import ROOMS
+from anypo.plugins import discover
 from anypo.systems import methods
 
 QUESTIONS = {
@@ -65,8 +66,11 @@ class Difference:
 
 def difference(config: Mapping[str, Any]) -> Difference:
     """Compare the algorithm of a run with the registry."""
+    name = str(config.get("system"))
+    if name not in methods():
+        discover()
     known = methods()
-    system = known.get(str(config.get("system")))
+    system = known.get(name)
     base = known.get(system.base) if system is not None else None
     return Difference(
         dict(walk(config.get("algorithm") or {})),

@@ -13,10 +13,11 @@ from anypo.errors import UserError, unknown
 from anypo.filter import Confidence, MajorityVote, Screen, Signal
 from anypo.filter.consensus import PSEUDO
 from anypo.generate import Independent
-from anypo.parts import first_reason
+from anypo.parts import Part, first_reason
+from anypo.plugins import bring, plugin, suppliers
 from anypo.systems import find
-from anypo.tasks.text.files import is_file
-from anypo.worlds import guess
+from anypo.tasks.loading import generated
+from anypo.tasks.named import TASKS
 
 REWARDS: dict[str, type[Signal]] = {"majority": MajorityVote, "confidence": Confidence}
 """Rewards that need no labels, by the name that `anypo train --reward` takes; "verifier" is the task's own."""
@@ -67,7 +68,20 @@ class RunConfig(BaseModel):
     save_every: int = Field(10, ge=1, description="checkpoint every so many steps")
     keep: int = Field(2, ge=1, description="checkpoints kept")
     loggers: tuple[str, ...] = ()
+    plugins: tuple[str, ...] = Field((), description="modules and .py files that the names below and above come from")
     algorithm: dict[str, Any]
+
+    @classmethod
+    def recorded(cls, plain: Mapping[str, Any]) -> RunConfig:
+        """The configuration that a run folder holds, with its plugins imported. `UserError` when one is gone."""
+        config = cls(**plain)
+        config.load_plugins()
+        return config
+
+    def load_plugins(self) -> None:
+        """Make the names that plugins supplied known."""
+        for name in self.plugins:
+            bring(name)
 
     def composition(self) -> Algorithm:
         """The checked algorithm."""
@@ -81,6 +95,8 @@ def resolve(
 
     Raises `UserError` for anything unknown, out of range or impossible, before any model or data is loaded.
     """
+    for name in settings.pop("plugins", None) or ():
+        plugin(name)
     preset = PRESETS.get(model, {})
     base = system if isinstance(system, Algorithm) else find(system).algorithm()
     base = rewarded(base, settings.get("reward"))
@@ -92,10 +108,20 @@ def resolve(
     for key in given:
         if key not in RunConfig.model_fields:
             raise unknown("setting", key, RunConfig.model_fields)
+    origin = sources(algorithm, merged.get("task"), model)
     try:
-        return RunConfig(system=algorithm.name, model=model, algorithm=algorithm.dump(), **merged)
+        return RunConfig(system=algorithm.name, model=model, algorithm=algorithm.dump(), plugins=origin, **merged)
     except ValidationError as error:
         raise UserError(f"run settings: {first_reason(error)}") from None
+
+
+def sources(algorithm: Part, task: str | None, model: str) -> tuple[str, ...]:
+    """The plugins that a run with these names is to record."""
+    from anypo.policies import MODELS
+
+    named = TASKS.get(task or "")
+    makers = (named.maker if named else None, MODELS.get(model))
+    return suppliers([*(type(part) for _, part in algorithm.walk()), *filter(None, makers)])
 
 
 def grouped(algorithm: Algorithm) -> Algorithm:
@@ -129,8 +155,7 @@ def _task_defaults(preset: Mapping[str, Any], task: str | None) -> dict[str, Any
     options = dict(preset.get("task_options", {}))
     if task == preset.get("task"):
         return options
-    generated = task is not None and not is_file(task) and ":" not in task and task != guess.NAME
-    return {key: options[key] for key in options if key == "style" and generated}
+    return {key: options[key] for key in options if key == "style" and generated(task)}
 
 
 def has_path(algorithm: Algorithm, path: str) -> bool:

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 import anypo
+from anypo import plugins
 from anypo.run.disk.lock import now
 from anypo.systems import SYSTEMS
 
@@ -32,6 +33,7 @@ def manifest(config: Mapping[str, Any], policy: Any, task: Any) -> dict[str, Any
     `policy` holds the weights the run starts from, hashed here; `task.describe()` names data, verifiers and their hashes.
     """
     code, model = describe_code(), describe_model(config, policy)
+    added = plugins.describe(config.get("plugins") or ())
     about = {"name": task.name, "outcome": task.outcome, "weights": dict(task.weights), "problems": len(task)}
     data = {**about, **task.describe()}
     system = SYSTEMS.get(str(config.get("system")))
@@ -48,8 +50,10 @@ def manifest(config: Mapping[str, Any], policy: Any, task: Any) -> dict[str, Any
             ),
             "problems and answers": brief(data.get("source", task.name)),
             "rewards": "; ".join(brief(reward) for reward in data.get("rewards", ())) or task.outcome,
+            **({"plugins": "; ".join(_extension(found) for found in added)} if added else {}),
         },
         "code": code,
+        "plugins": added,
         "model": model,
         "task": data,
         "versions": {"python": platform.python_version()} | {name: version(name) for name in PACKAGES},
@@ -68,6 +72,10 @@ def brief(value: Any) -> str:
     verifier = f"judged by {brief(value['verifier'])}" if "verifier" in value else ""
     pieces = [maker, *(str(name) for name in dict.fromkeys(named)), digest, verifier]
     return ", ".join(piece for piece in pieces if piece) or json.dumps(dict(value), default=str)
+
+
+def _extension(plugin: Mapping[str, Any]) -> str:
+    return " ".join(filter(None, (plugin["name"], plugin["version"], f"(sha256 {plugin['sha256'][:12]})")))
 
 
 def describe_code() -> dict[str, Any]:

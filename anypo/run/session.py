@@ -85,6 +85,7 @@ def train(
     `Interrupted` after a clean stop with a checkpoint.
     """
     config = system if isinstance(system, RunConfig) else resolve(system, model, set, task=task, **settings)
+    config.load_plugins()
     spec = tasks.parse(config.task, config.task_options)
     check_loggers(config.loggers)
     path = Path(out) if out is not None else _default_path(config)
@@ -99,7 +100,7 @@ def train(
 def resume(run: Path | str, *, steps: int | None = None, observer: Observer | None = None) -> Result:
     """Continue the run in folder `run` from its last checkpoint (up to `steps` if given, else as planned)."""
     with RunFolder.open(Path(run)) as folder, _status(folder):
-        config = RunConfig(**folder.config())
+        config = RunConfig.recorded(folder.config())
         if steps is not None:
             config = config.model_copy(update={"steps": steps})
         session = Session(config, tasks.parse(config.task, config.task_options), folder, observer or Observer())
@@ -125,7 +126,7 @@ def evaluate(
     weights, options, name = model, dict(task_options or {}), task or "sums"
     generate: Generate = Independent()
     if (Path(model) / "config.yaml").is_file():
-        config = RunConfig(**RunFolder.read_config(Path(model)))
+        config = RunConfig.recorded(RunFolder.read_config(Path(model)))
         weights = str(Path(model) / "model")
         name, generate = task or config.task, config.composition().generate
         options = (config.task_options if name == config.task else {}) | options

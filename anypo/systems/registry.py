@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar, get_args
 
 from anypo.algorithm import ROOMS, Algorithm
-from anypo.errors import UserError, unknown
+from anypo.errors import UserError
 from anypo.parts import folder
+from anypo.plugins import look_up, register
 
 Kind = Literal["method", "recipe", "procedure", "planner", "measure", "audit", "world", "study"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -91,26 +92,20 @@ def system(
 ) -> Callable[[Callable[[], T]], Callable[[], T]]:
     """Register a function without arguments that returns what `kind` says, for a method its `Algorithm`."""
 
-    def register(build: Callable[[], T]) -> Callable[[], T]:
-        if name in SYSTEMS:
-            raise ValueError(f"two systems are named '{name}'")
+    def known(build: Callable[[], T]) -> Callable[[], T]:
         if kind not in KINDS:
             raise ValueError(f"system '{name}': there is no kind '{kind}'")
         text = inspect.cleandoc(build.__doc__ or "")
-        SYSTEMS[name] = System(
-            name, build, title or name, paper, folder(build), base, text, excuses or {}, needs or {}, kind
-        )
+        about = System(name, build, title or name, paper, folder(build), base, text, excuses or {}, needs or {}, kind)
+        register(SYSTEMS, "system", name, about, build)
         return build
 
-    return register
+    return known
 
 
 def find(name: str, kind: Kind | None = None) -> System:
     """The system of that name; `UserError` with the nearest spelling otherwise, or when it is not of the `kind` asked for."""
-    known = {n: s for n, s in SYSTEMS.items() if kind in (None, s.kind)}
-    if name in SYSTEMS and name not in known:
-        found = SYSTEMS[name]
+    found = look_up(SYSTEMS, "system", name, "`anypo systems list` shows all.")
+    if kind not in (None, found.kind):
         raise UserError(f"'{name}' is {found.article} {found.kind}, not the {kind} asked for; {found.advice}")
-    if name not in known:
-        raise unknown(kind or "system", name, known, "`anypo systems list` shows all.")
-    return SYSTEMS[name]
+    return found

@@ -5,6 +5,9 @@
 
 from anypo.tasks.base import Environment, Problem, Reply, Task
 from anypo.tasks.loading import load, names, parse
+from anypo.tasks.named import Episodes, register_task, task
 from anypo.tasks.text.onestep import step_all
 
-__all__ = ["Environment", "Problem", "Reply", "Task", "load", "names", "parse", "step_all"]
+__all__ = [
+    "Environment", "Episodes", "Problem", "Reply", "Task", "load", "names", "parse", "register_task", "step_all", "task",
+]  # fmt: skip

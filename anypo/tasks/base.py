@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
+
+from anypo.data.records import prompt_id
 
 
 @dataclass(frozen=True)
@@ -17,6 +19,11 @@ class Problem:
     answer: str = ""
     solution: str = ""
     metadata: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def ask(cls, question: str, answer: str = "", solution: str = "", **metadata: Any) -> Self:
+        """A question in one user message; the id is that of its text."""
+        return cls(prompt_id(question), ({"role": "user", "content": question},), answer, solution, metadata)
 
 
 @dataclass(frozen=True)

@@ -6,38 +6,29 @@ from collections.abc import Mapping
 from typing import Any
 
 from anypo.errors import UserError, unknown
+from anypo.plugins import discover, look_up
 from anypo.tasks.base import Task
+from anypo.tasks.named import ALIASES, TASKS, made
 from anypo.tasks.text import files, generators, reasoning
 from anypo.tasks.text.options import nested
 from anypo.tasks.text.verifiers import imported, spelled
-from anypo.worlds import guess
-
-ALIASES: dict[str, tuple[str, dict[str, Any]]] = {
-    "sums": (
-        "basic_arithmetic",
-        {
-            "operators": ["+"],
-            "min_terms": 2,
-            "max_terms": 2,
-            "min_digits": 1,
-            "max_digits": 2,
-            "allow_parentheses": False,
-            "allow_negation": False,
-        },
-    ),
-}
-"""Short names for a dataset with a configuration; further options come on top."""
 
 
 def names() -> list[str]:
     """Every task known by name."""
-    return sorted([*generators.names(), *ALIASES, guess.NAME])
+    discover()
+    return sorted([*generators.names(), *ALIASES, *TASKS])
+
+
+def generated(name: str | None) -> bool:
+    """Whether the task of that name is a dataset of reasoning-gym, whose problems are made as they are asked for."""
+    return name in ALIASES or name in generators.names()
 
 
 def parse(spec: str | Mapping[str, Any], options: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """What `load` takes, checked: a plain mapping with the key ``name`` and the options of that task.
 
-    `spec`: the name of a reasoning-gym dataset, ``guess_number``, the path of a .jsonl or .parquet file, ``module:factory`` of
+    `spec`: the name of a reasoning-gym dataset or of a registered task, the path of a .jsonl or .parquet file, ``module:factory`` of
     the user's own task, or a mapping with the key ``name``. `options` may use dotted names (``verifier.extract``) and YAML
     texts for values. Raises `UserError` naming the nearest spelling of an unknown task or field.
     """
@@ -57,10 +48,9 @@ def parse(spec: str | Mapping[str, Any], options: Mapping[str, Any] | None = Non
     if ":" in spec:
         _check_spelling(spec)
         return {"name": spec, **given}
-    if spec == guess.NAME:
-        return guess.parse(given)
-    if spec not in generators.names():
-        raise unknown("task", spec, names(), "A file needs the ending .jsonl or .parquet.")
+    if spec in TASKS or spec not in generators.names():
+        hint = "A file needs the ending .jsonl or .parquet."
+        return look_up(TASKS, "task", spec, hint, [*generators.names(), *ALIASES]).parse(given)
     return reasoning.parse(spec, given)
 
 
@@ -71,9 +61,9 @@ def load(spec: str | Mapping[str, Any], options: Mapping[str, Any] | None = None
     if files.is_file(name):
         return files.load(name, plain)
     if ":" in name:
-        return _own(name, plain)
-    if name == guess.NAME:
-        return guess.load(plain)
+        return made(name, lambda: imported(name)(**plain))
+    if name in TASKS:
+        return made(name, TASKS[name].load, plain)
     return reasoning.load(name, plain)
 
 
@@ -82,17 +72,3 @@ def _check_spelling(factory: str) -> None:
         spelled(factory)
     except ValueError:
         raise UserError(f"task '{factory}': write a task of your own as module:factory") from None
-
-
-def _own(factory: str, options: Mapping[str, Any]) -> Task:
-    """The user's own task: the factory is called with the options and returns an `anypo.tasks.base.Task`."""
-    try:
-        made = imported(factory)(**options)
-    except Exception as error:
-        raise UserError(f"task '{factory}' could not be made: {type(error).__name__}: {error}") from None
-    missing = [
-        name for name in ("name", "weights", "outcome", "train", "heldout", "environment") if not hasattr(made, name)
-    ]
-    if missing:
-        raise UserError(f"task '{factory}' is no task: it has no {', '.join(missing)} (see anypo.tasks.base.Task)")
-    return made  # type: ignore[no-any-return]

@@ -1,0 +1,58 @@
+"""The option ``--plugin``: accepted before the command and after it, by every command."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any
+
+import typer
+
+Plugins = Annotated[
+    list[str],
+    typer.Option(
+        "--plugin", metavar="MODULE", help="import a module or .py file of your own first (repeat; or ANYPO_PLUGINS)"
+    ),
+]
+
+
+def offer(app: typer.Typer) -> None:
+    """Give `app` and every command below it the option; what it names is imported before the command begins."""
+    given: list[str] = []
+
+    @app.callback()
+    def begin(plugins: Plugins = []) -> None:  # noqa: B006
+        given.extend(plugins)
+
+    _offer(app, given)
+
+
+def _offer(app: typer.Typer, given: Sequence[str]) -> None:
+    for command in app.registered_commands:
+        assert command.callback is not None
+        command.callback = _with_option(command.callback, given)
+    for group in app.registered_groups:
+        assert group.typer_instance is not None
+        _offer(group.typer_instance, given)
+
+
+def _with_option(command: Callable[..., Any], given: Sequence[str]) -> Callable[..., Any]:
+    """`command` with one option more, as its signature says to typer."""
+
+    @functools.wraps(command)
+    def run(*arguments: Any, plugins: Sequence[str], **keywords: Any) -> Any:
+        from anypo import plugins as loading
+
+        loading.here()
+        loading.chosen()
+        for name in (*given, *plugins):
+            loading.plugin(name)
+        return command(*arguments, **keywords)
+
+    signature = inspect.signature(command, eval_str=True)
+    option = inspect.Parameter("plugins", inspect.Parameter.KEYWORD_ONLY, default=[], annotation=Plugins)
+    full = signature.replace(parameters=[*signature.parameters.values(), option])
+    run.__signature__ = full  # type: ignore[attr-defined]
+    run.__annotations__ = {name: parameter.annotation for name, parameter in full.parameters.items()}
+    return run
