@@ -67,7 +67,11 @@ class Run:
 
 def runs() -> dict[str, Run]:
     """Every golden run by name: the registered methods (systems of other kinds have no training loop), then `EXTRAS`."""
-    methods = [name for name, system in SYSTEMS.items() if getattr(system, "kind", "method") == "method"]
+    methods = [
+        name
+        for name, system in SYSTEMS.items()
+        if getattr(system, "kind", "method") == "method" and getattr(system, "bed", "tokens") == "tokens"
+    ]
     return {name: RUNS.get(name, Run(exact)) for name in methods} | EXTRAS
 
 

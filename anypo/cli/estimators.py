@@ -54,7 +54,7 @@ def estimators(
     from anypo.systems import find, methods
 
     discover()
-    names = [find(name.strip(), "method").name for name in systems.split(",")] if systems else sorted(methods())
+    names = [find(name.strip(), "method").name for name in systems.split(",")] if systems else sorted(methods("tokens"))
     if family:
         names = _of_family(names, family)
     settings = _settings(staleness, group, reward, versions, noise, old)

@@ -65,6 +65,12 @@ class System:
         command = COMMANDS.get(self.kind)
         return f"run it with: {command.format(name=self.name)}" if command else f"see: anypo systems show {self.name}"
 
+    @property
+    def bed(self) -> str:
+        """What a method's batches are made of: ``tokens`` or ``transitions``."""
+        provided = frozenset().union(*(part.provided() for _, part in self.algorithm().walk()))
+        return "transitions" if "transitions" in provided else "tokens"
+
     def rooms(self) -> frozenset[str]:
         """The rooms in which a method differs from its base (from the default composition, if it has no base here); none for
         other kinds."""
@@ -75,9 +81,11 @@ class System:
         return frozenset(room for room in ROOMS if getattr(ours, room) != getattr(base, room))
 
 
-def methods() -> dict[str, System]:
-    """The systems that are an `Algorithm`: everything that trains, compares and estimates runs over these."""
-    return {name: entry for name, entry in SYSTEMS.items() if entry.kind == "method"}
+def methods(bed: str | None = None) -> dict[str, System]:
+    """The systems that are an `Algorithm`: everything that trains, compares and estimates runs over these. `bed`: only those whose
+    batches are made of ``tokens`` (decisions of rollouts), or of ``transitions``."""
+    found = {name: entry for name, entry in SYSTEMS.items() if entry.kind == "method"}
+    return found if bed is None else {name: entry for name, entry in found.items() if entry.bed == bed}
 
 
 def system(

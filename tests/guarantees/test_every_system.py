@@ -47,7 +47,7 @@ def random_case(seed: int) -> Case:
 
 EDGES |= {f"random {seed}": random_case(seed) for seed in range(3)}
 
-names = pytest.mark.parametrize("name", sorted(methods()))
+names = pytest.mark.parametrize("name", sorted(methods("tokens")))
 
 
 def algorithm(name: str) -> Algorithm:
