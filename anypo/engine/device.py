@@ -25,7 +25,7 @@ WITHOUT_FLOAT64 = frozenset({"mps"})
 def check(asked: str) -> str:
     """`asked` itself; `UserError` where it is no spelling of a device."""
     if asked not in KINDS and not re.fullmatch(r"cuda:\d+", asked):
-        raise unknown("device", asked, (*KINDS, "cuda:0"))
+        raise unknown("device", asked, (*KINDS, "cuda:0"), "'auto' takes an accelerator where there is one.")
     return asked
 
 
@@ -36,7 +36,9 @@ def resolve(asked: str = "auto") -> torch.device:
     if check(asked) == "auto":
         asked = next((name for name in there if name != "cpu"), "cpu")
     if asked not in (*there, "cuda" if "cuda:0" in there else "cpu"):
-        raise UserError(f"--device {asked}: {_lacking(asked)}; here are {' and '.join(there)} (--device auto takes the best)")
+        raise UserError(
+            f"device '{asked}': {_lacking(asked)}; what there is: {', '.join(there)} ('auto' takes the first)"
+        )
     return torch.device("cuda:0" if asked == "cuda" else asked)
 
 

@@ -1,7 +1,7 @@
 """A stand-in for an accelerator: tensors on the `meta` device whose numbers lie, unseen, in memory of their own.
 
 `meta` alone refuses elementwise arithmetic, `where`, `cat` and `index_add` of mixed devices, but lets products and indices of
-another device through, and has no numbers, so that nothing can be copied back from it. Inside ``with StandIn():`` every
+another device through, and has no numbers, so that nothing can be copied back from it. Inside ``with standing_in():`` every
 operation (those of the backward pass too) is refused when it mixes devices as CUDA refuses it, and is then computed on the
 hidden numbers. So code that keeps batches on the CPU and weights on the accelerator runs here from end to end, and what
 it computes can be compared with the CPU.
@@ -11,16 +11,21 @@ Told apart from a real one: kernels (and what they accept), speed, memory, strea
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import import_module
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from torch import Tensor
-from torch.overrides import TorchFunctionMode
 from torch.multiprocessing.reductions import StorageWeakRef
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_map
 
 DEVICE = torch.device("meta")
+optimizer = import_module("torch.optim.optimizer")  # torch.optim hides its modules
 aten = torch.ops.aten
 COPIES = {aten._to_copy, aten.copy_, aten._copy_from}
 INDEXED = {aten.index, aten.index_put, aten.index_put_, aten._index_put_impl_, aten._unsafe_index_put}
@@ -39,6 +44,24 @@ class _Constructors(TorchFunctionMode):
         return func(*args, **kwargs)
 
 
+@contextmanager
+def standing_in(float64: bool = True) -> Iterator[StandIn]:
+    """The stand-in, with what torch says about devices by their names: no autocast, but fused and foreach kernels."""
+    asked, fused = torch.is_autocast_enabled, optimizer._get_fused_kernels_supported_devices
+    mode = StandIn(float64)
+    with (
+        patch("torch.is_autocast_enabled", lambda kind="cuda": kind != DEVICE.type and asked(kind)),
+        patch.object(optimizer, "_get_fused_kernels_supported_devices", lambda: [*fused(), DEVICE.type]),
+        patch("torch.nn.utils.clip_grad._device_has_foreach_support", lambda device: True),
+        patch(
+            "torch.__future__.get_swap_module_params_on_conversion", lambda: True
+        ),  # tied weights stay tied, as on CUDA
+        _Constructors(),
+        mode,
+    ):
+        yield mode
+
+
 class StandIn(TorchDispatchMode):
     """float64: whether the stand-in has that type (MPS does not). `operations`: how many it has carried out."""
 
@@ -47,33 +70,18 @@ class StandIn(TorchDispatchMode):
         self.float64 = float64
         self.numbers: dict[StorageWeakRef, torch.UntypedStorage] = {}
         self.operations = 0
-        self._autocast = torch.is_autocast_enabled
-        self._constructors = _Constructors()
-
-    def __enter__(self) -> StandIn:
-        # torch knows no autocast on this device, and raises where it is asked whether there is any
-        torch.is_autocast_enabled = lambda kind="cuda": kind != DEVICE.type and self._autocast(kind)
-        self._constructors.__enter__()
-        return super().__enter__()
-
-    def __exit__(self, *error: Any) -> None:
-        super().__exit__(*error)
-        self._constructors.__exit__(*error)
-        torch.is_autocast_enabled = self._autocast
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        flat = [leaf for leaf in tree_flatten((args, kwargs))[0] if isinstance(leaf, Tensor)]
-        asked = kwargs.get("device")
-        if asked is not None:
-            asked = torch.device(asked)
-        if torch.is_inference_mode_enabled():  # composite operations arrive whole there, with their devices anywhere
-            with self, torch._C.DisableTorchFunction():
-                found = func.decompose(*args, **kwargs)
-            if found is not NotImplemented:
-                return found
+        leaves = tree_flatten((args, kwargs))[0]
+        flat = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
+        asked = next((leaf for leaf in leaves if isinstance(leaf, torch.device)), None)
         if asked != DEVICE and not any(t.device == DEVICE for t in flat):
             return func(*args, **kwargs)
+        with self, torch._C.DisableTorchFunction():  # composite operations on tensors of inference mode arrive whole
+            found = func.decompose(*args, **kwargs)
+        if found is not NotImplemented:
+            return found
         self.operations += 1
         self._check(func, args, flat)
         hidden = lambda leaf: self._hidden(leaf) if isinstance(leaf, Tensor) and leaf.device == DEVICE else leaf

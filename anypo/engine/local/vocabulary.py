@@ -246,7 +246,9 @@ def _invert(z: Tensor, pieces: Tensor, best: Tensor, uniform: Tensor) -> Tensor:
     target = torch.minimum(uniform * whole, torch.nextafter(whole, torch.zeros_like(whole)))
     piece = torch.searchsorted(heap, target[:, None], right=True)[:, 0]
     mass = pieces.gather(1, piece[:, None])[:, 0]
-    inside = ((target - (heap.gather(1, piece[:, None])[:, 0] - mass)) / mass).clamp(0.0, 1.0 - torch.finfo(mass.dtype).eps / 2)
+    inside = ((target - (heap.gather(1, piece[:, None])[:, 0] - mass)) / mass).clamp(
+        0.0, 1.0 - torch.finfo(mass.dtype).eps / 2
+    )
     per_span = z.shape[2] // PIECE
     rows = torch.arange(n, device=z.device)
     window = z.unflatten(2, (per_span, PIECE))[piece // per_span, rows, piece % per_span]

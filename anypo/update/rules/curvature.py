@@ -58,8 +58,8 @@ def predict(batch: Batch, head: Head, support: int) -> tuple[Tensor, Tensor]:
     size = max(1, CHUNK // ((min(support, len(head.weight)) + 1) * max(1, hidden.shape[1])))
     token = decided_tokens(batch)
     cuts = (slice(i, i + size) for i in range(0, len(batch), size))
-    columns = [column.to(head.weight.device) for column in (hidden, token, advantage, heat)]
-    pieces = [_predict(*(column[cut] for column in columns), head, support) for cut in cuts]
+    hidden, token, advantage, heat = (x.to(head.weight.device) for x in (hidden, token, advantage, heat))
+    pieces = [_predict(hidden[cut], token[cut], advantage[cut], heat[cut], head, support) for cut in cuts]
     change, shift = (torch.cat(column).to(batch.weight) for column in zip(*pieces))
     return change, shift
 
