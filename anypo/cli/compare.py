@@ -43,9 +43,11 @@ def compare(
     eval_size: Annotated[int | None, typer.Option(min=1, help="held-out problems of an evaluation")] = None,
     evaluations: Annotated[int | None, typer.Option(min=1, help="evaluations over the budget")] = None,
     samples: Annotated[int | None, typer.Option(min=1, help="sampled answers to each held-out problem")] = None,
+    device: Annotated[str, typer.Option(help="where the weights are: auto, cpu, cuda, cuda:N or mps")] = "auto",
     out: Annotated[Path | None, typer.Option(help="folder (default: below comparisons/, named by conditions)")] = None,
     jobs: Annotated[
-        int | None, typer.Option("--jobs", "-j", min=1, help="runs at a time (default: one per core)")
+        int | None,
+        typer.Option("--jobs", "-j", min=1, help="runs at a time (default: one per core; one on an accelerator)"),
     ] = None,
     csv: Annotated[Path | None, typer.Option("--csv", help="also write the leaderboard to this file")] = None,
     report: Annotated[Path | None, typer.Option("--report", help="also write the report to this file")] = None,
@@ -78,6 +80,7 @@ def compare(
         "eval_size": eval_size,
         "evaluations": evaluations,
         "samples": samples,
+        "device": device,
     }
     tasks = [name.strip() for name in task.split(",") if name.strip()]
     console = new_console(stderr=as_json)

@@ -21,6 +21,7 @@ def evaluate(
     temperature: Annotated[float | None, typer.Option(help="default: 0 for one sample, 1 for several")] = None,
     max_new: Annotated[int | None, typer.Option(min=1, help="most new tokens (default: the run's, or 64)")] = None,
     seed: Annotated[int, typer.Option(min=0)] = 0,
+    device: Annotated[str, typer.Option(help="where the weights are: auto, cpu, cuda, cuda:N or mps")] = "auto",
     as_json: Annotated[bool, typer.Option("--json")] = False,
 ) -> None:
     """The task's score with a 95 % interval: held-out accuracy (pass@k and maj@k from several samples), or the mean return."""
@@ -43,6 +44,7 @@ def evaluate(
             temperature=temperature,
             max_new=max_new,
             seed=seed,
+            device=device,
             observer=display,
         )
     if as_json:

@@ -15,10 +15,14 @@ def register(app: typer.Typer) -> None:
 def resume(
     run: Annotated[Path, typer.Argument(help="run folder")],
     steps: Annotated[int | None, typer.Option(help="train up to this many steps instead of the planned number")] = None,
+    device: Annotated[
+        str | None,
+        typer.Option(help="where the weights are: auto, cpu, cuda, cuda:N or mps (default: as the run was told)"),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="print the result as JSON")] = False,
 ) -> None:
     """Continue an interrupted run from its last checkpoint; on CPU it ends bit for bit where it would have ended."""
     from anypo.cli.terminal.outcome import watch
     from anypo.run.session import resume as go_on
 
-    watch(lambda observer: go_on(run, steps=steps, observer=observer), f"resume {run}", as_json)
+    watch(lambda observer: go_on(run, steps=steps, device=device, observer=observer), f"resume {run}", as_json)

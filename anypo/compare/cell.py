@@ -18,6 +18,7 @@ import numpy as np
 
 from anypo.algorithm import Algorithm
 from anypo.compare.plan import MEASURES, Cell
+from anypo.engine import device as devices
 from anypo.files import replace_text
 from anypo.generate.base import World
 from anypo.run.memory import peak_gb
@@ -47,7 +48,7 @@ def run(cell: Cell, init: str, tell: Tell | None = None) -> dict[str, Any]:
     from anypo import policies, tasks
 
     algorithm = Algorithm.from_dict(cell.contender.algorithm).check()
-    policy = policies.load(init, seed=cell.seed)
+    policy = policies.load(init, seed=cell.seed, device=devices.resolve(cell.settings.device))
     task = tasks.load(tasks.parse(cell.task, cell.settings.task_options[cell.task]))
     return measure(cell, algorithm, World(task, policy, algorithm.engine.sampler(policy)), tell)
 
@@ -139,6 +140,7 @@ class Meter:
             "factors": dict(self.cell.contender.factors),
             "unit": last.unit,
             "k": k,
+            "device": str(getattr(self.world.policy, "device", "cpu")),
             "curve": self.curve,
             "final": final,
             "spent": self.spent,

@@ -230,7 +230,7 @@ def default_folder(model: str, tasks: Sequence[str], conditions: Settings) -> Pa
     readable = "-".join(
         [*(Path(task).stem for task in tasks), Path(model).name, str(conditions.budget).replace("=", "")]
     )
-    return Path("comparisons") / f"{readable}-{fingerprint([list(tasks), asdict(conditions)])[:6]}"
+    return Path("comparisons") / f"{readable}-{fingerprint([list(tasks), conditions.plain()])[:6]}"
 
 
 __all__ = ["Comparison", "compare", "search"]

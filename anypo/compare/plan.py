@@ -12,6 +12,7 @@ from typing import Any
 
 from anypo.algorithm import Algorithm
 from anypo.compare.vary import Axis, combinations
+from anypo.engine import device as devices
 from anypo.errors import UserError, unknown
 from anypo.run.config import RunConfig, has_path, resolve
 from anypo.systems import find
@@ -68,7 +69,7 @@ class Settings:
 
     sft_steps, sft_lr: the supervised warm start that all cells of a task begin with. evaluations: how often over the budget,
     besides once before it; each of `samples` answers at temperature 1 to the same `eval_size` held-out problems. init_seed: of
-    the initial weights and of those answers.
+    the initial weights and of those answers. device: where every cell keeps its weights.
     """
 
     model: str
@@ -80,12 +81,18 @@ class Settings:
     evaluations: int = 8
     samples: int = 8
     init_seed: int = 0
+    device: str = "auto"
+
+    def plain(self) -> dict[str, Any]:
+        """As plain data; the device only where one was asked for: it is not what is compared, but numbers hang on it."""
+        return {key: value for key, value in asdict(self).items() if (key, value) != ("device", "auto")}
 
     def check(self) -> Settings:
         """`UserError` for numbers that make no sense."""
         for name in ("eval_size", "evaluations", "samples"):
             if getattr(self, name) < 1:
                 raise UserError(f"--{name.replace('_', '-')} {getattr(self, name)}: at least 1")
+        devices.resolve(self.device)
         return self
 
 
@@ -103,7 +110,7 @@ class Cell:
         """Name of the cell's files: the same specification has the same key, so finished cells are found again."""
         readable = re.sub(r"[^\w.+-]+", "-", f"{self.contender.label}-{Path(self.task).stem}-{self.seed}")[:80]
         specification = {"algorithm": self.contender.algorithm, "task": self.task, "seed": self.seed}
-        return f"{readable}-{fingerprint(specification | asdict(self.settings))}"
+        return f"{readable}-{fingerprint(specification | self.settings.plain())}"
 
     @staticmethod
     def from_plain(plain: Mapping[str, Any]) -> Cell:

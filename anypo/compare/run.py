@@ -18,6 +18,7 @@ from typing import Any
 
 from anypo.algorithm import Algorithm
 from anypo.compare.plan import Cell, Settings, fingerprint
+from anypo.engine import device as devices
 from anypo.errors import UserError
 from anypo.files import replace_text
 from anypo.run.config import sources
@@ -58,7 +59,7 @@ def prepare(task: str, settings: Settings, folder: Path, watcher: Watcher | None
         raise UserError(
             f"--eval-size {settings.eval_size}: task '{task}' has only {loaded.n_heldout} held-out problems"
         )
-    policy = policies.load(settings.model, seed=settings.init_seed)
+    policy = policies.load(settings.model, seed=settings.init_seed, device=devices.resolve(settings.device))
     if settings.sft_steps:
         steps = settings.sft_steps
         tell = (lambda done, _: watcher.preparing(task, done, steps)) if watcher else None
@@ -78,9 +79,9 @@ def run(
 ) -> tuple[list[dict[str, Any]], dict[str, str]]:
     """Records of the cells that succeeded, in order, and the last words of those that failed, by label and seed.
 
-    Cells already in `folder` are read, the others run `jobs` at a time (default: one per processor), each in a process with
-    one thread. On an interrupt the running cells are ended and `KeyboardInterrupt` goes on; running the same cells again
-    continues. Raises `UserError` when every cell failed.
+    Cells already in `folder` are read, the others run `jobs` at a time (default: one per processor; one alone on an accelerator,
+    which they would share), each in a process with one thread. On an interrupt the running cells are ended and
+    `KeyboardInterrupt` goes on; running the same cells again continues. Raises `UserError` when every cell failed.
     """
     watcher = watcher or Watcher()
     (folder / "cells").mkdir(parents=True, exist_ok=True)
@@ -88,7 +89,7 @@ def run(
     watcher.begin(len(cells), len(cells) - len(waiting))
     inits = {task: prepare(task, cells[0].settings, folder, watcher) for task in dict.fromkeys(c.task for c in waiting)}
     code, failures, crew = describe_code(), {}, Crew(program)
-    with ThreadPoolExecutor(jobs or os.cpu_count() or 1) as pool:
+    with ThreadPoolExecutor(jobs or _at_a_time(cells[0].settings)) as pool:
         futures = {pool.submit(crew.work, c, folder, inits[c.task], code, watcher): c for c in waiting}
         try:
             for future in as_completed(futures):
@@ -169,6 +170,10 @@ class Crew:
             for process in self.running:
                 with suppress(ProcessLookupError):
                     os.killpg(process.pid, signal.SIGKILL)  # records are written in one step: nothing to tidy up
+
+
+def _at_a_time(settings: Settings) -> int:
+    return (os.cpu_count() or 1) if devices.resolve(settings.device).type == "cpu" else 1
 
 
 def path(folder: Path, cell: Cell) -> Path:

@@ -62,14 +62,16 @@ def load(
     lora: int | Mapping[str, Any] | None = None,
     seed: int = 0,
     cache_dir: Path | str | None = None,
-    device: str = "cpu",
+    device: str | torch.device = "cpu",
 ) -> LanguagePolicy:
     """A language policy.
 
     spec: ``smollm2-135m``; ``tiny`` (randomly initialised from `seed`); a registered name (see `model`); a folder that
     transformers, peft or `LanguagePolicy.save` wrote; or a hub id. A mapping ``{"model": ..., ...}`` adds fields of `TinyConfig`
-    for ``tiny``, arguments of a registered factory, or a ``revision`` for a hub id. lora: adapter rank (0 trains all weights) or
-    fields of `Lora`. cache_dir: where converted models are kept (default $ANYPO_CACHE, else ~/.cache/anypo). Raises `UserError`.
+    for ``tiny``, arguments of a registered factory, or a ``revision`` for a hub id. lora: adapter rank (0 trains all weights) or fields
+    of `Lora`.
+    cache_dir: where converted models are kept (default $ANYPO_CACHE, else ~/.cache/anypo). device: where the weights go once they
+    are made or read, on the CPU. Raises `UserError`.
     """
     if dtype not in DTYPES:
         raise unknown("dtype", dtype, DTYPES)

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from anypo.algorithm import Algorithm
 from anypo.credit import Pipeline
+from anypo.engine import device
 from anypo.errors import UserError, unknown
 from anypo.filter import Confidence, MajorityVote, Screen, Signal
 from anypo.filter.consensus import PSEUDO
@@ -60,6 +61,9 @@ class RunConfig(BaseModel):
     seed: int = Field(0, ge=0)
     init: str = Field("", description="run folder whose final weights to start from")
     dtype: Literal["float32", "bfloat16"] = "float32"
+    device: str = Field(
+        "auto", description="auto, cpu, cuda, cuda:N or mps, as it was asked for (the manifest says what was used)"
+    )
     lora: int = Field(0, ge=0, description="LoRA rank; 0 trains all weights")
     sft_steps: int = Field(0, ge=0, description="supervised steps on task solutions before reinforcement learning")
     sft_lr: float = Field(2e-3, gt=0.0)
@@ -70,6 +74,11 @@ class RunConfig(BaseModel):
     loggers: tuple[str, ...] = ()
     plugins: tuple[str, ...] = Field((), description="modules and .py files that the names below and above come from")
     algorithm: dict[str, Any]
+
+    @field_validator("device")
+    @classmethod
+    def _spelled(cls, name: str) -> str:
+        return device.check(name)
 
     @classmethod
     def recorded(cls, plain: Mapping[str, Any]) -> RunConfig:

@@ -20,6 +20,7 @@ from torch import Tensor
 
 import anypo
 from anypo import plugins
+from anypo.engine import device
 from anypo.run.disk.lock import now
 from anypo.systems import SYSTEMS
 
@@ -58,6 +59,7 @@ def manifest(config: Mapping[str, Any], policy: Any, task: Any) -> dict[str, Any
         "task": data,
         "versions": {"python": platform.python_version()} | {name: version(name) for name in PACKAGES},
         "machine": describe_machine(),
+        "device": describe_device(str(config.get("device", "auto")), getattr(policy, "device", torch.device("cpu"))),
     }
 
 
@@ -115,8 +117,13 @@ def describe_machine() -> dict[str, Any]:
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "memory_gb": round(psutil.virtual_memory().total / 2**30, 1),
-        "accelerator": torch.cuda.get_device_name() if torch.cuda.is_available() else "",
+        "accelerator": device.label(device.resolve()) if device.resolve().type != "cpu" else "",
     }
+
+
+def describe_device(asked: str, used: torch.device) -> dict[str, str]:
+    """Where the weights are: what was asked for, what it came to, and what the hardware calls itself."""
+    return {"asked": asked, "used": str(used), "name": device.label(used)}
 
 
 def sha256(state: Mapping[str, Any]) -> str:

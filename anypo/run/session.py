@@ -14,6 +14,7 @@ from typing import Any
 from anypo import policies, tasks
 from anypo.algorithm import Algorithm
 from anypo.diagnose.live import Watch, line
+from anypo.engine import device as devices
 from anypo.engine.config import Local
 from anypo.errors import Interrupted, UserError
 from anypo.evaluate import Evaluation, scorer_of
@@ -27,7 +28,7 @@ from anypo.run.disk.folder import RunFolder
 from anypo.run.loggers import check_loggers, open_loggers
 from anypo.run.memory import peak_gb, resident_gb
 from anypo.run.observer import Observer
-from anypo.run.provenance import manifest
+from anypo.run.provenance import describe_device, manifest
 from anypo.run.trainer import Trainer
 from anypo.tasks import Task
 from anypo.tasks.unlabelled import Unlabelled, labelled
@@ -88,6 +89,7 @@ def train(
     config.load_plugins()
     spec = tasks.parse(config.task, config.task_options)
     check_loggers(config.loggers)
+    devices.resolve(config.device)
     path = Path(out) if out is not None else _default_path(config)
     observer = observer or Observer()
     with RunFolder.create(path, config.model_dump(mode="json")) as folder, _gone_if_refused(folder), _status(folder):
@@ -97,12 +99,16 @@ def train(
         return session.run(before)
 
 
-def resume(run: Path | str, *, steps: int | None = None, observer: Observer | None = None) -> Result:
-    """Continue the run in folder `run` from its last checkpoint (up to `steps` if given, else as planned)."""
+def resume(
+    run: Path | str, *, steps: int | None = None, device: str | None = None, observer: Observer | None = None
+) -> Result:
+    """Continue the run in folder `run` from its last checkpoint, up to `steps` and on `device` if given, else as planned."""
+    place = devices.resolve(device or RunConfig(**RunFolder.read_config(Path(run))).device)
     with RunFolder.open(Path(run)) as folder, _status(folder):
         config = RunConfig.recorded(folder.config())
-        if steps is not None:
-            config = config.model_copy(update={"steps": steps})
+        changed = {"steps": steps, "device": device}
+        config = config.model_copy(update={key: value for key, value in changed.items() if value is not None})
+        folder.note_session(device=describe_device(config.device, place))
         session = Session(config, tasks.parse(config.task, config.task_options), folder, observer or Observer())
         before = session.restore()
         return session.run(before)
@@ -118,11 +124,12 @@ def evaluate(
     temperature: float | None = None,
     max_new: int | None = None,
     seed: int = 0,
+    device: str = "auto",
     observer: Observer | None = None,
 ) -> Evaluation:
     """Score a run folder, a model name, a local path or a hub id on `size` held-out problems or episodes of a task, as the task's
     scorer does. A run acts with its own generator (`max_new` tokens a turn where that is given)."""
-    observer = observer or Observer()
+    observer, place = observer or Observer(), devices.resolve(device)
     weights, options, name = model, dict(task_options or {}), task or "sums"
     generate: Generate = Independent()
     if (Path(model) / "config.yaml").is_file():
@@ -131,7 +138,7 @@ def evaluate(
         name, generate = task or config.task, config.composition().generate
         options = (config.task_options if name == config.task else {}) | options
     loaded = tasks.load(tasks.parse(name, options))
-    policy = policies.load(weights, seed=seed)
+    policy = policies.load(weights, seed=seed, device=place)
     world = World(loaded, policy, Local().sampler(policy))
     acting = generate.replace(max_new=max_new) if max_new is not None else generate
     scorer = scorer_of(loaded).replace(size=size, samples=samples, temperature=temperature)
@@ -148,7 +155,8 @@ class Session:
         observer.phase("loading the model", 0)
         source = str(Path(config.init) / "model") if config.init else config.model
         lora = {"rank": config.lora} if config.lora else None
-        self.policy = policies.load(source, dtype=config.dtype, lora=lora, seed=config.seed)
+        place = devices.resolve(config.device)
+        self.policy = policies.load(source, dtype=config.dtype, lora=lora, seed=config.seed, device=place)
         self.task = tasks.load(spec)
         self.scorer = scorer_of(self.task).fit(self.task, config.eval_size)
         sampler = self.algorithm.engine.sampler(self.policy)

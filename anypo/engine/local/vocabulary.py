@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from anypo.engine.base import Sampling
+from anypo.engine.device import together, widest
 from anypo.engine.local.model.product import packed, product
 from anypo.errors import UserError
 
@@ -82,6 +83,7 @@ class Vocabulary:
         )
 
     def _draw(self, rows: Tensor, wishes: Sequence[Wish]) -> Drawn:
+        together("the vocabulary", rows, self.head)
         n, device = len(wishes), rows.device
         heat = np.array([w.sampling.temperature or 1.0 for w in wishes])
         if any(w.sampling.heat for w in wishes):  # a first pass at temperature 1 says how uncertain each row is
@@ -102,7 +104,7 @@ class Vocabulary:
             pieces[where] = _truncate(z, where, best, total, [wishes[i].sampling for i in cut])
             kept = pieces.sum(1).log()
 
-        uniform = torch.tensor([w.uniform for w in wishes], dtype=torch.float64, device=device)
+        uniform = torch.tensor([w.uniform for w in wishes], dtype=pieces.dtype, device=device)
         token = _invert(z, pieces, best, uniform)
         for i, wish in enumerate(wishes):
             if wish.sampling.temperature == 0.0:
@@ -110,7 +112,7 @@ class Vocabulary:
                 token[i] = place * span + int(z[place, i].argmax())
         forced = torch.tensor([w.forced for w in wishes], device=device)
         token = torch.where(forced >= 0, forced, token)
-        chosen = z[token // span, torch.arange(n, device=device), token % span].double()
+        chosen = z[token // span, torch.arange(n, device=device), token % span].to(pieces.dtype)
         logp = chosen - best - kept
         log_mass = kept - log_total
         if originals is not None:
@@ -175,7 +177,7 @@ class Vocabulary:
             return None
         scores = originals[:, cut.index(row)] if originals is not None and row in cut else z[:, row]
         values, ids = scores.reshape(-1).topk(min(k, scores.numel()))
-        return ids.cpu().numpy(), (values.double() - best[row] - log_total[row]).float().cpu().numpy()
+        return ids.cpu().numpy(), (_wide(values) - best[row] - log_total[row]).float().cpu().numpy()
 
 
 def _truncates(sampling: Sampling) -> bool:
@@ -202,20 +204,20 @@ def _truncate(z: Tensor, where: Tensor, best: Tensor, total: Tensor, samplings: 
     limit = torch.minimum(limit, peak)
     scores.masked_fill_(scores < limit[:, None], NOWHERE)
     z[:, where] = scores.view(len(samplings), -1, z.shape[2]).transpose(0, 1)
-    return (scores - peak[:, None]).exp_().view(len(samplings), -1, PIECE).sum(2).double()
+    return _wide((scores - peak[:, None]).exp_().view(len(samplings), -1, PIECE).sum(2))
 
 
 def _nucleus(row: Tensor, limit: Tensor, peak: Tensor, total: Tensor, top_p: float) -> Tensor:
     """The smallest score of the smallest set of most probable tokens (at least `limit`) holding top_p of their mass."""
     if float(limit) > NOWHERE / 2:
-        left = (row[row >= limit] - peak).double().exp()
+        left = _wide(row[row >= limit] - peak).exp()
         goal = top_p * left.sum()
         candidates = left.numel()
     else:
         goal, candidates = top_p * total, min(1024, row.numel())
     while True:
         values = row.topk(candidates).values
-        before = (values - peak).double().exp().cumsum(0).roll(1)
+        before = _wide(values - peak).exp().cumsum(0).roll(1)
         before[0] = 0.0
         inside = int((before < goal).sum())
         if inside < candidates or candidates >= row.numel() or float(limit) > NOWHERE / 2:
@@ -227,12 +229,12 @@ def _summary(top: Tensor, mass: Tensor, moment: Tensor) -> tuple[Tensor, Tensor,
     """From what `_pass` found per span: largest logit [n], piece masses over all spans [n, pieces], their sum [n], and the entropy
     [n] in nats. Raises `UserError` when the logits are not finite."""
     best = top.max(0).values
-    scale = (top - best).double().exp()
-    pieces = (mass.double() * scale[:, :, None]).transpose(0, 1).reshape(len(best), -1)
+    scale = _wide(top - best).exp()
+    pieces = (_wide(mass) * scale[:, :, None]).transpose(0, 1).reshape(len(best), -1)
     total = pieces.sum(1)
     if not bool(torch.isfinite(total).all()):
         raise UserError("the model's logits are not finite; the weights have diverged (lower the learning rate)")
-    entropy = best.double() + total.log() - (moment.double() * scale).sum(0) / total
+    entropy = _wide(best) + total.log() - (_wide(moment) * scale).sum(0) / total
     return best, pieces, total, entropy.clamp(min=0.0)
 
 
@@ -244,11 +246,13 @@ def _invert(z: Tensor, pieces: Tensor, best: Tensor, uniform: Tensor) -> Tensor:
     target = torch.minimum(uniform * whole, torch.nextafter(whole, torch.zeros_like(whole)))
     piece = torch.searchsorted(heap, target[:, None], right=True)[:, 0]
     mass = pieces.gather(1, piece[:, None])[:, 0]
-    inside = ((target - (heap.gather(1, piece[:, None])[:, 0] - mass)) / mass).clamp(0.0, 1.0 - 2.0**-53)
+    inside = ((target - (heap.gather(1, piece[:, None])[:, 0] - mass)) / mass).clamp(
+        0.0, 1.0 - torch.finfo(mass.dtype).eps / 2
+    )
     per_span = z.shape[2] // PIECE
     rows = torch.arange(n, device=z.device)
     window = z.unflatten(2, (per_span, PIECE))[piece // per_span, rows, piece % per_span]
-    steps = (window - best[:, None]).double().exp().cumsum(1)
+    steps = _wide(window - best[:, None]).exp().cumsum(1)
     place = torch.searchsorted(steps, (inside * steps[:, -1])[:, None], right=True)[:, 0]
     return piece * PIECE + place.clamp(max=PIECE - 1)
 
@@ -257,7 +261,12 @@ def _excluded(logp: Tensor, originals: Tensor, where: Tensor, token: Tensor, bes
     """Give forced tokens outside the kept set their log-probability before truncation."""
     rows = token[where]
     span = originals.shape[2]
-    whole = originals[rows // span, torch.arange(len(where), device=where.device), rows % span].double()
-    whole = whole - best[where] - log_total[where]
+    whole = originals[rows // span, torch.arange(len(where), device=where.device), rows % span]
+    whole = _wide(whole) - best[where] - log_total[where]
     logp[where] = torch.where(logp[where] < NOWHERE / 2, whole, logp[where])
     return logp
+
+
+def _wide(x: Tensor) -> Tensor:
+    """x in the widest type its device has."""
+    return x.to(widest(x.device))

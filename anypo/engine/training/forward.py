@@ -136,7 +136,8 @@ class TrainingForward:
         ids = lambda array: torch.as_tensor(array.astype(np.int64), device=states.device)
         if len(used) != len(states):  # one state read at several temperatures
             states = states.index_select(0, ids(used.real))
-        reading = Reading(ids(targets[order]), ids(rows[order]), torch.as_tensor(used.imag, device=states.device))
+        temperatures = torch.as_tensor(used.imag, dtype=torch.promote_types(states.dtype, torch.float32))
+        reading = Reading(ids(targets[order]), ids(rows[order]), temperatures.to(states.device))
         return states, reading, ids(order)
 
     def _in_pieces(

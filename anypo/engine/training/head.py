@@ -20,6 +20,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from anypo.engine.device import together
+
 CHUNK_BYTES = 1 << 27
 """Most bytes of logits that exist at one time (twice: the logits and their log-softmax)."""
 
@@ -204,6 +206,7 @@ class _Part:
 def _parts(
     hidden: Tensor, weight: Tensor | None, bias: Tensor | None, reading: Reading, entropy: bool, chunk: int | None
 ) -> Iterator[_Part]:
+    together("the output head", hidden, weight, bias, reading.targets, reading.rows, reading.temperature)
     n, vocabulary, wide = len(hidden), hidden.shape[1] if weight is None else weight.shape[0], _wide(hidden.dtype)
     if not n:
         return

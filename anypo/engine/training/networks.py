@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from anypo.engine.architecture import Architecture
+from anypo.engine.device import together
 from anypo.engine.training import attention, packing
 from anypo.engine.training.head import Head
 from anypo.engine.training.layers import decoder_layer, rms_norm
@@ -68,6 +69,7 @@ class PackedNetwork:
         x = arch.model.get_input_embeddings()(torch.as_tensor(tree.tokens, device=arch.device))
         cos, sin = arch.rotary(torch.as_tensor(tree.depth, device=arch.device))
         plan = attention.plan(tree, x.dtype, arch.device)
+        together("the packed layers", x, keep, cos, sin, plan.place, *(bucket.keys for bucket in plan.buckets))
         for layer in arch.layers:
             inputs = (arch, layer, x, cos, sin, plan, keep if layer is arch.layers[-1] else None)
             if self.checkpointing and torch.is_grad_enabled():

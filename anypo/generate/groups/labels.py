@@ -41,7 +41,7 @@ class LabelVectors(Generate, name="label_vectors"):
             logits = world.policy.label_logits([p.metadata["input"] for p in problems])
         out = []
         for ask, problem, z in zip(asks, problems, logits):
-            chance = torch.sigmoid(z.double()).numpy()
+            chance = torch.sigmoid(z.cpu().double()).numpy()
             members = [
                 self._one(
                     problem,

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from anypo.parts import Part
+
+if TYPE_CHECKING:
+    import torch
 
 
 @dataclass(frozen=True)
@@ -18,7 +21,7 @@ class Wanted:
     seed: int = 0
     dtype: str = "float32"
     lora: int = 0
-    device: str = "cpu"
+    device: str | torch.device = "cpu"
 
 
 class PolicyClass(Part, slot="policy"):

@@ -112,7 +112,7 @@ class _ControlPolicy(_Network):
         """Sampled actions [B, ...] at observations [B, ...] and their log-probabilities [B]."""
         distribution = self.distribution(self._tensor(observations))
         actions = self._draw(distribution, generator)
-        return actions.numpy(), distribution.log_prob(actions).numpy()
+        return actions.cpu().numpy(), distribution.log_prob(actions).cpu().numpy()
 
     def _draw(self, distribution: Any, generator: torch.Generator) -> Tensor:
         raise NotImplementedError
@@ -120,7 +120,7 @@ class _ControlPolicy(_Network):
     def best(self, observations: np.ndarray | Tensor) -> np.ndarray:
         """The most likely action at each observation, [B, ...] (for evaluation)."""
         with torch.no_grad():
-            return self.distribution(self._tensor(observations)).mode.numpy()
+            return self.distribution(self._tensor(observations)).mode.cpu().numpy()
 
     def fill(self, batch: Batch, names: Collection[str], grad: bool) -> dict[str, Tensor]:
         """The named columns, [N]; connected to the parameters when `grad`."""
@@ -133,10 +133,11 @@ class _ControlPolicy(_Network):
                 out["logp"] = distribution.log_prob(self._actions(self._gather(batch, "actions")))
             if "entropy" in names:
                 out["entropy"] = distribution.entropy()
-            return out
+            return {name: column.to(batch.sequence.device) for name, column in out.items()}
 
     def _actions(self, actions: Tensor) -> Tensor:
-        return actions
+        """Actions of a batch beside the weights, as the distribution takes them."""
+        raise NotImplementedError
 
     def critic(self, seed: int) -> ValueNetwork:
         """A value network of the policy's own shape, which sees observations normalised as the policy does."""
@@ -182,7 +183,7 @@ class GaussianPolicy(_ControlPolicy):
 
     def _draw(self, distribution: Any, generator: torch.Generator) -> Tensor:
         noise = torch.randn(distribution.mean.shape, generator=generator, dtype=distribution.mean.dtype)
-        return distribution.mean + distribution.stddev * noise
+        return distribution.mean + distribution.stddev * noise.to(distribution.mean.device)
 
     def _actions(self, actions: Tensor) -> Tensor:
         return actions.to(self.log_std)
@@ -200,10 +201,11 @@ class CategoricalPolicy(_ControlPolicy):
         return torch.distributions.Categorical(logits=self(observations))
 
     def _draw(self, distribution: Any, generator: torch.Generator) -> Tensor:
-        return torch.multinomial(distribution.probs, 1, generator=generator).squeeze(1)
+        drawn = torch.multinomial(distribution.probs.cpu(), 1, generator=generator).squeeze(1)
+        return drawn.to(distribution.probs.device)
 
     def _actions(self, actions: Tensor) -> Tensor:
-        return actions.long()
+        return actions.to(next(self.body.parameters()).device, torch.int64)
 
 
 class ValueNetwork(_Network):
@@ -227,16 +229,17 @@ class ValueNetwork(_Network):
                 out["value"] = self(self._tensor(self._gather(batch, "observations"))).squeeze(-1)
             if "value_next" in names:
                 out["value_next"] = self._following(batch)
-            return out
+            return {name: column.to(batch.sequence.device) for name, column in out.items()}
 
     def _following(self, batch: Batch) -> Tensor:
         contents = [t.content for t in batch.trajectories if isinstance(t.content, Steps)]
         observations = np.concatenate([part for c in contents for part in (c.observations[1:], c.last[None])])
         alive = np.concatenate([np.append(np.ones(len(c.actions) - 1), not c.terminated) for c in contents])
-        where = decisions(batch)
-        return self(self._tensor(observations)).squeeze(-1)[where] * torch.as_tensor(alive)[where]
+        values = self(self._tensor(observations)).squeeze(-1)
+        where = decisions(batch).to(values.device)
+        return values[where] * torch.as_tensor(alive, device=values.device)[where]
 
     def values(self, observations: np.ndarray | Tensor) -> np.ndarray:
         """Values at observations [B, ...], [B] (to bootstrap from the observation after a truncated rollout)."""
         with torch.no_grad():
-            return self(self._tensor(observations)).squeeze(-1).numpy()
+            return self(self._tensor(observations)).squeeze(-1).cpu().numpy()

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from anypo.data.batch import Batch
 from anypo.data.records import Tokens, Trajectory
 from anypo.data.tokens import ROLE_COLUMNS, charged, decisions, to_rows
+from anypo.engine.device import together
 from anypo.engine.training import Sample, TrainingForward
 from anypo.errors import UserError
 from anypo.policies.language.chat import Chat, Messages
@@ -43,6 +44,8 @@ class LanguagePolicy:
 
     bfloat16: the weights themselves are bfloat16, their gradients are accumulated in float32, and the optimiser keeps float32
     master weights (`anypo.update.precision.MasterWeights`). LoRA weights are float32 whatever the base is.
+
+    Batches come and go as they are (on the CPU); samples and passes are on the weights' `device`.
     """
 
     columns = frozenset({"logp", "entropy", *ROLE_COLUMNS})
@@ -81,6 +84,11 @@ class LanguagePolicy:
         return self.model.get_base_model() if self.lora else self.model
 
     @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.causal.get_input_embeddings().weight.device  # type: ignore[no-any-return]
+
+    @property
     def context(self) -> int:
         """Most tokens of one sequence."""
         limits = [getattr(self.causal.config, "max_position_embeddings", None), self.tokenizer.model_max_length]
@@ -98,7 +106,7 @@ class LanguagePolicy:
     # -- columns --------------------------------------------------------------------------------------------------------
 
     def fill(self, batch: Batch, names: Collection[str], grad: bool) -> dict[str, Tensor]:
-        """The named columns of `batch`, each [N]; with `grad` connected to the weights (see the class)."""
+        """The named columns of `batch`, each [N], beside its own; with `grad` connected to the weights (see the class)."""
         unknown = set(names) - self.columns - self.features
         if unknown or (grad and set(names) & self.features):
             raise KeyError(f"a language policy cannot fill {sorted(unknown or names)} (with gradient: {grad})")
@@ -113,11 +121,12 @@ class LanguagePolicy:
                 out |= reading.columns(found)
         if "hidden" in names:
             with torch.no_grad():
-                out["hidden"] = self.hidden(batch).float()
+                out["hidden"] = self.hidden(batch).float().to(batch.sequence.device)
         return {name: out[name] for name in names}
 
     def hidden(self, batch: Batch) -> Tensor:
-        """The last hidden state each decision is predicted from, [N, hidden], in the model's type; differentiable."""
+        """The last hidden state each decision is predicted from, [N, hidden], in the model's type, where the weights are;
+        differentiable."""
         states = self.forward.hidden(samples(batch), FORWARD_TOKENS)
         return states[decisions(batch).to(states.device)]
 
@@ -253,6 +262,7 @@ class _Reading:
 
     def columns(self, found: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The named columns over the rows of the batch, from the forward's numbers; truncation is taken into account."""
+        found = {name: column.to(self.batch.sequence.device) for name, column in found.items()}
         out: dict[str, Tensor] = {}
         sizes = [len(owner) for owner in self.owners.values()]
         for number, (name, owner) in enumerate(self.owners.items()):
@@ -261,13 +271,14 @@ class _Reading:
                 out[name] = to_rows(self.batch, own["logp"], owner)
                 continue
             place = decisions(self.batch)
-            out |= {key: column[place.to(column.device)] for key, column in own.items() if key in self.names}
+            out |= {key: column[place] for key, column in own.items() if key in self.names}
             if "logp" in out:
                 out["logp"] = out["logp"] - self.batch["log_mass"].to(out["logp"].dtype)
         return out
 
     def coefficients(self, gradients: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Those of the forward's numbers for those of the rows."""
+        """Those of the forward's numbers for those of the rows, beside these."""
+        together("coefficients of a batch", self.batch.sequence, *gradients.values())
         place, total = decisions(self.batch), sum(len(trajectory) for trajectory in self.batch.trajectories)
 
         def flat(name: str, owner: Tensor) -> Tensor:

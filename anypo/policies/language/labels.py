@@ -44,10 +44,11 @@ class LabelPolicy(nn.Module):
 
     def states(self, inputs: Sequence[np.ndarray]) -> tuple[list[Tensor], Tensor]:
         """Label states [K_i, D] of every input, and pooled text states [B, D]; one forward pass."""
-        rows = [torch.as_tensor(np.asarray(x[1:], dtype=np.int64)) for x in inputs]
+        device = self.bias.device
+        rows = [torch.as_tensor(np.asarray(x[1:], dtype=np.int64), device=device) for x in inputs]
         ids = nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=self.vocabulary)
-        labels = torch.tensor([int(x[0]) for x in inputs])
-        place = torch.arange(ids.shape[1])[None, :] - labels[:, None]
+        labels = torch.tensor([int(x[0]) for x in inputs], device=device)
+        place = torch.arange(ids.shape[1], device=device)[None, :] - labels[:, None]
         is_text = (place >= 0) & (ids != self.vocabulary)
         x = self.tokens(ids) + self.kind(is_text.long())
         x = x + torch.where((place >= 0)[..., None], self.places(place.clamp(0, self.places.num_embeddings - 1)), 0.0)
@@ -66,7 +67,12 @@ class LabelPolicy(nn.Module):
         """The named columns, [N]; `hidden` is label state and text state side by side, without gradient."""
         contents = [t.content for t in batch.trajectories]
         assert all(isinstance(c, Steps) for c in contents)
-        slots = [torch.as_tensor(np.asarray(c.observations, dtype=np.int64)) for c in contents if isinstance(c, Steps)]
+        place = self.bias.device
+        slots = [
+            torch.as_tensor(np.asarray(c.observations, dtype=np.int64), device=place)
+            for c in contents
+            if isinstance(c, Steps)
+        ]
         inputs = [c.last for c in contents if isinstance(c, Steps)]
         if not contents:
             return {name: torch.zeros(0) for name in names}
@@ -75,7 +81,7 @@ class LabelPolicy(nn.Module):
             logits = torch.cat([z[s] for z, s in zip(self.label_logits(inputs), slots)])
             taken = [torch.as_tensor(np.asarray(c.actions)) for c in contents if isinstance(c, Steps)]
             if "logp" in names:
-                actions = torch.cat(taken).to(logits.dtype)
+                actions = torch.cat(taken).to(logits)
                 out["logp"] = -F.binary_cross_entropy_with_logits(logits, actions, reduction="none")
             if "entropy" in names:
                 p = logits.sigmoid()
@@ -84,7 +90,7 @@ class LabelPolicy(nn.Module):
                 labels, pooled = self.states(inputs)
                 pairs = [torch.cat([e[s], t.expand(len(s), -1)], 1) for e, t, s in zip(labels, pooled, slots)]
                 out["hidden"] = torch.cat(pairs).detach().float()
-        return out
+        return {name: column.to(batch.sequence.device) for name, column in out.items()}
 
     def frozen(self) -> LabelPolicy:
         return copy.deepcopy(self).requires_grad_(False)

@@ -193,6 +193,12 @@ class RunFolder:
         sessions = self._json(STATUS).get("sessions", [])
         self._write_status({"state": "running", "reason": "", "sessions": [*sessions, {"began": now()}]})
 
+    def note_session(self, **facts: Any) -> None:
+        """Record something of this session, beside its times."""
+        status = self._json(STATUS)
+        sessions = status.get("sessions") or [{}]
+        self._write_status(status | {"sessions": [*sessions[:-1], sessions[-1] | facts]})
+
     def _write_status(self, status: Mapping[str, Any]) -> None:
         replace_text(self.path / STATUS, json.dumps(status, indent=2, ensure_ascii=False) + "\n")
 

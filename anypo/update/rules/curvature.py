@@ -50,7 +50,7 @@ class CurvatureRejection(StepRule, name="curvature"):
 
 
 def predict(batch: Batch, head: Head, support: int) -> tuple[Tensor, Tensor]:
-    """Predicted change m_H of every token's objective and shift m_F of its distribution, both [N]."""
+    """Predicted change m_H of every token's objective and shift m_F of its distribution, both [N]; computed where the head is."""
     hidden = batch["hidden"].to(torch.promote_types(head.weight.dtype, torch.float32))
     heat = batch.spread(batch.sequences["temperature"]).to(hidden.dtype)
     heat = torch.where(heat > 0, heat, torch.ones_like(heat))
@@ -58,8 +58,9 @@ def predict(batch: Batch, head: Head, support: int) -> tuple[Tensor, Tensor]:
     size = max(1, CHUNK // ((min(support, len(head.weight)) + 1) * max(1, hidden.shape[1])))
     token = decided_tokens(batch)
     cuts = (slice(i, i + size) for i in range(0, len(batch), size))
+    hidden, token, advantage, heat = (x.to(head.weight.device) for x in (hidden, token, advantage, heat))
     pieces = [_predict(hidden[cut], token[cut], advantage[cut], heat[cut], head, support) for cut in cuts]
-    change, shift = (torch.cat(column).to(batch.weight.dtype) for column in zip(*pieces))
+    change, shift = (torch.cat(column).to(batch.weight) for column in zip(*pieces))
     return change, shift
 
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from anypo.engine.architecture import Architecture, Layer
+from anypo.engine.device import together
 from anypo.engine.local.model.attention import Attention, Memory
 from anypo.engine.local.model.plan import Plan
 from anypo.engine.local.model.product import add_product, packed, product
@@ -111,6 +112,7 @@ class PagedModel:
         """Normed hidden states of the wanted rows (default: all) for tokens at positions [R], after `prepare`; writes keys and
         values into slots [R * kv]."""
         assert self._weights is not None
+        together("a step of the sampler", self.arch.embedding, tokens, positions, slots, wanted)
         cos, sin = self._rotations(positions)
         x = self.arch.embedding[tokens]
         for layer, weights, memory in zip(self.arch.layers, self._weights, self._memories):
