@@ -19,7 +19,7 @@ import numpy as np
 from anypo.algorithm import Algorithm
 from anypo.compare.plan import MEASURES, Cell
 from anypo.files import replace_text
-from anypo.generate.base import World
+from anypo.generate.base import World, check_task
 from anypo.run.memory import peak_gb
 
 HISTORY = {
@@ -47,8 +47,9 @@ def run(cell: Cell, init: str, tell: Tell | None = None) -> dict[str, Any]:
     from anypo import policies, tasks
 
     algorithm = Algorithm.from_dict(cell.contender.algorithm).check()
-    policy = policies.load(init, seed=cell.seed)
     task = tasks.load(tasks.parse(cell.task, cell.settings.task_options[cell.task]))
+    check_task(algorithm.generate, task)
+    policy = policies.load(init, seed=cell.seed)
     return measure(cell, algorithm, World(task, policy, algorithm.engine.sampler(policy)), tell)
 
 
@@ -156,6 +157,7 @@ class Meter:
             samples=samples,
             sampling=Sampling(max_new=generate.max_new, temperature=temperature, stop=generate.stop),
             turns=generate.turns,
+            workspace=generate.workspace,
             seed=settings.init_seed,
         )
 

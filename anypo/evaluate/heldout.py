@@ -13,7 +13,8 @@ from anypo.engine.base import Sampling
 from anypo.errors import UserError
 from anypo.evaluate.scores import majority_at_k, pass_at_k, wilson
 from anypo.generate.base import World
-from anypo.generate.conversation import Episode, play
+from anypo.generate.conversation import Episode, converse
+from anypo.generate.workspace import Workspace
 from anypo.tasks.base import Problem
 
 CHUNK = 256
@@ -57,10 +58,12 @@ def evaluate(
     samples: int = 1,
     sampling: Sampling | None = None,
     turns: int = 1,
+    workspace: Workspace | None = None,
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> Evaluation:
-    """Score the policy on the first `n` held-out problems.
+    """Score the policy on the first `n` held-out problems. Its turns see what the method's own `workspace` shows them (None:
+    everything so far); an episode of several trajectories is represented by its last one.
 
     One sample per problem is greedy unless `sampling` says otherwise; more samples need a temperature. A rollout is right
     when the task's outcome component reaches 1. Raises `UserError` when the task has fewer held-out problems than asked.
@@ -73,15 +76,19 @@ def evaluate(
     problems = [world.task.heldout(index) for index in range(n)]
     episodes = [Episode(p, sample=s, seed=(seed, 2**31, p.prompt, s)) for p in problems for s in range(samples)]
     done: list[Trajectory] = []
+    lengths: list[int] = []
     for begin in range(0, len(episodes), CHUNK):
-        done += play(episodes[begin : begin + CHUNK], world.task, world.policy, world.sampler, sampling, turns)
+        some = episodes[begin : begin + CHUNK]
+        made = converse(some, world.task, world.policy, world.sampler, sampling, turns, workspace)
+        done += [trajectories[-1] for trajectories in made]
+        lengths += [sum(map(len, trajectories)) for trajectories in made]
         if progress is not None:
             progress(len(done), len(episodes))
     right = np.array([t.rewards.get(world.task.outcome, 0.0) >= 1 - 1e-9 for t in done]).reshape(n, samples)
-    return dataclasses.replace(_summarise(right, done, samples), problems=tuple(problems))
+    return dataclasses.replace(_summarise(right, done, lengths, samples), problems=tuple(problems))
 
 
-def _summarise(right: np.ndarray, done: list[Trajectory], samples: int) -> Evaluation:
+def _summarise(right: np.ndarray, done: list[Trajectory], lengths: list[int], samples: int) -> Evaluation:
     n = len(right)
     correct = right.sum(1)
     low, high = wilson(round(right.mean(1).sum()), n) if n else (0.0, 1.0)
@@ -97,6 +104,6 @@ def _summarise(right: np.ndarray, done: list[Trajectory], samples: int) -> Evalu
         samples=samples,
         pass_at={k: float(np.mean([pass_at_k(samples, int(c), k) for c in correct])) for k in ks} if n else {},
         majority=float(np.mean(majority)) if n else 0.0,
-        length=float(np.mean([len(t) for t in done])) if done else 0.0,
+        length=float(np.mean(lengths)) if done else 0.0,
         trajectories=tuple(done),
     )

@@ -20,7 +20,8 @@ from anypo.errors import Interrupted, UserError
 from anypo.evaluate import Evaluation
 from anypo.evaluate import evaluate as score
 from anypo.filter.consensus import PSEUDO
-from anypo.generate.base import World
+from anypo.generate.base import World, check_task
+from anypo.generate.workspace import Accumulate, Workspace
 from anypo.report import write_report
 from anypo.run.config import RunConfig, resolve
 from anypo.run.disk import requests
@@ -123,13 +124,15 @@ def evaluate(
     """Score a run folder, a model name, a local path or a hub id on the first `size` held-out problems of a task."""
     observer = observer or Observer()
     weights, options, turns = model, dict(task_options or {}), 1
+    workspace: Workspace = Accumulate()
     name = task or "sums"
     if (Path(model) / "config.yaml").is_file():
         config = RunConfig(**RunFolder.read_config(Path(model)))
         weights = str(Path(model) / "model")
-        name, turns = task or config.task, config.composition().generate.turns
+        generate = config.composition().generate
+        name, turns, workspace = task or config.task, generate.turns, generate.workspace
         options = (config.task_options if name == config.task else {}) | options
-        max_new = max_new or config.composition().generate.max_new
+        max_new = max_new or generate.max_new
     loaded = tasks.load(tasks.parse(name, options))
     policy = policies.load(weights, seed=seed)
     world = World(loaded, policy, Local().sampler(policy))
@@ -141,6 +144,7 @@ def evaluate(
         samples=samples,
         sampling=Sampling(max_new=max_new or 64, temperature=heat),
         turns=turns,
+        workspace=workspace,
         seed=seed,
         progress=lambda done, _: observer.advance(done),
     )
@@ -152,11 +156,12 @@ class Session:
     def __init__(self, config: RunConfig, spec: Any, folder: RunFolder, observer: Observer) -> None:
         self.config, self.folder, self.observer = config, folder, observer
         self.algorithm = config.composition()
+        self.task = tasks.load(spec)
+        check_task(self.algorithm.generate, self.task)
         observer.phase("loading the model", 0)
         source = str(Path(config.init) / "model") if config.init else config.model
         lora = {"rank": config.lora} if config.lora else None
         self.policy = policies.load(source, dtype=config.dtype, lora=lora, seed=config.seed)
-        self.task = tasks.load(spec)
         sampler = self.algorithm.engine.sampler(self.policy)
         self.world = World(_visible(self.task, config.reward, self.algorithm), self.policy, sampler)
         self.trainer: Trainer | None = None
@@ -268,6 +273,7 @@ class Session:
             size,
             sampling=Sampling(max_new=generate.max_new, temperature=0.0, stop=generate.stop),
             turns=generate.turns,
+            workspace=generate.workspace,
             seed=self.config.seed,
             progress=lambda done, _: self.observer.advance(done),
         )

@@ -3,8 +3,8 @@
 `load` makes one from a name or a mapping, `parse` checks the same without loading anything heavy.
 """
 
-from anypo.tasks.base import Environment, Problem, Reply, Task
+from anypo.tasks.base import Action, Environment, Problem, Reply, State, Task
 from anypo.tasks.loading import load, names, parse
 from anypo.tasks.text.onestep import step_all
 
-__all__ = ["Environment", "Problem", "Reply", "Task", "load", "names", "parse", "step_all"]
+__all__ = ["Action", "Environment", "Problem", "Reply", "State", "Task", "load", "names", "parse", "step_all"]
