@@ -84,6 +84,10 @@ class Generate(Part, slot="generate"):
     turns: int = Field(1, ge=1, description="most turns of a conversation")
     workspace: Workspace = Accumulate()
 
+    def children(self) -> Iterator[tuple[str, Part]]:
+        """The sub-parts, but for the workspace that does nothing: learners are seeded by their part's number in `walk`."""
+        return ((name, child) for name, child in super().children() if not isinstance(child, Accumulate))
+
     def suits(self, task: Task) -> str | None:
         """A sentence saying why this generator cannot work on `task`, or None (see `check_task`)."""
         return None
@@ -103,6 +107,9 @@ class Independent(Generate, name="independent"):
 
     plans = frozenset({"shown", "start"})
 
+    def provided(self) -> frozenset[str]:
+        return super().provided() | keys_of(self)
+
     def rollout(self, asks: Sequence[Ask], world: World, context: Context) -> list[Group]:
         problems = [world.problem(ask) for ask in asks]
         episodes = [
@@ -120,6 +127,12 @@ class Independent(Generate, name="independent"):
         """The trajectories of every episode, in order: one each, unless the workspace makes contexts anew."""
         sampling = self.sampling(context)
         return converse(episodes, world.task, world.policy, world.sampler, sampling, self.turns, self.workspace)
+
+
+def keys_of(generate: Generate) -> frozenset[str]:
+    """Features of a generator that plays conversations: whatever keys the environment names, and those of the workspace."""
+    several = frozenset({"key:*"}) if generate.turns > 1 else frozenset()
+    return several if isinstance(generate.workspace, Accumulate) else several | {"key:episode"}
 
 
 def check_task(generate: Generate, task: Task) -> None:

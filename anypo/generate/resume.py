@@ -32,7 +32,6 @@ class Start:
     key: tuple[int, ...]
     seed: Trajectory | None = None
     cut: int = 0
-    state: Any = None
     sample: int = 0
     parent: int = -1
     fork: int = -1
@@ -40,6 +39,7 @@ class Start:
     shown: tuple[Mapping[str, str], ...] = ()
     said: str = ""
     most: int | None = None
+    state: Any = None
     extra: dict[str, Any] = field(default_factory=dict)
 
     @property

@@ -10,16 +10,16 @@ from talking import Chain, Keyed, Linked, Stored, Talker, rolled, scripted
 
 from anypo.control.base import Ask
 from anypo.data.content import Media
-from anypo.data.records import ACTION, CONTEXT, FAILED, FINISHED, OBSERVATION, STATES, TRUNCATED, Tokens
+from anypo.data.records import ACTION, CONTEXT, FAILED, FINISHED, OBSERVATION, SHOWN, STATES, TRUNCATED, Tokens, key_id
+from anypo.data.stored import plain, restore
 from anypo.engine.base import Sampling
 from anypo.errors import UserError
 from anypo.evaluate import evaluate
 from anypo.generate import EntropyForks, Independent, ReRolled, SegmentTree, Vine
 from anypo.generate.base import World, check_task
-from anypo.generate.conversation import Episode, converse, identity, play
+from anypo.generate.conversation import Episode, converse, play
 from anypo.generate.resume import Start, decisions, first_decision, resume
-from anypo.replay.last_response import plain, restore
-from anypo.run.disk import checkpoint
+from anypo.run.disk import checkpoint, rollouts
 from anypo.tasks import Problem, Reply, State
 
 
@@ -96,11 +96,10 @@ def test_keys_are_ids_of_the_turns_decisions():
     shown = ({"role": "user", "content": "u"},)
     replies = [Reply({}, False, shown, keys={"state": 4, "kind": "look"}), Reply({}, keys={"state": ("x", 1)})]
     (trajectory,), _ = played(replies, ["ab", "c"])
-    keys = trajectory.extra["keys"]
-    assert keys["state"].tolist() == [4, 4, 4, identity(("x", 1)), identity(("x", 1))]
-    assert keys["kind"].tolist() == [identity("look")] * 3 + [-1] * 2 and keys["kind"].dtype == np.int64
-    assert identity("look") != identity("Look") and identity(True) == 1
-    assert "keys" not in played([Reply({})], ["a"])[0][0].extra
+    keys = trajectory.keys
+    assert keys["state"].tolist() == [4, 4, 4, key_id(("x", 1)), key_id(("x", 1))]
+    assert keys["kind"].tolist() == [key_id("look")] * 3 + [-1] * 2 and keys["kind"].dtype == np.int64
+    assert not played([Reply({})], ["a"])[0][0].keys
 
 
 def test_an_environment_that_breaks_costs_its_own_trajectory():
@@ -132,7 +131,7 @@ def test_rebuild_makes_a_trajectory_of_every_turn():
     assert [t.content.tokens.tolist()[:-3] for t in made] == [r.tokens.tolist() for r in asked]
     assert [r.seed for r in asked] == [(1, 0), (1, 1), (1, 2)]
     for number, trajectory in enumerate(made):
-        assert trajectory.extra["keys"] == {"episode": 2, "turn": number}
+        assert trajectory.keys == {"episode": 2}
         assert trajectory.turn.tolist() == [number] * 3 and trajectory.sample == 2
         assert trajectory.reward == 2.0 and trajectory.finish == FINISHED  # the whole episode's
     assert [t.extra["turn_rewards"] for t in made] == [(0.5,), (0.5,), (1.0,)]
@@ -146,10 +145,21 @@ def test_a_window_grows_until_it_is_full():
     made, _ = played(chat("u", "v", "w"), ["aa", "bb", "cc", "aa"], workspace=Window(turns=1))
     assert [t.text for t in made] == ["aabb", "cc", "aa"]
     assert [said(t, CONTEXT) for t in made] == ["q", "qbbv", "qccw"] and said(made[0], OBSERVATION) == "u"
-    assert made[0].turn.tolist() == [0] * 3 + [1] * 3 and made[2].extra["keys"]["turn"] == 3
+    assert made[0].turn.tolist() == [0] * 3 + [1] * 3 and made[2].turn.tolist() == [3] * 3
     whole, _ = played(chat("u", "v", "w"), ["aa", "bb", "cc", "aa"], workspace=Window(turns=3))
     plain_, _ = played(chat("u", "v", "w"), ["aa", "bb", "cc", "aa"])
     assert len(whole) == 1 and whole[0].content.tokens.tolist() == plain_[0].content.tokens.tolist()
+
+
+def test_what_is_shown_when_sampling_stands_before_every_new_context():
+    from anypo.generate.workspace import Rebuild
+
+    task, sampler = task_of(chat("u")), scripted("aa", "bb")
+    episode = Episode(task.train(0), 0, (1,), shown=({"role": "user", "content": "h"},))
+    (made,) = converse([episode], task, Talker(), sampler, Sampling(8), 2, Rebuild())
+    assert [Talker().decode(r.tokens) for r in sampler.asked] == ["hq", "hqu"]
+    assert [said(t, CONTEXT) for t in made] == ["q", "qu"] and all(t.guidance == SHOWN for t in made)
+    assert [t.content.shown.tolist() for t in made] == [r.tokens.tolist() for r in sampler.asked]
 
 
 def test_a_context_that_does_not_fit_costs_its_episode_only():
@@ -162,7 +172,7 @@ def test_a_context_that_does_not_fit_costs_its_episode_only():
 def test_groups_hold_all_turns_and_evaluation_sees_the_same_contexts():
     part = Independent(turns=4, max_new=6, workspace="rebuild")
     groups, world = rolled(part, Chain())
-    assert all({t.extra["keys"]["episode"] for t in g.trajectories} == {0, 1, 2} for g in groups)
+    assert all({t.keys["episode"] for t in g.trajectories} == {0, 1, 2} for g in groups)
     assert max(len(g.trajectories) for g in groups) > 3
     contexts = []
     for workspace in (None, part.workspace):
@@ -206,7 +216,7 @@ def assert_consistent(trajectory, task):
         if own[-1] == 0 and not reply.done:
             wanted += policy.continue_with(reply.messages).tolist()
     assert content == wanted and trajectory.rewards == {"a": earned} and trajectory.reward == 0.5 * earned
-    assert trajectory.extra["keys"]["state"].tolist() == states
+    assert trajectory.keys["state"].tolist() == states
     assert len(trajectory.extra["turn_rewards"]) == turn + 1
     assert sum(trajectory.extra["turn_rewards"]) == trajectory.reward
     assert trajectory.text == "".join(policy.decode(tokens[trajectory.turn == k]) for k in range(turn + 1))
@@ -355,6 +365,7 @@ def test_media_are_refused_before_sampling_and_recorded_where_they_can_be_read(t
     trajectory = group.trajectories[0]
     assert isinstance(trajectory.content, Tokens) and trajectory.content.media == (image,)
     assert trajectory.content.tokens.tolist()[:5] == [27, 1, 2, 30, 30]
+    assert rollouts.table(0, [group]).to_pylist()[0]["media"] == ["image"]
     checkpoint.save(tmp_path / "c", 0, {"t": plain(trajectory)})
     back = restore(checkpoint.load(tmp_path / "c")["t"])
     assert back.content.media[0].kind == "image" and (back.content.media[0].data == image.data).all()

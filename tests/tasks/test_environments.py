@@ -15,9 +15,10 @@ from anypo import tasks
 from anypo.data.content import Media, readable
 from anypo.errors import UserError
 from anypo.generate.base import World
+from anypo.run.acting import Acting
 from anypo.run.disk import checkpoint
 from anypo.tasks import Action, Problem, Reply
-from anypo.tasks.gym import Acting, GymTask
+from anypo.tasks.gym import GymTask
 from anypo.tasks.live import Live, attempt
 from anypo.tasks.unlabelled import Unlabelled
 
@@ -27,7 +28,8 @@ def drawn(task: GymTask, count: int, seed: int = 0) -> list[Action]:
     if task.discrete:
         return [Action(array=np.asarray(rng.integers(task.actions.n))) for _ in range(count)]
     shape = task.actions.shape
-    return [Action(array=rng.normal(size=shape).astype(np.float32)) for _ in range(count)]
+    low, high = task.actions.low, task.actions.high
+    return [Action(array=np.clip(rng.normal(size=shape), low, high).astype(np.float32)) for _ in range(count)]
 
 
 def trace(environment, actions) -> list:
@@ -74,19 +76,19 @@ name, path = sys.argv[1:]
 task = GymTask(name)
 world = World(task, None, Acting())
 world.load_state_dict(checkpoint.load(__import__("pathlib").Path(path))["world"])
-pickle.dump([(s.earned, s.length, trace(s.environment, drawn(task, 60, 9))) for s in world.seats], sys.stdout.buffer)
+pickle.dump([(s.number, s.episode, s.earned, s.length, trace(s.environment, drawn(task, 60, 9))) for s in world.seats], sys.stdout.buffer)
 """
     from anypo.generate.worlds.seats import Seat
 
     task = GymTask(name)
     world = World(task, None, Acting())
-    world.seats = [Seat(task.environment(task.train(0))) for _ in range(2)]
+    world.seats = [Seat(task.environment(task.train(0)), number) for number in range(2)]
     for number, seat in enumerate(world.seats):
-        seat.begin(number)
+        seat.begin(7)
         for action in drawn(task, 5 + number, number):
-            assert not seat.step(action.array, 0.0)
+            assert not seat.step(action.array, action.array, 0.0)
     checkpoint.save(tmp_path / "state", 0, {"world": world.state_dict()})
-    wanted = [(s.earned, s.length, trace(s.environment, drawn(task, 60, 9))) for s in world.seats]
+    wanted = [(s.number, s.episode, s.earned, s.length, trace(s.environment, drawn(task, 60, 9))) for s in world.seats]
     command = [sys.executable, "-c", script, name, str(tmp_path / "state")]
     ran = subprocess.run(command, capture_output=True, check=True, cwd=__file__.rsplit("/", 1)[0])
     assert pickle.loads(ran.stdout) == wanted
@@ -240,6 +242,7 @@ def test_an_environment_that_cannot_be_restored_says_so():
         (lambda *_: Reply({}, False, ("next",)), "'next' is no message"),
         (lambda *_: Reply({}, False, ({"role": "user", "content": [3]},)), "a int is no content"),
         (lambda *_: Reply({}, False, ({"role": "user", "content": "a"},), append="b"), "not both"),
+        (lambda *_: Reply({}, keys={"turn": 1}), "key 'turn' is every rollout's own"),
     ],
 )
 def test_nonsense_becomes_a_named_failure(answer, said):

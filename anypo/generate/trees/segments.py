@@ -10,7 +10,7 @@ from pydantic import Field
 from anypo.context import Context
 from anypo.control.base import Ask
 from anypo.data.records import Group, Trajectory
-from anypo.generate.base import OWN, Generate, World, answered, rollout_key
+from anypo.generate.base import OWN, Generate, World, answered, keys_of, rollout_key
 from anypo.generate.resume import Start, decisions, resume
 from anypo.generate.workspace import Accumulate
 from anypo.tasks.base import Task, restores
@@ -25,6 +25,9 @@ class _Forking(Generate):
         if isinstance(self.workspace, Accumulate):
             return None
         return "continues conversations that grow by appending; set generate.workspace to accumulate"
+
+    def provided(self) -> frozenset[str]:
+        return super().provided() | keys_of(self)
 
     def suits(self, task: Task) -> str | None:
         if self.turns == 1 or restores(task):
