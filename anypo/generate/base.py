@@ -37,6 +37,15 @@ class World:
         """What an ask asks for: its own problem, or the task's training problem of its index."""
         return self.task.train(ask.index) if ask.problem is None else ask.problem
 
+    def state_dict(self) -> dict[str, Any]:
+        """Where the environments in use stand, as plain data for a checkpoint."""
+        return {"seats": [seat.state_dict() for seat in self.seats]}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Make the environments anew and put them where `state_dict` found them. Raises `UserError` for one that does not come to
+        stand there."""
+        self.seats = [Seat.restore(self.task, saved) for saved in state["seats"]]
+
 
 OWN = 0
 """The role of a prompt's independent rollouts in their keys; continuations, targets and the like use other numbers."""
@@ -56,15 +65,6 @@ def episode(ask: Ask, problem: Problem, context: Context, role: int, sample: int
 def answered(ask: Ask, problem: Problem, trajectories: Sequence[Trajectory], context: Context) -> Group:
     """The group of rollouts that answer an ask."""
     return Group(problem.prompt, tuple(trajectories), problem, context.step, ask.index, ask.visit)
-
-    def state_dict(self) -> dict[str, Any]:
-        """Where the environments in use stand, as plain data for a checkpoint."""
-        return {"seats": [seat.state_dict() for seat in self.seats]}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Make the environments anew and put them where `state_dict` found them. Raises `UserError` for one that does not come to
-        stand there."""
-        self.seats = [Seat.restore(self.task, saved) for saved in state["seats"]]
 
 
 class Generate(Part, slot="generate"):

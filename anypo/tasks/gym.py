@@ -79,8 +79,9 @@ class GymEpisode:
     """A Gymnasium environment with the manners of `anypo.tasks.base.Environment`: no messages, actions that are arrays, replies
     with an observation. It may be reset again and again; each episode is drawn from the environment's own random numbers.
 
-    Actions are those of the action space (a generator's `anypo.generate.act.Act` sees to it). States are plain data and exact (`anypo.tasks.gymstate`);
-    where an environment keeps something that cannot be seen, its episode is replayed from the random numbers it began with.
+    Actions are those of the action space (a generator's `anypo.generate.act.Act` sees to it). States are plain data and exact
+    (`anypo.tasks.gymstate`); where an environment keeps something that cannot be seen, its episode is replayed from the random
+    numbers it began with.
     """
 
     def __init__(self, environment: gymnasium.Env[Any, Any], name: str) -> None:

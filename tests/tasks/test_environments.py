@@ -44,6 +44,11 @@ def trace(environment, actions) -> list:
     return out
 
 
+def full(seat, actions) -> tuple:
+    """A seat's account and its future."""
+    return (seat.number, seat.episode, seat.earned, seat.length, trace(seat.environment, actions))
+
+
 ALL = ["CartPole-v1", "Pendulum-v1", "Acrobot-v1", "Hopper-v5", "Ant-v5", "HalfCheetah-v5", "Humanoid-v5", "Swimmer-v5"]
 
 
@@ -71,12 +76,12 @@ def test_a_world_of_environments_survives_its_process(name, tmp_path):
     """The same floats in a new process as without a break."""
     script = """
 import pickle, sys
-from test_environments import GymTask, World, Acting, checkpoint, drawn, trace
+from test_environments import GymTask, World, Acting, checkpoint, drawn, full
 name, path = sys.argv[1:]
 task = GymTask(name)
 world = World(task, None, Acting())
 world.load_state_dict(checkpoint.load(__import__("pathlib").Path(path))["world"])
-pickle.dump([(s.number, s.episode, s.earned, s.length, trace(s.environment, drawn(task, 60, 9))) for s in world.seats], sys.stdout.buffer)
+pickle.dump([full(s, drawn(task, 60, 9)) for s in world.seats], sys.stdout.buffer)
 """
     from anypo.generate.worlds.seats import Seat
 
@@ -88,7 +93,7 @@ pickle.dump([(s.number, s.episode, s.earned, s.length, trace(s.environment, draw
         for action in drawn(task, 5 + number, number):
             assert not seat.step(action.array, action.array, 0.0)
     checkpoint.save(tmp_path / "state", 0, {"world": world.state_dict()})
-    wanted = [(s.number, s.episode, s.earned, s.length, trace(s.environment, drawn(task, 60, 9))) for s in world.seats]
+    wanted = [full(seat, drawn(task, 60, 9)) for seat in world.seats]
     command = [sys.executable, "-c", script, name, str(tmp_path / "state")]
     ran = subprocess.run(command, capture_output=True, check=True, cwd=__file__.rsplit("/", 1)[0])
     assert pickle.loads(ran.stdout) == wanted
