@@ -53,8 +53,9 @@ ALL = ["CartPole-v1", "Pendulum-v1", "Acrobot-v1", "Hopper-v5", "Ant-v5", "HalfC
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_a_gym_environment_goes_on_exactly_where_it_stood(name, tmp_path):
+def test_a_gym_environment_goes_on_exactly_where_it_stood(name, tmp_path, monkeypatch):
     """The state goes through a checkpoint, into an environment that has done other things, and on over ends of episodes."""
+    monkeypatch.chdir(tmp_path)  # MuJoCo writes its log where it stands
     task = GymTask(name)
     environment, other = task.environment(task.train(0)), task.environment(task.train(0))
     environment.reset(seed=3)
