@@ -20,7 +20,7 @@ from anypo.algorithm import Algorithm
 from anypo.compare.plan import MEASURES, Cell
 from anypo.engine import device as devices
 from anypo.files import replace_text
-from anypo.generate.base import World
+from anypo.generate.base import World, check_task
 from anypo.run.memory import peak_gb
 
 HISTORY = {
@@ -48,8 +48,9 @@ def run(cell: Cell, init: str, tell: Tell | None = None) -> dict[str, Any]:
     from anypo import policies, tasks
 
     algorithm = Algorithm.from_dict(cell.contender.algorithm).check()
-    policy = policies.load(init, seed=cell.seed, device=devices.resolve(cell.settings.device))
     task = tasks.load(tasks.parse(cell.task, cell.settings.task_options[cell.task]))
+    check_task(algorithm.generate, task)
+    policy = policies.load(init, seed=cell.seed, device=devices.resolve(cell.settings.device))
     return measure(cell, algorithm, World(task, policy, algorithm.engine.sampler(policy)), tell)
 
 

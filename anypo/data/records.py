@@ -14,6 +14,8 @@ from typing import Any
 
 import numpy as np
 
+from anypo.data.content import Media
+
 CONTEXT, ACTION, OBSERVATION, IGNORED = 0, 1, 2, 3
 """Token roles: given, decided by the policy, returned by the environment, and present but never trained on."""
 
@@ -35,6 +37,10 @@ REPLAYED = "replayed"
 SHOWN = "shown"
 """The `guidance` of a rollout whose sampler saw more than the plain prompt because its ask said so."""
 
+STATES = "states"
+"""Key of `Trajectory.extra` under which a rollout that is to be forked keeps where its environment stood before every turn
+(`anypo.tasks.base.State`). They live as long as the step: nothing stored keeps them."""
+
 
 def prompt_id(text: str) -> int:
     """A stable non-negative 63-bit identity of a prompt, the same in every process."""
@@ -53,12 +59,13 @@ class Tokens:
     """Content of a language rollout: every token of the trained-on sequence with its role, both [L].
 
     `shown` is the prompt that was shown when sampling where it differs from the trained-on context (hints, prefixes,
-    experience); `images` and the like may follow as further optional fields.
+    experience); `media` the images, sounds and films among the tokens, in order (each takes `Media.tokens` of them).
     """
 
     tokens: np.ndarray
     roles: np.ndarray
     shown: np.ndarray | None = None
+    media: tuple[Media, ...] = ()
 
     @property
     def actions(self) -> np.ndarray:

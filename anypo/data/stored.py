@@ -6,18 +6,22 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from anypo.data.records import Group, Steps, Tokens, Trajectory
+from anypo.data.content import Media
+from anypo.data.records import STATES, Group, Steps, Tokens, Trajectory
 
 
 def plain(trajectory: Trajectory) -> dict[str, Any]:
     """A rollout as arrays, numbers and plain containers (checkpoint safe)."""
     saved = {field.name: getattr(trajectory, field.name) for field in dataclasses.fields(trajectory)}
     content = saved.pop("content")
+    described = {"kind": type(content).__name__, **vars(content)}
+    if described.get("media"):
+        described["media"] = [piece.plain() for piece in described["media"]]
     return saved | {
         "rewards": dict(trajectory.rewards),
-        "extra": dict(trajectory.extra),
+        "extra": {name: value for name, value in trajectory.extra.items() if name != STATES},
         "keys": dict(trajectory.keys),
-        "content": {"kind": type(content).__name__, **vars(content)},
+        "content": described,
     }
 
 
@@ -26,6 +30,8 @@ def restore(saved: Mapping[str, Any]) -> Trajectory:
     fields = dict(saved)
     content = dict(fields.pop("content"))
     kind = Tokens if content.pop("kind") == "Tokens" else Steps
+    if content.get("media"):
+        content["media"] = tuple(Media(**piece) for piece in content["media"])
     return Trajectory(content=kind(**content), **fields)
 
 

@@ -27,6 +27,7 @@ from anypo.engine.config import Local
 from anypo.errors import UserError
 from anypo.generate.base import World
 from anypo.generate.conversation import Episode, play
+from anypo.generate.workspace import Workspace
 from anypo.run.config import RunConfig
 from anypo.run.disk.folder import RunFolder
 from anypo.tasks.base import Problem
@@ -154,6 +155,7 @@ def audit(
     sampling: Sampling,
     *,
     turns: int = 1,
+    workspace: Workspace | None = None,
     permutations: int = 200,
     seed: int = 0,
 ) -> Audit:
@@ -173,7 +175,7 @@ def audit(
     def answers(texts: Sequence[str]) -> list[Trajectory]:
         shown = [framed(p, texts[i % len(texts)]) for i, p in enumerate(problems)]
         episodes = [Episode(p, sample=0, seed=(seed, p.prompt, 0)) for p in shown]
-        return play(episodes, world.task, world.policy, world.sampler, sampling, turns)
+        return play(episodes, world.task, world.policy, world.sampler, sampling, turns, workspace)
 
     tested, used = answers(EVALUATION), answers(ORDINARY)
     outcome = world.task.outcome
@@ -226,4 +228,4 @@ def audit_run(run: Path | str, size: int = 32) -> Audit:
     generate = config.composition().generate
     problems = [task.heldout(index) for index in range(min(size, task.n_heldout))]
     sampling = Sampling(max_new=generate.max_new, temperature=0.0, stop=generate.stop)
-    return audit(world, problems, sampling, turns=generate.turns, seed=config.seed)
+    return audit(world, problems, sampling, turns=generate.turns, workspace=generate.workspace, seed=config.seed)

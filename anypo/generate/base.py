@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from pydantic import Field
@@ -13,24 +13,38 @@ from anypo.context import Context
 from anypo.control.base import Ask
 from anypo.data.records import Group, Trajectory
 from anypo.engine.base import Sampler, Sampling
-from anypo.generate.conversation import Episode, play
+from anypo.errors import UserError
+from anypo.generate.conversation import Episode, converse
+from anypo.generate.workspace import Accumulate, Workspace
+from anypo.generate.worlds.seats import Seat
 from anypo.parts import Part
 from anypo.tasks.base import Problem, Task
 
 
 @dataclass
 class World:
-    """What a generator may use: the task, the policy (encoding and version), and the engine's sampler."""
+    """What a generator may use: the task, the policy (encoding and version), the engine's sampler, and the environments in use
+    (`seats`), whose episodes go on from step to step."""
 
     task: Task
     policy: Any
     sampler: Sampler
     acting: Callable[[Mapping[str, Any]], AbstractContextManager[None]] = lambda plan: nullcontext()
     """The policy with the parameters that act for asks with this plan inside (`anypo.update.base.Update.acting`)."""
+    seats: list[Seat] = field(default_factory=list)
 
     def problem(self, ask: Ask) -> Problem:
         """What an ask asks for: its own problem, or the task's training problem of its index."""
         return self.task.train(ask.index) if ask.problem is None else ask.problem
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the environments in use stand, as plain data for a checkpoint."""
+        return {"seats": [seat.state_dict() for seat in self.seats]}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Make the environments anew and put them where `state_dict` found them. Raises `UserError` for one that does not come to
+        stand there."""
+        self.seats = [Seat.restore(self.task, saved) for saved in state["seats"]]
 
 
 OWN = 0
@@ -68,6 +82,11 @@ class Generate(Part, slot="generate"):
     min_p: float = Field(0.0, ge=0.0, lt=1.0)
     stop: tuple[str, ...] = ()
     turns: int = Field(1, ge=1, description="most turns of a conversation")
+    workspace: Workspace = Accumulate()
+
+    def suits(self, task: Task) -> str | None:
+        """A sentence saying why this generator cannot work on `task`, or None (see `check_task`)."""
+        return None
 
     def sampling(self, context: Context) -> Sampling:
         """The sampling of this step (another room may scale the temperature through the hook ``temperature``)."""
@@ -85,13 +104,17 @@ class Generate(Part, slot="generate"):
         belong to training; a method that gains at inference says here how.
         """
         sampling = Sampling(max_new=self.max_new, temperature=temperature, stop=self.stop)
-        return play(episodes, world.task, world.policy, world.sampler, sampling, self.turns)
+        made = converse(episodes, world.task, world.policy, world.sampler, sampling, self.turns, self.workspace)
+        return [trajectories[-1] for trajectories in made]
 
 
 class Independent(Generate, name="independent"):
     """`samples` independent rollouts of every prompt form its group, from the state and with the context that its ask names."""
 
     plans = frozenset({"shown", "start"})
+
+    def provided(self) -> frozenset[str]:
+        return super().provided() | keys_of(self)
 
     def rollout(self, asks: Sequence[Ask], world: World, context: Context) -> list[Group]:
         problems = [world.problem(ask) for ask in asks]
@@ -100,8 +123,26 @@ class Independent(Generate, name="independent"):
             for ask, problem in zip(asks, problems)
             for sample in range(ask.samples)
         ]
-        trajectories = iter(play(episodes, world.task, world.policy, world.sampler, self.sampling(context), self.turns))
+        made = iter(self.converse(episodes, world, context))
         return [
-            answered(ask, problem, [next(trajectories) for _ in range(ask.samples)], context)
+            answered(ask, problem, [t for _ in range(ask.samples) for t in next(made)], context)
             for ask, problem in zip(asks, problems)
         ]
+
+    def converse(self, episodes: Sequence[Episode], world: World, context: Context) -> list[tuple[Trajectory, ...]]:
+        """The trajectories of every episode, in order: one each, unless the workspace makes contexts anew."""
+        sampling = self.sampling(context)
+        return converse(episodes, world.task, world.policy, world.sampler, sampling, self.turns, self.workspace)
+
+
+def keys_of(generate: Generate) -> frozenset[str]:
+    """Features of a generator that plays conversations: whatever keys the environment names, and those of the workspace."""
+    several = frozenset({"key:*"}) if generate.turns > 1 else frozenset()
+    return several if isinstance(generate.workspace, Accumulate) else several | {"key:episode"}
+
+
+def check_task(generate: Generate, task: Task) -> None:
+    """Raise `UserError` where a generator cannot work on a task (ask before anything heavy is loaded)."""
+    reason = generate.suits(task)
+    if reason:
+        raise UserError(f"generate ({generate.part}) cannot work on task '{task.name}': {reason}")

@@ -1,29 +1,32 @@
-"""Continuing rollouts from a stored state: the primitive behind trees, re-rolled states and interventions (one-turn tasks)."""
+"""Continuing rollouts from a stored state, at any decision of any turn: the primitive behind trees, re-rolled states and
+interventions. The environment is put back to where it stood before that turn (`anypo.tasks.live`)."""
 
 from __future__ import annotations
 
-import dataclasses
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from anypo.data.records import CONTEXT, Tokens, Trajectory
-from anypo.engine.base import Completion, Request, Sampling
+from anypo.data.content import Message, media, readable
+from anypo.data.records import CONTEXT, FINISHED, STATES, TRUNCATED, Tokens, Trajectory
+from anypo.engine.base import Completion, Sampling
 from anypo.generate.base import World
-from anypo.generate.conversation import Episode, _take_turn, trajectory
-from anypo.tasks import step_all
-from anypo.tasks.base import Problem
+from anypo.generate.conversation import Episode, carry_on, take_turn, trajectories, words
+from anypo.generate.workspace import Accumulate
+from anypo.tasks.base import Action, Problem, State
+from anypo.tasks.live import Live
 
 
 @dataclass(frozen=True)
 class Start:
-    """A state to continue from: the first `cut` decisions of `seed` (None: the prompt itself). `key` makes the random
-    numbers of the continuation its own. `shown`: messages put before the prompt when sampling only (exemplars, hints);
-    what is trained on is the plain prompt. `said`: text already put into the policy's mouth, given as context and never
-    trained on. `most`: bound on the whole answer's decisions in the place of the sampling's. The remaining fields go
-    into the trajectory."""
+    """A state to continue from: the first `cut` decisions of `seed` (None: the beginning, or the environment's `state`). `key` makes
+    the random numbers of the continuation its own. `shown`: messages put before the prompt when sampling only (exemplars,
+    hints); what is trained on is the plain prompt. `said`: text already put into the policy's mouth, given as context and never
+    trained on. `most`: bound on the decisions of the turn that is continued, in the place of the sampling's. The remaining fields
+    go into the trajectory."""
 
     problem: Problem
     key: tuple[int, ...]
@@ -36,25 +39,43 @@ class Start:
     shown: tuple[Mapping[str, str], ...] = ()
     said: str = ""
     most: int | None = None
+    state: Any = None
     extra: dict[str, Any] = field(default_factory=dict)
 
-
-def resume(starts: Sequence[Start], world: World, sampling: Sampling) -> list[Trajectory]:
-    """One scored continuation of every start, in order. The decisions before the cut keep the log-probabilities, entropies and
-    versions they were sampled with; `sampling.max_new` bounds the whole answer."""
-    requests = []
-    for start in starts:
-        limit = start.most or sampling.max_new
-        seen = np.concatenate([prompt_shown(start, world, limit), decisions(start.seed)[: start.cut]])
-        rest = dataclasses.replace(sampling, max_new=max(1, limit - start.cut))
-        requests.append(Request(seen, rest, (*start.key, 0)))
-    fresh = world.sampler.generate(requests)
-    return score(starts, [_joined(start, c) for start, c in zip(starts, fresh)], world, sampling)
+    @property
+    def turn(self) -> int:
+        """The turn that is continued."""
+        if self.seed is None or self.seed.turn is None or not self.cut:
+            return 0
+        return int(self.seed.turn[min(self.cut, len(self.seed) - 1)])
 
 
-def prompt_shown(start: Start, world: World, limit: int) -> np.ndarray:
-    """Tokens before the policy's own: what is `shown` (unless it does not fit), the prompt, and what was already `said`."""
-    opening = start.problem.messages
+def resume(
+    starts: Sequence[Start], world: World, sampling: Sampling, turns: int = 1, keep: bool = False
+) -> list[Trajectory]:
+    """One scored continuation of every start, in order, of at most `turns` turns with those before the cut. The decisions before the
+    cut keep the log-probabilities, entropies and versions they were sampled with; `sampling.max_new` bounds every turn. `keep`:
+    whether the results are to be continued themselves (needed for environments that store their own state)."""
+    episodes = [_begun(start, world, sampling, keep) for start in starts]
+    carry_on(episodes, world.task, world.policy, world.sampler, sampling, turns)
+    return [_marked(start, trajectories(e, world.task, sampling)[-1]) for start, e in zip(starts, episodes)]
+
+
+def score(
+    starts: Sequence[Start], completions: Sequence[Completion], world: World, sampling: Sampling
+) -> list[Trajectory]:
+    """The finished, scored one-turn trajectories whose decisions are `completions`, in order."""
+    episodes = [_begun(start, world, sampling, False) for start in starts]
+    take_turn(episodes, completions, world.task, world.policy, sampling, Accumulate())
+    for episode in episodes:
+        episode.finish = episode.finish or TRUNCATED
+    return [_marked(start, trajectories(e, world.task, sampling)[-1]) for start, e in zip(starts, episodes)]
+
+
+def prompt_shown(start: Start, world: World, limit: int, opening: Sequence[Message] | None = None) -> np.ndarray:
+    """Tokens before the policy's own: what is `shown` (unless it does not fit), the opening (by default the problem's), and what was
+    already `said`."""
+    opening = start.problem.messages if opening is None else opening
     said = words(world.policy, start.said) if start.said else np.zeros(0, dtype=np.int64)
     for messages in ((*start.shown, *opening), opening):
         seen = np.concatenate([world.policy.encode(messages), said])
@@ -63,42 +84,90 @@ def prompt_shown(start: Start, world: World, limit: int) -> np.ndarray:
     return seen
 
 
-def score(
-    starts: Sequence[Start], completions: Sequence[Completion], world: World, sampling: Sampling
-) -> list[Trajectory]:
-    """The finished, scored trajectories whose decisions are `completions`, in order."""
-    episodes, environments, texts = [], [], []
-    for start, completion in zip(starts, completions):
-        environment = world.task.environment(start.problem)
-        episode = Episode(start.problem, start.sample, start.key, environment)
-        episode.append(world.policy.encode(environment.reset()), CONTEXT)
+def _begun(start: Start, world: World, sampling: Sampling, keep: bool) -> Episode:
+    """The episode as it stood before the decision `start.cut`."""
+    live = Live(world.task, start.problem)
+    episode = Episode(start.problem, start.sample, start.key, live=live, most=start.most, said=start.said, keep=keep)
+    stretch, turn = episode.stretch, start.turn
+    shown = live.reset(_state(start, world, sampling))
+    if turn:
+        assert start.seed is not None
+        _retrace(episode, start.seed, turn, world)
+    else:
+        episode.opening = readable(shown, world.policy, f"task '{world.task.name}'")
+        stretch.append(world.policy.encode(episode.opening), CONTEXT)
+        stretch.media = media(episode.opening)
         if start.said:
-            episode.append(words(world.policy, start.said), CONTEXT)
-        episodes.append(episode)
-        environments.append(environment)
-        texts.append(world.policy.decode(completion.tokens))
-    heard = [start.said + text for start, text in zip(starts, texts)]
-    replies = step_all(environments, heard, [len(c.tokens) for c in completions], sampling.max_new)
-    out = []
-    for start, episode, completion, text, reply in zip(starts, episodes, completions, texts, replies):
-        _take_turn(episode, completion, text, reply, world.task, world.policy)
-        out.append(_marked(start, trajectory(episode, world.task, sampling), world, sampling))
-    return out
+            stretch.append(words(world.policy, start.said), CONTEXT)
+        stretch.begun = len(stretch.tokens)
+        if start.shown:
+            stretch.shown = prompt_shown(start, world, start.most or sampling.max_new, episode.opening)
+    if start.seed is not None and start.cut:
+        episode.kept = _decided(start.seed, first_decision(start.seed, turn), start.cut)
+    return episode
 
 
-def _marked(start: Start, done: Trajectory, world: World, sampling: Sampling) -> Trajectory:
+def _state(start: Start, world: World, sampling: Sampling) -> Any:
+    """Where the environment stood before the turn that is continued: as it was kept, or after the actions so far."""
+    seed, turn = start.seed, start.turn
+    if seed is not None and STATES in seed.extra:
+        return seed.extra[STATES][turn]
+    if seed is None or not turn:
+        return start.state
+    said = [decisions(seed)[begin:end] for begin, end in _spans(seed, turn)]
+    return State(tuple(Action(world.policy.decode(t), len(t), sampling.max_new) for t in said), start=start.state)
+
+
+def _spans(seed: Trajectory, turn: int) -> list[tuple[int, int]]:
+    """The first decision of every turn before `turn`, and that after its last."""
+    return list(itertools.pairwise(first_decision(seed, number) for number in range(turn + 1)))
+
+
+def _retrace(episode: Episode, seed: Trajectory, turn: int, world: World) -> None:
+    """Take over the turns before `turn` as they are recorded in the seed."""
+    content = seed.content
+    assert isinstance(content, Tokens)
+    stretch, at = episode.stretch, content.actions
+    edges = [0, int(at[0]), int(at[first_decision(seed, turn)])]
+    for begin, end in itertools.pairwise(edges):
+        stretch.tokens.append(content.tokens[begin:end])
+        stretch.roles.append(content.roles[begin:end])
+    stretch.shown, stretch.begun, stretch.media = content.shown, 1, content.media
+    for number, (begin, end) in enumerate(_spans(seed, turn)):
+        stretch.text += world.policy.decode(decisions(seed)[begin:end])
+        stretch.parts.append(_decided(seed, begin, end))
+        stretch.turns.append(number)
+        stretch.keys.append({name: int(np.broadcast_to(ids, len(seed))[begin]) for name, ids in seed.keys.items()})
+    stretch.rewards = list(seed.extra["turn_rewards"][:turn])
+    stretch.states = list(seed.extra.get(STATES, ())[:turn])
+    episode.turn = turn
+
+
+def first_decision(seed: Trajectory, turn: int) -> int:
+    """The first decision of a turn (the number of decisions, when there is no such turn)."""
+    return 0 if seed.turn is None else int(np.searchsorted(seed.turn, turn))
+
+
+def _decided(seed: Trajectory, begin: int, end: int) -> Completion:
+    """Decisions `begin` to `end` of a rollout as they were sampled."""
+
+    def piece(column: np.ndarray | None) -> np.ndarray:
+        return np.zeros(end - begin) if column is None else np.asarray(column)[begin:end]
+
+    return Completion(
+        tokens=decisions(seed)[begin:end],
+        logp=piece(seed.logp),
+        entropy=piece(seed.entropy),
+        log_mass=piece(seed.log_mass),
+        version=piece(seed.version),
+        finish=FINISHED,
+    )
+
+
+def _marked(start: Start, done: Trajectory) -> Trajectory:
     """The trajectory with what its start says about it."""
-    if start.shown:
-        assert isinstance(done.content, Tokens)
-        shown = prompt_shown(start, world, start.most or sampling.max_new)
-        done = done.replace(content=dataclasses.replace(done.content, shown=shown))
     extra = {**done.extra, **start.extra}
     return done.replace(parent=start.parent, fork=start.fork, guidance=start.guidance, extra=extra)
-
-
-def words(policy: Any, text: str) -> np.ndarray:
-    """Tokens of `text` inside an answer, without an end-of-sequence token."""
-    return np.asarray(policy.answer(text))[:-1]
 
 
 def decisions(seed: Trajectory | None) -> np.ndarray:
@@ -107,23 +176,3 @@ def decisions(seed: Trajectory | None) -> np.ndarray:
         return np.zeros(0, dtype=np.int64)
     assert isinstance(seed.content, Tokens)
     return seed.content.tokens[seed.content.actions]
-
-
-def _joined(start: Start, fresh: Completion) -> Completion:
-    """The kept decisions and the new ones as one completion."""
-    if start.seed is None or not start.cut:
-        return fresh
-
-    def both(old: np.ndarray | None, new: np.ndarray) -> np.ndarray:
-        kept = np.zeros(start.cut) if old is None else np.asarray(old)[: start.cut]
-        return np.concatenate([kept, new]).astype(np.asarray(new).dtype)
-
-    seed = start.seed
-    return dataclasses.replace(
-        fresh,
-        tokens=both(decisions(seed), fresh.tokens),
-        logp=both(seed.logp, fresh.logp),
-        entropy=both(seed.entropy, fresh.entropy),
-        log_mass=both(seed.log_mass, fresh.log_mass),
-        version=both(seed.version, fresh.version),
-    )

@@ -68,8 +68,8 @@ def load(
 
     spec: ``smollm2-135m``; ``tiny`` (randomly initialised from `seed`); a registered name (see `model`); a folder that
     transformers, peft or `LanguagePolicy.save` wrote; or a hub id. A mapping ``{"model": ..., ...}`` adds fields of `TinyConfig`
-    for ``tiny``, arguments of a registered factory, or a ``revision`` for a hub id. lora: adapter rank (0 trains all weights) or fields
-    of `Lora`.
+    for ``tiny``, arguments of a registered factory, or a ``revision`` for a hub id.
+    lora: adapter rank (0 trains all weights) or fields of `Lora`.
     cache_dir: where converted models are kept (default $ANYPO_CACHE, else ~/.cache/anypo). device: where the weights go once they
     are made or read, on the CPU. Raises `UserError`.
     """

@@ -20,7 +20,7 @@ from anypo.errors import Interrupted, UserError
 from anypo.evaluate import Evaluation, scorer_of
 from anypo.evaluate.units import ACCURACY
 from anypo.filter.consensus import PSEUDO
-from anypo.generate.base import Generate, Independent, World
+from anypo.generate.base import Generate, Independent, World, check_task
 from anypo.report import write_report
 from anypo.run.config import RunConfig, resolve
 from anypo.run.disk import requests
@@ -152,6 +152,8 @@ class Session:
     def __init__(self, config: RunConfig, spec: Any, folder: RunFolder, observer: Observer) -> None:
         self.config, self.folder, self.observer = config, folder, observer
         self.algorithm = config.composition()
+        self.task = tasks.load(spec)
+        check_task(self.algorithm.generate, self.task)
         observer.phase("loading the model", 0)
         source = str(Path(config.init) / "model") if config.init else config.model
         lora = {"rank": config.lora} if config.lora else None

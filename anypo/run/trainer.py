@@ -66,6 +66,7 @@ class Trainer:
             "step": self.number,
             "hooks": dict(self.hooks),
             "memory": self.memory.state_dict(),
+            "world": self.world.state_dict(),
             "visits": self.producer.visits.state_dict(),
             "weights": self.weights.state_dict(),
             "torch_rng": torch.get_rng_state(),
@@ -74,6 +75,7 @@ class Trainer:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.number, self.hooks = state["step"], dict(state["hooks"])
         self.memory.load_state_dict(state["memory"])
+        self.world.load_state_dict(state["world"])
         self.producer.visits.load_state_dict(state["visits"])
         self.weights.load_state_dict(state["weights"])
         torch.set_rng_state(state["torch_rng"])

@@ -3,11 +3,12 @@
 `load` makes one from a name or a mapping, `parse` checks the same without loading anything heavy.
 """
 
-from anypo.tasks.base import Environment, Problem, Reply, Task
+from anypo.tasks.base import Action, Environment, Problem, Reply, State, Task
 from anypo.tasks.loading import load, names, parse
 from anypo.tasks.named import Episodes, register_task, task
 from anypo.tasks.text.onestep import step_all
 
 __all__ = [
-    "Environment", "Episodes", "Problem", "Reply", "Task", "load", "names", "parse", "register_task", "step_all", "task",
+    "Action", "Environment", "Episodes", "Problem", "Reply", "State", "Task", "load", "names", "parse", "register_task",
+    "step_all", "task",
 ]  # fmt: skip

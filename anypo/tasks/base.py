@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol, Self
 
+import numpy as np
+
+from anypo.data.content import Message
 from anypo.data.records import prompt_id
 
 
 @dataclass(frozen=True)
 class Problem:
-    """One item of a task. `messages` is a chat (role/content mappings); `solution` a worked answer text for supervised
-    warm starts (empty if the task has none); `prompt` the stable id of the question (see `anypo.data.records.prompt_id`)."""
+    """One item of a task. `messages` is a chat (role/content mappings, see `anypo.data.content`); `solution` a worked answer text
+    for supervised warm starts (empty if the task has none); `prompt` the stable id of the question (see
+    `anypo.data.records.prompt_id`)."""
 
     prompt: int
-    messages: tuple[Mapping[str, str], ...]
+    messages: tuple[Message, ...]
     answer: str = ""
     solution: str = ""
     metadata: Mapping[str, Any] = field(default_factory=dict)
@@ -27,20 +31,61 @@ class Problem:
 
 
 @dataclass(frozen=True)
+class Action:
+    """What the policy did: a text of `tokens` tokens out of at most `limit` (only length rewards need them), or an `array`."""
+
+    text: str = ""
+    tokens: int = 0
+    limit: int = 0
+    array: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
 class Reply:
-    """What an environment returns for one action: named reward components of this turn, whether the episode is over, and
-    the messages shown next (empty when done). `failed` names why a verifier broke or timed out ('' when it did not)."""
+    """What an environment returns for one action.
+
+    rewards: named components of this turn. done: whether the episode is over. messages: what is shown next (empty when done).
+    failed: why a verifier broke or timed out ('' when it did not). truncated: the episode is cut off here, though not at its end.
+    append: in the place of messages, text that goes on inside the policy's own turn (a tool's output), after which the policy
+    goes on writing. observation: what is seen next, in tasks of arrays. keys: ids of the turn that this replies to (the state it
+    was taken in, the kind of action it was), from which credit makes groups: integers, or anything hashable with a stable `repr`.
+    """
 
     rewards: Mapping[str, float]
     done: bool = True
-    messages: tuple[Mapping[str, str], ...] = ()
+    messages: tuple[Message, ...] = ()
     failed: str = ""
+    truncated: bool = False
+    append: str = ""
+    observation: np.ndarray | None = None
+    keys: Mapping[str, Hashable] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class State:
+    """Where an episode stands, so that it can go on from there (`anypo.tasks.live.Live` takes and restores it).
+
+    own: what the environment's `snapshot` returned. Where it has none, the `actions` taken since it was reset to `start` are
+    replayed. rewards: components earned so far.
+    """
+
+    actions: tuple[Action, ...] = ()
+    own: Any = None
+    start: Any = None
+    rewards: Mapping[str, float] = field(default_factory=dict)
 
 
 class Environment(Protocol):
-    """One episode of one problem."""
+    """One episode of one problem. What follows is all that is needed; an environment may have more:
 
-    def reset(self) -> tuple[Mapping[str, str], ...]:
+    ``step(action)`` with a single parameter gets the whole `Action`. ``reset(start=None)`` can begin elsewhere than at the beginning:
+    at what its own ``snapshot()`` returned (plain data: numbers, texts, arrays and containers of these), or at whatever else
+    control asks for; it returns what is shown there. Without ``snapshot`` an episode is restored by replaying its actions, so the
+    environment must be deterministic; one that is not says ``restores = False``, best on the task, where it is read before
+    anything is loaded.
+    """
+
+    def reset(self) -> tuple[Message, ...]:
         """The opening messages."""
         ...
 
@@ -49,11 +94,17 @@ class Environment(Protocol):
         ...
 
 
+def restores(owner: Any) -> bool:
+    """Whether a task's (or an environment's) episodes can be taken up again where they stood."""
+    return bool(getattr(owner, "restores", True))
+
+
 class Task(Protocol):
     """Problems with a way to act on them. Train and held-out problems come from disjoint seeds or files.
 
     A task may have a `scorer` (an `anypo.evaluate.Scorer`, or its name) that says how a policy is scored on it and in which
-    unit; without one it is the accuracy on held-out problems.
+    unit; without one it is the accuracy on held-out problems. A task whose episodes cannot be taken up again where they stood
+    has the attribute ``restores = False`` (see `Environment`).
     """
 
     name: str

@@ -6,10 +6,13 @@ from collections.abc import Mapping
 from typing import Any
 
 import gymnasium
+import numpy as np
 
+from anypo.data.content import Message
 from anypo.data.records import prompt_id
 from anypo.errors import UserError
-from anypo.tasks.base import Environment, Problem
+from anypo.tasks import gymstate
+from anypo.tasks.base import Action, Problem, Reply
 
 
 class GymTask:
@@ -60,8 +63,9 @@ class GymTask:
     def heldout(self, index: int) -> Problem:
         return self.train(index)
 
-    def environment(self, problem: Problem) -> Environment:
-        raise UserError(f"{self.name} takes actions, not text; use the generator 'environment_steps'")
+    def environment(self, problem: Problem) -> Any:
+        """An episode in a new environment, in which the actions are arrays (`GymEpisode`)."""
+        return GymEpisode(self.make(), self.name)
 
     def describe(self) -> dict[str, Any]:
         return {
@@ -70,3 +74,71 @@ class GymTask:
             "environment": self.name,
             "options": self.options,
         }
+
+
+class GymEpisode:
+    """A Gymnasium environment with the manners of `anypo.tasks.base.Environment`: no messages, actions that are arrays, replies
+    with an observation. It may be reset again and again; each episode is drawn from the environment's own random numbers.
+
+    Actions are those of the action space (a generator's `anypo.generate.act.Act` sees to it). States are plain data and exact
+    (`anypo.tasks.gymstate`); where an environment keeps something that cannot be seen, its episode is replayed from the random
+    numbers it began with.
+    """
+
+    def __init__(self, environment: gymnasium.Env[Any, Any], name: str) -> None:
+        self.environment, self.name = environment, name
+        self.observation: Any = None
+        self._random: dict[str, Any] = {}
+        self._actions: list[np.ndarray] = []
+
+    @property
+    def action_space(self) -> Any:
+        return self.environment.action_space
+
+    def reset(self, start: Mapping[str, Any] | None = None, seed: int | None = None) -> tuple[Message, ...]:
+        """Begin an episode, with the environment's random numbers going on or seeded anew, or go on from a `snapshot`."""
+        if start is not None:
+            self._restore(start)
+            return ()
+        if seed is not None:  # seeding by itself draws nothing, so the state before the first draw is known
+            self.environment.unwrapped.np_random = gymnasium.utils.seeding.np_random(seed)[0]
+        self._random, self._actions = gymstate.random_state(self.environment.unwrapped.np_random), []
+        self.observation, _ = self.environment.reset(seed=seed)
+        return ()
+
+    def step(self, action: Action) -> Reply:
+        """One step; the reward is the component ``return``, whose sum over an episode is its return."""
+        assert action.array is not None, "an environment of arrays takes arrays"
+        array = np.asarray(action.array)
+        sent: Any = array.reshape(self.action_space.shape) if hasattr(self.action_space, "low") else int(array)
+        self._actions.append(array)
+        self.observation, reward, terminated, truncated, _ = self.environment.step(sent)
+        return Reply(
+            {"return": float(reward)},
+            done=bool(terminated),
+            truncated=bool(truncated and not terminated),
+            observation=self.observation,
+        )
+
+    def snapshot(self) -> dict[str, Any]:
+        """Where the episode stands, as plain data."""
+        layers = gymstate.take(self.environment)
+        replay = {"random": self._random, "actions": list(self._actions)}
+        return {"observation": np.array(self.observation), **({"layers": layers} if layers is not None else replay)}
+
+    def _restore(self, start: Mapping[str, Any]) -> None:
+        if "layers" in start:
+            self.environment.reset()  # whatever a first reset builds
+            gymstate.put(self.environment, start["layers"])
+            self.observation = np.array(start["observation"])
+            self._random, self._actions = {}, []
+            return
+        self.environment.unwrapped.np_random = gymstate.generator(start["random"])
+        self.reset()
+        for array in start["actions"]:
+            self.step(Action(array=array))
+        if not np.array_equal(self.observation, start["observation"], equal_nan=True):
+            raise UserError(
+                f"the environment '{self.name}' cannot be put back to where it stood: with the same random numbers and actions it "
+                "came to another observation; the run cannot be resumed exactly, so begin it anew"
+            )

@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from anypo.tasks.base import Environment, Problem, Reply, Task
+from anypo.data.content import Message
+from anypo.tasks.base import Action, Environment, Problem, Reply, Task, restores
+from anypo.tasks.live import attempt
 
 LABEL = "label"
 """Reward component that carries the verifier's verdict, where there is one. Nothing trains on it: signals that make
@@ -53,6 +55,10 @@ class Unlabelled:
         return replace(problem, answer="", solution="")
 
     @property
+    def restores(self) -> bool:
+        return restores(self.task)
+
+    @property
     def _verdict(self) -> str:
         return self.outcome if labelled(self.task) else ""
 
@@ -64,9 +70,15 @@ class Blind:
     environment: Environment
     outcome: str
 
-    def reset(self) -> tuple[Mapping[str, str], ...]:
-        return self.environment.reset()
+    def reset(self, start: Any = None) -> tuple[Message, ...]:
+        return self.environment.reset() if start is None else self.environment.reset(start)  # type: ignore[call-arg]
 
     def step(self, text: str, tokens: int = 0, limit: int = 0) -> Reply:
-        reply = self.environment.step(text, tokens, limit)
+        reply = attempt(self.environment, Action(text, tokens, limit))
         return replace(reply, rewards={LABEL: reply.rewards[self.outcome]} if self.outcome in reply.rewards else {})
+
+    def __getattr__(self, name: str) -> Any:
+        """What only some environments have: `snapshot`, `restores`."""
+        if name in ("snapshot", "restores"):
+            return getattr(self.environment, name)
+        raise AttributeError(name)

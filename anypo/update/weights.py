@@ -9,6 +9,7 @@ whose coefficients are all zero cost nothing. *When* any of this happens is the 
 from __future__ import annotations
 
 import math
+import zlib
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -84,8 +85,8 @@ class Weights:
         optimiser: Optimiser | None = getattr(update, "optimiser", None)
         if optimiser is not None:
             self.optimisers = {POLICY: optimiser.build(self.policy.parameters())}
-        for number, (path, part) in enumerate(self.algorithm.walk()):
-            learner = part.learner(self.policy, self.seed + number)
+        for path, part in self.algorithm.walk():
+            learner = part.learner(self.policy, self.seed + zlib.crc32(path.encode()))
             if learner is not None:
                 self.learners[path] = learner
                 own: Optimiser | None = getattr(part, "optimiser", optimiser)

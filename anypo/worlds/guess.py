@@ -11,6 +11,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from anypo.data.content import Message
 from anypo.data.records import prompt_id
 from anypo.errors import UserError
 from anypo.tasks.base import Problem, Reply
@@ -117,7 +118,7 @@ class GuessNumber:
     def __init__(self, problem: Problem, turns: int) -> None:
         self.problem, self.turns, self.taken = problem, turns, 0
 
-    def reset(self) -> tuple[Mapping[str, str], ...]:
+    def reset(self) -> tuple[Message, ...]:
         self.taken = 0
         return self.problem.messages
 

@@ -19,6 +19,8 @@ from anypo.exact import EnumerablePolicy, EnumerableSampler, patterns, tree
 from anypo.generate.base import World
 from anypo.generate.worlds.steps import EnvironmentSteps
 from anypo.run.acting import control_world
+from anypo.run.disk import checkpoint
+from anypo.run.trainer import Trainer
 from anypo.tasks.gym import GymTask
 from anypo.update.weights import Weights
 
@@ -145,5 +147,27 @@ def test_bad_environments_are_refused():
     with pytest.raises(UserError, match="Gymnasium"):
         collect(world, Algorithm(generate=EnvironmentSteps()))
     cartpole = control_world("CartPole-v1")
-    with pytest.raises(UserError, match="text"):
-        cartpole.task.environment(cartpole.task.train(0))
+    with pytest.raises(UserError, match="actions instead of text"):
+        collect(cartpole, Algorithm())
+
+
+@pytest.mark.parametrize("name", ["CartPole-v1", "Hopper-v5"])
+def test_a_control_run_goes_on_exactly_in_a_new_world(name, tmp_path):
+    """Trainer and world through a checkpoint: the next steps collect the same floats as without a break."""
+
+    def begun() -> Trainer:
+        return Trainer(ControlBed(name, environments=3, steps=50, epochs=1).adapt("ppo"), control_world(name, 1), 1, 4)
+
+    def seen(trainer: Trainer) -> list[tuple[bytes, ...]]:
+        trainer.step()
+        each = [t for group in trainer.groups for t in group.trajectories]
+        return [(t.content.observations.tobytes(), t.content.actions.tobytes(), t.step_rewards.tobytes()) for t in each]
+
+    whole = begun()
+    seen(whole)
+    checkpoint.save(tmp_path / "c", 1, {"trainer": whole.state_dict(), "world": whole.world.state_dict()})
+    wanted = [seen(whole), seen(whole)]
+    other, saved = begun(), checkpoint.load(tmp_path / "c")
+    other.load_state_dict(saved["trainer"])
+    other.world.load_state_dict(saved["world"])
+    assert [seen(other), seen(other)] == wanted

@@ -154,11 +154,13 @@ def test_vine_groups_continue_one_state() -> None:
         assert all(same_prefix(t, root.trajectories[0]) for t in vine.trajectories)
 
 
-def test_same_seed_same_rollouts_and_one_turn_only() -> None:
+def test_same_seed_same_rollouts() -> None:
     for part in (SegmentTree(branching=(2, 2), segment=2, max_new=5), EntropyForks(max_new=5), ReRolled(max_new=5)):
         first, second = rolled(part)[0], rolled(part)[0]
         assert [[t.text for t in g.trajectories] for g in first] == [[t.text for t in g.trajectories] for g in second]
-        assert "generate.turns to 1" in (part.replace(turns=2).refuse(None) or "")
+        assert part.replace(turns=2).refuse(None) is None
+        assert "accumulate" in (part.replace(workspace="rebuild").refuse(None) or "")
+    assert "generate.turns to 1" in (OneToken(turns=2).refuse(None) or "")
 
 
 # -- budgets -----------------------------------------------------------------------------------------------------------------

@@ -28,7 +28,7 @@ class WithGreedy(Independent, name="with_greedy"):
             dataclasses.replace(episode(ask, group.problem, context, GREEDY, 0), sample=-1)
             for ask, group in zip(asks, groups)
         ]
-        greedy = play(episodes, world.task, world.policy, world.sampler, sampling, self.turns)
+        greedy = play(episodes, world.task, world.policy, world.sampler, sampling, self.turns, self.workspace)
         context.log("rollout/greedy_tokens", sum(len(t) for t in greedy))
         return [
             group.replace(

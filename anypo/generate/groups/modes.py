@@ -10,11 +10,11 @@ from anypo.context import Context
 from anypo.control.base import Ask
 from anypo.data.records import Group
 from anypo.generate.base import OWN, World, answered, rollout_key
-from anypo.generate.resume import Start, resume
-from anypo.generate.trees.segments import _OneTurn
+from anypo.generate.resume import Start
+from anypo.generate.trees.segments import _Forking
 
 
-class Modes(_OneTurn, name="modes"):
+class Modes(_Forking, name="modes"):
     """`forced` rollouts per mode with the mode's tag given as context, and `free` ones in which the policy chooses;
     together they are the prompt's group, so modes compete directly. The number of rollouts asked by control is not used.
 
@@ -34,7 +34,7 @@ class Modes(_OneTurn, name="modes"):
             for ask, problem in zip(asks, problems)
             for sample, tag in enumerate(said)
         ]
-        done = iter(resume(starts, world, self.sampling(context)))
+        done = iter(self.resumed(starts, world, context))
         out = []
         for ask, problem in zip(asks, problems):
             members = []

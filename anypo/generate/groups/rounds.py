@@ -14,11 +14,11 @@ from anypo.control.base import Ask
 from anypo.data.records import Group
 from anypo.data.tokens import hashed
 from anypo.generate.base import OWN, World, rollout_key
-from anypo.generate.resume import Start, resume
-from anypo.generate.trees.segments import _grown, _OneTurn
+from anypo.generate.resume import Start
+from anypo.generate.trees.segments import _Forking, _grown
 
 
-class AdaptiveRounds(_OneTurn, name="adaptive_rounds"):
+class AdaptiveRounds(_Forking, name="adaptive_rounds"):
     """Every prompt gets `base` rollouts; the rest of the step's budget goes, `round` at a time, to the prompts of
     highest priority (XRPO, arXiv:2510.06672).
 
@@ -54,7 +54,7 @@ class AdaptiveRounds(_OneTurn, name="adaptive_rounds"):
                 guidance = "exemplars" if shown else ""
                 starts.append(Start(group.problem, key, sample=taken[place], shown=shown, guidance=guidance))
                 taken[place] += 1
-            groups = _grown(groups, homes, resume(starts, world, self.sampling(context)))
+            groups = _grown(groups, homes, self.resumed(starts, world, context))
             left -= len(homes)
         context.log("generate/largest_group", max((len(g.trajectories) for g in groups), default=0))
         self._learn(groups, world, context)

@@ -13,7 +13,7 @@ from anypo.context import Context
 from anypo.control.base import Ask
 from anypo.data.records import TARGET, Group, Trajectory
 from anypo.generate.base import Independent, World, episode
-from anypo.generate.conversation import play
+from anypo.generate.conversation import converse
 
 SHIFTED = 1
 """The role of the targets in their keys."""
@@ -61,10 +61,10 @@ class ShiftedTargets(Independent, name="shifted_targets"):
             for ask, group in zip(asks, groups)
             for sample in range(ask.samples)
         ]
-        drawn = iter(play(episodes, world.task, world.policy, world.sampler, sampling, self.turns))
+        drawn = iter(converse(episodes, world.task, world.policy, world.sampler, sampling, self.turns, self.workspace))
         out = []
-        for group in groups:
-            members = [next(drawn) for _ in group.trajectories]
+        for ask, group in zip(asks, groups):
+            members = [t for _ in range(ask.samples) for t in next(drawn)]
             rewards = np.array([t.reward for t in members])
             spread = rewards.std(ddof=1) if len(members) > 1 else 0.0
             good = (rewards - rewards.mean()) / (spread + 1e-6) > self.threshold

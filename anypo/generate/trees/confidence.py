@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -14,8 +15,8 @@ from anypo.control.base import Ask
 from anypo.data.records import CANCELLED, Group, Tokens, Trajectory
 from anypo.generate.base import World, rollout_key
 from anypo.generate.logits import next_logits
-from anypo.generate.resume import Start, decisions, resume
-from anypo.generate.trees.segments import TREE, _grown, _OneTurn, log_shared
+from anypo.generate.resume import Start, decisions
+from anypo.generate.trees.segments import TREE, _Forking, _grown, log_shared
 
 TOP, PEAK, TAIL, BEFORE = 64, 5, 8, 4
 """Log-probabilities kept per decision, those that make its confidence, decisions of the tail, and decisions before a rise."""
@@ -58,7 +59,7 @@ def trailing(values: np.ndarray, window: int) -> np.ndarray:
     return np.array([values[max(0, t - window + 1) : t + 1].mean() for t in range(len(values))])
 
 
-class ConfidenceForks(_OneTurn, name="confidence_forks"):
+class ConfidenceForks(_Forking, name="confidence_forks"):
     """Whole rollouts, each forked once at its first decision that is uncertain and in doubt, then pruned (ECHO).
 
     Fork: the first decision from `depth` on with entropy >= `uncertain`, group confidence <= `doubt` and rise >= `rise`;
@@ -99,7 +100,7 @@ class ConfidenceForks(_OneTurn, name="confidence_forks"):
                     starts.append(Start(group.problem, key, seed, cut + 1, sample=size, parent=mother.sample, fork=cut))
                     homes.append(place)
                     size += 1
-        grown = _grown(groups, homes, resume(starts, world, self.sampling(context)))
+        grown = _grown(groups, homes, self.resumed(starts, world, context))
         log_shared(grown, context)
         return [group.replace(trajectories=tuple(self._pruned(group, world, context))) for group in grown]
 
@@ -151,8 +152,12 @@ def begun(mother: Trajectory, cut: int, token: int, logp: float) -> Trajectory:
     entropy = np.zeros(len(mother)) if mother.entropy is None else mother.entropy
     return Trajectory(
         prompt=mother.prompt,
-        content=Tokens(np.append(content.tokens[:at], token).astype(np.int32), content.roles[: at + 1]),
+        content=dataclasses.replace(
+            content, tokens=np.append(content.tokens[:at], token).astype(np.int32), roles=content.roles[: at + 1]
+        ),
         logp=np.append(mother.logp[:cut], logp),
         version=mother.version[: cut + 1],
         entropy=entropy[: cut + 1],
+        turn=None if mother.turn is None else mother.turn[: cut + 1],
+        extra=mother.extra,
     )

@@ -1,4 +1,4 @@
-"""Groups that share prefixes: segment trees, entropy forks, chains of re-rolled states, vines. One-turn tasks."""
+"""Groups that share prefixes: segment trees, entropy forks, chains of re-rolled states, vines."""
 
 from __future__ import annotations
 
@@ -10,17 +10,33 @@ from pydantic import Field
 from anypo.context import Context
 from anypo.control.base import Ask
 from anypo.data.records import Group, Trajectory
-from anypo.generate.base import OWN, Generate, World, answered, rollout_key
+from anypo.generate.base import OWN, Generate, World, answered, keys_of, rollout_key
 from anypo.generate.resume import Start, decisions, resume
+from anypo.generate.workspace import Accumulate
+from anypo.tasks.base import Task, restores
 
 TREE = frozenset({"tree"})
 
 
-class _OneTurn(Generate):
-    """Shared by generators that continue from a stored state."""
+class _Forking(Generate):
+    """Shared by generators that continue from a stored state, at any decision of any turn."""
 
     def refuse(self, algorithm: object) -> str | None:
-        return "continues single answers only; set generate.turns to 1" if self.turns > 1 else None
+        if isinstance(self.workspace, Accumulate):
+            return None
+        return "continues conversations that grow by appending; set generate.workspace to accumulate"
+
+    def provided(self) -> frozenset[str]:
+        return super().provided() | keys_of(self)
+
+    def suits(self, task: Task) -> str | None:
+        if self.turns == 1 or restores(task):
+            return None
+        return "it forks episodes, and those of this task cannot be taken up again where they stood (restores = False)"
+
+    def resumed(self, starts: Sequence[Start], world: World, context: Context) -> list[Trajectory]:
+        """Continuations of the starts, which may be continued in turn."""
+        return resume(starts, world, self.sampling(context), self.turns, keep=self.turns > 1)
 
     def roots(self, asks: Sequence[Ask], counts: Sequence[int], world: World, context: Context) -> list[Group]:
         """`counts[i]` independent rollouts of ask i, sample numbers 0, 1, ..."""
@@ -30,14 +46,21 @@ class _OneTurn(Generate):
             for ask, problem, count in zip(asks, problems, counts)
             for sample in range(count)
         ]
-        done = iter(resume(starts, world, self.sampling(context)))
+        done = iter(self.resumed(starts, world, context))
         return [
             answered(ask, problem, [next(done) for _ in range(count)], context)
             for ask, problem, count in zip(asks, problems, counts)
         ]
 
 
-class SegmentTree(_OneTurn, name="segment_tree"):
+class _OneTurn(_Forking):
+    """Shared by generators that read, edit or judge an answer as one text."""
+
+    def refuse(self, algorithm: object) -> str | None:
+        return "works on single answers only; set generate.turns to 1" if self.turns > 1 else super().refuse(algorithm)
+
+
+class SegmentTree(_Forking, name="segment_tree"):
     """A tree of rollouts that branch after every `segment` decisions (SPO-tree, arXiv:2505.23564).
 
     `branching` (b0, b1, ...): b0 rollouts of the prompt; each is continued b1 times from its state after `segment` decisions
@@ -65,12 +88,12 @@ class SegmentTree(_OneTurn, name="segment_tree"):
                         )
                         homes.append(place)
                         size += 1
-            groups = _grown(groups, homes, resume(starts, world, self.sampling(context)))
+            groups = _grown(groups, homes, self.resumed(starts, world, context))
         log_shared(groups, context)
         return groups
 
 
-class EntropyForks(_OneTurn, name="entropy_forks"):
+class EntropyForks(_Forking, name="entropy_forks"):
     """Trees that fork where the policy was least sure (ETMR of ETTRL, arXiv:2508.11356).
 
     A prompt's samples are `trees` whole rollouts, each with `branches` continuations from each of its `forks` decisions of
@@ -101,7 +124,7 @@ class EntropyForks(_OneTurn, name="entropy_forks"):
                         )
                         homes.append(place)
                         size += 1
-        groups = _grown(groups, homes, resume(starts, world, self.sampling(context)))
+        groups = _grown(groups, homes, self.resumed(starts, world, context))
         whole = sum(len(t) for g in groups for t in g.trajectories)
         context.log(
             "generate/shared_share", sum(max(t.fork, 0) for g in groups for t in g.trajectories) / max(1, whole)
@@ -135,7 +158,7 @@ def _grown(groups: Sequence[Group], homes: Sequence[int], fresh: Sequence[Trajec
     return [group.replace(trajectories=tuple(m)) for group, m in zip(groups, members)]
 
 
-class ReRolled(_OneTurn, name="re_rolled"):
+class ReRolled(_Forking, name="re_rolled"):
     """Independent rollouts whose intermediate states are valued by fresh continuations (SPO-chain, arXiv:2505.23564).
 
     A cutpoint is a decision taken with probability below `below`. Segments hold `interval` cutpoints each; at every segment
@@ -165,7 +188,7 @@ class ReRolled(_OneTurn, name="re_rolled"):
                     for n in range(self.continuations):
                         key = rollout_key(context, group.problem, group.visit, cut, trajectory.sample, n)
                         starts.append(Start(group.problem, key, trajectory, cut))
-        done = resume(starts, world, self.sampling(context))
+        done = self.resumed(starts, world, context)
         context.log("generate/estimation_tokens", sum(len(t) - s.cut for t, s in zip(done, starts)))
         means = iter(np.array([t.reward for t in done]).reshape(-1, self.continuations).mean(1).tolist())
         out = []
@@ -197,7 +220,7 @@ def segment_starts(logp: np.ndarray, below: float, interval: int) -> list[int]:
     return [0, *(int(t) for t in after if t < len(logp))]
 
 
-class Vine(_OneTurn, name="vine"):
+class Vine(_Forking, name="vine"):
     """Seed rollouts and, from evenly spaced states of each, a group of fresh continuations (polychromic objectives,
     arXiv:2509.25424).
 
@@ -221,7 +244,7 @@ class Vine(_OneTurn, name="vine"):
                     starts.append(Start(group.problem, key, seed, cut, sample=sample, fork=cut))
                 sizes.append(ask.samples)
                 owners.append(group)
-        done = iter(resume(starts, world, self.sampling(context)))
+        done = iter(self.resumed(starts, world, context))
         return groups + [
             owner.replace(trajectories=tuple(next(done) for _ in range(size))) for owner, size in zip(owners, sizes)
         ]

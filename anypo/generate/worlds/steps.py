@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import sys
-import weakref
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,37 +17,8 @@ from anypo.errors import UserError
 from anypo.generate.act import Act, Own
 from anypo.generate.base import Generate, World
 from anypo.generate.conversation import Episode
-
-if TYPE_CHECKING:
-    import gymnasium
-
-
-@dataclass
-class _Seat:
-    """One environment in use: where its episode stands, and what has happened since the stretch began."""
-
-    environment: gymnasium.Env[Any, Any]
-    number: int
-    episode: int
-    observation: np.ndarray = field(default_factory=lambda: np.zeros(0))
-    earned: float = 0.0
-    length: int = 0
-    observations: list[np.ndarray] = field(default_factory=list)
-    actions: list[np.ndarray] = field(default_factory=list)
-    logp: list[float] = field(default_factory=list)
-    rewards: list[float] = field(default_factory=list)
-
-    def begin(self, seed: int) -> None:
-        """The next episode: its seed depends on the run's, the seat and how many episodes this seat has begun."""
-        self.episode += 1
-        own = np.random.SeedSequence([seed, self.number, self.episode, 31]).generate_state(1, np.uint32)[0]
-        self.observation, _ = self.environment.reset(seed=int(own) >> 1)
-        self.earned, self.length = 0.0, 0
-
-
-_SEATS: weakref.WeakKeyDictionary[Any, list[_Seat]] = weakref.WeakKeyDictionary()
-"""The environments in use, by task: they belong to the world, not to the (stateless) part."""
-
+from anypo.generate.worlds.seats import Seat
+from anypo.tasks.base import Task
 
 LONGEST = 100_000
 """Steps after which an episode that is evaluated counts as truncated, should its environment have no time limit."""
@@ -62,7 +31,7 @@ class EnvironmentSteps(Generate, name="environment_steps"):
     trajectory that the environment did not terminate (time limit, or the end of the rollout) is truncated: what follows it is to
     be bootstrapped from the observation after it. Continuous actions are clipped to the action space on their way into the
     environment only. Observation statistics, where the policy keeps them, are updated before sampling begins. Episodes that end
-    log ``episode/return`` and ``episode/length``. A resumed run begins new episodes.
+    log ``episode/return`` and ``episode/length``. The environments are the world's (`World.seats`), which stores where they stand.
     """
 
     environments: int = Field(8, ge=1)
@@ -70,7 +39,7 @@ class EnvironmentSteps(Generate, name="environment_steps"):
     act: Act = Own()
 
     def rollout(self, asks: Sequence[Ask], world: World, context: Context) -> list[Group]:
-        if not hasattr(world.task, "make") or not hasattr(world.policy, "act"):
+        if self.suits(world.task) or not hasattr(world.policy, "act"):
             raise UserError("the generator 'environment_steps' needs a Gymnasium task and a control policy")
         seats = self._seats(world, context)
         generator = context.generator(29)
@@ -81,7 +50,7 @@ class EnvironmentSteps(Generate, name="environment_steps"):
             taken = self.act.act(seen, seats[0].environment.action_space, world, memory["steps"], generator)
             memory["steps"] += 1
             for number, seat in enumerate(seats):
-                done = _step(seat, taken.action[number], taken.sent[number], float(taken.logp[number]))
+                done = seat.step(taken.action[number], taken.sent[number], float(taken.logp[number]))
                 if done:
                     context.log("episode/return", seat.earned)
                     context.log("episode/length", seat.length)
@@ -100,25 +69,26 @@ class EnvironmentSteps(Generate, name="environment_steps"):
             raise UserError(f"a control policy is scored at temperature 0 or 1, not {temperature:g}")
         return _whole_episodes(episodes, world, self.act, sampled=temperature == 1.0)
 
+    def suits(self, task: Task) -> str | None:
+        return None if hasattr(task, "make") else "it steps Gymnasium environments; choose a generator of texts"
+
     def start(self) -> dict[str, Any]:
         return {"seen": None, "episodes": [], "steps": 0}
 
-    def _seats(self, world: World, context: Context) -> list[_Seat]:
+    def _seats(self, world: World, context: Context) -> list[Seat]:
         seen = context.memory[self]["seen"]
         if seen is not None:
             world.policy.observe(seen)
-        seats = _SEATS.get(world.task)
-        if seats is None or len(seats) != self.environments:
-            known = context.memory[self]["episodes"]
+        if len(world.seats) != self.environments:
+            known, problem = context.memory[self]["episodes"], world.task.train(0)
             begun = [known[n] if n < len(known) else -1 for n in range(self.environments)]
-            seats = [_Seat(world.task.make(), number, episode) for number, episode in enumerate(begun)]  # type: ignore[attr-defined]
-            for seat in seats:
+            world.seats = [Seat(world.task.environment(problem), number, past) for number, past in enumerate(begun)]
+            for seat in world.seats:
                 seat.begin(context.seed)
-            _SEATS[world.task] = seats
-        return seats
+        return world.seats
 
     def _close(
-        self, seat: _Seat, world: World, number: int, context: Context, finish: str, extra: dict[str, float]
+        self, seat: Seat, world: World, number: int, context: Context, finish: str, extra: dict[str, float]
     ) -> Group:
         """The stretch so far as a group; the seat starts a new one."""
         problem = world.task.train(0)
@@ -141,25 +111,13 @@ class EnvironmentSteps(Generate, name="environment_steps"):
         return Group(problem.prompt, (trajectory,), problem, context.step)
 
 
-def _step(seat: _Seat, action: np.ndarray, sent: np.ndarray, logp: float) -> str:
-    """Take one action; the finish reason when the episode ended, else ''."""
-    space: Any = seat.environment.action_space
-    given = sent.reshape(space.shape) if hasattr(space, "low") else int(sent)
-    following, reward, terminated, truncated, _ = seat.environment.step(given)
-    seat.observations.append(np.asarray(seat.observation))
-    seat.actions.append(action)
-    seat.logp.append(logp)
-    seat.rewards.append(float(reward))
-    seat.observation, seat.earned, seat.length = following, seat.earned + float(reward), seat.length + 1
-    return FINISHED if terminated else TRUNCATED if truncated else ""
-
-
 def _whole_episodes(episodes: Sequence[Episode], world: World, act: Act, sampled: bool) -> list[Trajectory]:
     """Play every episode to its end, all in step."""
     seats = []
     for number, episode in enumerate(episodes):
-        environment = world.task.make()  # type: ignore[attr-defined]
-        seats.append(_Seat(environment, number, 0, environment.reset(seed=_number(episode.seed))[0]))
+        seat = Seat(world.task.environment(episode.problem), number)
+        seat.environment.reset(seed=_number(episode.seed))
+        seats.append(seat)
     generator = torch.Generator().manual_seed(_number(episodes[0].seed) if episodes else 0)
     finish = [""] * len(seats)
     for _ in range(LONGEST):
@@ -170,9 +128,7 @@ def _whole_episodes(episodes: Sequence[Episode], world: World, act: Act, sampled
         space = seats[0].environment.action_space
         taken = act.act(seen, space, world, sys.maxsize, generator) if sampled else act.best(seen, space, world)
         for place, number in enumerate(live):
-            finish[number] = _step(seats[number], taken.action[place], taken.sent[place], float(taken.logp[place]))
-    for seat in seats:
-        seat.environment.close()
+            finish[number] = seats[number].step(taken.action[place], taken.sent[place], float(taken.logp[place]))
     return [
         Trajectory(
             prompt=episode.problem.prompt,

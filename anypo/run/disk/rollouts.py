@@ -2,8 +2,9 @@
 
 Columns (`SCHEMA`): `group_id` numbers the groups of the step; `advantage` is the trajectory's and `advantages` its decisions';
 both are null where the rollout was not trained on (`trained` false). `tokens`, `roles` and `pieces` (the text of each token)
-cover the whole trained-on sequence, `logp`, `entropy`, `advantages` and `turns` its decisions (the tokens of role 1). A key's
-list holds one id for the whole trajectory or one per decision.
+cover the whole trained-on sequence, `media` names the kinds of the images, sounds and films in it (null for text alone), `logp`,
+`entropy`, `advantages` and `turns` cover its decisions (the tokens of role 1). A key's list holds one id for the
+whole trajectory or one per decision.
 """
 
 from __future__ import annotations
@@ -50,6 +51,7 @@ SCHEMA = pa.schema(
         ("failed", pa.string()),
         ("tokens", pa.list_(pa.int32())),
         ("roles", pa.list_(pa.int8())),
+        ("media", pa.list_(pa.string())),
         ("pieces", pa.list_(pa.string())),
         ("turns", pa.list_(pa.int32())),
         ("logp", pa.list_(pa.float32())),
@@ -143,6 +145,7 @@ def _row(trajectory: Trajectory) -> dict[str, Any]:
         "failed": str(trajectory.extra.get("failed", "") or ""),
         "tokens": content.tokens if content else None,
         "roles": content.roles if content else None,
+        "media": [piece.kind for piece in content.media] if content and content.media else None,
         "turns": trajectory.turn,
         "logp": trajectory.logp,
         "entropy": trajectory.entropy,

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
+from anypo.data.content import Message
 from anypo.data.records import prompt_id
 from anypo.errors import UserError, nearest
-from anypo.tasks.base import Environment, Problem, Reply
+from anypo.tasks.base import Action, Environment, Problem, Reply
+from anypo.tasks.live import attempt
 from anypo.tasks.text.scoring import Scorer
 
 
@@ -84,7 +86,7 @@ class OneStep:
     def __init__(self, task: OneStepTask, problem: Problem) -> None:
         self.task, self.problem = task, problem
 
-    def reset(self) -> tuple[Mapping[str, str], ...]:
+    def reset(self) -> tuple[Message, ...]:
         return self.problem.messages
 
     def step(self, text: str, tokens: int = 0, limit: int = 0) -> Reply:
@@ -94,14 +96,15 @@ class OneStep:
 def step_all(
     environments: Sequence[Environment], texts: Sequence[str], tokens: Sequence[int], limit: int
 ) -> list[Reply]:
-    """Step every environment with its text; the one-step ones of a task are scored as one batch (parallel workers)."""
+    """Step every environment with its text; the one-step ones of a task are scored as one batch (parallel workers). What others
+    raise becomes a failed reply (`anypo.tasks.live.attempt`)."""
     replies: list[Reply | None] = [None] * len(environments)
     batches: dict[int, list[int]] = {}
     for index, environment in enumerate(environments):
         if isinstance(environment, OneStep):
             batches.setdefault(id(environment.task), []).append(index)
         else:
-            replies[index] = environment.step(texts[index], tokens[index], limit)
+            replies[index] = attempt(environment, Action(texts[index], tokens[index], limit))
     for indices in batches.values():
         members = [environments[index] for index in indices]
         assert isinstance(members[0], OneStep)
