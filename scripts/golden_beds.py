@@ -40,9 +40,9 @@ Trainer = take("Trainer", "anypo.run.trainer")
 World = take("World", "anypo.generate.base")
 Problem, Reply = take("Problem", "anypo.tasks.base"), take("Reply", "anypo.tasks.base")
 prompt_id = take("prompt_id", "anypo.data.records")
-rule_task = take("rule_task", "anypo.claims.credit_worlds")
-Testbed = take("Testbed", "anypo.claims.testbeds")
-ControlBed = take("ControlBed", "anypo.claims.controlbeds")
+rule_task = take("rule_task", "anypo.claims.beds.worlds")
+Testbed = take("Testbed", "anypo.claims.beds.exact")
+ControlBed = take("ControlBed", "anypo.claims.beds.control")
 EnumerablePolicy, EnumerableSampler = take("EnumerablePolicy", "anypo.exact"), take("EnumerableSampler", "anypo.exact")
 
 SEED = 5

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from anypo.algorithm import Algorithm
-from anypo.claims.testbeds import Testbed
+from anypo.claims.beds.exact import Testbed
 from anypo.context import Context
 from anypo.control.base import Control, Uniform
 from anypo.data.batch import Batch

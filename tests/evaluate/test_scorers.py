@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from anypo.claims.testbeds import Testbed
+from anypo.claims.beds.exact import Testbed
 from anypo.engine.base import Sampling
 from anypo.errors import UserError
 from anypo.evaluate import Evaluation, Heldout, Returns, mean_interval, scorer_of, wilson
@@ -17,7 +17,7 @@ from anypo.evaluate.units import amount, change, difference
 from anypo.generate.base import Independent, World
 from anypo.generate.conversation import Episode, play
 from anypo.generate.worlds.steps import EnvironmentSteps
-from anypo.tasks.gym import control_world
+from anypo.run.acting import control_world
 
 BED = Testbed(vocabulary=4, horizon=3, prompts=6)
 

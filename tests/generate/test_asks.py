@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from anypo.algorithm import Algorithm
-from anypo.claims.testbeds import Testbed
+from anypo.claims.beds.exact import Testbed
 from anypo.context import Context, Memory
 from anypo.control.base import Ask, Control, Uniform
 from anypo.data.records import SHOWN, Tokens

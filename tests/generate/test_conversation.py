@@ -14,7 +14,7 @@ from anypo.data.records import ACTION, CONTEXT, FAILED, FINISHED, OBSERVATION, S
 from anypo.data.stored import plain, restore
 from anypo.engine.base import Sampling
 from anypo.errors import UserError
-from anypo.evaluate import evaluate
+from anypo.evaluate import Heldout
 from anypo.generate import EntropyForks, Independent, ReRolled, SegmentTree, Vine
 from anypo.generate.base import World, check_task
 from anypo.generate.conversation import Episode, converse, play
@@ -175,11 +175,11 @@ def test_groups_hold_all_turns_and_evaluation_sees_the_same_contexts():
     assert all({t.keys["episode"] for t in g.trajectories} == {0, 1, 2} for g in groups)
     assert max(len(g.trajectories) for g in groups) > 3
     contexts = []
-    for workspace in (None, part.workspace):
+    for method in (part.replace(workspace="accumulate"), part):
         world.sampler = Keyed()
-        found = evaluate(world, 4, sampling=Sampling(6), turns=4, workspace=workspace)
+        found = Heldout(size=4).score(world, method, 0)
         contexts.append(max(len(r.tokens) for r in world.sampler.requests))
-        assert len(found.trajectories) == 4 and found.length > 0
+        assert len(found.trajectories) == 4 and found.details["length"] > 0
     assert contexts[1] < contexts[0]
 
 

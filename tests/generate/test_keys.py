@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from anypo.algorithm import Algorithm
-from anypo.claims.testbeds import Testbed
+from anypo.claims.beds.exact import Testbed
 from anypo.context import Context, Memory
 from anypo.control.base import Ask
 from anypo.control.visits import Visits
@@ -38,9 +38,9 @@ from anypo.generate.guided.experts import WithExperts
 from anypo.generate.guided.rollback import Rollback
 from anypo.generate.worlds.steps import EnvironmentSteps
 from anypo.policies import loading as policies
+from anypo.run.acting import control_world
 from anypo.run.trainer import Trainer
 from anypo.tasks import loading as tasks
-from anypo.tasks.gym import control_world
 
 BED = Testbed(vocabulary=4, horizon=5, prompts=3, spread=0.8)
 ASKS = [Ask(0, 3), Ask(1, 3), Ask(0, 3, visit=1), Ask(2, 3, visit=5)]

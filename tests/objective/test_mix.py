@@ -7,7 +7,7 @@ import torch
 from making_rows import loss_and_gradient, make
 
 from anypo.algorithm import Algorithm
-from anypo.claims.testbeds import Testbed
+from anypo.claims.beds.exact import Testbed
 from anypo.context import Context, Memory
 from anypo.data.batch import Batch
 from anypo.errors import UserError

@@ -74,7 +74,7 @@ def test_one_update_of_sac_is_the_textbooks() -> None:
         a2, logp2 = draw(actor, s2, noise["next"])
         y = r + 0.99 * (1 - d) * (torch.minimum(*q(target, s2, a2)) - alpha.log.exp() * logp2)
     torch.testing.assert_close(batch["target"], y)
-    temperature = float(alpha.log.exp())
+    temperature = float(alpha.log.detach().exp())
     adam = lambda net: torch.optim.Adam(net.parameters(), lr=3e-4)
     optimiser = adam(critic)
     (0.5 * sum(((value - y) ** 2).mean() for value in q(critic, s, a))).backward()
