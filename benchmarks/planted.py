@@ -185,7 +185,8 @@ def noisy_grades(prompt: int, text: str, score: float, step: int, random: np.ran
 
 
 def infinite(prompt: int, text: str, score: float, step: int, random: np.random.Generator) -> Reply:
-    return Reply({"correct": math.inf if step % 6 == 5 and random.random() < 0.3 else score})
+    """Now and then a number that is finite, but not in the float32 of a batch (one that is not finite costs its rollout only)."""
+    return Reply({"correct": 1e200 if step % 6 == 5 and random.random() < 0.3 else score})
 
 
 # -- the cases ---------------------------------------------------------------------------------------------------------------

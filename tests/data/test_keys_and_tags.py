@@ -11,12 +11,14 @@ import torch
 from anypo.context import Context, Memory
 from anypo.data.batch import Batch
 from anypo.data.records import DEMO, TARGET, Group, Steps, Trajectory, key_id
+from anypo.data.stored import plain, restore, store
 from anypo.errors import UserError
 from anypo.objective.ratios import span_ids
 from anypo.parts import Part
-from anypo.replay.buffer import Buffer, revive, store
+from anypo.replay.base import revived
+from anypo.replay.buffer import Buffer
 from anypo.replay.dataset import Dataset
-from anypo.replay.last_response import LastResponse, plain, restore
+from anypo.replay.last_response import LastResponse
 from anypo.replay.previous_batch import PreviousBatch
 from anypo.tasks.base import Problem
 
@@ -141,14 +143,14 @@ def group(index: int, **fields: Any) -> Group:
 
 def test_stored_groups_come_back_with_their_problem() -> None:
     context = context_of(Buffer())
-    back = revive(store(group(1)), context)
+    back = revived(store(group(1)), context)
     assert (back.prompt, back.index, back.visit, back.step) == (1, 1, 2, 5) and back.problem == Task().train(1)
     again = Batch.pack([back])
     assert again["key/state"].tolist() == [7, 8, 7] and again.tagged("solver").tolist() == [True]
-    assert revive(store(group(1).replace(index=-1)), context).problem is None  # not one of the task's
-    assert revive(store(group(1).replace(index=0)), context).problem is None  # the task says something else now
+    assert revived(store(group(1).replace(index=-1)), context).problem is None  # not one of the task's
+    assert revived(store(group(1).replace(index=0)), context).problem is None  # the task says something else now
     context.world = None
-    assert revive(store(group(1)), context).problem is None
+    assert revived(store(group(1)), context).problem is None
     kept = restore(plain(made(2, weight=np.array([1.0, 0.5]), keys={"a": 3}, tag="t")))
     assert kept.weight is not None and kept.weight.tolist() == [1.0, 0.5] and kept.keys == {"a": 3} and kept.tag == "t"
 
