@@ -18,12 +18,15 @@ def train(
         str, typer.Option("--system", "-s", help="named method; `anypo systems list` shows all")
     ] = "grpo",
     model: Annotated[
-        str, typer.Option("--model", "-m", help="smollm2-135m, tiny, a local path or a hub id")
-    ] = "smollm2-135m",
+        str | None,
+        typer.Option("--model", "-m", help="smollm2-135m (default for text), tiny, a local path or a hub id"),
+    ] = None,
     task: Annotated[
         str | None,
         typer.Option(
-            "--task", "-t", help="a reasoning-gym dataset or a .jsonl/.parquet file (default: one that suits the model)"
+            "--task",
+            "-t",
+            help="a reasoning-gym dataset, a .jsonl/.parquet file or a Gymnasium id (default: one that suits the model)",
         ),
     ] = None,
     reward: Annotated[
@@ -83,6 +86,6 @@ def train(
         return
     watch(
         lambda observer: run(resolved, out=out, observer=observer),
-        f"{resolved.system} · {model} · {resolved.task}",
+        f"{resolved.system} · {resolved.model} · {resolved.task}",
         as_json,
     )

@@ -45,12 +45,14 @@ Tell = Callable[[dict[str, Any]], None]
 
 def run(cell: Cell, init: str, tell: Tell | None = None) -> dict[str, Any]:
     """Load, train, evaluate; returns the cell's record (see `Meter.record`)."""
-    from anypo import policies, tasks
+    from anypo import tasks
+    from anypo.policies.classes import Wanted
 
     algorithm = Algorithm.from_dict(cell.contender.algorithm).check()
     task = tasks.load(tasks.parse(cell.task, cell.settings.task_options[cell.task]))
     check_task(algorithm.generate, task)
-    policy = policies.load(init, seed=cell.seed, device=devices.resolve(cell.settings.device))
+    wanted = Wanted(task, cell.settings.model, cell.seed, device=devices.resolve(cell.settings.device))
+    policy = algorithm.policy.open(wanted, init)
     return measure(cell, algorithm, World(task, policy, algorithm.engine.sampler(policy)), tell)
 
 

@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from anypo.engine.acting import Acting
 from anypo.engine.base import Sampler
 from anypo.engine.pace import Pace, Synchronous
 from anypo.parts import Part
@@ -35,6 +36,8 @@ class Local(Engine, name="local"):
     reuse_logp: Literal["exact", "never", "always"] = "exact"
 
     def sampler(self, policy: Any) -> Sampler:
+        if hasattr(policy, "act"):
+            return Acting()
         from anypo.engine.local import LocalEngine
 
         return LocalEngine(policy.model, policy.tokenizer, version=lambda: policy.version, kv_tokens=self.kv_tokens)

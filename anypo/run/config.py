@@ -13,12 +13,15 @@ from anypo.engine import device
 from anypo.errors import UserError, unknown
 from anypo.filter import Confidence, MajorityVote, Screen, Signal
 from anypo.filter.consensus import PSEUDO
-from anypo.generate import Independent
+from anypo.generate import Generate, Independent
 from anypo.parts import Part, first_reason
 from anypo.plugins import bring, plugin, suppliers
 from anypo.systems import find
+from anypo.tasks.environments import is_environment
 from anypo.tasks.loading import generated
 from anypo.tasks.named import TASKS
+
+DEFAULT_MODEL = "smollm2-135m"
 
 REWARDS: dict[str, type[Signal]] = {"majority": MajorityVote, "confidence": Confidence}
 """Rewards that need no labels, by the name that `anypo train --reward` takes; "verifier" is the task's own."""
@@ -42,6 +45,28 @@ PRESETS: dict[str, dict[str, Any]] = {
 }
 """Settings that suit a model where the published defaults (for models of billions of parameters) do not. The user's own
 settings come on top; the resolved configuration of every run shows what was used."""
+
+
+CONTROL: dict[str, Any] = {
+    "control.prompts": 1,
+    "control.samples": 1,
+    "generate": {"part": "environment_steps", "environments": 8, "steps": 256},
+    "credit": {
+        "part": "gae", "gamma": 0.99, "lam": 0.95, "coefficient": 1.0, "clip": None, "truncated": "bootstrap",
+        "select": [{"part": "scatter"}], "optimiser": {"part": "adamw", "lr": 3e-4, "eps": 1e-5},
+    },
+    "objective.aggregate": "token_mean",
+    "update.optimiser": {"part": "adamw", "lr": 3e-4, "eps": 1e-5},
+    "update.epochs": 10,
+    "update.minibatches_per_epoch": 32,
+    "update.max_grad_norm": 0.5,
+    "policy": "mlp",
+}  # fmt: skip
+"""What a method that was written for text is given in an environment: PPO's rollouts, critic and update, at stable-baselines3's
+values (2048 steps an update, 10 epochs of 32 minibatches). Its objective stays; a method made for environments is left alone."""
+
+STEPS_IN_ENVIRONMENTS = 40_960
+"""Steps in the environment of a run whose length is not given."""
 
 
 class RunConfig(BaseModel):
@@ -98,7 +123,7 @@ class RunConfig(BaseModel):
 
 
 def resolve(
-    system: str | Algorithm, model: str, changes: Mapping[str, Any] | None = None, **settings: Any
+    system: str | Algorithm, model: str | None, changes: Mapping[str, Any] | None = None, **settings: Any
 ) -> RunConfig:
     """The full configuration from a system name (or an `Algorithm`), a model spec, dotted-path changes and settings.
 
@@ -106,9 +131,11 @@ def resolve(
     """
     for name in settings.pop("plugins", None) or ():
         plugin(name)
-    preset = PRESETS.get(model, {})
     base = system if isinstance(system, Algorithm) else find(system).algorithm()
     base = rewarded(base, settings.get("reward"))
+    acts = is_environment(settings.get("task"))
+    preset = environment_preset(base) if acts else PRESETS.get(model or DEFAULT_MODEL, {})
+    model = fitting_model(model, acts, str(settings.get("task")))
     applicable = {path: value for path, value in preset.get("set", {}).items() if has_path(base, path)}
     algorithm = grouped(base.set(applicable).set(changes or {}).check())
     given = {key: value for key, value in settings.items() if value is not None}
@@ -117,11 +144,30 @@ def resolve(
     for key in given:
         if key not in RunConfig.model_fields:
             raise unknown("setting", key, RunConfig.model_fields)
+    if acts:
+        model = algorithm.policy.part
     origin = sources(algorithm, merged.get("task"), model)
     try:
         return RunConfig(system=algorithm.name, model=model, algorithm=algorithm.dump(), plugins=origin, **merged)
     except ValidationError as error:
         raise UserError(f"run settings: {first_reason(error)}") from None
+
+
+def environment_preset(base: Algorithm) -> dict[str, Any]:
+    """Settings of a run in an environment: `CONTROL` for a method that was written for text, and a length in steps."""
+    changes = {} if hasattr(base.generate, "environments") else dict(CONTROL)
+    generate = Generate.parse(changes["generate"]) if changes else base.generate
+    per_step = getattr(generate, "environments", 1) * getattr(generate, "steps", STEPS_IN_ENVIRONMENTS)
+    return {"eval_size": 20, "steps": max(1, STEPS_IN_ENVIRONMENTS // per_step), "set": changes}
+
+
+def fitting_model(model: str | None, acts: bool, task: str) -> str:
+    """The model's name, or the default's. `UserError` for a language model in an environment of actions."""
+    if acts and model is not None and model in PRESETS:
+        raise UserError(
+            f"task '{task}' takes actions, not text, so model '{model}' cannot act in it; leave --model out"
+        )
+    return model or ("" if acts else DEFAULT_MODEL)
 
 
 def sources(algorithm: Part, task: str | None, model: str) -> tuple[str, ...]:

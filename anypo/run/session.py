@@ -11,7 +11,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from anypo import policies, tasks
+from anypo import tasks
 from anypo.algorithm import Algorithm
 from anypo.diagnose.live import Watch, line
 from anypo.engine import device as devices
@@ -20,7 +20,8 @@ from anypo.errors import Interrupted, UserError
 from anypo.evaluate import Evaluation, scorer_of
 from anypo.evaluate.units import ACCURACY
 from anypo.filter.consensus import PSEUDO
-from anypo.generate.base import Generate, Independent, World, check_task
+from anypo.generate.base import World, check_task
+from anypo.policies.classes import Wanted
 from anypo.report import write_report
 from anypo.run.config import RunConfig, resolve
 from anypo.run.disk import requests
@@ -71,7 +72,7 @@ class Result:
 
 def train(
     system: str | Algorithm | RunConfig = "grpo",
-    model: str = "smollm2-135m",
+    model: str | None = None,
     task: str | None = None,
     *,
     set: Mapping[str, Any] | None = None,
@@ -130,16 +131,17 @@ def evaluate(
     """Score a run folder, a model name, a local path or a hub id on `size` held-out problems or episodes of a task, as the task's
     scorer does. A run acts with its own generator (`max_new` tokens a turn where that is given)."""
     observer, place = observer or Observer(), devices.resolve(device)
-    weights, options, name = model, dict(task_options or {}), task or "sums"
-    generate: Generate = Independent()
+    weights, options, name = "", dict(task_options or {}), task or "sums"
+    algorithm = Algorithm()
     if (Path(model) / "config.yaml").is_file():
         config = RunConfig.recorded(RunFolder.read_config(Path(model)))
-        weights = str(Path(model) / "model")
-        name, generate = task or config.task, config.composition().generate
+        weights, model = str(Path(model) / "model"), config.model
+        name, algorithm = task or config.task, config.composition()
         options = (config.task_options if name == config.task else {}) | options
     loaded = tasks.load(tasks.parse(name, options))
-    policy = policies.load(weights, seed=seed, device=place)
+    policy = algorithm.policy.open(Wanted(loaded, model, seed, device=place), weights)
     world = World(loaded, policy, Local().sampler(policy))
+    generate = algorithm.generate
     acting = generate.replace(max_new=max_new) if max_new is not None else generate
     scorer = scorer_of(loaded).replace(size=size, samples=samples, temperature=temperature)
     observer.phase("evaluating", size * samples)
@@ -155,11 +157,9 @@ class Session:
         self.task = tasks.load(spec)
         check_task(self.algorithm.generate, self.task)
         observer.phase("loading the model", 0)
-        source = str(Path(config.init) / "model") if config.init else config.model
-        lora = {"rank": config.lora} if config.lora else None
         place = devices.resolve(config.device)
-        self.policy = policies.load(source, dtype=config.dtype, lora=lora, seed=config.seed, device=place)
-        self.task = tasks.load(spec)
+        wanted = Wanted(self.task, config.model, config.seed, config.dtype, config.lora, place)
+        self.policy = self.algorithm.policy.open(wanted, str(Path(config.init) / "model") if config.init else "")
         self.scorer = scorer_of(self.task).fit(self.task, config.eval_size)
         sampler = self.algorithm.engine.sampler(self.policy)
         self.world = World(_visible(self.task, config.reward, self.algorithm), self.policy, sampler)
@@ -248,7 +248,7 @@ class Session:
         trainer = self.trainer
         assert trainer is not None
         self.folder.append_metrics(metrics)
-        self.folder.write_rollouts(trainer.number, trainer.groups, trainer.batch, self.policy.decode)
+        self.folder.write_rollouts(trainer.number, trainer.groups, trainer.batch, _decoder(self.policy))
         for logger in loggers:
             logger.log(trainer.number, metrics)
         self.observer.step(metrics)
@@ -269,7 +269,7 @@ class Session:
         world = World(self.task, self.policy, self.world.sampler)  # with the labels that training may not see
         progress = lambda done, _: self.observer.advance(done)
         result = self.scorer.score(world, self.algorithm.generate, self.config.seed, progress)
-        self.folder.append_evaluation(label, step, result, self.policy.decode)
+        self.folder.append_evaluation(label, step, result, _decoder(self.policy))
         self.observer.evaluation(label, result)
         return result
 
@@ -296,6 +296,11 @@ class Session:
             yield
         finally:
             signal.signal(signal.SIGINT, previous)
+
+
+def _decoder(policy: Any) -> Any:
+    """From tokens to text, for policies of text."""
+    return getattr(policy, "decode", None)
 
 
 def _visible(task: Task, reward: str, algorithm: Algorithm) -> Task:

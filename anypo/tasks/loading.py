@@ -7,6 +7,7 @@ from typing import Any
 
 from anypo.errors import UserError, unknown
 from anypo.plugins import discover, look_up
+from anypo.tasks import environments
 from anypo.tasks.base import Task
 from anypo.tasks.named import ALIASES, TASKS, made
 from anypo.tasks.text import files, generators, reasoning
@@ -28,7 +29,7 @@ def generated(name: str | None) -> bool:
 def parse(spec: str | Mapping[str, Any], options: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """What `load` takes, checked: a plain mapping with the key ``name`` and the options of that task.
 
-    `spec`: the name of a reasoning-gym dataset or of a registered task, the path of a .jsonl or .parquet file, ``module:factory`` of
+    `spec`: the name of a reasoning-gym dataset or of a registered task, the path of a .jsonl or .parquet file, the id of a Gymnasium environment, ``module:factory`` of
     the user's own task, or a mapping with the key ``name``. `options` may use dotted names (``verifier.extract``) and YAML
     texts for values. Raises `UserError` naming the nearest spelling of an unknown task or field.
     """
@@ -45,6 +46,8 @@ def parse(spec: str | Mapping[str, Any], options: Mapping[str, Any] | None = Non
         raise unknown("field of task", "name", (), "The task is named by itself, not among its options.")
     if files.is_file(spec):
         return files.parse(spec, given)
+    if environments.is_environment(spec):
+        return environments.parse(spec, given)
     if ":" in spec:
         _check_spelling(spec)
         return {"name": spec, **given}
@@ -60,6 +63,10 @@ def load(spec: str | Mapping[str, Any], options: Mapping[str, Any] | None = None
     name = plain.pop("name")
     if files.is_file(name):
         return files.load(name, plain)
+    if environments.is_environment(name):
+        from anypo.tasks.gym import GymTask
+
+        return GymTask(name, plain)
     if ":" in name:
         return made(name, lambda: imported(name)(**plain))
     if name in TASKS:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from anypo.errors import UserError
 from anypo.parts import Part
 
 if TYPE_CHECKING:
@@ -31,12 +32,26 @@ class PolicyClass(Part, slot="policy"):
         """A new policy (`anypo.policies.base.Policy`). Raises `UserError` when it cannot act in the task."""
         raise NotImplementedError
 
+    def open(self, wanted: Wanted, weights: str = "") -> Any:
+        """The policy, with the weights that a finished run left in the folder `weights` where one is named."""
+        policy = self.build(wanted)
+        if weights:
+            policy.load(weights)
+        return policy
+
 
 class Given(PolicyClass, name="given"):
     """The model the user named."""
 
     def build(self, wanted: Wanted) -> Any:
+        if hasattr(wanted.task, "actions"):
+            raise UserError(
+                f"task '{wanted.task.name}' takes actions, not text; choose a policy for it: --set policy=mlp"
+            )
         from anypo import policies  # loads models, which the grammar itself never needs
 
         lora = {"rank": wanted.lora} if wanted.lora else None
         return policies.load(wanted.model, wanted.dtype, lora, wanted.seed, device=wanted.device)
+
+    def open(self, wanted: Wanted, weights: str = "") -> Any:
+        return self.build(replace(wanted, model=weights or wanted.model))

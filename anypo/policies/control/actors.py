@@ -12,16 +12,17 @@ from typing import Any, Self
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from anypo.data.batch import Batch
 from anypo.policies.control.perceptron import Perceptron
+from anypo.policies.control.saved import Saved
 
 SEEN = {"new": "observation", "next": "observation_next"}
 """The observation that each view's fresh action is drawn at."""
 
 
-class Actor(nn.Module):
+class Actor(Saved):
     """What both actors share: a network over observations, bounds of the action space, copies and averages.
 
     Columns: ``action@new`` [N, A], a fresh action at the row's observation, ``action@next``, one at the observation that

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from anypo.data.batch import Batch
 from anypo.data.records import Steps
 from anypo.data.tokens import decisions
+from anypo.policies.control.saved import Saved
 
 
 class ObservationNorm(nn.Module):
@@ -56,7 +57,7 @@ class ObservationNorm(nn.Module):
         return scaled.clamp(-10.0, 10.0).to(x.dtype)
 
 
-class _Network(nn.Module):
+class _Network(Saved):
     """A perceptron over the observations of a batch: what policies and value networks share."""
 
     columns: frozenset[str] = frozenset()

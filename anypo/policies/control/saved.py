@@ -1,0 +1,40 @@
+"""Control policies in a folder: weights and buffers as one safetensors file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from torch import nn
+
+from anypo.errors import UserError
+
+FILE = "policy.safetensors"
+
+
+class Saved(nn.Module):
+    """A network that writes itself into a folder and takes its weights from one."""
+
+    def save(self, path: Path | str) -> None:
+        """Write `FILE` into the folder `path`, whole or not at all."""
+        from safetensors.torch import save_file
+
+        from anypo.files import replace_file
+
+        Path(path).mkdir(parents=True, exist_ok=True)
+        state = {name: value.detach().contiguous().clone() for name, value in self.state_dict().items()}
+        replace_file(Path(path) / FILE, lambda temporary: save_file(state, temporary))
+
+    def load(self, path: Path | str) -> None:
+        """Take the weights that `save` wrote. `UserError` where there are none, or those of another shape."""
+        from safetensors.torch import load_file
+
+        file = Path(path) / FILE
+        if not file.is_file():
+            raise UserError(f"{path} holds no control policy ({FILE}); give a run that finished")
+        try:
+            self.load_state_dict(load_file(file))
+        except (RuntimeError, ValueError, OSError) as error:
+            reason = " ".join(str(error).split())[:160]
+            raise UserError(
+                f"the weights in {file} do not fit this policy ({reason}); use its task and policy settings"
+            ) from None
