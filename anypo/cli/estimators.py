@@ -91,12 +91,13 @@ def _bad(what: str, do: str) -> Exception:
 def _of_family(names: list[str], family: str) -> list[str]:
     """Those of `names` that belong to the family; `UserError` when there is no such family, or none of it."""
     from anypo.errors import unknown
-    from anypo.systems import SYSTEMS
+    from anypo.systems import methods
 
-    families = {system.family for system in SYSTEMS.values()}
+    known = methods()
+    families = {system.family for system in known.values()}
     if family not in families:
         raise unknown("family", family, families)
-    chosen = [name for name in names if SYSTEMS[name].family == family]
+    chosen = [name for name in names if known[name].family == family]
     if not chosen:
         raise _bad(f"none of --systems is of the family '{family}'", "leave one of the two options out")
     return chosen

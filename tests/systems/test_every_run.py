@@ -10,7 +10,7 @@ import torch
 from making_systems import BED, numbers, trainer
 
 from anypo.run.disk import checkpoint
-from anypo.systems import SYSTEMS
+from anypo.systems import methods
 
 ELSEWHERE = {
     "coderl-plus": "needs words: tests/systems/test_language_models.py",
@@ -37,10 +37,10 @@ SETTINGS: dict[str, dict[str, Any]] = {
 
 
 def test_every_setting_names_a_system() -> None:
-    assert ELSEWHERE.keys() | IDLE.keys() | SETTINGS.keys() <= SYSTEMS.keys()
+    assert ELSEWHERE.keys() | IDLE.keys() | SETTINGS.keys() <= methods().keys()
 
 
-@pytest.mark.parametrize("system", sorted(SYSTEMS.keys() - ELSEWHERE.keys()))
+@pytest.mark.parametrize("system", sorted(methods().keys() - ELSEWHERE.keys()))
 def test_it_trains_and_a_resumed_run_continues_exactly(system: str, tmp_path: Path) -> None:
     changes, bed = SETTINGS.get(system, {}), BED.replace(vocabulary=4)
     run = trainer(system, changes, bed)
