@@ -17,13 +17,17 @@ from anypo.objective import Objective, PolicyGradient
 from anypo.parts import SLOTS, Part
 from anypo.policies.classes import Given, PolicyClass
 from anypo.replay import OnPolicy, Replay
+from anypo.roles import Cast, advice, idle
 from anypo.update import GradientUpdate, Update
 
 ROOMS = ("control", "generate", "filter", "replay", "credit", "objective", "update", "engine", "policy")
 
 
 class Algorithm(Part):
-    """One part per room. Frozen, comparable, serialisable; `replace` and `set` give variants of it."""
+    """One part per room. Frozen, comparable, serialisable; `replace` and `set` give variants of it.
+
+    models: who plays the roles that parts ask for (features ``model:<role>``, columns ``<statistic>_<role>``).
+    """
 
     name: str = "custom"
     control: Control = Uniform()
@@ -35,6 +39,7 @@ class Algorithm(Part):
     update: Update = GradientUpdate()
     engine: Engine = Local()
     policy: PolicyClass = Given()
+    models: tuple[Cast, ...] = ()
 
     def set(self, changes: Mapping[str, Any]) -> Self:
         """A variant with the value at every dotted path replaced.
@@ -54,7 +59,7 @@ class Algorithm(Part):
         fields.pop("part", None)
         for field in fields:
             if field not in cls.model_fields:
-                raise unknown("room", field, ROOMS)
+                raise unknown("room", field, (*ROOMS, "models"))
         return cls.make(fields)
 
     def yaml(self) -> str:
@@ -75,8 +80,8 @@ class Algorithm(Part):
         return frozenset().union(*(part.needs() for _, part in self.walk()))
 
     def check(self) -> Self:
-        """Refuse impossible combinations: a feature some part requires that none provides, an entry of a plan that none reads, or a
-        part's own objection."""
+        """Refuse impossible combinations: a feature some part requires that none provides, an entry of a plan that none reads, a
+        model that nobody asks for, or a part's own objection."""
         provided = frozenset().union(*(part.provided() for _, part in self.walk()))
         self._check_plans()
         for path, part in self.walk():
@@ -89,13 +94,16 @@ class Algorithm(Part):
                     for name, kind in base.parts.items()
                     if feature in kind.provides
                 )
-                advice = f"; parts that provide it: {', '.join(givers)}" if givers else ""
+                how = f"; parts that provide it: {', '.join(givers)}" if givers else advice(feature, self.models)
                 raise UserError(
-                    f"{path or 'the algorithm'} ({part.part}) needs '{feature}', which no part provides{advice}"
+                    f"{path or 'the algorithm'} ({part.part}) needs '{feature}', which no part provides{how}"
                 )
             reason = part.refuse(self)
             if reason:
                 raise UserError(f"{path or 'the algorithm'} ({part.part}): {reason}")
+        required = frozenset().union(*(part.required() for _, part in self.walk()))
+        if reason := idle(self.models, required, self.columns()):
+            raise UserError(f"models: {reason}")
         return self
 
     def _check_plans(self) -> None:
@@ -127,12 +135,13 @@ class Algorithm(Part):
             room: {"anyOf": [{"type": "string", "enum": sorted(SLOTS[room].parts)}, {"$ref": f"#/$defs/{room}"}]}
             for room in ROOMS
         }
+        cast = Cast.model_json_schema()
         return _link(
             {
                 "$schema": "https://json-schema.org/draft/2020-12/schema",
                 "title": "anypo algorithm",
                 "type": "object",
-                "properties": {"name": {"type": "string"}, **rooms},
+                "properties": {"name": {"type": "string"}, **rooms, "models": {"type": "array", "items": cast}},
                 "additionalProperties": False,
                 "$defs": definitions,
             }

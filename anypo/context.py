@@ -4,18 +4,60 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 
 from anypo.parts import Part
 
+T = TypeVar("T")
+
+SHELF = "shelf"
+"""Where the shelf lies in a checkpoint's memory."""
+
+
+class Shelf:
+    """Named stores that several parts share and every checkpoint holds: what is known about prompts, libraries, demonstrations.
+
+    A store is a plain container, or an object with `state_dict` / `load_state_dict`. A part that owns one puts it there
+    (`Part.stores`); one that no part owns is made by whoever asks for it first (`get`). What is restored before anyone asked
+    waits until then.
+    """
+
+    def __init__(self) -> None:
+        self._stores: dict[str, Any] = {}
+        self._waiting: dict[str, Any] = {}
+
+    def get(self, name: str, make: Callable[[], T]) -> T:
+        """The store `name`, made by `make` the first time."""
+        if name not in self._stores:
+            self._stores[name] = make()
+            if name in self._waiting:
+                _put_back(self._stores, name, self._waiting.pop(name))
+        return self._stores[name]  # type: ignore[no-any-return]
+
+    def find(self, name: str) -> Any:
+        """The store `name`, or None where nobody has made one."""
+        return self._stores.get(name)
+
+    def state_dict(self) -> dict[str, Any]:
+        """A checkpointable copy of every store."""
+        return copy.deepcopy(self._waiting) | {name: _saved(store) for name, store in self._stores.items()}
+
+    def load_state_dict(self, saved: Mapping[str, Any]) -> None:
+        """Restore what `state_dict` returned."""
+        for name, state in saved.items():
+            if name in self._stores:
+                _put_back(self._stores, name, state)
+            else:
+                self._waiting[name] = copy.deepcopy(state)
+
 
 class Memory:
-    """The mutable state of every part that has one, keyed by the part's path in the algorithm.
+    """The mutable state of every part that has one, keyed by the part's path in the algorithm, and the `shelf` of what they share.
 
     Values may be numbers, strings, tensors, arrays, plain containers, or objects with `state_dict` / `load_state_dict`.
     """
@@ -24,6 +66,7 @@ class Memory:
         self._path: dict[int, str] = {}
         self._root = root  # keeps the ids alive
         self.states: dict[str, dict[str, Any]] = {}
+        self.shelf = Shelf()
         for path, part in root.walk():
             if id(part) in self._path:
                 raise ValueError(
@@ -31,6 +74,8 @@ class Memory:
                 )
             self._path[id(part)] = path
             self.states[path] = part.start()
+            for name, store in part.stores().items():
+                self.shelf.get(name, lambda store=store: store)  # type: ignore[misc]
 
     def path(self, part: Part) -> str:
         """Where `part` sits in the algorithm."""
@@ -41,23 +86,33 @@ class Memory:
 
     def state_dict(self) -> dict[str, dict[str, Any]]:
         """A checkpointable copy of every non-empty state."""
-        return {
-            path: {
-                key: {"__state__": value.state_dict()} if hasattr(value, "state_dict") else copy.deepcopy(value)
-                for key, value in state.items()
-            }
-            for path, state in self.states.items()
-            if state
+        states = {
+            path: {key: _saved(value) for key, value in state.items()} for path, state in self.states.items() if state
         }
+        shelf = self.shelf.state_dict()
+        return states | {SHELF: shelf} if shelf else states
 
     def load_state_dict(self, saved: Mapping[str, Mapping[str, Any]]) -> None:
         """Restore what `state_dict` returned."""
         for path, state in saved.items():
+            if path == SHELF:
+                self.shelf.load_state_dict(state)
+                continue
             for key, value in state.items():
-                if isinstance(value, dict) and "__state__" in value:
-                    self.states[path][key].load_state_dict(value["__state__"])
-                else:
-                    self.states[path][key] = copy.deepcopy(value)
+                _put_back(self.states[path], key, value)
+
+
+def _saved(value: Any) -> Any:
+    """What a checkpoint keeps of a value."""
+    return {"__state__": value.state_dict()} if hasattr(value, "state_dict") else copy.deepcopy(value)
+
+
+def _put_back(box: dict[str, Any], key: str, saved: Any) -> None:
+    """Make the value at `key` the one that `_saved` described."""
+    if isinstance(saved, dict) and "__state__" in saved:
+        box[key].load_state_dict(saved["__state__"])
+    else:
+        box[key] = copy.deepcopy(saved)
 
 
 class Metrics:

@@ -88,6 +88,11 @@ class Part(BaseModel):
         """What the part remembers before the first step (checkpointed); empty for a stateless part."""
         return {}
 
+    def stores(self) -> dict[str, Any]:
+        """What the part puts on the run's shelf before the first step, by name: stores that other parts read
+        (`anypo.context.Shelf`)."""
+        return {}
+
     def learner(self, policy: Any, seed: int) -> Any:
         """Something with parameters of its own that this part trains beside the policy (an `anypo.policies.base.Learner`),
         or None. Built once per run, checkpointed, given its own optimiser."""

@@ -16,6 +16,9 @@ def evaluate(
     model: Annotated[str, typer.Argument(help="run folder, model name, local path or hub id")],
     task: Annotated[str | None, typer.Option("--task", "-t", help="default: the run's own task, or sums")] = None,
     task_set: Annotated[list[str], typer.Option("--task-set", metavar="FIELD=VALUE")] = [],  # noqa: B006
+    model_as: Annotated[
+        list[str], typer.Option("--model-as", metavar="ROLE=MODEL", help="replaces the run's model in a role")
+    ] = [],  # noqa: B006
     size: Annotated[int, typer.Option("--size", "-n", min=1, help="held-out problems or episodes")] = 200,
     samples: Annotated[int, typer.Option("--samples", "-k", min=1, help="samples per problem; 1 is greedy")] = 1,
     temperature: Annotated[float | None, typer.Option(help="default: 0 for one sample, 1 for several")] = None,
@@ -27,7 +30,7 @@ def evaluate(
     """The task's score with a 95 % interval: held-out accuracy (pass@k and maj@k from several samples), or the mean return."""
     from rich.table import Table
 
-    from anypo.cli.options import assignments
+    from anypo.cli.options import assignments, roles
     from anypo.cli.terminal.console import new_console
     from anypo.cli.terminal.display import Display
     from anypo.evaluate.units import ACCURACY, amount
@@ -39,6 +42,7 @@ def evaluate(
             model,
             task=task,
             task_options=assignments(task_set, "--task-set"),
+            model_as=roles(model_as),
             size=size,
             samples=samples,
             temperature=temperature,

@@ -29,6 +29,19 @@ def assignments(pairs: Sequence[str], option: str) -> dict[str, Any]:
     return out
 
 
+def roles(pairs: Sequence[str]) -> dict[str, str]:
+    """`ROLE=MODEL` strings as a mapping."""
+    out: dict[str, str] = {}
+    for pair in pairs:
+        role, equals, model = (piece.strip() for piece in pair.partition("="))
+        if not role or not equals or not model:
+            raise UserError(f"--model-as takes ROLE=MODEL, not '{pair}'")
+        if role in out:
+            raise UserError(f"--model-as names two models for the {role}, {out[role]} and {model}; name one")
+        out[role] = model
+    return out
+
+
 def number(value: Any) -> Any:
     """YAML 1.1 reads 1e-5 as a string; read it as the number it is."""
     if isinstance(value, str):

@@ -21,6 +21,12 @@ def train(
         str | None,
         typer.Option("--model", "-m", help="smollm2-135m (default for text), tiny, a local path or a hub id"),
     ] = None,
+    model_as: Annotated[
+        list[str],
+        typer.Option(
+            "--model-as", metavar="ROLE=MODEL", help="another model in a role, e.g. teacher=PATH or judge=self"
+        ),
+    ] = [],  # noqa: B006
     task: Annotated[
         str | None,
         typer.Option(
@@ -55,7 +61,7 @@ def train(
 ) -> None:
     """Train a policy: supervised warm start (optional), reinforcement learning, evaluation before and after, report."""
     from anypo.algorithm import Algorithm
-    from anypo.cli.options import assignments
+    from anypo.cli.options import assignments, roles
     from anypo.cli.terminal.outcome import watch
     from anypo.errors import UserError
     from anypo.run.config import resolve
@@ -80,7 +86,7 @@ def train(
         "loggers": tuple(logger) or None,
     }
     changes = assignments(set_, "--set")
-    resolved = resolve(method, model, changes, task=task, **settings)
+    resolved = resolve(method, model, changes, roles(model_as), task=task, **settings)
     if dry_run:
         typer.echo(json.dumps(resolved.model_dump(), indent=2))
         return

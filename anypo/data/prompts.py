@@ -1,7 +1,7 @@
 """One checkpointed store of what is known about every prompt, keyed by prompt identity and shared by all parts.
 
-It lives in the algorithm's own memory, so a control part can read what a credit part learned, and a resumed run continues
-with the same beliefs. A table maps a prompt id (see `anypo.data.records.prompt_id`) to a number or a plain container.
+It stands on the run's shelf, so a control part can read what a credit part learned, and a resumed run continues with the same
+beliefs. A table maps a prompt id (see `anypo.data.records.prompt_id`) to a number or a plain container.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class PromptStore:
 
 def prompt_store(context: Context) -> PromptStore:
     """The run's store."""
-    return PromptStore(context.memory.states[""].setdefault("prompt_store", {}))
+    return PromptStore(context.memory.shelf.get("prompt_store", dict))
 
 
 def by_prompt(prompts: Tensor) -> tuple[list[int], Tensor]:

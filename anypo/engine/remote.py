@@ -86,7 +86,7 @@ class RemoteEngine:
             "temperature": sampling.temperature,
             "top_p": sampling.top_p,
             "logprobs": 1,
-            "seed": _seed(request),
+            "seed": stable_seed(request.seed),
             "return_token_ids": True,
             "return_tokens_as_token_ids": True,
             "include_stop_str_in_output": True,
@@ -117,18 +117,7 @@ class RemoteEngine:
         )
 
     def _post(self, address: str, body: dict[str, Any]) -> dict[str, Any]:
-        try:
-            answer = self.session.post(address, json=body, timeout=self.timeout)
-        except requests.RequestException as error:
-            raise UserError(f"no answer from the server at {address}: {type(error).__name__}; is it running?") from None
-        if answer.status_code >= 400:
-            raise UserError(
-                f"the server at {address} refused with {answer.status_code}: {' '.join(answer.text.split())[:300]}"
-            )
-        try:
-            return dict(answer.json())
-        except ValueError:
-            return {}
+        return post(self.session, address, body, self.timeout)
 
     # -- weights ----------------------------------------------------------------------------------------------------------
 
@@ -155,9 +144,25 @@ def _truncates(request: Request) -> bool:
     return sampling.top_p < 1.0 or sampling.top_k > 0 or sampling.min_p > 0.0
 
 
-def _seed(request: Request) -> int:
-    """A 63-bit seed from the request's key (the same request samples the same tokens on a deterministic server)."""
-    return int(np.random.SeedSequence([abs(int(s)) for s in request.seed]).generate_state(1, np.uint64)[0]) >> 1
+def post(session: requests.Session, address: str, body: dict[str, Any], timeout: float) -> dict[str, Any]:
+    """The server's answer, as a mapping (empty when it is none). Raises `UserError` when there is none or it refuses."""
+    try:
+        answer = session.post(address, json=body, timeout=timeout)
+    except requests.RequestException as error:
+        raise UserError(f"no answer from the server at {address}: {type(error).__name__}; is it running?") from None
+    if answer.status_code >= 400:
+        raise UserError(
+            f"the server at {address} refused with {answer.status_code}: {' '.join(answer.text.split())[:300]}"
+        )
+    try:
+        return dict(answer.json())
+    except ValueError:
+        return {}
+
+
+def stable_seed(key: Sequence[int]) -> int:
+    """A 63-bit seed from a request's key (the same request samples the same tokens on a deterministic server)."""
+    return int(np.random.SeedSequence([abs(int(s)) for s in key]).generate_state(1, np.uint64)[0]) >> 1
 
 
 def _token_ids(choice: dict[str, Any]) -> np.ndarray:

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 from pydantic import Field
 
-from anypo.context import Context
+from anypo.context import Context, Shelf
 from anypo.control.base import Ask
 from anypo.data.records import Group, Trajectory
 from anypo.engine.base import Sampler, Sampling
@@ -18,17 +18,21 @@ from anypo.generate.conversation import Episode, converse
 from anypo.generate.workspace import Accumulate, Workspace
 from anypo.generate.worlds.seats import Seat
 from anypo.parts import Part
+from anypo.roles.base import Model
 from anypo.tasks.base import Problem, Task
 
 
 @dataclass
 class World:
-    """What a generator may use: the task, the policy (encoding and version), the engine's sampler, and the environments in use
-    (`seats`), whose episodes go on from step to step."""
+    """What control, generate, filter and replay may use: the task, the policy (encoding and version), the engine's sampler, other
+    models by role (`anypo.roles.cast`), the shelf of stores that parts share (the trainer's, `anypo.context.Shelf`), and the
+    environments in use (`seats`), whose episodes go on from step to step."""
 
     task: Task
     policy: Any
     sampler: Sampler
+    models: Mapping[str, Model] = field(default_factory=dict)
+    shelf: Shelf = field(default_factory=Shelf)
     acting: Callable[[Mapping[str, Any]], AbstractContextManager[None]] = lambda plan: nullcontext()
     """The policy with the parameters that act for asks with this plan inside (`anypo.update.base.Update.acting`)."""
     seats: list[Seat] = field(default_factory=list)
@@ -38,13 +42,16 @@ class World:
         return self.task.train(ask.index) if ask.problem is None else ask.problem
 
     def state_dict(self) -> dict[str, Any]:
-        """Where the environments in use stand, as plain data for a checkpoint."""
-        return {"seats": [seat.state_dict() for seat in self.seats]}
+        """Where the environments in use stand, and what models keep (the copy of the initial policy), for a checkpoint."""
+        kept = {role: model.state_dict() for role, model in self.models.items()}
+        return {"seats": [seat.state_dict() for seat in self.seats], "models": {r: s for r, s in kept.items() if s}}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Make the environments anew and put them where `state_dict` found them. Raises `UserError` for one that does not come to
         stand there."""
         self.seats = [Seat.restore(self.task, saved) for saved in state["seats"]]
+        for role, kept in state["models"].items():
+            self.models[role].load_state_dict(kept)
 
 
 OWN = 0

@@ -16,6 +16,7 @@ from anypo.filter.consensus import PSEUDO
 from anypo.generate import Generate, Independent
 from anypo.parts import Part, first_reason
 from anypo.plugins import bring, plugin, suppliers
+from anypo.roles import check, recast
 from anypo.systems import find
 from anypo.tasks.environments import is_environment
 from anypo.tasks.loading import generated
@@ -123,9 +124,14 @@ class RunConfig(BaseModel):
 
 
 def resolve(
-    system: str | Algorithm, model: str | None, changes: Mapping[str, Any] | None = None, **settings: Any
+    system: str | Algorithm,
+    model: str | None,
+    changes: Mapping[str, Any] | None = None,
+    model_as: Mapping[str, str] | None = None,
+    **settings: Any,
 ) -> RunConfig:
-    """The full configuration from a system name (or an `Algorithm`), a model spec, dotted-path changes and settings.
+    """The full configuration from a system name (or an `Algorithm`), a model spec, dotted-path changes, other models by role and
+    settings.
 
     Raises `UserError` for anything unknown, out of range or impossible, before any model or data is loaded.
     """
@@ -137,7 +143,9 @@ def resolve(
     preset = environment_preset(base) if acts else PRESETS.get(model or DEFAULT_MODEL, {})
     model = fitting_model(model, acts, str(settings.get("task")))
     applicable = {path: value for path, value in preset.get("set", {}).items() if has_path(base, path)}
-    algorithm = grouped(base.set(applicable).set(changes or {}).check())
+    chosen = base.set(applicable).set(changes or {})
+    algorithm = grouped(chosen.replace(models=recast(chosen.models, model_as or {})).check())
+    check(algorithm.models)
     given = {key: value for key, value in settings.items() if value is not None}
     merged = {key: value for key, value in preset.items() if key != "set"} | given
     merged["task_options"] = _task_defaults(preset, merged.get("task")) | given.get("task_options", {})

@@ -28,12 +28,15 @@ PACKAGES = ("torch", "transformers", "tokenizers", "safetensors", "peft", "numpy
 """Packages whose version can change a result."""
 
 
-def manifest(config: Mapping[str, Any], policy: Any, task: Any) -> dict[str, Any]:
-    """The provenance of a run about to start: code, method, model, data, verifiers, seeds, versions, machine, command.
+def manifest(
+    config: Mapping[str, Any], policy: Any, task: Any, models: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """The provenance of a run about to start: code, method, models, data, verifiers, seeds, versions, machine, command.
 
-    `policy` holds the weights the run starts from, hashed here; `task.describe()` names data, verifiers and their hashes.
+    `policy` holds the weights the run starts from, hashed here, as are those of `models`, the other models by role;
+    `task.describe()` names data, verifiers and their hashes.
     """
-    code, model = describe_code(), describe_model(config, policy)
+    code, model, others = describe_code(), describe_model(config, policy), describe_models(models or {})
     added = plugins.describe(config.get("plugins") or ())
     about = {"name": task.name, "outcome": task.outcome, "weights": dict(task.weights), "problems": len(task)}
     data = {**about, **task.describe()}
@@ -49,6 +52,7 @@ def manifest(config: Mapping[str, Any], policy: Any, task: Any) -> dict[str, Any
             "initial weights": ", ".join(
                 dict.fromkeys(str(model[key]) for key in ("source", "weights") if key in model)
             ),
+            **{role: str(about["model"]) for role, about in others.items()},
             "problems and answers": brief(data.get("source", task.name)),
             "rewards": "; ".join(brief(reward) for reward in data.get("rewards", ())) or task.outcome,
             **({"plugins": "; ".join(_extension(found) for found in added)} if added else {}),
@@ -56,6 +60,7 @@ def manifest(config: Mapping[str, Any], policy: Any, task: Any) -> dict[str, Any
         "code": code,
         "plugins": added,
         "model": model,
+        **({"models": others} if others else {}),
         "task": data,
         "versions": {"python": platform.python_version()} | {name: version(name) for name in PACKAGES},
         "machine": describe_machine(),
@@ -107,6 +112,12 @@ def describe_model(config: Mapping[str, Any], policy: Any) -> dict[str, Any]:
         "trainable_parameters": sum(p.numel() for p in parameters),
         "sha256": sha256(policy.state_dict()),
     }
+
+
+def describe_models(models: Mapping[str, Any]) -> dict[str, Any]:
+    """Every role's model: its own description, and the SHA-256 of weights that were loaded for it."""
+    hashed = {role: {"sha256": sha256(own)} for role, model in models.items() if (own := model.weights())}
+    return {role: model.describe() | hashed.get(role, {}) for role, model in models.items()}
 
 
 def describe_machine() -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import signal
 import time
 from collections.abc import Iterator, Mapping
@@ -13,6 +14,7 @@ from typing import Any
 
 from anypo import tasks
 from anypo.algorithm import Algorithm
+from anypo.context import SHELF, Memory, Shelf
 from anypo.diagnose.live import Watch, line
 from anypo.engine import device as devices
 from anypo.engine.config import Local
@@ -23,6 +25,7 @@ from anypo.filter.consensus import PSEUDO
 from anypo.generate.base import World, check_task
 from anypo.policies.classes import Wanted
 from anypo.report import write_report
+from anypo.roles import cast, check, recast
 from anypo.run.config import RunConfig, resolve
 from anypo.run.disk import requests
 from anypo.run.disk.folder import RunFolder
@@ -76,17 +79,19 @@ def train(
     task: str | None = None,
     *,
     set: Mapping[str, Any] | None = None,
+    model_as: Mapping[str, str] | None = None,
     out: Path | str | None = None,
     observer: Observer | None = None,
     **settings: Any,
 ) -> Result:
     """Train `model` on `task` (default: one that suits the model) with `system` and return what came of it.
 
-    `set` replaces parts or fields by dotted path, e.g. ``{"objective.trust.high": 0.28}``; `settings` are the fields of
-    `RunConfig` (steps, seed, lora, sft_steps, eval_size, ...). Raises `UserError` for bad input before anything is loaded,
-    `Interrupted` after a clean stop with a checkpoint.
+    `set` replaces parts or fields by dotted path, e.g. ``{"objective.trust.high": 0.28}``; `model_as` names other models by role,
+    e.g. ``{"teacher": "path/to/run"}`` (see `anypo.roles.Cast`); `settings` are the fields of `RunConfig`
+    (steps, seed, lora, sft_steps, eval_size, ...). Raises `UserError` for bad input before anything is loaded, `Interrupted` after
+    a clean stop with a checkpoint.
     """
-    config = system if isinstance(system, RunConfig) else resolve(system, model, set, task=task, **settings)
+    config = system if isinstance(system, RunConfig) else resolve(system, model, set, model_as, task=task, **settings)
     config.load_plugins()
     spec = tasks.parse(config.task, config.task_options)
     check_loggers(config.loggers)
@@ -95,7 +100,7 @@ def train(
     observer = observer or Observer()
     with RunFolder.create(path, config.model_dump(mode="json")) as folder, _gone_if_refused(folder), _status(folder):
         session = Session(config, spec, folder, observer)
-        folder.write_manifest(manifest(config.model_dump(mode="json"), session.policy, session.world.task))
+        folder.write_manifest(session.manifest())
         before = session.begin()
         return session.run(before)
 
@@ -120,6 +125,7 @@ def evaluate(
     *,
     task: str | None = None,
     task_options: Mapping[str, Any] | None = None,
+    model_as: Mapping[str, str] | None = None,
     size: int = 200,
     samples: int = 1,
     temperature: float | None = None,
@@ -129,19 +135,27 @@ def evaluate(
     observer: Observer | None = None,
 ) -> Evaluation:
     """Score a run folder, a model name, a local path or a hub id on `size` held-out problems or episodes of a task, as the task's
-    scorer does. A run acts with its own generator (`max_new` tokens a turn where that is given)."""
+    scorer does. A run acts with its own generator (`max_new` tokens a turn where that is given), with what it learned beside its
+    weights (the shelf of its last checkpoint), and with its other models, replaced by those of `model_as`."""
     observer, place = observer or Observer(), devices.resolve(device)
     weights, options, name = "", dict(task_options or {}), task or "sums"
     algorithm = Algorithm()
+    casts, shelf = recast((), model_as or {}), Shelf()
     if (Path(model) / "config.yaml").is_file():
-        config = RunConfig.recorded(RunFolder.read_config(Path(model)))
-        weights, model = str(Path(model) / "model"), config.model
-        name, algorithm = task or config.task, config.composition()
+        run = Path(model)
+        config = RunConfig.recorded(RunFolder.read_config(run))
+        algorithm = config.composition()
+        casts = algorithm.replace(models=recast(algorithm.models, model_as or {})).check().models
+        weights, shelf, model = str(run / "model"), _shelf(run, algorithm), config.model
+        name = task or config.task
         options = (config.task_options if name == config.task else {}) | options
+    elif casts:
+        raise UserError(f"{model} is no run, so nothing asks for a {casts[0].role}; --model-as goes with a run folder")
+    check(casts if model_as else ())
     loaded = tasks.load(tasks.parse(name, options))
     policy = algorithm.policy.open(Wanted(loaded, model, seed, device=place), weights)
-    world = World(loaded, policy, Local().sampler(policy))
-    generate = algorithm.generate
+    sampler, generate = Local().sampler(policy), algorithm.generate
+    world = World(loaded, policy, sampler, cast(casts, policy, sampler, seed), shelf)
     acting = generate.replace(max_new=max_new) if max_new is not None else generate
     scorer = scorer_of(loaded).replace(size=size, samples=samples, temperature=temperature)
     observer.phase("evaluating", size * samples)
@@ -162,10 +176,15 @@ class Session:
         self.policy = self.algorithm.policy.open(wanted, str(Path(config.init) / "model") if config.init else "")
         self.scorer = scorer_of(self.task).fit(self.task, config.eval_size)
         sampler = self.algorithm.engine.sampler(self.policy)
-        self.world = World(_visible(self.task, config.reward, self.algorithm), self.policy, sampler)
+        models = cast(self.algorithm.models, self.policy, sampler, config.seed)
+        self.world = World(_visible(self.task, config.reward, self.algorithm), self.policy, sampler, models)
         self.trainer: Trainer | None = None
         self.began = time.monotonic()
         self.stop = False
+
+    def manifest(self) -> dict[str, Any]:
+        """Who supplied what, for a run that is about to begin."""
+        return manifest(self.config.model_dump(mode="json"), self.policy, self.world.task, self.world.models)
 
     def begin(self) -> Evaluation | None:
         """Everything before the first step of reinforcement learning."""
@@ -179,6 +198,8 @@ class Session:
                 seed=self.config.seed,
                 progress=lambda done, _: self.observer.advance(done),
             )
+        for model in self.world.models.values():
+            model.begin()
         before = self._evaluate("before", 0)
         self.trainer = Trainer(self.algorithm, self.world, self.config.seed, self.config.steps)
         self._checkpoint()
@@ -266,7 +287,7 @@ class Session:
         if not self.scorer.size or not labelled(self.task):
             return None
         self.observer.phase(f"evaluating ({label})", self.scorer.size * self.scorer.samples)
-        world = World(self.task, self.policy, self.world.sampler)  # with the labels that training may not see
+        world = dataclasses.replace(self.world, task=self.task)  # with the labels that training may not see
         progress = lambda done, _: self.observer.advance(done)
         result = self.scorer.score(world, self.algorithm.generate, self.config.seed, progress)
         self.folder.append_evaluation(label, step, result, _decoder(self.policy))
@@ -301,6 +322,15 @@ class Session:
 def _decoder(policy: Any) -> Any:
     """From tokens to text, for policies of text."""
     return getattr(policy, "decode", None)
+
+
+def _shelf(run: Path, algorithm: Algorithm) -> Shelf:
+    """What a run's parts shared when it was last saved; its checkpoint is read only where one of them shares anything."""
+    memory, folder = Memory(algorithm), RunFolder.read(run)
+    saved = folder.latest() if memory.shelf.state_dict() else None
+    if saved is not None:
+        memory.shelf.load_state_dict(folder.load_checkpoint(saved)["memory"].get(SHELF, {}))
+    return memory.shelf
 
 
 def _visible(task: Task, reward: str, algorithm: Algorithm) -> Task:

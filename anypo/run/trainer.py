@@ -33,7 +33,8 @@ class Trainer:
         self.algorithm = Algorithm.from_dict(plain).check()
         self.world, self.seed, self.total = world, seed, total
         self.memory = Memory(self.algorithm)
-        self.weights = Weights(self.algorithm, world.policy, seed, world.sampler.exact)
+        self.world.shelf = self.memory.shelf
+        self.weights = Weights(self.algorithm, world.policy, seed, world.sampler.exact, models=world.models)
         self.producer = Producer(self.algorithm, world, self.weights)
         self.consumer = Consumer(self.algorithm, world, self.weights)
         self.number = 0

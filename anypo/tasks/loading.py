@@ -29,9 +29,9 @@ def generated(name: str | None) -> bool:
 def parse(spec: str | Mapping[str, Any], options: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """What `load` takes, checked: a plain mapping with the key ``name`` and the options of that task.
 
-    `spec`: the name of a reasoning-gym dataset or of a registered task, the path of a .jsonl or .parquet file, the id of a Gymnasium environment, ``module:factory`` of
-    the user's own task, or a mapping with the key ``name``. `options` may use dotted names (``verifier.extract``) and YAML
-    texts for values. Raises `UserError` naming the nearest spelling of an unknown task or field.
+    `spec`: the name of a reasoning-gym dataset or of a registered task, the path of a .jsonl or .parquet file, the id of a
+    Gymnasium environment, ``module:factory`` of the user's own task, or a mapping with the key ``name``. `options` may use dotted
+    names (``verifier.extract``) and YAML texts for values. Raises `UserError` naming the nearest spelling of an unknown task or field.
     """
     if isinstance(spec, Mapping):
         if not isinstance(spec.get("name"), str):
