@@ -91,9 +91,9 @@ class Weights(Speaker):
             return
         from anypo.policies import MODELS  # loads model libraries
 
-        if "/" not in spec and spec not in MODELS and (meant := nearest(spec, ("self", "frozen", *MODELS))):
-            if "Did you mean" in meant:
-                raise UserError(f"the {role} is to be '{spec}', which is no model.{meant}")
+        meant = nearest(spec, ("self", "frozen", *MODELS)) if "/" not in spec and spec not in MODELS else ""
+        if "Did you mean" in meant:
+            raise UserError(f"the {role} is to be '{spec}', which is no model.{meant}")
 
     @cached_property
     def policy(self) -> Any:  # type: ignore[override]

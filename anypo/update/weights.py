@@ -266,7 +266,7 @@ class Weights:
         gradient. False, with the weights as they were, when the gradient is not finite."""
         optimiser = self.optimisers[path]
         parameters = [p for p in self.learners[path].parameters() if p.grad is not None]
-        norm = nn.utils.clip_grad_norm_(parameters, max_norm, foreach=True)
+        norm = nn.utils.clip_grad_norm_(parameters, max_norm)
         done = bool(torch.isfinite(norm))
         if done:
             for group in optimiser.param_groups:
