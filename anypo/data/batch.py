@@ -26,11 +26,33 @@ import torch
 from torch import Tensor
 
 from anypo.data import segments
-from anypo.data.records import DEMO, Group, Trajectory
+from anypo.data.records import DEMO, Group, Steps, Trajectory
 from anypo.errors import unknown
 
 KEYS = ("turn", "position", "sample", "prompt")
 """Columns of every batch that serve as keys."""
+
+
+def stepped(trajectories: Sequence[Trajectory], dtype: torch.dtype = torch.float32) -> dict[str, Tensor]:
+    """What rollouts in environments add to the rows: ``observation``, ``action``, ``observation_next`` (the observation that
+    followed) and ``terminated`` (1 where the episode ended there; a time limit does not end it). Floats get `dtype`, discrete
+    actions are int64. Nothing for rollouts of tokens."""
+    contents = [t.content for t in trajectories if isinstance(t.content, Steps)]
+    if not contents or len(contents) < len(trajectories):
+        return {}
+    after = [np.concatenate([c.observations[1:], c.last[None]]) for c in contents]
+    ends = [np.append(np.zeros(max(0, len(c.actions) - 1)), c.terminated)[: len(c.actions)] for c in contents]
+
+    def rows(arrays: list[np.ndarray]) -> Tensor:
+        flat = np.concatenate(arrays)
+        return torch.as_tensor(flat, dtype=torch.int64 if flat.dtype.kind in "iub" else dtype)
+
+    return {
+        "observation": rows([c.observations for c in contents]),
+        "action": rows([c.actions for c in contents]),
+        "observation_next": rows(after),
+        "terminated": rows(ends),
+    }
 
 
 @dataclass(frozen=True)
@@ -78,6 +100,7 @@ class Batch:
             "step_reward": rows([default(t.step_rewards, t) for t in trajectories], dtype),
             "weight": rows([np.ones(len(t)) if t.weight is None else t.weight for t in trajectories], dtype),
         }
+        row_columns |= stepped(trajectories, dtype)
         if trajectories and all(t.entropy is not None for t in trajectories):
             row_columns["entropy_behaviour"] = rows([default(t.entropy, t) for t in trajectories], dtype)
 

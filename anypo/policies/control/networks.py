@@ -18,8 +18,6 @@ import torch
 from torch import Tensor, nn
 
 from anypo.data.batch import Batch
-from anypo.data.records import Steps
-from anypo.data.tokens import decisions
 from anypo.policies.control.saved import Saved
 
 
@@ -91,11 +89,10 @@ class _Network(Saved):
         return torch.as_tensor(np.asarray(array)).to(next(self.body.parameters()))
 
     def _gather(self, batch: Batch, field: str) -> Tensor:
-        """Observations or actions of every row, [N, ...]."""
-        contents = [t.content for t in batch.trajectories]
-        if not all(isinstance(content, Steps) for content in contents):
+        """A column of every row that only rollouts in environments have, [N, ...]."""
+        if field not in batch.rows:
             raise TypeError("a control policy needs trajectories of observations and actions")
-        return torch.as_tensor(np.concatenate([getattr(c, field) for c in contents]))[decisions(batch)]
+        return batch[field]
 
 
 class _ControlPolicy(_Network):
@@ -128,10 +125,10 @@ class _ControlPolicy(_Network):
         if not len(batch):
             return {name: torch.zeros(0) for name in names}
         with torch.set_grad_enabled(grad):
-            distribution = self.distribution(self._tensor(self._gather(batch, "observations")))
+            distribution = self.distribution(self._tensor(self._gather(batch, "observation")))
             out = {}
             if "logp" in names:
-                out["logp"] = distribution.log_prob(self._actions(self._gather(batch, "actions")))
+                out["logp"] = distribution.log_prob(self._actions(self._gather(batch, "action")))
             if "entropy" in names:
                 out["entropy"] = distribution.entropy()
             return {name: column.to(batch.sequence.device) for name, column in out.items()}
@@ -227,18 +224,14 @@ class ValueNetwork(_Network):
         with torch.set_grad_enabled(grad):
             out = {}
             if "value" in names:
-                out["value"] = self(self._tensor(self._gather(batch, "observations"))).squeeze(-1)
+                out["value"] = self(self._tensor(self._gather(batch, "observation"))).squeeze(-1)
             if "value_next" in names:
                 out["value_next"] = self._following(batch)
             return {name: column.to(batch.sequence.device) for name, column in out.items()}
 
     def _following(self, batch: Batch) -> Tensor:
-        contents = [t.content for t in batch.trajectories if isinstance(t.content, Steps)]
-        observations = np.concatenate([part for c in contents for part in (c.observations[1:], c.last[None])])
-        alive = np.concatenate([np.append(np.ones(len(c.actions) - 1), not c.terminated) for c in contents])
-        values = self(self._tensor(observations)).squeeze(-1)
-        where = decisions(batch).to(values.device)
-        return values[where] * torch.as_tensor(alive, device=values.device)[where]
+        values = self(self._tensor(self._gather(batch, "observation_next"))).squeeze(-1)
+        return values * (1 - batch["terminated"].double().to(values.device))
 
     def values(self, observations: np.ndarray | Tensor) -> np.ndarray:
         """Values at observations [B, ...], [B] (to bootstrap from the observation after a truncated rollout)."""
