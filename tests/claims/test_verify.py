@@ -92,8 +92,8 @@ def test_choosing(toys):
         choose([], "nonsense", False)
     with pytest.raises(UserError, match="--all"):
         choose([], None, False)
-    with pytest.raises(ValueError, match="two claims"):
-        claim("grpo-toy", published="")(good)
+    with pytest.raises(UserError, match="two claims"):
+        claim("grpo-toy", published="")(broken)
 
 
 def test_command_records_and_fails_on_errors(toys, tmp_path):

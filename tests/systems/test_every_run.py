@@ -40,7 +40,7 @@ def test_every_setting_names_a_system() -> None:
     assert ELSEWHERE.keys() | IDLE.keys() | SETTINGS.keys() <= methods().keys()
 
 
-@pytest.mark.parametrize("system", sorted(methods().keys() - ELSEWHERE.keys()))
+@pytest.mark.parametrize("system", sorted(methods("tokens").keys() - ELSEWHERE.keys()))
 def test_it_trains_and_a_resumed_run_continues_exactly(system: str, tmp_path: Path) -> None:
     changes, bed = SETTINGS.get(system, {}), BED.replace(vocabulary=4)
     run = trainer(system, changes, bed)
