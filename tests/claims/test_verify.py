@@ -92,7 +92,7 @@ def test_choosing(toys):
         choose([], "nonsense", False)
     with pytest.raises(UserError, match="--all"):
         choose([], None, False)
-    with pytest.raises(ValueError, match="two claims"):
+    with pytest.raises(UserError, match="two claims"):
         claim("grpo-toy", published="")(good)
 
 
