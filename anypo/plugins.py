@@ -37,9 +37,7 @@ _chosen: dict[str, ModuleType] = {}  # named by the user, by the name that finds
 _installed: dict[str, ModuleType] = {}  # of installed packages, by the name of the entry point
 _broken: dict[str, str] = {}  # why plugins of installed packages cannot be imported
 _told: set[str] = set()  # those of them that were warned of
-_makers: dict[
-    tuple[int, str], tuple[str, str]
-] = {}  # (registry, name): module and qualified name of what is registered
+_makers: dict[tuple[int, str], Any] = {}  # (registry, name): the class or function that is registered
 _discovered = False
 
 
@@ -148,7 +146,7 @@ def _withdraw(package: str) -> None:
     """Forget what modules of `package` registered before their import failed: half a plugin is none."""
     for registry in _registries.values():
         for name in list(registry):
-            module, _ = _makers.get((id(registry), name), ("", ""))
+            module = getattr(_makers.get((id(registry), name)), "__module__", "")
             if module.partition(".")[0] == package and module not in sys.modules:
                 del registry[name]
 
@@ -185,21 +183,31 @@ _registries: dict[int, dict[str, Any]] = {}
 
 
 def register(registry: dict[str, T], what: str, name: str, value: T, maker: Any) -> None:
-    """Put `value`, made by the class or function `maker`, under `name`; the same definition may come again (a reload).
+    """Put `value`, made by the class or function `maker`, under `name`; the same definition may come again (see `_again`).
 
     Raises `UserError` naming both places when the name is taken.
     """
-    place = (maker.__module__, maker.__qualname__)
-    other = _makers.get((id(registry), name), ("the library", ""))
-    if name in registry and other != place:
-        raise UserError(f"two {what}s are named '{name}': {_said(other)} and {_said(place)}; rename one")
+    other = _makers.get((id(registry), name))
+    if name in registry and not _again(other, maker):
+        first = _place(other) if other is not None else "the library"
+        raise UserError(f"two {what}s are named '{name}': {first} and {_place(maker)}; rename one")
     registry[name] = value
-    _makers[id(registry), name] = place
+    _makers[id(registry), name] = maker
     _registries[id(registry)] = registry
 
 
-def _said(place: tuple[str, str]) -> str:
-    return ".".join(piece for piece in place if piece)
+def _again(old: Any, new: Any) -> bool:
+    """Whether `new` is `old` defined anew: a class of the same place, or a function that was typed in again or whose module was
+    imported again. Two functions of one module with one name are a slip."""
+    if old is None or _place(old) != _place(new):
+        return False
+    if inspect.isclass(new) or new.__module__ == "__main__":
+        return True
+    return getattr(old, "__globals__", None) is not getattr(new, "__globals__", None)
+
+
+def _place(maker: Any) -> str:
+    return f"{maker.__module__}.{maker.__qualname__}"
 
 
 def look_up(registry: Mapping[str, T], what: str, name: str, hint: str = "", known: Iterable[str] = ()) -> T:

@@ -93,7 +93,7 @@ def test_choosing(toys):
     with pytest.raises(UserError, match="--all"):
         choose([], None, False)
     with pytest.raises(UserError, match="two claims"):
-        claim("grpo-toy", published="")(broken)
+        claim("grpo-toy", published="")(good)
 
 
 def test_command_records_and_fails_on_errors(toys, tmp_path):

@@ -245,6 +245,24 @@ def test_half_a_plugin_is_none_and_a_mended_one_is_whole(here, tmp_path) -> None
     assert here("systems", "show", "grpo", "--plugin", "half.py").code == 0 and "half" in Trust.parts
 
 
+def test_a_name_has_one_owner_who_may_come_again(here, tmp_path, monkeypatch) -> None:
+    import importlib
+
+    from anypo.errors import UserError
+    from anypo.systems import find
+
+    monkeypatch.syspath_prepend(tmp_path)
+    text = "from anypo.systems import find, system\n@system('mine')\ndef mine():\n    return find('grpo').algorithm()\n"
+    (tmp_path / "owner.py").write_text(text)
+    first = importlib.import_module("owner")
+    del sys.modules["owner"]
+    assert importlib.import_module("owner").mine is find("mine").build is not first.mine
+    (tmp_path / "slip.py").write_text(text.replace("mine", "slip") + text.replace("mine", "slip"))
+    with pytest.raises(UserError, match=r"named .slip.: slip\.slip and slip\.slip"):
+        importlib.import_module("slip")
+    plugins._withdraw("slip")
+
+
 def test_what_is_no_plugin_is_said_and_help_imports_nothing(here, tmp_path, monkeypatch) -> None:
     for name in ("bad.py", "json.py", "two words.py"):
         (tmp_path / name).write_text("raise RuntimeError\n")
