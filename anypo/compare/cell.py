@@ -22,6 +22,7 @@ from anypo.engine import device as devices
 from anypo.files import replace_text
 from anypo.generate.base import World, check_task
 from anypo.run.memory import peak_gb
+from anypo.tasks.environments import is_environment
 
 HISTORY = {
     "reward": "reward/mean",
@@ -52,7 +53,7 @@ def run(cell: Cell, init: str, tell: Tell | None = None) -> dict[str, Any]:
     task = tasks.load(tasks.parse(cell.task, cell.settings.task_options[cell.task]))
     check_task(algorithm.generate, task)
     wanted = Wanted(task, cell.settings.model, cell.seed, device=devices.resolve(cell.settings.device))
-    policy = algorithm.policy.open(wanted, init)
+    policy = algorithm.policy.open(wanted, "" if is_environment(cell.task) else init)
     return measure(cell, algorithm, World(task, policy, algorithm.engine.sampler(policy)), tell)
 
 

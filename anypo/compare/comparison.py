@@ -103,7 +103,7 @@ def compare(
     if seeds < 1:
         raise UserError(f"--seeds {seeds}: at least 1")
     amount = Budget.parse(budget) if isinstance(budget, str) else budget
-    chosen = contenders(methods, model, [Axis.parse(text) for text in vary], changes)
+    chosen = contenders(methods, model, [Axis.parse(text) for text in vary], changes, tasks)
     labels = [contender.label for contender in chosen]
     against = base or next((label for label in labels if label.split()[0] == "grpo"), labels[0])
     if against not in labels:
@@ -149,7 +149,7 @@ def search(
     """
     amount = Budget.parse(budget) if isinstance(budget, str) else budget
     conditions = settings(model, tasks, amount, task_options, **shared)
-    start = contenders([method], model, (), changes)[0]
+    start = contenders([method], model, (), changes, tasks)[0]
     chosen = compositions(start, count, [Axis.parse(text) for text in vary])
     path = Path(out) if out is not None else default_folder(model, tasks, conditions)
     with Workplace(path):

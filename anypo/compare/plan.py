@@ -14,8 +14,9 @@ from anypo.algorithm import Algorithm
 from anypo.compare.vary import Axis, combinations
 from anypo.engine import device as devices
 from anypo.errors import UserError, unknown
-from anypo.run.config import RunConfig, has_path, resolve
+from anypo.run.config import RunConfig, environment_preset, has_path, resolve
 from anypo.systems import find
+from anypo.tasks.environments import is_environment
 
 MEASURES = ("tokens", "trained", "seconds", "updates")
 """Budgets: generated tokens, trained tokens, seconds spent in training steps, optimiser updates."""
@@ -126,21 +127,31 @@ def fingerprint(value: Any) -> str:
 
 
 def contenders(
-    names: Sequence[str], model: str, axes: Sequence[Axis] = (), common: Mapping[str, Any] | None = None
+    names: Sequence[str],
+    model: str,
+    axes: Sequence[Axis] = (),
+    common: Mapping[str, Any] | None = None,
+    tasks: Sequence[str] = (),
 ) -> list[Contender]:
     """Named systems or algorithm files (.yaml), crossed with every combination of the varied axes.
 
-    All get the model's preset and the `common` changes, where they have such a field. Raises `UserError` for unknown names,
+    All get the model's preset (on environments, what methods written for text need there) and the `common` changes, where they
+    have such a field. Raises `UserError` for unknown names,
     impossible compositions, repeated contenders, and common changes that no method has a field for.
     """
     if not names:
         raise UserError("name at least one method to compare, e.g. anypo compare grpo,dapo")
+    acting = [task for task in tasks if is_environment(task)]
+    if acting and len(acting) < len(tasks):
+        raise UserError("one comparison is of texts or of environments: name tasks of one kind with --task")
     labels: dict[str, Algorithm] = {}
     for name in names:
         label = Path(name).stem if name.endswith((".yaml", ".yml")) else name
         if label in labels:
             raise UserError(f"'{label}' appears twice among the methods to compare")
         labels[label] = _algorithm(name)
+        if acting:
+            labels[label] = labels[label].set(_fitting(labels[label]))
     out = []
     for label, base in labels.items():
         for changes, factors in combinations(base, axes):
@@ -148,7 +159,9 @@ def contenders(
             levels = [f"{name}={level}" for name, level in factors.items()]
             full = " ".join(levels if levels and len(labels) == 1 else [label, *levels])
             try:
-                resolved = resolve(base, model, {**applicable, **changes})
+                resolved = resolve(
+                    base, None if acting else model, {**applicable, **changes}, task=acting[0] if acting else None
+                )
             except UserError as error:
                 raise UserError(f"{label} {' '.join(levels)}: {error}" if levels else str(error)) from None
             varied = {"system": label, **factors} if len(labels) > 1 else factors
@@ -169,6 +182,11 @@ def _algorithm(name: str) -> Algorithm:
     return Algorithm.from_yaml(path.read_text(encoding="utf-8"))
 
 
+def _fitting(method: Algorithm) -> dict[str, Any]:
+    """What a method written for text is given in an environment, as far as it has such fields."""
+    return {path: value for path, value in environment_preset(method)["set"].items() if has_path(method, path)}
+
+
 def settings(
     model: str, tasks: Sequence[str], budget: Budget, options: Mapping[str, Any] | None = None, **given: Any
 ) -> Settings:
@@ -180,7 +198,12 @@ def settings(
     warm = {key: chosen[key] for key in ("sft_steps", "sft_lr") if key in chosen}
     if not tasks:
         raise UserError("name at least one task with --task")
-    known = {task: resolve("grpo", model, task=task, task_options=dict(options or {}), **warm) for task in tasks}
+    known = {
+        task: resolve(
+            "grpo", None if is_environment(task) else model, task=task, task_options=dict(options or {}), **warm
+        )
+        for task in tasks
+    }
     for task, config in known.items():
         room.parse(task, config.task_options)
     first: RunConfig = known[tasks[0]]

@@ -23,6 +23,7 @@ from anypo.errors import UserError
 from anypo.files import replace_text
 from anypo.run.config import sources
 from anypo.run.provenance import describe_code
+from anypo.tasks.environments import is_environment
 
 PROGRAM = (sys.executable, "-m", "anypo.compare.cell")
 """What runs a cell: called with the specification and the path of the record to write."""
@@ -55,6 +56,8 @@ def prepare(task: str, settings: Settings, folder: Path, watcher: Watcher | None
     from anypo.update.sft import warm_start
 
     loaded = tasks.load(tasks.parse(task, settings.task_options[task]))
+    if is_environment(task):  # the policy is the method's own affair: every cell begins with one of its seed
+        return Path()
     if settings.eval_size > loaded.n_heldout:
         raise UserError(
             f"--eval-size {settings.eval_size}: task '{task}' has only {loaded.n_heldout} held-out problems"

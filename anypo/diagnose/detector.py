@@ -51,7 +51,7 @@ class Missing:
 @dataclass(frozen=True)
 class Detector:
     """name, title, room of the loop; `observable` is what the score is, `why` the reason for the thresholds; `curves` are the
-    metrics that show it; `live`: cheap enough to look every few steps of a running run."""
+    metrics that show it; `live`: cheap enough to look every few steps of a running run; `text`: only answers in words can show it."""
 
     name: str
     title: str
@@ -63,6 +63,7 @@ class Detector:
     look: Callable[[Evidence], Measured | Missing]
     curves: tuple[str, ...] = ()
     live: bool = False
+    text: bool = False
 
 
 @dataclass(frozen=True)
@@ -107,6 +108,7 @@ def detector(
     levers: Sequence[Lever],
     curves: Sequence[str] = (),
     live: bool = False,
+    text: bool = False,
 ) -> Callable[[Callable[[Evidence], Measured | Missing]], Callable[[Evidence], Measured | Missing]]:
     """Register the decorated function as a detector (see `Detector`)."""
 
@@ -114,7 +116,7 @@ def detector(
         if name in DETECTORS:
             raise ValueError(f"two detectors are named '{name}'")
         DETECTORS[name] = Detector(
-            name, title, room, observable, Limit(*limit), why, tuple(levers), look, tuple(curves), live
+            name, title, room, observable, Limit(*limit), why, tuple(levers), look, tuple(curves), live, text
         )
         return look
 
@@ -129,7 +131,7 @@ def examine(run: Evidence, chosen: Mapping[str, Detector] | None = None) -> list
 
 def finding(entry: Detector, run: Evidence) -> Finding:
     """What `entry` says about `run`. A score that is not finite counts as not measured."""
-    seen = entry.look(run)
+    seen = Missing("the run acts in an environment, not in words") if entry.text and run.acts else entry.look(run)
     if isinstance(seen, Missing) or not np.isfinite(seen.score):
         reason = seen.reason if isinstance(seen, Missing) else "the score is not a finite number"
         return Finding(entry, "not measured", None, reason)

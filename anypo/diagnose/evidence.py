@@ -18,6 +18,7 @@ from anypo.plugins import recall
 from anypo.report.sample import spaced
 from anypo.run.disk.folder import RunFolder
 from anypo.run.disk.rollouts import problem_text
+from anypo.tasks.environments import is_environment
 
 STEPS = 40
 """Most steps whose rollouts are read: evenly spaced, first and last included."""
@@ -55,6 +56,11 @@ class Evidence:
     task: Mapping[str, Any] = field(default_factory=dict)
     visits: Sequence[int] | None = None
     run: str = "RUN"
+
+    @property
+    def acts(self) -> bool:
+        """Whether the policy takes actions in an environment; its rollouts are then stretches of episodes, without words."""
+        return is_environment(str(self.config.get("task", "")))
 
     def series(self, name: str) -> Series | None:
         """The metric `name`, or None when it was never recorded as a finite number."""

@@ -73,7 +73,7 @@ STEPS_IN_ENVIRONMENTS = 40_960
 class RunConfig(BaseModel):
     """One training run. `algorithm` is the resolved composition (system, preset and `set` applied)."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")
 
     system: str = "grpo"
     model: str = "smollm2-135m"

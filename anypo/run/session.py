@@ -12,6 +12,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+import torch
+
 from anypo import tasks
 from anypo.algorithm import Algorithm
 from anypo.context import SHELF, Memory, Shelf
@@ -35,6 +37,7 @@ from anypo.run.observer import Observer
 from anypo.run.provenance import describe_device, manifest
 from anypo.run.trainer import Trainer
 from anypo.tasks import Task
+from anypo.tasks.environments import is_environment
 from anypo.tasks.unlabelled import Unlabelled, labelled
 from anypo.update.sft import warm_start
 
@@ -66,10 +69,17 @@ class Result:
 
     def suggestions(self) -> list[str]:
         """Two commands worth trying next."""
-        other = "rloo" if self.config.system != "rloo" else "dapo"
+        if is_environment(self.config.task):
+            other, model, what = "ppo" if self.config.system != "ppo" else "mdpo", "", "length"
+        else:
+            other, model, what = (
+                "rloo" if self.config.system != "rloo" else "dapo",
+                f" --model {self.config.model}",
+                "text",
+            )
         return [
-            f"anypo train --system {other} --model {self.config.model} --task {self.config.task}",
-            f'anypo rollouts {self.path} "select step, reward, text from rollouts order by step desc limit 5"',
+            f"anypo train --system {other}{model} --task {self.config.task}",
+            f'anypo rollouts {self.path} "select step, reward, {what} from rollouts order by step desc limit 5"',
         ]
 
 
@@ -224,7 +234,7 @@ class Session:
         self.watch = self._watch(trainer)
         metrics: dict[str, float] = {}
         self.observer.phase("training", self.config.steps)
-        with self._interruptible():
+        with self._interruptible(), _threads(self.policy):
             while trainer.number < self.config.steps:
                 metrics = trainer.step()
                 if self.scorer.unit == ACCURACY:
@@ -317,6 +327,18 @@ class Session:
             yield
         finally:
             signal.signal(signal.SIGINT, previous)
+
+
+@contextmanager
+def _threads(policy: Any) -> Iterator[None]:
+    """One thread for the small networks of control: their products are over before a second one has woken."""
+    before = torch.get_num_threads()
+    if hasattr(policy, "act"):
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _decoder(policy: Any) -> Any:

@@ -29,6 +29,7 @@ from anypo.diagnose.levers import ask, scale
     ),
     curves=("time/generate", "time/step", "rollout/length"),
     live=True,
+    text=True,
 )
 def long_tail(run: Evidence) -> Measured | Missing:
     waiting = see.idle(run.rollouts)

@@ -30,6 +30,7 @@ LONGEST = 'anypo rollouts {run} "select step, length, reward, text from rollouts
     ),
     curves=("rollout/length", "rollout/truncated", "reward/mean"),
     live=True,
+    text=True,
 )
 def length_explosion(run: Evidence) -> Measured | Missing:
     length = run.series("rollout/length")
@@ -61,6 +62,7 @@ def length_explosion(run: Evidence) -> Measured | Missing:
     ),
     curves=("rollout/truncated", "rollout/length"),
     live=True,
+    text=True,
 )
 def truncation(run: Evidence) -> Measured | Missing:
     late = run.late()
@@ -96,6 +98,7 @@ def truncation(run: Evidence) -> Measured | Missing:
     ),
     curves=("rollout/length", "reward/mean", "accuracy/train"),
     live=True,
+    text=True,
 )
 def length_hacking(run: Evidence) -> Measured | Missing:
     length = run.series("rollout/length")

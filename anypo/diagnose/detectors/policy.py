@@ -133,6 +133,7 @@ def kl_drift(run: Evidence) -> Measured | Missing:
     ),
     curves=("policy/entropy", "rollout/degenerate"),
     live=True,
+    text=True,
 )
 def low_diversity(run: Evidence) -> Measured | Missing:
     found = [group for group in groups(run.late()) if len(group) > 1]

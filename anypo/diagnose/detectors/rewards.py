@@ -44,6 +44,7 @@ READ = ask(
     ),
     curves=("reward/mean", "accuracy/train", "objective/kl_ref"),
     live=True,
+    text=True,
 )
 def reward_hacking(run: Evidence) -> Measured | Missing:
     reward = run.series("reward/mean")
@@ -88,6 +89,7 @@ def reward_hacking(run: Evidence) -> Measured | Missing:
         scale("control.samples", 2, "more rollouts average the noise until it is mended", high=64),
     ),
     curves=("reward/mean",),
+    text=True,
 )
 def verifier_disagreement(run: Evidence) -> Measured | Missing:
     rows = [row for step in run.rollouts for row in step]
@@ -107,6 +109,7 @@ def verifier_disagreement(run: Evidence) -> Measured | Missing:
     "the expected answers has found a hole in the verifier",
     levers=(READ, TIED, STOP_EARLIER),
     curves=("reward/mean", "accuracy/train"),
+    text=True,
 )
 def one_answer_for_all(run: Evidence) -> Measured | Missing:
     late = run.late()

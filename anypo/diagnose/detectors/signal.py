@@ -39,6 +39,7 @@ NO_ROLLOUTS = Missing("no rollouts of groups are stored")
     ),
     curves=("rollout/degenerate", "credit/live_share", "reward/mean"),
     live=True,
+    text=True,
 )
 def all_wrong(run: Evidence) -> Measured | Missing:
     found = _split(run)
@@ -63,6 +64,7 @@ def all_wrong(run: Evidence) -> Measured | Missing:
     ),
     curves=("rollout/degenerate", "credit/live_share", "reward/mean"),
     live=True,
+    text=True,
 )
 def all_right(run: Evidence) -> Measured | Missing:
     found = _split(run)
@@ -106,6 +108,7 @@ def _split(run: Evidence) -> tuple[float, float, list[Row]] | Missing:
     ),
     curves=("credit/advantage_abs", "reward/mean"),
     live=True,
+    text=True,
 )
 def sign_flips(run: Evidence) -> Measured | Missing:
     rewards = [row["reward"] for rows in run.rollouts for row in rows]
@@ -163,6 +166,7 @@ def gradient_conflict(run: Evidence) -> Measured | Missing:
         ),
     ),
     curves=("control/pool", "filter/kept_share"),
+    text=True,
 )
 def prompt_starvation(run: Evidence) -> Measured | Missing:
     problems = run.task.get("problems")
