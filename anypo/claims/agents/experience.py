@@ -18,9 +18,13 @@ from anypo.systems import find
 SUMMARISER = f"{strategies.__name__}:contraster"
 
 
-@claim("training-free-grpo", published="without a change of weights DeepSeek-V3.1-Terminus gains 2.7 and 5.4 points on AIME 2024 and 2025 from "
-       "100 problems", seconds=40, seeds=10, stand_in="a frozen table policy with eight strategies that lessons make likelier, and a program "
-       "that contrasts the right and the wrong attempts of a group")  # fmt: skip
+@claim(
+    "training-free-grpo",
+    published="DeepSeek-V3.1-Terminus, weights unchanged, 100 problems: AIME 2024 from 80.0 to 82.7 %, AIME 2025 from 67.9 to 73.3 %",
+    seconds=20,
+    seeds=10,
+    stand_in="a frozen table policy with eight strategies that lessons make likelier, and a program that contrasts right and wrong attempts",
+)
 def training_free_grpo(run: ClaimRun) -> Outcome:
     """Exact success on held-out questions after three passes over 48 others, groups of five: the library that was learned against
     no library. It must also beat as many lessons about strategies drawn at random. Notes: that control, lessons learned from single
@@ -54,7 +58,7 @@ def _learn(bed: strategies.Strategies, method: Any, steps: int, seed: int) -> tu
     trainer = Trainer(method, world, seed, steps)
     for _ in range(steps):
         trainer.step()
-    return world.shelf.find(LESSONS).text(), world, float((world.policy.weight - start).abs().max())
+    return world.shelf.find(LESSONS).text(), world, float((world.policy.weight.detach() - start).abs().max())
 
 
 def _drawn(library: str, seed: int, draw: int) -> str:

@@ -17,6 +17,7 @@ from anypo.exact.policy import Kind
 from anypo.exact.sampler import Versions
 from anypo.exact.task import Reward
 from anypo.generate.base import World
+from anypo.roles import cast as cast_models
 from anypo.run.trainer import Trainer
 from anypo.systems import find
 from anypo.tasks.base import Task
@@ -146,8 +147,9 @@ def train(
     The same seed gives the same world, initial policy and sampling noise whatever the algorithm, so runs are paired by seed.
     `watch(trainer)` is called after every step.
     """
-    world = bed.world(seed)
-    trainer = Trainer(bed.adapt(algorithm), world, seed, steps)
+    world, method = bed.world(seed), bed.adapt(algorithm)
+    world.models = cast_models(method.models, world.policy, world.sampler, seed)
+    trainer = Trainer(method, world, seed, steps)
     policy, graph, reward = world.policy, world.policy.graph, world.task.reward  # type: ignore[attr-defined]
     with torch.no_grad():
         start = policy.log_table()

@@ -1,5 +1,5 @@
-"""A world for methods that learn in words: an answer is one of eight strategies, and lessons about strategies change how a frozen policy
-chooses. It reads "use a" before a question and takes strategy a more often; nothing else it is shown means anything to it."""
+"""A world for methods that learn in words: an answer is one of eight strategies, and lessons change how a frozen policy chooses. It
+reads "use a" before a question and takes strategy a more often; nothing else it is shown means anything to it."""
 
 from __future__ import annotations
 
