@@ -10,6 +10,7 @@ from typing import Any, Literal, cast
 import numpy as np
 import torch
 
+from anypo import roles
 from anypo.algorithm import Algorithm
 from anypo.claims.base import ClaimRun
 from anypo.exact import EnumerablePolicy, EnumerableSampler, ExactTask, StateGraph, chain, patterns, tree, truth
@@ -17,7 +18,6 @@ from anypo.exact.policy import Kind
 from anypo.exact.sampler import Versions
 from anypo.exact.task import Reward
 from anypo.generate.base import World
-from anypo.roles import cast as cast_models
 from anypo.run.trainer import Trainer
 from anypo.systems import find
 from anypo.tasks.base import Task
@@ -148,7 +148,7 @@ def train(
     `watch(trainer)` is called after every step.
     """
     world, method = bed.world(seed), bed.adapt(algorithm)
-    world.models = cast_models(method.models, world.policy, world.sampler, seed)
+    world.models = roles.cast(method.models, world.policy, world.sampler, seed)
     trainer = Trainer(method, world, seed, steps)
     policy, graph, reward = world.policy, world.policy.graph, world.task.reward  # type: ignore[attr-defined]
     with torch.no_grad():

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -70,7 +70,7 @@ class Strategies:
         rng = np.random.default_rng([seed, 2])
         policy = Hinted(self.spread * rng.standard_normal((self.questions, STRATEGIES)), self.strength)
         sampler = EnumerableSampler(policy, seed=seed)
-        return World(task, policy, sampler, cast(algorithm.models, policy, sampler, seed))
+        return World(task, policy, sampler, cast(algorithm.models, policy, sampler, seed))  # type: ignore[arg-type]
 
     def success(self, world: World, library: str) -> float:
         """Exact success on the held-out questions of the policy that is shown `library`."""
@@ -100,11 +100,11 @@ def single(texts: Sequence[str]) -> list[str]:
     return [_reply(text, lambda attempts: [f"use {c}" for r, c in attempts[:1] if r > 0.5]) for text in texts]
 
 
-def _reply(text: str, compare: object) -> str:
+def _reply(text: str, compare: Callable[[list[tuple[float, str]]], list[str]]) -> str:
     stage = text.split(maxsplit=1)[0]
     if stage == "COMPARE":
         found = re.findall(r"^\(reward ([0-9.]+)\) (\w)$", text, re.M)
-        return "\n".join(compare([(float(r), letter) for r, letter in found])) or "NONE"  # type: ignore[operator]
+        return "\n".join(compare([(float(r), letter) for r, letter in found])) or "NONE"
     if stage == "REVISE":
         return json.dumps(_revise(text))
     return text.rsplit("## proposals\n", 1)[1] if stage == "MERGE" else ""
