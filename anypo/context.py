@@ -43,6 +43,10 @@ class Shelf:
         """The store `name`, or None where nobody has made one."""
         return self._stores.get(name)
 
+    def texts(self) -> dict[str, str]:
+        """The stores that can be read (they have a method ``text``), as they are."""
+        return {name: store.text() for name, store in self._stores.items() if hasattr(store, "text")}
+
     def state_dict(self) -> dict[str, Any]:
         """A checkpointable copy of every store."""
         return copy.deepcopy(self._waiting) | {name: _saved(store) for name, store in self._stores.items()}

@@ -165,7 +165,8 @@ class Part(BaseModel):
         try:
             return cls(**fields)
         except ValidationError as error:
-            raise UserError(f"{cls.slot or cls.__name__} part '{cls.part}': {first_reason(error)}") from None
+            what = f"{cls.slot or cls.__name__} part '{cls.part}'" if cls.part else cls.__name__.lower()
+            raise UserError(f"{what}: {first_reason(error)}") from None
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:

@@ -91,6 +91,14 @@ def exact(algorithm: Any, fields: Changes) -> tuple[Any, Any]:
     return lively(bed.adapt(algorithm)), bed.world(SEED)
 
 
+def strategies(algorithm: Any, fields: Changes) -> tuple[Any, Any]:
+    """A frozen policy that reads lessons, and a program that writes them; `fields` are those of `Strategies`."""
+    bed = take("Strategies", "anypo.claims.beds.strategies")(**fields)
+    sizes = {"control.prompts": 4, "generate.max_new": 1, "generate.temperature": 1.0}
+    algorithm = algorithm.set({**sizes, "models.0.model": "anypo.claims.beds.strategies:contraster"})
+    return algorithm, bed.world(algorithm, SEED)
+
+
 class Digits(EnumerablePolicy):  # type: ignore[misc]
     """An enumerable policy that writes numbers: token v stands for v - 1."""
 
@@ -413,6 +421,7 @@ RUNS: dict[str, Run] = {
     "spo-single-stream": Run(exact, {"prompts": 12, "batch": 24, "group": 1}),
     "spo-tree": Run(exact, {"horizon": 6}, {"generate.branching": [3, 3, 2], "generate.segment": 2}),
     "t-ppo": Run(exact, {"horizon": 6, "graph": "chain", "reward": "graded"}, {"generate.window": 3}),
+    "training-free-grpo": Run(strategies),
     "ttrl": Run(exact, VOTES, WHOLE),
     "urpa": Run(numbers, {"vocabulary": 6, "horizon": 2}, {"credit.scale": "none"}),
     "v-zero": Run(exact, HARDER),

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from anypo import roles
 from anypo.algorithm import Algorithm
 from anypo.compare.plan import MEASURES, Cell
 from anypo.engine import device as devices
@@ -54,7 +55,9 @@ def run(cell: Cell, init: str, tell: Tell | None = None) -> dict[str, Any]:
     check_task(algorithm.generate, task)
     wanted = Wanted(task, cell.settings.model, cell.seed, device=devices.resolve(cell.settings.device))
     policy = algorithm.policy.open(wanted, "" if is_environment(cell.task) else init)
-    return measure(cell, algorithm, World(task, policy, algorithm.engine.sampler(policy)), tell)
+    sampler = algorithm.engine.sampler(policy)
+    models = roles.cast(algorithm.models, policy, sampler, cell.seed)
+    return measure(cell, algorithm, World(task, policy, sampler, models), tell)
 
 
 def measure(cell: Cell, algorithm: Algorithm, world: World, tell: Tell | None = None) -> dict[str, Any]:

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from anypo import policies
+from anypo import policies, roles
 from anypo.context import Context, Memory
 from anypo.data.batch import Batch
 from anypo.data.records import ACTION, Group, Tokens, Trajectory
@@ -122,8 +122,11 @@ def attribute(run: Path | str, step: int | None = None) -> Attribution:
     source = str(Path(config.init) / "model") if config.init else config.model
     lora = {"rank": config.lora} if config.lora else None
     policy = policies.load(source, dtype=config.dtype, lora=lora, seed=config.seed)
-    weights, memory = Weights(algorithm, policy, config.seed), Memory(algorithm)
     state = folder.load_checkpoint(before[-1])
+    models = roles.cast(algorithm.models, policy, algorithm.engine.sampler(policy), config.seed)
+    for role, kept in state["world"]["models"].items():
+        models[role].load_state_dict(kept)
+    weights, memory = Weights(algorithm, policy, config.seed, models=models), Memory(algorithm)
     weights.load_state_dict(state["weights"])
     memory.load_state_dict(state["memory"])
     if before[-1] != step - 1:

@@ -12,6 +12,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
+from anypo import roles
 from anypo.algorithm import Algorithm
 from anypo.context import Context, Memory
 from anypo.control.visits import Visits
@@ -136,7 +137,8 @@ class Estimator:
         self.policy = place.policy()
         with torch.no_grad():  # a reference policy is the one the path began with
             self.policy.weight.copy_(place.weights[0])
-        self.weights = Weights(self.algorithm, self.policy, seed, exact_sampler=s.noise == 0.0)
+        models = roles.cast(self.algorithm.models, self.policy, place.sampler(seed), seed)
+        self.weights = Weights(self.algorithm, self.policy, seed, exact_sampler=s.noise == 0.0, models=models)
         self.reference = self.weights.reference
         if hasattr(self.reference, "add"):  # but one that remembers versions has seen the whole path
             self.reference.kept.clear()

@@ -12,6 +12,7 @@ from anypo.generate.groups.temperature import AdaptiveTemperature
 from anypo.generate.groups.windowed import Windowed
 from anypo.generate.guided.demonstrations import Anchored, Interventions, OneToken
 from anypo.generate.guided.experts import WithExperts
+from anypo.generate.guided.library import WithLibrary
 from anypo.generate.guided.next_sequence import NextSequence
 from anypo.generate.guided.rollback import Rollback
 from anypo.generate.trees.confidence import ConfidenceForks
@@ -25,5 +26,5 @@ __all__ = [
     "AdaptiveRounds", "AdaptiveTemperature", "Anchored", "ConfidenceForks", "EntropyForks", "EnvironmentSteps", "Generate",
     "Independent", "Interventions", "LabelVectors",
     "LearnedMask", "Modes", "NextSequence", "OneToken", "ReRolled", "Rollback", "SegmentTree", "ShiftedTargets", "Vine", "Windowed",
-    "WithAuxiliary", "WithExperts", "WithGreedy", "World",
+    "WithAuxiliary", "WithExperts", "WithGreedy", "WithLibrary", "World",
 ]  # fmt: skip

@@ -6,7 +6,8 @@ from anypo.replay.buffer import Buffer
 from anypo.replay.dataset import Dataset
 from anypo.replay.last_response import LastResponse
 from anypo.replay.previous_batch import PreviousBatch
+from anypo.replay.reflection import Reflect
 
 load(__name__)
 
-__all__ = ["Buffer", "Dataset", "LastResponse", "OnPolicy", "PreviousBatch", "Replay"]
+__all__ = ["Buffer", "Dataset", "LastResponse", "OnPolicy", "PreviousBatch", "Reflect", "Replay"]

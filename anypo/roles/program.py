@@ -10,6 +10,7 @@ import numpy as np
 
 from anypo.engine.base import Sampling
 from anypo.errors import UserError
+from anypo.plugins import here
 from anypo.roles.base import Messages, Model
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ class Program(Model):
     def check(cls, role: str, spec: str) -> None:
         from anypo.tasks.text.verifiers import imported
 
+        here()
         try:
             imported(spec)
         except Exception as error:  # importing a user's module may raise anything
@@ -35,6 +37,7 @@ class Program(Model):
     def function(self) -> Callable[[list[str]], Any]:
         from anypo.tasks.text.verifiers import imported
 
+        here()
         return imported(self.spec)
 
     def ask(self, prompts: Sequence[Messages], sampling: Sampling, seed: tuple[int, ...]) -> list[str]:

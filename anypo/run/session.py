@@ -307,6 +307,7 @@ class Session:
     def _checkpoint(self) -> None:
         assert self.trainer is not None
         self.folder.save_checkpoint(self.trainer.number, self.trainer.state_dict(), keep=self.config.keep)
+        self.folder.write_shelf(self.world.shelf.texts())
 
     @contextmanager
     def _interruptible(self) -> Iterator[None]:

@@ -16,6 +16,7 @@ from anypo.data.batch import Batch
 from anypo.exact.bench import Setting
 from anypo.exact.check import case, library_gradient, written_gradient
 from anypo.objective import BoundedRatio, PolicyGradient
+from anypo.roles import cast
 from anypo.run.trainer import Trainer
 from anypo.systems import find
 
@@ -30,7 +31,9 @@ def method(name: str, **changes) -> Algorithm:
 
 
 def trainer(system: str | Algorithm, changes: dict | None = None, bed: Testbed = BED, seed: int = 3) -> Trainer:
-    return Trainer(bed.adapt(system).set(changes or {}), bed.world(seed), seed, 20)
+    method, world = bed.adapt(system).set(changes or {}), bed.world(seed)
+    world.models = cast(method.models, world.policy, world.sampler, seed)
+    return Trainer(method, world, seed, 20)
 
 
 def weights(run: Trainer, steps: int) -> Tensor:

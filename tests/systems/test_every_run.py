@@ -17,6 +17,7 @@ ELSEWHERE = {
     "spark": "needs words: tests/systems/test_language_models.py",
     "gliclass-ppo": "needs a label policy: tests/credit/test_modes.py",
     "salsa": "needs a second model: tests/systems/preference/test_references.py",
+    "training-free-grpo": "needs a policy that reads lessons: tests/systems/agents/test_experience.py",
     "missing-old-logits": "needs stale samplers, which do not come back: tests/systems/engines/test_execution.py",
 }
 IDLE = {"urpa": "letters are no intervals, so there is nothing to learn"}

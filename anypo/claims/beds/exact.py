@@ -10,6 +10,7 @@ from typing import Any, Literal, cast
 import numpy as np
 import torch
 
+from anypo import roles
 from anypo.algorithm import Algorithm
 from anypo.claims.base import ClaimRun
 from anypo.exact import EnumerablePolicy, EnumerableSampler, ExactTask, StateGraph, chain, patterns, tree, truth
@@ -146,8 +147,9 @@ def train(
     The same seed gives the same world, initial policy and sampling noise whatever the algorithm, so runs are paired by seed.
     `watch(trainer)` is called after every step.
     """
-    world = bed.world(seed)
-    trainer = Trainer(bed.adapt(algorithm), world, seed, steps)
+    world, method = bed.world(seed), bed.adapt(algorithm)
+    world.models = roles.cast(method.models, world.policy, world.sampler, seed)
+    trainer = Trainer(method, world, seed, steps)
     policy, graph, reward = world.policy, world.policy.graph, world.task.reward  # type: ignore[attr-defined]
     with torch.no_grad():
         start = policy.log_table()

@@ -9,6 +9,7 @@ rollouts/*.parquet      one file a step, one row a trajectory (see `anypo.run.di
 evaluations/*.parquet   the answers of each evaluation, in the same columns
 requests/               what was asked of the run while it runs (see `anypo.run.disk.requests`)
 checkpoints/step-*/     the last few states (see `anypo.run.disk.checkpoint`)
+shelf/*.txt             libraries in words, as they were at the last checkpoint
 model/                  the final weights
 report.html             the report
 """
@@ -283,6 +284,13 @@ class RunFolder:
         checkpoint.save(self._checkpoint(step), step, state)
         for old in self.checkpoints()[:-keep]:
             shutil.rmtree(self._checkpoint(old), ignore_errors=True)
+
+    def write_shelf(self, texts: Mapping[str, str]) -> None:
+        """Write what was learned in words, a file for each library. It is for reading: checkpoints hold the libraries themselves."""
+        for name, text in texts.items():
+            with writing(self.path):
+                (self.path / "shelf").mkdir(exist_ok=True)
+            replace_text(self.path / "shelf" / f"{name}.txt", text + "\n" if text else "")
 
     def checkpoints(self) -> list[int]:
         """The steps that have a checkpoint, in order."""
