@@ -38,7 +38,11 @@ def stepped(trajectories: Sequence[Trajectory], dtype: torch.dtype = torch.float
     followed) and ``terminated`` (1 where the episode ended there; a time limit does not end it). Floats get `dtype`, discrete
     actions are int64. Nothing for rollouts of tokens."""
     contents = [t.content for t in trajectories if isinstance(t.content, Steps)]
-    if not contents or len(contents) < len(trajectories):
+    if (
+        not contents
+        or len(contents) < len(trajectories)
+        or any(c.last.shape != c.observations.shape[1:] for c in contents)
+    ):
         return {}
     after = [np.concatenate([c.observations[1:], c.last[None]]) for c in contents]
     ends = [np.append(np.zeros(max(0, len(c.actions) - 1)), c.terminated)[: len(c.actions)] for c in contents]

@@ -14,7 +14,8 @@ from anypo.data.batch import Batch
 class Learner(Protocol):
     """Anything trainable that fills differentiable row columns: the policy (``logp``, ``entropy``), a critic (``value``)."""
 
-    #: row columns it can fill with a gradient
+    #: Row columns it can fill with a gradient. A learner with ``holds = True`` is small enough that the pass which fills them is
+    #: kept and pushed through, where others are asked again piece by piece.
     columns: frozenset[str]
 
     def fill(self, batch: Batch, names: Collection[str], grad: bool) -> dict[str, Tensor]:

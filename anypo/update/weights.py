@@ -62,7 +62,7 @@ class Weights:
     """The policy and the parts' own learners, their optimisers, and the references that are kept of them.
 
     live: by learner, the columns that some part reads and the learner can differentiate, by full name, with the name the learner
-    is asked for. steps: optimiser steps prepared so far.
+    is asked for. held: passes of learners that hold theirs, until they are pushed through. steps: optimiser steps prepared so far.
     """
 
     algorithm: Algorithm
@@ -75,6 +75,7 @@ class Weights:
     references: dict[str, Any] = field(default_factory=dict)
     columns: Mapping[str, Column] = field(default_factory=dict)
     live: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    held: dict[str, Mapping[str, Tensor]] = field(default_factory=dict)
     steps: int = 0
     tempered: bool = False
 
@@ -179,11 +180,13 @@ class Weights:
 
     def _starting(self, path: str, batch: Batch) -> dict[str, str]:
         """The columns of a learner at the start of the update, with what it is asked for: those that some part reads, and those of
-        its live columns, which are the leaves of the first step."""
+        its live columns, which are the leaves of the first step (a learner that holds its pass makes these itself)."""
         learner, out = self.learners[path], {}
         for name, column in self.columns.items():
             if column.source == OLD and offers(learner, column.plain) and name not in batch:
                 out[name] = column.plain
+        if self._holds(learner, batch):
+            return out
         return out | {f"{name}_{OLD}": asked for name, asked in self.live[path].items() if f"{name}_{OLD}" not in batch}
 
     def _known(self, batch: Batch, names: Iterable[str]) -> dict[str, Tensor]:
@@ -210,8 +213,11 @@ class Weights:
         return getattr(self.algorithm.engine, "reuse_logp", "never")
 
     def fresh(self, batch: Batch) -> bool:
-        """The sampler's log-probabilities are the trainer's for the present weights (never where it varies the temperature)."""
-        return self.exact_sampler and not self.tempered and bool((batch["version"] == self.policy.version).all())
+        """The sampler's log-probabilities are the trainer's for the present weights: never where it varies the temperature, or
+        saw another context than is trained on."""
+        if not self.exact_sampler or self.tempered or any(_shown(t) for t in batch.trajectories):
+            return False
+        return bool((batch["version"] == self.policy.version).all())
 
     # -- from losses to parameters --------------------------------------------------------------------------------------------
 
@@ -226,7 +232,9 @@ class Weights:
             ready = {n: batch[f"{n}_{OLD}"] for n in sorted(names) if current and f"{n}_{OLD}" in batch.rows}
             missing = {asked: n for n, asked in sorted(names.items()) if n not in ready}
             if missing:
-                found = learner.fill(batch, sorted(missing), grad=False)
+                held = self._holds(learner, batch)
+                found = learner.fill(batch, sorted(missing), grad=held)
+                self.held[path] = found if held else {}
                 ready |= {missing[asked]: column for asked, column in found.items()}
             leaves |= {name: column.detach().clone().requires_grad_() for name, column in ready.items()}
         return batch.with_rows(**leaves), leaves
@@ -235,6 +243,10 @@ class Weights:
         """The summed loss of some fits and its derivative with respect to every live column of the learners they move."""
         batch, leaves = self.with_leaves(batch, {owned.path for owned in fits}, current)
         return self.pull(batch, leaves, fits, context)
+
+    def _holds(self, learner: Any, batch: Batch) -> bool:
+        """Whether the pass that gives the leaves is the one that is pushed through, too: for small learners, in one piece."""
+        return getattr(learner, "holds", False) and len(batch) <= self.algorithm.engine.token_budget
 
     def pull(self, batch: Batch, leaves: Mapping[str, Tensor], fits: Sequence[Owned], context: Context) -> Pull:
         """`differentiate` for a batch that has its leaves already."""
@@ -258,6 +270,10 @@ class Weights:
             return False
         rows = keep[batch.sequence] if not bool(keep.all()) else slice(None)
         asked = {self.live[path][name]: g[rows] for name, g in gradients.items()}
+        held = self.held.pop(path, {})
+        if held.keys() == asked.keys() and keep.all():
+            torch.autograd.backward([held[n] for n in asked], [g.to(held[n]) for n, g in asked.items()])
+            return True
         push(learner, batch.select(keep), asked, self.algorithm.engine.token_budget)
         return True
 
@@ -335,6 +351,10 @@ class Weights:
 def offers(learner: Any, name: str) -> bool:
     """Whether a learner can fill the column `name` with a gradient: it is among its `columns`, or it says so itself."""
     return name in learner.columns or (hasattr(learner, "offers") and learner.offers(name))
+
+
+def _shown(trajectory: Any) -> bool:
+    return getattr(trajectory.content, "shown", None) is not None
 
 
 def _owned(algorithm: Algorithm) -> Iterator[Owned]:

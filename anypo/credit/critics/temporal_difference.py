@@ -59,7 +59,6 @@ class TemporalDifference(Credit, name="temporal_difference"):
             following = following - batch["log_alpha_old"].exp() * batch["logp@next_old"]
         goes_on = 1 - batch["terminated"].to(q.dtype)
         target = batch["step_reward"] + self.gamma * goes_on * following
-        context.log("critic/value", batch.row_mean(batch["q_old"].mean(1)))
         context.log("critic/target", batch.row_mean(target))
         return batch.with_rows(target=target)
 
@@ -68,6 +67,7 @@ class TemporalDifference(Credit, name="temporal_difference"):
 
     def critic_loss(self, batch: Batch, context: Context) -> Tensor:
         """Half the sum over critics of the mean squared temporal difference, a scalar."""
+        context.log("critic/value", batch.row_mean(batch["q"].detach().mean(1)))
         error = (batch["q"] - batch["target"][:, None]).square().sum(1)
         loss = 0.5 * batch.row_mean(error)
         context.log("critic/loss", loss)
@@ -79,6 +79,7 @@ class ActionValues(nn.Module):
     `next_action` at the observation that followed."""
 
     columns = frozenset({"q", "q@next"})
+    holds = True
 
     def __init__(self, inputs: int, hidden: Sequence[int], members: int, seed: int, next_action: str) -> None:
         super().__init__()

@@ -59,6 +59,7 @@ class Scalar(nn.Module):
     """One positive number, learned as its logarithm: ``log_alpha`` [N], the same in every row."""
 
     columns = frozenset({"log_alpha"})
+    holds = True
 
     def __init__(self, initial: float) -> None:
         super().__init__()

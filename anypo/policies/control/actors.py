@@ -30,6 +30,7 @@ class Actor(Saved):
     """
 
     columns: frozenset[str] = frozenset()
+    holds = True
     version = 0
 
     def __init__(
