@@ -76,6 +76,8 @@ class Weights:
     columns: Mapping[str, Column] = field(default_factory=dict)
     live: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     held: dict[str, Mapping[str, Tensor]] = field(default_factory=dict)
+    old: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    draws: Mapping[str, Sequence[str]] = field(default_factory=dict)
     steps: int = 0
     tempered: bool = False
 
@@ -127,6 +129,15 @@ class Weights:
             if owners:
                 live[owners[0]][name] = name
         self.live = live
+        self.old = {
+            path: {n: c.plain for n, c in self.columns.items() if c.source == OLD and offers(learner, c.plain)}
+            for path, learner in self.learners.items()
+        }
+        self.draws = {
+            path: sorted({c.view for c in self.columns.values() if c.view and offers(learner, c.plain)})
+            for path, learner in self.learners.items()
+            if hasattr(type(learner), "noise")
+        }
 
     @property
     def frozen(self) -> Mapping[str, Any]:
@@ -182,9 +193,9 @@ class Weights:
         """The columns of a learner at the start of the update, with what it is asked for: those that some part reads, and those of
         its live columns, which are the leaves of the first step (a learner that holds its pass makes these itself)."""
         learner, out = self.learners[path], {}
-        for name, column in self.columns.items():
-            if column.source == OLD and offers(learner, column.plain) and name not in batch:
-                out[name] = column.plain
+        for name, plain in self.old[path].items():
+            if name not in batch:
+                out[name] = plain
         if self._holds(learner, batch):
             return out
         return out | {f"{name}_{OLD}": asked for name, asked in self.live[path].items() if f"{name}_{OLD}" not in batch}
@@ -198,11 +209,9 @@ class Weights:
 
     def _draw(self, batch: Batch, context: Context) -> Batch:
         """The noise of every view that is a fresh draw (``noise@view``): kept in the batch, so that filling again repeats the draw."""
-        for path, learner in self.learners.items():
-            if not hasattr(learner, "noise"):
-                continue
-            views = {c.view for c in self.columns.values() if c.view and offers(learner, c.plain)}
-            for view in sorted(views):
+        for path, views in self.draws.items():
+            learner: Any = self.learners[path]
+            for view in views:
                 salt = [self.steps, int.from_bytes(f"{path}@{view}".encode()[:7], "big")]
                 generator = context.generator(43, *salt)
                 batch = batch.with_rows(**{f"noise@{view}": learner.noise(len(batch), generator)})
@@ -246,7 +255,7 @@ class Weights:
 
     def _holds(self, learner: Any, batch: Batch) -> bool:
         """Whether the pass that gives the leaves is the one that is pushed through, too: for small learners, in one piece."""
-        return getattr(learner, "holds", False) and len(batch) <= self.algorithm.engine.token_budget
+        return getattr(type(learner), "holds", False) and len(batch) <= self.algorithm.engine.token_budget
 
     def pull(self, batch: Batch, leaves: Mapping[str, Tensor], fits: Sequence[Owned], context: Context) -> Pull:
         """`differentiate` for a batch that has its leaves already."""
@@ -350,7 +359,7 @@ class Weights:
 
 def offers(learner: Any, name: str) -> bool:
     """Whether a learner can fill the column `name` with a gradient: it is among its `columns`, or it says so itself."""
-    return name in learner.columns or (hasattr(learner, "offers") and learner.offers(name))
+    return name in learner.columns or (hasattr(type(learner), "offers") and learner.offers(name))
 
 
 def _shown(trajectory: Any) -> bool:
@@ -372,7 +381,7 @@ def push(learner: Any, batch: Batch, gradients: Mapping[str, Tensor], token_budg
 
     A learner with a method ``backward(batch, gradients, token_budget)`` cuts the work itself.
     """
-    if hasattr(learner, "backward"):
+    if hasattr(type(learner), "backward"):
         learner.backward(batch, gradients, token_budget)
         return
     names = sorted(gradients)
