@@ -147,6 +147,9 @@ def _rooms(system: System, console: Console) -> None:
             changed = base is not None and inherited.get(path) != part
             table.add_row(path, f"[bold green]{part.part}[/]" if changed else part.part, fields)
     console.print(table)
+    if algorithm.models:
+        played = ", ".join(f"{cast.role}={cast.model}" for cast in algorithm.models)
+        console.print(f"models by role: {played} (--model-as ROLE=MODEL)", highlight=False)
     if base is not None:
         console.print(f"green: differs from {system.base}", style="dim")
 

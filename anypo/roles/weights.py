@@ -37,7 +37,11 @@ class Speaker(Model):
         return self.engine
 
     def ask(self, prompts: Sequence[Messages], sampling: Sampling, seed: tuple[int, ...]) -> list[str]:
-        requests = [Request(self.policy.encode(said), sampling, (*seed, n)) for n, said in enumerate(prompts)]
+        try:
+            encoded = [self.policy.encode(said) for said in prompts]
+        except UserError as error:  # longer than its context, or refused by its chat template
+            raise UserError(f"the {self.role} ({self.spec}): {error} with --model-as {self.role}=PATH") from None
+        requests = [Request(tokens, sampling, (*seed, n)) for n, tokens in enumerate(encoded)]
         return [self.policy.decode(completion.tokens) for completion in self.sampler.generate(requests)]
 
     def fill(self, batch: Batch, names: Collection[str], grad: bool = False) -> dict[str, Tensor]:

@@ -92,6 +92,15 @@ def test_the_policy_itself_and_its_first_state_answer_and_score() -> None:
     assert not live.fill(batch, ["logp"], grad=True)["logp"].requires_grad
 
 
+def test_a_question_longer_than_the_context_names_the_role() -> None:
+    policy = policies.load(SMALL | {"context": 64}, seed=1)
+    model = one("self", policy, Local().sampler(policy), role="summariser")
+    with pytest.raises(
+        UserError, match=r"the summariser \(self\): a prompt has .* another model with --model-as summariser=PATH"
+    ):
+        model.ask([HI, ({"role": "user", "content": "long " * 20},)], Sampling(4), (0,))
+
+
 def test_the_first_state_survives_a_checkpoint_and_the_others_need_none() -> None:
     policy = policies.load(SMALL, seed=1)
     first, batch = one("frozen", policy, None), some_batch()
