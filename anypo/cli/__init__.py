@@ -35,7 +35,7 @@ def main() -> None:
 
     app = typer.Typer(
         name="anypo",
-        help="Any policy, any policy optimisation: every method is a composition of eight parts.",
+        help="Any policy, any policy optimisation: every method is a composition of nine parts.",
         no_args_is_help=True,
         pretty_exceptions_enable=False,
         context_settings={"help_option_names": ["-h", "--help"]},

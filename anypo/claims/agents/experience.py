@@ -23,7 +23,7 @@ SUMMARISER = f"{strategies.__name__}:contraster"
     published="DeepSeek-V3.1-Terminus, weights unchanged, 100 problems: AIME 2024 from 80.0 to 82.7 %, AIME 2025 from 67.9 to 73.3 %",
     seconds=20,
     seeds=10,
-    stand_in="a frozen table policy with eight strategies that lessons make likelier, a program contrasting right and wrong answers",
+    stand_in="a frozen table policy with eight strategies that lessons make likelier, a program that contrasts answers",
 )
 def training_free_grpo(run: ClaimRun) -> Outcome:
     """Exact success on held-out questions after three passes over 48 others, groups of five: the library that was learned against

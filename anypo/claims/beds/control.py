@@ -12,6 +12,7 @@ import numpy as np
 from anypo.algorithm import Algorithm
 from anypo.credit.critics.gae import GAE
 from anypo.credit.select.scatter import Scatter
+from anypo.generate.act.base import sent
 from anypo.generate.worlds.steps import EnvironmentSteps
 from anypo.objective.aggregates import TokenMean
 from anypo.run.acting import control_world
@@ -89,9 +90,7 @@ def score(trainer: Trainer, episodes: int, seed: int) -> float:
         observation, _ = environment.reset(seed=seed + number)
         total, over = 0.0, False
         while not over:
-            action = policy.best(np.asarray(observation)[None])[0]
-            if not task.discrete:  # type: ignore[attr-defined]
-                action = np.clip(action, environment.action_space.low, environment.action_space.high)
+            action = sent(policy.best(np.asarray(observation)[None]), environment.action_space, trainer.world)[0]
             observation, reward, terminated, truncated, _ = environment.step(action)
             total, over = total + float(reward), terminated or truncated
         returns.append(total)
