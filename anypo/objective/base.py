@@ -10,6 +10,8 @@ the loss. Statistics over the batch are taken here, over all rows, never per mic
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor
 
 from anypo.context import Context
@@ -26,6 +28,20 @@ class Objective(Part, slot="objective"):
 
     def fits(self) -> tuple[Fit, ...]:
         return (Fit(self.loss, POLICY),)
+
+
+class Lossless(Objective, name="none"):
+    """No loss: for updates that follow no gradient of one."""
+
+    def fits(self) -> tuple[Fit, ...]:
+        return ()
+
+    def refuse(self, algorithm: Any) -> str | None:
+        if hasattr(algorithm.update, "optimiser"):
+            return (
+                f"update={algorithm.update.part} follows the gradient of a loss, and there is none; choose an objective"
+            )
+        return None
 
 
 class Ratio(Part, slot="ratio"):

@@ -332,6 +332,13 @@ class Weights:
             kept.load_state_dict(state["references"][name])
 
 
+def shaped(policy: Any, vector: Tensor) -> dict[str, Tensor]:
+    """A vector [P] over all parameters of the policy, in the order of ``parameters()``, cut into tensors by name."""
+    named = dict(policy.named_parameters())
+    pieces = vector.split([parameter.numel() for parameter in named.values()])
+    return {name: piece.view_as(parameter) for (name, parameter), piece in zip(named.items(), pieces)}
+
+
 def offers(learner: Any, name: str) -> bool:
     """Whether a learner can fill the column `name` with a gradient: it is among its `columns`, or it says so itself."""
     return name in learner.columns or (hasattr(learner, "offers") and learner.offers(name))
@@ -405,4 +412,4 @@ def _gradients(loss: Tensor, leaves: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {n: torch.zeros_like(leaf) if g is None else g for (n, leaf), g in zip(leaves.items(), found)}
 
 
-__all__ = ["Owned", "Pull", "Weights", "cut", "offers", "push", "score_norms"]
+__all__ = ["Owned", "Pull", "Weights", "cut", "offers", "push", "score_norms", "shaped"]
