@@ -10,8 +10,6 @@ the loss. Statistics over the batch are taken here, over all rows, never per mic
 
 from __future__ import annotations
 
-from typing import Any
-
 from torch import Tensor
 
 from anypo.context import Context
@@ -31,17 +29,12 @@ class Objective(Part, slot="objective"):
 
 
 class Lossless(Objective, name="none"):
-    """No loss: for updates that follow no gradient of one."""
+    """No loss: for updates that learn from the fitness of whole episodes."""
+
+    requires = frozenset({"fitness"})
 
     def fits(self) -> tuple[Fit, ...]:
         return ()
-
-    def refuse(self, algorithm: Any) -> str | None:
-        if hasattr(algorithm.update, "optimiser"):
-            return (
-                f"update={algorithm.update.part} follows the gradient of a loss, and there is none; choose an objective"
-            )
-        return None
 
 
 class Ratio(Part, slot="ratio"):

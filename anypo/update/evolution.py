@@ -37,6 +37,9 @@ class Truncation(Update, name="truncation"):
     memory does not grow with the network. `parents` 0 is random search: every member of every generation is drawn afresh.
     """
 
+    requires = frozenset({"key:member"})
+    provides = frozenset({"fitness"})
+
     parents: int = Field(10, ge=0, description="fittest members that have offspring; 0: random search")
     sigma: float = Field(0.05, ge=0.0, description="mutation power")
     output: float = Field(0.1, gt=0.0, description="factor on the initial scale of the last matrix")
@@ -44,12 +47,6 @@ class Truncation(Update, name="truncation"):
 
     def start(self) -> dict[str, Any]:
         return {"generation": 0, "parents": [], "elite": []}
-
-    def required(self) -> frozenset[str]:
-        return super().required() | {"key:member"}
-
-    def provided(self) -> frozenset[str]:
-        return super().provided() | {"fitness"}
 
     def acting(
         self, weights: Weights, plan: Mapping[str, int | float | str], context: Context
@@ -97,9 +94,7 @@ class Truncation(Update, name="truncation"):
         memory = context.memory[self]
         memory["parents"], memory["elite"] = ranked[: self.parents], ranked[0]
         memory["generation"] += 1
-        weights.policy.load_state_dict(
-            {**weights.policy.state_dict(), **shaped(weights.policy, self.decode(weights.policy, ranked[0]))}
-        )
+        weights.assign(self.decode(weights.policy, ranked[0]))
         weights.moved()
         weights.steps += 1
         context.log("update/fitness", float(np.mean(fitness)))

@@ -88,7 +88,7 @@ def test_ties_leave_the_elite_where_it_is() -> None:
     run = trainer()
     select(run, {m: [float(m == 2)] for m in range(6)})
     elite = update_of(run).seeds(0, context_of(run))
-    select(run, dict.fromkeys(range(6), [7.0]))
+    select(run, {m: [7.0] for m in range(6)})
     assert update_of(run).seeds(0, context_of(run)) == elite
 
 
@@ -146,7 +146,7 @@ def test_a_population_needs_members() -> None:
         find("deep-ga").algorithm().set({"generate": "environment_steps", "control": "uniform"}).check()
     with pytest.raises(UserError, match="member"):
         find("deep-ga").algorithm().set({"generate": "environment_steps"}).check()
-    with pytest.raises(UserError, match="objective"):
+    with pytest.raises(UserError, match="fitness"):
         find("grpo").algorithm().set({"objective": "none"}).check()
     with pytest.raises(UserError, match="no advantages"):
         find("grpo").algorithm().set({"credit": "none"}).check()
