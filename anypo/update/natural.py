@@ -60,7 +60,9 @@ class NaturalGradient(Update, name="natural"):
         context.log("update/loss", pull.loss if pull.finite else math.nan)
         context.log("update/grad_norm", gradient.norm())
         known = len(gradient) > 0 and bool(torch.isfinite(gradient).all()) and bool(gradient.any())
-        length = self._search(self.direction(batch, gradient, weights), batch, pull.loss, weights, context) if known else 0.0
+        length = (
+            self._search(self.direction(batch, gradient, weights), batch, pull.loss, weights, context) if known else 0.0
+        )
         context.log("update/step_length", length)
         context.log("update/skipped", float(length == 0.0))
         return length > 0.0

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import torch
 
 from anypo.run.acting import control_world
@@ -18,7 +20,7 @@ def trainer(seed: int = 1, **changes: object) -> Trainer:
 def test_a_resumed_run_is_the_uninterrupted_one() -> None:
     whole = trainer()
     metrics = [whole.step() for _ in range(2)]
-    saved = whole.state_dict()
+    saved = copy.deepcopy(whole.state_dict())
     metrics += [whole.step() for _ in range(2)]
     resumed = trainer()
     resumed.load_state_dict(saved)
