@@ -2,17 +2,31 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
 from anypo.context import Context
-from anypo.credit.base import Combine, Components, Granularity, GroupWeight, Normalise, Scale
+from anypo.credit.base import Combine, Components, Credit, Granularity, GroupWeight, Normalise, Scale
 from anypo.data import segments
 from anypo.data.batch import Batch
 from anypo.errors import UserError
+
+
+class Uncredited(Credit, name="none"):
+    """No advantages: for updates that look at rewards alone."""
+
+    def assign(self, batch: Batch, context: Context) -> Batch:
+        return batch
+
+    def refuse(self, algorithm: Any) -> str | None:
+        if algorithm.objective.fits():
+            return (
+                f"it fills no advantages, which objective={algorithm.objective.part} may read; set objective=none too"
+            )
+        return None
 
 
 class Scalar(Components, name="scalar"):

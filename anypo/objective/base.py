@@ -28,6 +28,15 @@ class Objective(Part, slot="objective"):
         return (Fit(self.loss, POLICY),)
 
 
+class Lossless(Objective, name="none"):
+    """No loss: for updates that learn from the fitness of whole episodes."""
+
+    requires = frozenset({"fitness"})
+
+    def fits(self) -> tuple[Fit, ...]:
+        return ()
+
+
 class Ratio(Part, slot="ratio"):
     """Log importance ratio per row: `log_ratio(batch, context) -> [N]`. A row's value may depend on other rows of its sequence;
     what a row's gradient reaches (its own ``logp`` or the whole sequence's) is part of the ratio's definition."""

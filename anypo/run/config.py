@@ -16,6 +16,7 @@ from anypo.filter.consensus import PSEUDO
 from anypo.generate import Generate, Independent
 from anypo.parts import Part, first_reason
 from anypo.plugins import bring, plugin, suppliers
+from anypo.policies.classes import Given
 from anypo.roles import check, recast
 from anypo.systems import find
 from anypo.tasks.environments import is_environment
@@ -162,11 +163,15 @@ def resolve(
 
 
 def environment_preset(base: Algorithm) -> dict[str, Any]:
-    """Settings of a run in an environment: `CONTROL` for a method that was written for text, and a length in steps."""
-    changes = {} if hasattr(base.generate, "environments") else dict(CONTROL)
+    """Settings of a run in an environment: `CONTROL` for a method that was written for text, and a length in steps; one that plays
+    whole episodes has no such length and takes the default number of steps."""
+    made = hasattr(base.generate, "environments") or base.policy != Given()
+    changes = {} if made else dict(CONTROL)
     generate = Generate.parse(changes["generate"]) if changes else base.generate
-    per_step = getattr(generate, "environments", 1) * getattr(generate, "steps", STEPS_IN_ENVIRONMENTS)
-    return {"eval_size": 20, "steps": max(1, STEPS_IN_ENVIRONMENTS // per_step), "set": changes}
+    common = {"eval_size": 20, "set": changes}
+    if not hasattr(generate, "environments"):
+        return common
+    return common | {"steps": max(1, STEPS_IN_ENVIRONMENTS // (generate.environments * generate.steps))}
 
 
 def fitting_model(model: str | None, acts: bool, task: str) -> str:

@@ -67,9 +67,9 @@ class System:
 
     @property
     def bed(self) -> str:
-        """What a method's batches are made of: ``tokens`` or ``transitions``."""
+        """What a method learns from: ``tokens`` (decisions of rollouts), ``transitions``, or the ``fitness`` of whole episodes."""
         provided = frozenset().union(*(part.provided() for _, part in self.algorithm().walk()))
-        return "transitions" if "transitions" in provided else "tokens"
+        return next((bed for bed in ("transitions", "fitness") if bed in provided), "tokens")
 
     def rooms(self) -> frozenset[str]:
         """The rooms in which a method differs from its base (from the default composition, if it has no base here); none for
@@ -83,7 +83,7 @@ class System:
 
 def methods(bed: str | None = None) -> dict[str, System]:
     """The systems that are an `Algorithm`: everything that trains, compares and estimates runs over these. `bed`: only those whose
-    batches are made of ``tokens`` (decisions of rollouts), or of ``transitions``."""
+    bed (`System.bed`) it is."""
     found = {name: entry for name, entry in SYSTEMS.items() if entry.kind == "method"}
     return found if bed is None else {name: entry for name, entry in found.items() if entry.bed == bed}
 

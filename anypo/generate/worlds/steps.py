@@ -67,7 +67,7 @@ class EnvironmentSteps(Generate, name="environment_steps"):
         while training, after any warm-up (1)."""
         if temperature not in (0.0, 1.0):
             raise UserError(f"a control policy is scored at temperature 0 or 1, not {temperature:g}")
-        return _whole_episodes(episodes, world, self.act, sampled=temperature == 1.0)
+        return whole_episodes(episodes, world, self.act, sampled=temperature == 1.0)
 
     def suits(self, task: Task) -> str | None:
         return None if hasattr(task, "make") else "it steps Gymnasium environments; choose a generator of texts"
@@ -111,7 +111,7 @@ class EnvironmentSteps(Generate, name="environment_steps"):
         return Group(problem.prompt, (trajectory,), problem, context.step)
 
 
-def _whole_episodes(episodes: Sequence[Episode], world: World, act: Act, sampled: bool) -> list[Trajectory]:
+def whole_episodes(episodes: Sequence[Episode], world: World, act: Act, sampled: bool) -> list[Trajectory]:
     """Play every episode to its end, all in step."""
     seats = []
     for number, episode in enumerate(episodes):

@@ -10,6 +10,7 @@ from anypo.objective.trusts.bounded import BoundedRatio
 from anypo.objective.trusts.clips import Unclipped
 from anypo.systems.registry import system
 from anypo.update import GradientUpdate
+from anypo.update.natural import NaturalGradient
 
 
 @system("mdpo", title="Mirror Descent Policy Optimization", paper="arXiv:2005.09814", base="ppo")
@@ -35,4 +36,16 @@ def bpo_bounded_ratio() -> Algorithm:
         credit=GAE(gamma=0.99, lam=0.95),
         objective=PolicyGradient(trust=BoundedRatio()),
         update=GradientUpdate(epochs=10, max_grad_norm=0.5),
+    )
+
+
+@system("trpo", title="Trust Region Policy Optimization", paper="arXiv:1502.05477", base="ppo")
+def trpo() -> Algorithm:
+    """The surrogate r A is maximised under a bound on the mean KL(pi_old || pi): one step per batch along the natural gradient,
+    F^-1 g by ten conjugate gradient iterations (damping 0.1), as long as KL 0.01 allows and shortened until the surrogate
+    improves. Advantages by GAE with gamma 0.99, lambda 0.95; the critic takes ten Adam steps of its own on every batch."""
+    return Algorithm(
+        credit=GAE(gamma=0.99, lam=0.95, clip=None),
+        objective=PolicyGradient(trust=Unclipped()),
+        update=NaturalGradient(),
     )

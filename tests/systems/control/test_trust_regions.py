@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 
 import numpy as np
@@ -13,10 +14,13 @@ from scipy.optimize import linprog
 from torch import Tensor
 
 from anypo.algorithm import Algorithm
+from anypo.claims.beds.control import ControlBed
 from anypo.context import Context, Memory
 from anypo.data.batch import Batch
 from anypo.errors import UserError
 from anypo.objective import BoundedRatio, Clip, MirrorDescent, PolicyGradient, TokenMean, Unclipped
+from anypo.run.acting import control_world
+from anypo.run.trainer import Trainer
 from anypo.systems import find
 
 OLD = torch.tensor([0.5, 0.25, 0.25], dtype=torch.float64)
@@ -130,3 +134,26 @@ def _largest_ratio(trust: Clip | BoundedRatio, seed: int) -> float:
         (gradient,) = torch.autograd.grad(objective.loss(batch.with_rows(logp=logp), context), weight)
         weight = (weight - 0.015 * gradient).detach()
     return float(((features @ weight).log_softmax(0) - old).exp().max())
+
+
+def test_trpo_learns_within_its_radius_and_resumes_exactly() -> None:
+    def made() -> Trainer:
+        bed = ControlBed(environments=4, steps=64, set={"update": find("trpo").algorithm().update.dump()})
+        return Trainer(bed.adapt("trpo"), control_world("CartPole-v1", 1, hidden=(16,)), 1, 4)
+
+    run = made()
+    metrics = [run.step() for _ in range(2)]
+    saved = copy.deepcopy(run.state_dict())
+    assert set(saved["weights"]["optimisers"]) == {"credit"}
+    metrics += [run.step() for _ in range(2)]
+    taken = [numbers["update/kl"] for numbers in metrics if numbers["update/step_length"] > 0]
+    assert len(taken) >= 3 and all(0 < kl <= 0.01 for kl in taken)
+    assert run.weights.policy.version == len(taken)
+    again = made()
+    again.load_state_dict(saved)
+    for old in metrics[2:]:
+        new = again.step()
+        steady = [name for name in old if not name.startswith(("time/", "rollout/tokens_per"))]
+        assert {n: (old[n], new.get(n)) for n in steady if old[n] != new.get(n)} == {}
+    mine, theirs = run.weights.policy.state_dict(), again.weights.policy.state_dict()
+    assert all(torch.equal(mine[name], theirs[name]) for name in mine)
