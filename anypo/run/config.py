@@ -167,7 +167,7 @@ def environment_preset(base: Algorithm) -> dict[str, Any]:
     whole episodes has no such length and takes the default number of steps."""
     made = hasattr(base.generate, "environments") or base.policy != Given()
     changes = {} if made else dict(CONTROL)
-    generate = Generate.parse(changes["generate"]) if changes else base.generate
+    generate: Any = Generate.parse(changes["generate"]) if changes else base.generate
     common = {"eval_size": 20, "set": changes}
     if not hasattr(generate, "environments"):
         return common

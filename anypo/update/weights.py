@@ -337,7 +337,8 @@ class Weights:
             logp = self.policy.fill(piece, ["logp"], grad=True)["logp"]
             mock = torch.zeros_like(logp, requires_grad=True)
             pulled = torch.autograd.grad(logp, parameters, mock, create_graph=True, materialize_grads=True)
-            (image,) = torch.autograd.grad(sum((g * v).sum() for g, v in zip(pulled, along)), mock, retain_graph=True)
+            along_it = torch.stack([(g * v).sum() for g, v in zip(pulled, along)]).sum()
+            (image,) = torch.autograd.grad(along_it, mock, retain_graph=True)
             share = (piece.weight / batch.weight.sum()).to(logp)
             found = torch.autograd.grad(logp, parameters, share * image, materialize_grads=True)
             total += torch.cat([value.flatten() for value in found])

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 
 from anypo.claims.base import ClaimRun, Outcome, claim, compare
@@ -32,8 +35,8 @@ def deep_ga(run: ClaimRun) -> Outcome:
     return compare(base, ours, "mean return of the final policy", run)
 
 
-def _final(changes: dict[str, object], seed: int, generations: int) -> float:
-    algorithm = find("deep-ga").algorithm().set(SMALL | changes)
+def _final(changes: Mapping[str, Any], seed: int, generations: int) -> float:
+    algorithm = find("deep-ga").algorithm().set({**SMALL, **changes})
     trainer = Trainer(algorithm, control_world("CartPole-v1", seed, hidden=(16,)), seed, generations)
     for _ in range(generations):
         trainer.step()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 
 from anypo.algorithm import Algorithm
@@ -10,6 +12,10 @@ from anypo.claims.beds.control import ControlBed, learn
 
 CONTROL = ControlBed(environments=8, steps=32, epochs=20, minibatches=1, lr=1e-3, gamma=0.98, lam=0.8)
 """CartPole with many passes over small batches: where it shows what keeps a policy near its data."""
+
+
+def _at(bed: ControlBed, total: int, seed: int) -> float:
+    return _mean_return("trpo", seed, total, bed)
 
 
 def _mean_return(method: Algorithm | str, seed: int, total: int, bed: ControlBed = CONTROL) -> float:
@@ -57,7 +63,7 @@ def trpo(run: ClaimRun) -> Outcome:
     tried = {}
     for lr in (3e-3, 1e-2, 3e-2):
         single = bed.replace(epochs=1, set={"update.optimiser.lr": lr, "credit.optimiser.lr": lr})
-        tried[lr] = run.each(lambda seed, single=single: _mean_return("trpo", seed, total, single))
+        tried[lr] = run.each(partial(_at, single, total))
     best = max(tried, key=lambda lr: float(np.mean(tried[lr])))
     run.note(
         "base by learning rate: " + ", ".join(f"{lr:g}: {np.mean(found):.1f}" for lr, found in tried.items()) + "."
