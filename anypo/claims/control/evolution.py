@@ -14,7 +14,7 @@ from anypo.run.trainer import Trainer
 from anypo.systems import find
 
 MEMBERS = 10
-SMALL = {"control.prompts": MEMBERS, "update.parents": 3, "update.sigma": 0.2}
+SMALL: dict[str, Any] = {"control.prompts": MEMBERS, "update.parents": 3, "update.sigma": 0.2}
 """A population so small that the first generation rarely holds a solution."""
 
 RANDOM = {"update.parents": 0}
