@@ -30,18 +30,42 @@ class Solutions(Replay, name="solutions"):
         return "it has no worked solutions; name their column with --task-set solution=COLUMN, or choose a task that has them"
 
     def select(self, fresh: list[Group], version: int, context: Context) -> list[Group]:
-        world = context.world
-        count, begin = len(world.task), context.step * self.examples
-        groups = []
-        for at in range(begin, begin + self.examples):
-            index = _place(at, count, context.seed)
+        world, groups = context.world, []
+        for visit, index in drawn(len(world.task), self.examples, context):
             problem = world.task.train(index)
             if problem.solution:
-                written = (demonstration(problem, world.policy),)
-                groups.append(Group(problem.prompt, written, problem, context.step, index, at // count))
+                group = Group(problem.prompt, (demonstration(problem, world.policy),), problem)
+                groups.append(group.replace(step=context.step, index=index, visit=visit))
         if not groups:
-            raise UserError(f"task '{world.task.name}': none of the {self.examples} problems of a step has a worked solution")
+            raise UserError(f"task '{world.task.name}': none of the {self.examples} problems of a step has a solution")
         return groups
+
+
+class Pairs(Replay, name="pairs"):
+    """`examples` pairs of a chosen and a rejected answer per step, each a group with the tags ``chosen`` and ``rejected``; the order
+    is that of `solutions`. The task must be one of preferences (`anypo.tasks.text.pairs`)."""
+
+    provides = frozenset({"tag:chosen", "tag:rejected", "unrewarded"})
+    examples: int = Field(64, ge=1, description="pairs per step")
+
+    def suits(self, task: Task) -> str | None:
+        if len(task) and "rejected" in task.train(0).metadata:
+            return None
+        return "it has no preferences; give a file with the columns prompt, chosen and rejected"
+
+    def select(self, fresh: list[Group], version: int, context: Context) -> list[Group]:
+        world = context.world
+        return [
+            pair(world.task.train(index), world.policy).replace(step=context.step, index=index, visit=visit)
+            for visit, index in drawn(len(world.task), self.examples, context)
+        ]
+
+
+def pair(problem: Problem, policy: Any) -> Group:
+    """The chosen and the rejected answer of a problem of preferences, in this order."""
+    chosen = demonstration(problem, policy, tag="chosen")
+    rejected = demonstration(problem, policy, problem.metadata["rejected"], tag="rejected", sample=1)
+    return Group(problem.prompt, (chosen, rejected), problem)
 
 
 def demonstration(problem: Problem, policy: Any, text: str | None = None, tag: str = "", sample: int = 0) -> Trajectory:
@@ -70,7 +94,8 @@ def demonstration(problem: Problem, policy: Any, text: str | None = None, tag: s
     )
 
 
-def _place(at: int, count: int, seed: int) -> int:
-    """Which problem the `at`-th draw is: the order of `anypo.update.sft`."""
-    epoch, place = divmod(at, count)
-    return int(np.random.default_rng([seed, epoch]).permutation(count)[place])
+def drawn(count: int, size: int, context: Context) -> list[tuple[int, int]]:
+    """Pass and index of the `size` problems of a step, out of `count`, in the order of `anypo.update.sft`."""
+    places = [divmod(at, count) for at in range(context.step * size, (context.step + 1) * size)]
+    orders = {epoch: np.random.default_rng([context.seed, epoch]).permutation(count) for epoch, _ in places}
+    return [(epoch, int(orders[epoch][place])) for epoch, place in places]

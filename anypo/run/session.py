@@ -298,7 +298,7 @@ class Session:
         return watch
 
     def _evaluate(self, label: str, step: int) -> Evaluation | None:
-        if not self.scorer.size or not labelled(self.task):
+        if not self.scorer.size:
             return None
         self.observer.phase(f"evaluating ({label})", self.scorer.size * self.scorer.samples)
         world = dataclasses.replace(self.world, task=self.task)  # with the labels that training may not see
