@@ -53,6 +53,7 @@ def run(cell: Cell, init: str, tell: Tell | None = None) -> dict[str, Any]:
     algorithm = Algorithm.from_dict(cell.contender.algorithm).check()
     task = tasks.load(tasks.parse(cell.task, cell.settings.task_options[cell.task]))
     check_task(algorithm.generate, task)
+    check_task(algorithm.replay, task)
     wanted = Wanted(task, cell.settings.model, cell.seed, device=devices.resolve(cell.settings.device))
     policy = algorithm.policy.open(wanted, "" if is_environment(cell.task) else init)
     sampler = algorithm.engine.sampler(policy)

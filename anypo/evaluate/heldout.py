@@ -15,6 +15,7 @@ from anypo.evaluate.units import ACCURACY
 from anypo.generate.base import Generate, World
 from anypo.generate.conversation import Episode
 from anypo.tasks.base import Problem, Task
+from anypo.tasks.unlabelled import labelled
 
 
 class Heldout(Scorer, name="heldout"):
@@ -25,7 +26,7 @@ class Heldout(Scorer, name="heldout"):
     unit: ClassVar[str] = ACCURACY
 
     def fit(self, task: Task, size: int) -> Self:
-        return self.replace(size=min(size, task.n_heldout))
+        return self.replace(size=min(size, task.n_heldout) if labelled(task) else 0)
 
     def score(self, world: World, generate: Generate, seed: int, progress: Progress | None = None) -> Evaluation:
         """Raises `UserError` when the task has fewer held-out problems than asked, or samples would all be equal."""

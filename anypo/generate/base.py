@@ -148,8 +148,9 @@ def keys_of(generate: Generate) -> frozenset[str]:
     return several if isinstance(generate.workspace, Accumulate) else several | {"key:episode"}
 
 
-def check_task(generate: Generate, task: Task) -> None:
-    """Raise `UserError` where a generator cannot work on a task (ask before anything heavy is loaded)."""
-    reason = generate.suits(task)
+def check_task(part: Any, task: Task) -> None:
+    """Raise `UserError` where a part that has `suits` (generate, replay) cannot work on a task (ask before anything heavy is
+    loaded)."""
+    reason = part.suits(task)
     if reason:
-        raise UserError(f"generate ({generate.part}) cannot work on task '{task.name}': {reason}")
+        raise UserError(f"{part.slot} ({part.part}) cannot work on task '{task.name}': {reason}")

@@ -10,10 +10,15 @@ from anypo.data.batch import Batch
 from anypo.data.records import Group
 from anypo.data.stored import revive
 from anypo.parts import Part
+from anypo.tasks.base import Task
 
 
 class Replay(Part, slot="replay"):
     """Chooses what one step trains on from what it just generated and what it kept."""
+
+    def suits(self, task: Task) -> str | None:
+        """A sentence saying why this replay cannot work on `task`, or None (asked before anything heavy is loaded)."""
+        return None
 
     def batches(self, fresh: list[Group], version: int, context: Context) -> Iterator[Batch]:
         """The update batches of this step, one after another: each is filled, credited and applied before the next is drawn, so

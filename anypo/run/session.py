@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import signal
 import time
 from collections.abc import Iterator, Mapping
@@ -180,6 +181,7 @@ class Session:
         self.algorithm = config.composition()
         self.task = tasks.load(spec)
         check_task(self.algorithm.generate, self.task)
+        check_task(self.algorithm.replay, self.task)
         observer.phase("loading the model", 0)
         place = devices.resolve(config.device)
         wanted = Wanted(self.task, config.model, config.seed, config.dtype, config.lora, place)
@@ -238,8 +240,10 @@ class Session:
             while trainer.number < self.config.steps:
                 metrics = trainer.step()
                 if self.scorer.unit == ACCURACY:
-                    right = metrics.get(f"reward/{self.task.outcome}", float("nan"))
-                    metrics["accuracy/train"] = metrics.get("filter/accuracy", right)
+                    found = (metrics.get(name) for name in ("filter/accuracy", f"reward/{self.task.outcome}"))
+                    right = next((value for value in found if value is not None), float("nan"))
+                    if trainer.groups or not math.isnan(right):  # a run without rollouts has none
+                        metrics["accuracy/train"] = right
                 metrics |= {"memory/resident_gb": resident_gb(), "memory/peak_gb": peak_gb()}
                 self._record(metrics, loggers)
                 last = trainer.number == self.config.steps
@@ -294,7 +298,7 @@ class Session:
         return watch
 
     def _evaluate(self, label: str, step: int) -> Evaluation | None:
-        if not self.scorer.size or not labelled(self.task):
+        if not self.scorer.size:
             return None
         self.observer.phase(f"evaluating ({label})", self.scorer.size * self.scorer.samples)
         world = dataclasses.replace(self.world, task=self.task)  # with the labels that training may not see
@@ -357,7 +361,10 @@ def _shelf(run: Path, algorithm: Algorithm) -> Shelf:
 
 
 def _visible(task: Task, reward: str, algorithm: Algorithm) -> Task:
-    """The task as training may see it: without its labels where the rewards are to do without them, or there are none."""
+    """The task as training may see it: without its labels where the rewards are to do without them, or there are none; as it is
+    where training looks at no reward."""
+    if any("unrewarded" in part.provided() for _, part in algorithm.walk()):
+        return task
     if not labelled(task) and not any(part.provided() & PSEUDO for _, part in algorithm.walk()):
         raise UserError(
             f"task '{task.name}' has no answers to verify; add --reward majority or --reward confidence, or name the "

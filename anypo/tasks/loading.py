@@ -10,7 +10,7 @@ from anypo.plugins import discover, look_up
 from anypo.tasks import environments
 from anypo.tasks.base import Task
 from anypo.tasks.named import ALIASES, TASKS, made
-from anypo.tasks.text import files, generators, reasoning
+from anypo.tasks.text import files, generators, pairs, reasoning
 from anypo.tasks.text.options import nested
 from anypo.tasks.text.verifiers import imported, spelled
 
@@ -45,7 +45,7 @@ def parse(spec: str | Mapping[str, Any], options: Mapping[str, Any] | None = Non
     if "name" in given:
         raise unknown("field of task", "name", (), "The task is named by itself, not among its options.")
     if files.is_file(spec):
-        return files.parse(spec, given)
+        return (pairs if pairs.is_pairs(spec) else files).parse(spec, given)
     if environments.is_environment(spec):
         return environments.parse(spec, given)
     if ":" in spec:
@@ -62,7 +62,7 @@ def load(spec: str | Mapping[str, Any], options: Mapping[str, Any] | None = None
     plain = parse(spec, options)
     name = plain.pop("name")
     if files.is_file(name):
-        return files.load(name, plain)
+        return (pairs if pairs.is_pairs(name) else files).load(name, plain)
     if environments.is_environment(name):
         from anypo.tasks.gym import GymTask
 

@@ -103,8 +103,10 @@ class Display(Observer):
         if not self.console.is_terminal:
             right = f"  right {metrics['accuracy/train']:6.1%}" if "accuracy/train" in metrics else ""
             labels = f"  labels right {metrics[PSEUDO_LABELS]:6.1%}" if PSEUDO_LABELS in metrics else ""
+            word, name = ("reward", "reward/mean") if "reward/mean" in metrics else ("loss", "update/loss")
+            said = f"{word} {metrics.get(name, float('nan')):.3f}"  # a run without rollouts has no rewards
             self.console.print(
-                f"step {int(metrics['step']):4d}  reward {metrics.get('reward/mean', float('nan')):.3f}"
+                f"step {int(metrics['step']):4d}  {said}"
                 f"{right}{labels}"
                 f"  tokens/s {metrics.get('rollout/tokens_per_second', 0.0):7.0f}  {metrics['time/step']:.1f} s",
                 highlight=False,

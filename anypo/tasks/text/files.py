@@ -94,16 +94,16 @@ class FileSource:
     def __init__(self, path: Path, options: FileOptions, verifier: Verifier) -> None:
         self.path, self.options = path, options
         self.dropped = {"repeated": 0, "in_heldout": 0}
-        rows = self._unique(_problems(path, options, verifier))
+        found = self._unique(_problems(path, options, verifier))
         if isinstance(options.heldout, str):
             held = self._unique(_problems(Path(options.heldout), options, verifier))
             asked = {problem.prompt for problem in held}
-            training = [problem for problem in rows if problem.prompt not in asked]
-            self.dropped["in_heldout"] = len(rows) - len(training)
+            training = [problem for problem in found if problem.prompt not in asked]
+            self.dropped["in_heldout"] = len(found) - len(training)
             if not training:
                 raise UserError(f"every prompt of '{path}' is also in the held-out file '{options.heldout}'")
         else:
-            training, held = _split(rows, options.heldout, path)
+            training, held = split(found, options.heldout, path)
         self._train, self._heldout = training, held
 
     def __len__(self) -> int:
@@ -120,9 +120,9 @@ class FileSource:
         return self._heldout[index]
 
     def describe(self) -> dict[str, Any]:
-        out: dict[str, Any] = {"path": str(self.path), "sha256": _sha256(self.path)}
+        out: dict[str, Any] = {"path": str(self.path), "sha256": sha256(self.path)}
         if isinstance(self.options.heldout, str):
-            out |= {"heldout_path": self.options.heldout, "heldout_sha256": _sha256(Path(self.options.heldout))}
+            out |= {"heldout_path": self.options.heldout, "heldout_sha256": sha256(Path(self.options.heldout))}
         else:
             out["split"] = f"by a hash of the prompt, {self.options.heldout:g} held out"
         columns = self.options.model_dump(include={"prompt", "answer", "solution", "template", "system"})
@@ -137,7 +137,7 @@ class FileSource:
         return list(kept.values())
 
 
-def _split(problems: list[Problem], fraction: float, path: Path) -> tuple[list[Problem], list[Problem]]:
+def split(problems: list[Problem], fraction: float, path: Path) -> tuple[list[Problem], list[Problem]]:
     """Training and held-out problems: by a hash of the prompt, so that added rows move no other row."""
     places = {problem.prompt: prompt_id(f"heldout:{problem.prompt}") / 2**63 for problem in problems}
     if len(places) < 2:
@@ -150,7 +150,7 @@ def _split(problems: list[Problem], fraction: float, path: Path) -> tuple[list[P
 
 def _problems(path: Path, options: FileOptions, verifier: Verifier) -> Iterator[Problem]:
     empty = True
-    for where, row in _rows(path):
+    for where, row in rows(path):
         problem = _problem(row, options, where)
         refusal = verifier.refuse_problem(problem)
         if refusal:
@@ -162,9 +162,9 @@ def _problems(path: Path, options: FileOptions, verifier: Verifier) -> Iterator[
 
 
 def _problem(row: Mapping[str, Any], options: FileOptions, where: str) -> Problem:
-    asked = _column(row, options.prompt, where)
-    answer = _text(_column(row, options.answer, where), options.answer, where) if options.answer else ""
-    solution = _text(_column(row, options.solution, where), options.solution, where) if options.solution else ""
+    asked = column(row, options.prompt, where)
+    answer = _text(column(row, options.answer, where), options.answer, where) if options.answer else ""
+    solution = _text(column(row, options.solution, where), options.solution, where) if options.solution else ""
     if isinstance(asked, str):
         content = fill(options.template, {**row, "prompt": asked}, where)
         messages = conversation(content, options.system)
@@ -182,7 +182,7 @@ def _problem(row: Mapping[str, Any], options: FileOptions, where: str) -> Proble
     )
 
 
-def _column(row: Mapping[str, Any], name: str, where: str) -> Any:
+def column(row: Mapping[str, Any], name: str, where: str) -> Any:
     if name not in row:
         raise UserError(f"{where}: there is no column '{name}'.{nearest(name, map(str, row))}")
     if row[name] is None:
@@ -209,7 +209,7 @@ def _messages(value: Any, options: FileOptions, where: str) -> tuple[Mapping[str
     return (*opening, *({"role": m["role"], "content": m["content"]} for m in value))
 
 
-def _rows(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
+def rows(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """Every row with the place to name in messages."""
     return _parquet_rows(path) if path.suffix == ".parquet" else _jsonl_rows(path)
 
@@ -253,6 +253,6 @@ def _parquet_rows(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
         raise UserError(f"'{path}' is damaged or no Parquet file (after row {number}): {reason}") from None
 
 
-def _sha256(path: Path) -> str:
+def sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,17 @@
+"""Supervised fine-tuning: the method that reinforcement learning starts from, and is compared with."""
+
+from __future__ import annotations
+
+from anypo.algorithm import Algorithm
+from anypo.generate.nothing import Nothing
+from anypo.objective.supervised import Supervised
+from anypo.replay.solutions import Solutions
+from anypo.systems.registry import system
+
+
+@system("sft", title="Supervised Fine-Tuning", paper="arXiv:2203.02155", base="sft")
+def sft() -> Algorithm:
+    """No rollouts: every step trains on the worked solutions of 64 training problems (--set replay.examples), by the mean negative
+    log-likelihood of their tokens. A file needs a column of solutions: --task data.jsonl --task-set solution=COLUMN. The first
+    stage of InstructGPT's pipeline."""
+    return Algorithm(generate=Nothing(), replay=Solutions(), objective=Supervised())
