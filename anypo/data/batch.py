@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -26,8 +26,8 @@ import torch
 from torch import Tensor
 
 from anypo.data import segments
-from anypo.data.records import DEMO, Group, Steps, Trajectory
-from anypo.errors import unknown
+from anypo.data.records import DEMO, Group, Steps, Tokens, Trajectory
+from anypo.errors import UserError, unknown
 
 KEYS = ("turn", "position", "sample", "prompt")
 """Columns of every batch that serve as keys."""
@@ -69,6 +69,8 @@ class Batch:
     trajectories: tuple[Trajectory, ...] = ()
     problems: tuple[Any, ...] = ()
     """What each group was asked, None where that is not known [G]; empty in batches that no groups were packed into."""
+    views: Mapping[str, tuple[Tokens | None, ...]] = field(default_factory=dict)
+    """By view, the content each trajectory has in it [S]; None: its own."""
 
     # -- construction -------------------------------------------------------------------------------------------------
 
@@ -253,7 +255,22 @@ class Batch:
         rows = {name: column[keep] for name, column in self.rows.items()} | {"sequence": renamed[keep]}
         sequences = {name: column[chosen] for name, column in self.sequences.items()}
         trajectories = tuple(self.trajectories[i] for i in chosen.tolist()) if self.trajectories else ()
-        return Batch(rows, sequences, self.n_groups, trajectories, self.problems)
+        views = {name: tuple(contents[i] for i in chosen.tolist()) for name, contents in self.views.items()}
+        return Batch(rows, sequences, self.n_groups, trajectories, self.problems, views)
+
+    def seen(self, view: str) -> Batch:
+        """The same decisions in the contexts of `view`. What truncation kept there is not known: ``log_mass`` is 0."""
+        if view not in self.views:
+            known = ", ".join(sorted(self.views)) or "none"
+            raise UserError(
+                f"a column asks for the view '{view}', which no part of the algorithm defines; views here: {known}"
+            )
+        trajectories = tuple(
+            t if content is None else dataclasses.replace(t, content=content)
+            for t, content in zip(self.trajectories, self.views[view])
+        )
+        rows = {**self.rows, "log_mass": torch.zeros_like(self.rows["log_mass"])}
+        return dataclasses.replace(self, rows=rows, trajectories=trajectories, views={})
 
     # -- reductions ----------------------------------------------------------------------------------------------------------
 

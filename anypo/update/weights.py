@@ -25,6 +25,7 @@ from anypo.data.batch import Batch
 from anypo.errors import UserError
 from anypo.fits import POLICY, Fit, Nets
 from anypo.policies.base import Learner
+from anypo.policies.views import View, look
 from anypo.update.base import Optimiser
 
 if TYPE_CHECKING:
@@ -140,6 +141,12 @@ class Weights:
         }
 
     @property
+    def views(self) -> tuple[View, ...]:
+        """The algorithm's views that some column is read in."""
+        read = {column.view for column in self.columns.values()}
+        return tuple(part for _, part in self.algorithm.walk() if isinstance(part, View) and part.view in read)
+
+    @property
     def frozen(self) -> Mapping[str, Any]:
         """Sources whose weights no optimiser moves, by name: references and models in other roles."""
         return {**self.models, **self.references}
@@ -155,7 +162,7 @@ class Weights:
 
     def prepare(self, batch: Batch, context: Context) -> Batch:
         """The batch with everything credit may read: draws of noise, the fits that come before credit taken, all fixed columns."""
-        batch = self._draw(batch, context)
+        batch = self._draw(look(batch, self.views, self.policy), context)
         for owned in self.fits:
             if owned.fit.when == "before_credit" and owned.fit.due(context.step):
                 for _ in range(owned.fit.repeat):

@@ -68,7 +68,7 @@ class Columns:
 def statistics(hidden: Tensor, head: Head, reading: Reading, entropy: bool, chunk: int | None = None) -> Columns:
     """Columns of `reading` for hidden states [U, hidden], without gradient."""
     out = _empty(hidden, reading, entropy)
-    for part in _parts(hidden, head.operand(), head.bias, reading, entropy, chunk):
+    for part in parts(hidden, head.operand(), head.bias, reading, entropy, chunk):
         out.logp[part.members] = part.logs.view(-1)[part.flat]
         if out.entropy is not None:
             out.entropy[part.span] = part.entropy(part.probabilities())
@@ -100,7 +100,7 @@ def gradients(
     weight = head.operand()
     d_logp = d_logp.to(wide) / heat[reading.rows]
     per_row = torch.zeros_like(heat).index_add_(0, reading.rows, d_logp)
-    for part in _parts(hidden, weight, head.bias, reading, d_entropy is not None, chunk):
+    for part in parts(hidden, weight, head.bias, reading, d_entropy is not None, chunk):
         out.logp[part.members] = part.logs.view(-1)[part.flat]
         p = part.probabilities()
         pull = per_row[part.span, None]  # d_z = onehot d_logp - p (sum of d_logp + d_entropy (log p + entropy))
@@ -183,7 +183,7 @@ def token_statistics(
 
 
 @dataclass(frozen=True)
-class _Part:
+class Part:
     """Some prediction rows: their slice `span`, the slice `members` of targets on them, where these stand in the flattened
     logits (`flat`), the log-softmax `logs` [rows, vocabulary], and two buffers of the same size that may be overwritten."""
 
@@ -203,9 +203,10 @@ class _Part:
         return -torch.mul(p, self.logs, out=self.spare).sum(-1)
 
 
-def _parts(
+def parts(
     hidden: Tensor, weight: Tensor | None, bias: Tensor | None, reading: Reading, entropy: bool, chunk: int | None
-) -> Iterator[_Part]:
+) -> Iterator[Part]:
+    """A few rows at a time, in order: at most `chunk`, as many as CHUNK_BYTES allow where it is None."""
     together("the output head", hidden, weight, bias, reading.targets, reading.rows, reading.temperature)
     n, vocabulary, wide = len(hidden), hidden.shape[1] if weight is None else weight.shape[0], _wide(hidden.dtype)
     if not n:
@@ -231,7 +232,7 @@ def _parts(
         torch.log_softmax(z, -1, out=logs)
         members = slice(edges[number], edges[number + 1])
         flat = (reading.rows[members] - start) * vocabulary + reading.targets[members]
-        yield _Part(span, members, flat, logs, z, spare[0] if spare else None)
+        yield Part(span, members, flat, logs, z, spare[0] if spare else None)
 
 
 def _empty(hidden: Tensor, reading: Reading, entropy: bool) -> Columns:

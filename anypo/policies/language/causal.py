@@ -107,6 +107,13 @@ class LanguagePolicy:
 
     def fill(self, batch: Batch, names: Collection[str], grad: bool) -> dict[str, Tensor]:
         """The named columns of `batch`, each [N], beside its own; with `grad` connected to the weights (see the class)."""
+        if any("@" in name for name in names):
+            found: dict[str, Tensor] = {}
+            for view, asked in _by_view(names).items():
+                seen = batch.seen(view) if view else batch
+                column = self.fill(seen, sorted(asked), grad)
+                found |= {full: column[plain] for plain, full in asked.items()}
+            return found
         unknown = set(names) - self.columns - self.features
         if unknown or (grad and set(names) & self.features):
             raise KeyError(f"a language policy cannot fill {sorted(unknown or names)} (with gradient: {grad})")
@@ -117,12 +124,16 @@ class LanguagePolicy:
         if self.columns & set(names):
             reading = _Reading.of(batch, self.columns & set(names))
             with torch.set_grad_enabled(grad):
-                found = self.forward.statistics(reading.samples, "entropy" in names, FORWARD_TOKENS)
-                out |= reading.columns(found)
+                out |= reading.columns(self.forward.statistics(reading.samples, "entropy" in names, FORWARD_TOKENS))
         if "hidden" in names:
             with torch.no_grad():
                 out["hidden"] = self.hidden(batch).float().to(batch.sequence.device)
         return {name: out[name] for name in names}
+
+    def offers(self, name: str) -> bool:
+        """Its columns in every view of the batch (not in a fresh draw, ``new`` or ``next``, which are an actor's)."""
+        stat, _, view = name.partition("@")
+        return stat in self.columns and view not in ("new", "next") and not ("@" in name and not view)
 
     def hidden(self, batch: Batch) -> Tensor:
         """The last hidden state each decision is predicted from, [N, hidden], in the model's type, where the weights are;
@@ -135,6 +146,13 @@ class LanguagePolicy:
         `token_budget` tokens; each of `gradients` is [N]. Returns the columns met on the way, without gradient."""
         if not len(batch):
             return {name: torch.zeros(0) for name in gradients}
+        if any("@" in name for name in gradients):
+            met: dict[str, Tensor] = {}
+            for view, asked in _by_view(gradients).items():
+                seen = batch.seen(view) if view else batch
+                column = self.backward(seen, {plain: gradients[full] for plain, full in asked.items()}, token_budget)
+                met |= {full: column[plain] for plain, full in asked.items()}
+            return met
         reading = _Reading.of(batch, gradients)
         found = self.forward.backward(reading.samples, reading.coefficients(gradients), token_budget)
         return reading.columns(found)
@@ -292,6 +310,15 @@ class _Reading:
             pieces = [flat("entropy" if name == "logp" else "", owner) for name, owner in self.owners.items()]
             out["entropy"] = torch.cat(pieces)
         return out
+
+
+def _by_view(names: Collection[str]) -> dict[str, dict[str, str]]:
+    """Column names by view: what is asked of it, with the full name."""
+    out: dict[str, dict[str, str]] = {}
+    for name in sorted(names):
+        plain, _, view = name.partition("@")
+        out.setdefault(view, {})[plain] = name
+    return out
 
 
 def samples(batch: Batch) -> list[Sample]:

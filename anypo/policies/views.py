@@ -1,0 +1,82 @@
+"""Views: other contexts for the same decisions.
+
+A part that reads ``logp@privileged`` has a `View` among its fields whose `view` is ``privileged``. Before credit is taken the view
+writes, for every trajectory, the tokens on which the same actions are scored: another prompt before the same answer.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from abc import abstractmethod
+from typing import Any
+
+import numpy as np
+
+from anypo.data.batch import Batch
+from anypo.data.records import CONTEXT, Tokens, Trajectory
+from anypo.parts import Part
+
+
+class View(Part, slot="view"):
+    """Another context for the decisions of a trajectory; columns ask for it by `view`."""
+
+    view: str
+
+    @abstractmethod
+    def content(self, trajectory: Trajectory, problem: Any, policy: Any) -> Tokens | None:
+        """The tokens with the same decisions in another context; None where the context is the one that is trained on."""
+
+
+class Privileged(View, name="privileged"):
+    """The problem together with its worked solution (its answer where it has none), as OPSD's teacher sees it (arXiv 2601.18734).
+
+    template: the opening message's text, with ``{prompt}`` and ``{solution}``. Trajectories of problems without a text to show, or
+    with media, are seen as they are.
+    """
+
+    view: str = "privileged"
+    template: str = "{prompt}\n\nA correct solution:\n{solution}\n\nNow solve the problem yourself."
+
+    def content(self, trajectory: Trajectory, problem: Any, policy: Any) -> Tokens | None:
+        solution = getattr(problem, "solution", "") or getattr(problem, "answer", "")
+        if not solution or not isinstance(trajectory.content, Tokens) or trajectory.content.media:
+            return None
+        *before, last = problem.messages
+        text = self.template.replace("{prompt}", str(last["content"])).replace("{solution}", str(solution))
+        return behind(policy.encode((*before, {**last, "content": text})), trajectory.content)
+
+
+class Shown(View, name="shown"):
+    """What was shown when sampling, where that is not what is trained on."""
+
+    view: str = "shown"
+
+    def content(self, trajectory: Trajectory, problem: Any, policy: Any) -> Tokens | None:
+        shown = getattr(trajectory.content, "shown", None)
+        return None if shown is None else behind(shown, trajectory.content)  # type: ignore[arg-type]
+
+
+def behind(prompt: np.ndarray, content: Tokens) -> Tokens:
+    """`content` with its opening context replaced by `prompt` [L]."""
+    other = np.flatnonzero(content.roles != CONTEXT)
+    start = int(other[0]) if len(other) else len(content.roles)
+    roles = np.full(len(prompt), CONTEXT, dtype=content.roles.dtype)
+    return dataclasses.replace(
+        content,
+        tokens=np.concatenate([np.asarray(prompt, dtype=content.tokens.dtype), content.tokens[start:]]),
+        roles=np.concatenate([roles, content.roles[start:]]),
+        shown=None,
+    )
+
+
+def look(batch: Batch, views: tuple[View, ...], policy: Any) -> Batch:
+    """The batch with the content of each view beside its trajectories."""
+    groups = batch.group.tolist()
+    problems = [batch.problems[g] if batch.problems else None for g in groups]
+    seen = {
+        v.view: tuple(v.content(t, problem, policy) for t, problem in zip(batch.trajectories, problems)) for v in views
+    }
+    return dataclasses.replace(batch, views={**batch.views, **seen}) if views else batch
+
+
+__all__ = ["Privileged", "Shown", "View", "behind", "look"]
