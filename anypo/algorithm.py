@@ -84,6 +84,7 @@ class Algorithm(Part):
         model that nobody asks for, or a part's own objection."""
         provided = frozenset().union(*(part.provided() for _, part in self.walk()))
         self._check_plans()
+        self._check_views()
         for path, part in self.walk():
             for feature in sorted(part.required() - provided):
                 if feature.startswith("key:") and "key:*" in provided:
@@ -117,6 +118,14 @@ class Algorithm(Part):
                 raise UserError(
                     f"{path} ({part.part}) says '{entry}' in its asks, which generate={self.generate.part} does not read{advice}"
                 )
+
+    def _check_views(self) -> None:
+        """Refuse a column on a context that no part of the algorithm defines (actors draw ``new`` and ``next`` themselves)."""
+        known = {"new", "next", *(str(getattr(part, "view", "")) for _, part in self.walk() if part.slot == "view")}
+        for name in sorted(self.columns()):
+            asked = name.partition("@")[2]
+            if asked and not any(asked == view or asked.startswith(f"{view}_") for view in known):
+                raise unknown("view", asked, known, f"The column '{name}' is read in it, and no part defines it.")
 
     @classmethod
     def json_schema(cls) -> dict[str, Any]:

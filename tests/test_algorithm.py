@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from anypo.algorithm import ROOMS, Algorithm
 from anypo.errors import UserError
+from anypo.objective import PolicyGradient
 from anypo.parts import SLOTS
 from anypo.systems import SYSTEMS, find, methods
 
@@ -98,3 +99,12 @@ def test_numbers_survive_yaml_exactly(high: float, low: float) -> None:
     algorithm = find("grpo").algorithm().set({"objective.trust.high": high, "objective.trust.low": low})
     again = Algorithm.from_yaml(algorithm.yaml())
     assert (again.objective.trust.high, again.objective.trust.low) == (high, low)
+
+
+def test_a_view_nobody_defines_is_refused() -> None:
+    class Peeking(PolicyGradient, name="peeking_for_a_test"):
+        reads = frozenset({"logp@privleged"})
+
+    with pytest.raises(UserError, match="unknown view 'privleged'"):
+        Algorithm(objective=Peeking()).check()
+    del PolicyGradient.parts["peeking_for_a_test"]

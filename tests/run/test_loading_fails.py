@@ -15,7 +15,7 @@ def test_what_is_left_of_it(monkeypatch, tmp_path, error, state):
     def load(*_, **__):
         raise error
 
-    monkeypatch.setattr(module.policies, "load", load)
+    monkeypatch.setattr("anypo.policies.loading.load", load)
     with pytest.raises(type(error)):
         module.train("grpo", "tiny", out=tmp_path / "run")
     assert (tmp_path / "run").exists() == bool(state)
