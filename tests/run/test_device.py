@@ -28,7 +28,7 @@ def test_a_run_keeps_what_was_asked_and_records_what_was_used(tmp_path):
 
 def test_a_device_that_is_not_there_is_refused_and_nothing_is_written(tmp_path, monkeypatch):
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    monkeypatch.setattr(session.policies, "load", lambda *a, **k: pytest.fail("loaded a model"))
+    monkeypatch.setattr("anypo.policies.loading.load", lambda *a, **k: pytest.fail("loaded a model"))
     calls = [
         lambda: session.train("grpo", "tiny", out=tmp_path / "run", device="cuda:3"),
         lambda: session.evaluate("tiny", device="cuda:3"),
