@@ -219,8 +219,7 @@ class Weights:
         for path, views in self.draws.items():
             learner: Any = self.learners[path]
             for view in views:
-                salt = [self.steps, int.from_bytes(f"{path}@{view}".encode()[:7], "big")]
-                generator = context.generator(43, *salt)
+                generator = context.generator(43, self.steps, zlib.crc32(f"{path}@{view}".encode()))
                 batch = batch.with_rows(**{f"noise@{view}": learner.noise(len(batch), generator)})
         return batch
 
@@ -245,6 +244,9 @@ class Weights:
             if path not in paths:
                 continue
             names = self.live[path]
+            self.held.pop(
+                path, None
+            )  # a pass that was never pushed through (its loss was not finite) belongs to another batch
             ready = {n: batch[f"{n}_{OLD}"] for n in sorted(names) if current and f"{n}_{OLD}" in batch.rows}
             missing = {asked: n for n, asked in sorted(names.items()) if n not in ready}
             if missing:

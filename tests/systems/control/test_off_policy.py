@@ -54,6 +54,7 @@ def test_one_update_of_sac_is_the_textbooks() -> None:
     context = Context(0, 4, 3, run.memory)
     batch = weights.prepare(arrays.batch(), context)
     noise = {view: batch[f"noise@{view}"] for view in ("new", "next")}
+    assert not torch.equal(noise["new"], noise["next"]), "every view has a draw of its own"
     batch = run.algorithm.credit.assign(batch, context)
     run.algorithm.update.apply(batch, weights, context)
 
