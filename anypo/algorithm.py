@@ -14,7 +14,7 @@ from anypo.errors import UserError, unknown
 from anypo.filter import Filter, Screen
 from anypo.generate import Generate, Independent
 from anypo.objective import Objective, PolicyGradient
-from anypo.parts import SLOTS, Part
+from anypo.parts import SLOTS, Part, assigned
 from anypo.policies.classes import Given, PolicyClass
 from anypo.replay import OnPolicy, Replay
 from anypo.roles import Cast, advice, idle
@@ -45,12 +45,10 @@ class Algorithm(Part):
         """A variant with the value at every dotted path replaced.
 
         A path ends at a field (``objective.trust.high``) or at a slot, which takes a part name or a mapping
-        (``objective.trust = {"part": "clip", "high": 0.28}``). Raises `UserError` naming the nearest valid spelling.
+        (``objective.trust = {"part": "clip", "high": 0.28}``); a part and its fields may be given in any order. Raises
+        `UserError` naming the nearest valid spelling.
         """
-        plain = self.dump()
-        for path, value in changes.items():
-            _assign(self, plain, path, value)
-        return self.from_dict(plain)
+        return self.from_dict(assigned(self.dump(), changes, "the algorithm"))
 
     @classmethod
     def from_dict(cls, plain: Mapping[str, Any]) -> Self:
@@ -164,32 +162,3 @@ def _link(schema: Any) -> Any:
             return {"$ref": f"#/$defs/{schema['x-slot']}"}
         return {key: _link(value) for key, value in schema.items()}
     return [_link(item) for item in schema] if isinstance(schema, list) else schema
-
-
-def _assign(root: Part, plain: dict[str, Any], path: str, value: Any) -> None:
-    """Put `value` at `path` in the plain form of `root`, checking every step of the path against the parts."""
-    steps = path.split(".")
-    part: Any = root
-    target: Any = plain
-    for depth, step in enumerate(steps):
-        where = ".".join(steps[:depth]) or "the algorithm"
-        if isinstance(target, list):
-            if not step.isdigit() or int(step) > len(target):
-                raise UserError(f"'{path}': {where} is a list of {len(target)}; use an index from 0 to {len(target)}")
-            if depth == len(steps) - 1:
-                target[int(step) : int(step) + 1] = [value]
-                return
-            if int(step) == len(target):
-                raise UserError(f"'{path}': {where} has no entry {step}")
-            target = target[int(step)]
-        elif isinstance(target, dict):
-            known = [key for key in target if key != "part"]
-            if step not in known:
-                raise unknown("field", path, [".".join([*steps[:depth], key]) for key in known])
-            if depth == len(steps) - 1:
-                target[step] = value
-                return
-            target = target[step]
-        else:
-            raise UserError(f"'{path}': {where} is a plain value and has no field '{step}'")
-    del part

@@ -28,3 +28,9 @@ def nearest(word: str, known: Iterable[str]) -> str:
 def unknown(what: str, word: str, known: Iterable[str], hint: str = "") -> UserError:
     """The standard refusal of a name that is not known."""
     return UserError(f"unknown {what} '{word}'.{nearest(word, known)}{(' ' + hint) if hint else ''}")
+
+
+def shown(value: object, most: int = 200) -> str:
+    """What the user gave, as a sentence echoes it: its `repr`, cut where that is long."""
+    text = repr(value)
+    return text if len(text) <= most else f"{text[:most]}… ({len(text):,} characters)"

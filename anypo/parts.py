@@ -17,7 +17,7 @@ from typing import Any, ClassVar, Self
 from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, GetJsonSchemaHandler, ValidationError
 from pydantic_core import CoreSchema, core_schema
 
-from anypo.errors import UserError, unknown
+from anypo.errors import UserError, shown, unknown
 from anypo.plugins import look_up, register
 
 SLOTS: dict[str, type[Part]] = {}
@@ -149,7 +149,7 @@ class Part(BaseModel):
         if isinstance(value, str):
             value = {"part": value}
         if not isinstance(value, dict):
-            raise UserError(f"slot '{cls.slot}' needs a part name or a mapping with the key 'part', not {value!r}")
+            raise UserError(f"slot '{cls.slot}' needs a part name or a mapping with the key 'part', not {shown(value)}")
         fields = dict(value)
         name = fields.pop("part", None)
         if name is None:
@@ -193,8 +193,58 @@ def _plain(value: Any) -> Any:
     return value
 
 
+class _Named(dict[str, Any]):
+    """A part that a change names: which fields it has is known once it is made."""
+
+
+def assigned(plain: dict[str, Any], changes: Mapping[str, Any], whole: str) -> dict[str, Any]:
+    """`plain` (what `dump` gave of `whole`, in words) with the value at every dotted path replaced, checking every step of a path.
+
+    The order of `changes` does not matter: what lies further up is replaced first, so a part may be named and its fields set.
+    Raises `UserError` naming the nearest valid spelling.
+    """
+    for path in sorted(changes, key=lambda path: path.count(".")):
+        value = changes[path]
+        if any(other.startswith(f"{path}.") for other in changes) and isinstance(value, (str, dict)):
+            value = _Named({"part": value} if isinstance(value, str) else value)
+        _assign(plain, path, value, whole)
+    return plain
+
+
+def _assign(plain: dict[str, Any], path: str, value: Any, whole: str) -> None:
+    """Put `value` at `path`."""
+    steps = path.split(".")
+    target: Any = plain
+    for depth, step in enumerate(steps):
+        where = ".".join(steps[:depth]) or whole
+        if isinstance(target, list):
+            if not step.isdigit() or int(step) > len(target):
+                raise UserError(f"'{path}': {where} is a list of {len(target)}; use an index from 0 to {len(target)}")
+            if depth == len(steps) - 1:
+                target[int(step) : int(step) + 1] = [value]
+                return
+            if int(step) == len(target):
+                raise UserError(f"'{path}': {where} has no entry {step}")
+            target = target[int(step)]
+        elif isinstance(target, dict):
+            known = [key for key in target if key != "part"]
+            if step not in known and not isinstance(target, _Named):
+                raise unknown("field", path, [".".join([*steps[:depth], key]) for key in known])
+            if depth == len(steps) - 1:
+                target[step] = value
+                return
+            target = target.setdefault(step, _Named())
+        else:
+            raise UserError(f"'{path}': {where} is a plain value and has no field '{step}'")
+
+
 def first_reason(error: ValidationError) -> str:
     """The first problem of a pydantic error as `field 'x' = value: reason`."""
     problem = error.errors()[0]
+    reason = problem["msg"].removeprefix("Value error, ")
+    if not problem["loc"]:
+        return reason
     where = ".".join(str(step) for step in problem["loc"])
-    return f"field '{where}' = {problem['input']!r}: {problem['msg'].removeprefix('Value error, ')}"
+    if problem["type"] == "missing":
+        return f"field '{where}' is missing"
+    return f"field '{where}' = {shown(problem['input'])}: {reason}"

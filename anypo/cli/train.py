@@ -44,7 +44,7 @@ def train(
         list[str], typer.Option("--set", metavar="PATH=VALUE", help="replace any part or field of the method")
     ] = [],  # noqa: B006
     task_set: Annotated[list[str], typer.Option("--task-set", metavar="FIELD=VALUE", help="task configuration")] = [],  # noqa: B006
-    config: Annotated[Path | None, typer.Option(help="algorithm as YAML instead of --system")] = None,
+    config: Annotated[Path | None, typer.Option(help="algorithm or recipe as YAML instead of --system")] = None,
     out: Annotated[Path | None, typer.Option(help="run folder (default: runs/<time>-<system>-<model>)")] = None,
     init: Annotated[str | None, typer.Option(help="start from the final weights of this run folder")] = None,
     seed: Annotated[int, typer.Option(min=0)] = 0,
@@ -60,16 +60,16 @@ def train(
     as_json: Annotated[bool, typer.Option("--json", help="print the result as JSON")] = False,
 ) -> None:
     """Train a policy: supervised warm start (optional), reinforcement learning, evaluation before and after, report."""
-    from anypo.algorithm import Algorithm
     from anypo.cli.options import assignments, roles
     from anypo.cli.terminal.outcome import watch
     from anypo.errors import UserError
     from anypo.run.config import resolve
+    from anypo.run.methods import read
     from anypo.run.session import train as run
 
     if config is not None and not config.is_file():
         raise UserError(f"no algorithm file at {config}")
-    method = Algorithm.from_yaml(config.read_text()) if config is not None else system
+    method = read(config.read_text()) if config is not None else system
     settings = {
         "task_options": assignments(task_set, "--task-set") or None,
         "reward": reward,

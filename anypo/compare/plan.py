@@ -14,7 +14,8 @@ from anypo.algorithm import Algorithm
 from anypo.compare.vary import Axis, combinations
 from anypo.engine import device as devices
 from anypo.errors import UserError, unknown
-from anypo.run.config import RunConfig, environment_preset, has_path, resolve
+from anypo.run.config import RunConfig, resolve
+from anypo.run.presets import environment_preset, has_path
 from anypo.systems import find
 from anypo.tasks.environments import is_environment
 

@@ -118,6 +118,8 @@ def attribute(run: Path | str, step: int | None = None) -> Attribution:
         kept = ", ".join(map(str, folder.checkpoints())) or "none"
         raise UserError(f"no checkpoint from before step {step} is left (kept: {kept}); choose a later --step")
     config = RunConfig.recorded(folder.config())
+    if config.recipe:
+        raise UserError("a step of a recipe cannot be attributed; train its last stage alone from the run with --init")
     algorithm, notes = config.composition(), []
     source = str(Path(config.init) / "model") if config.init else config.model
     lora = {"rank": config.lora} if config.lora else None

@@ -46,7 +46,8 @@ class Series:
 @dataclass(frozen=True)
 class Evidence:
     """`rollouts`: one list of rows a step (in step order, possibly a sample of the steps). `visits`: problem of every group of
-    the whole run, or None when unknown. `answers`: rows of the evaluations by label."""
+    the whole run, or None when unknown. `answers`: rows of the evaluations by label. `stage`: the place of the stage in its recipe,
+    which is all that is looked at in a run of several: `algorithm` and `metrics` are its own."""
 
     metrics: Sequence[Mapping[str, Any]] = ()
     rollouts: Sequence[Sequence[Row]] = ()
@@ -56,6 +57,7 @@ class Evidence:
     task: Mapping[str, Any] = field(default_factory=dict)
     visits: Sequence[int] | None = None
     run: str = "RUN"
+    stage: int = 0
 
     @property
     def acts(self) -> bool:
@@ -125,15 +127,18 @@ def read(path: Path | str) -> Evidence:
     folder = RunFolder.read(path)
     config, manifest = folder.config(), folder.manifest()
     recall(config.get("plugins") or ())
-    tables = [folder.rollouts(step) for step in spaced(folder.rollout_steps(), STEPS)]
+    stage, method, metrics = _last_stage(config, folder.metrics())
+    first = metrics[0].get("step", 0) if metrics else 0
+    steps = [step for step in folder.rollout_steps() if step >= first]
+    tables = [folder.rollouts(step) for step in spaced(steps, STEPS)]
     drawn = "select distinct step, group_id, problem_index as drawn from rollouts where problem_index is not null"
-    visits = folder.sql(drawn).column("drawn").to_pylist()
+    visits = folder.sql(f"{drawn} and step >= {first}").column("drawn").to_pylist()
     try:
-        algorithm = Algorithm.from_dict(config.get("algorithm") or {}) if config.get("algorithm") else None
+        algorithm = Algorithm.from_dict(method) if method else None
     except UserError:  # written by another version: what was measured can be judged all the same, without levers
         algorithm = None
     return Evidence(
-        folder.metrics(),
+        metrics,
         [table.select(COLUMNS).to_pylist(maps_as_pydicts="lossy") for table in tables],
         folder.evaluations(),
         algorithm,
@@ -141,7 +146,22 @@ def read(path: Path | str) -> Evidence:
         manifest.get("task") or {},
         visits,
         str(path),
+        stage,
     )
+
+
+def _last_stage(
+    config: Mapping[str, Any], metrics: Sequence[Mapping[str, Any]]
+) -> tuple[int, Mapping[str, Any], Sequence[Mapping[str, Any]]]:
+    """Of a recipe the stage that the run came to: its place, its algorithm and its own metrics; of any other run all there is."""
+    stages = (config.get("recipe") or {}).get("stages")
+    if not stages:
+        return 0, config.get("algorithm") or {}, metrics
+    when = lambda row: (row.get("round"), row.get("stage"))
+    own = [row for row in metrics if when(row) == when(metrics[-1])]
+    names = [stage.get("name") for stage in stages]
+    place = names.index(own[-1]["stage"]) if own and own[-1].get("stage") in names else 0
+    return place, stages[place].get("algorithm") or {}, own
 
 
 def rows(step: int, found: Sequence[Group], most: int = 32, characters: int = 500) -> list[Row]:

@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from anypo.algorithm import Algorithm
 from anypo.errors import UserError
-from anypo.run.config import RunConfig, has_path, resolve
-from anypo.systems import methods
+from anypo.recipes import Recipe
+from anypo.run.config import RunConfig, resolve
+from anypo.run.presets import has_path
+from anypo.systems import SYSTEMS
 
 if TYPE_CHECKING:
     from anypo.diagnose.evidence import Evidence
@@ -125,18 +127,18 @@ def applicable(lever: Lever, algorithm: Algorithm) -> Changes | None:
 
 def command(run: Evidence, changes: Changes) -> str:
     """`anypo train` for the configuration of the run with `changes` on top of what it set itself."""
-    assert run.algorithm is not None
-    config = run.config
+    config, stage = run.config, f"stages.{run.stage}.algorithm." if run.config.get("recipe") else ""
     words = ["anypo", "train"]
     name = str(config.get("system", ""))
     model = str(config.get("model", "smollm2-135m"))
-    if name in methods():
+    if name in SYSTEMS:
         words += ["-s", name]
     words += ["-m", model, "-t", str(config.get("task", "sums"))]
-    merged = {**own_changes(run.algorithm, name, model), **changes}
-    plain = resolve(name if name in methods() else run.algorithm, model, None, task=config.get("task"))
+    plain = resolve(_named(run), model, None, task=config.get("task"))
+    merged = {**own_changes(run, plain), **{f"{stage}{path}": new for path, new in changes.items()}}
     for field in ("steps", "seed", "init", "dtype", "lora", "sft_steps", "eval_size", "eval_every", "save_every"):
-        if field in config and config[field] != getattr(plain, field):
+        given = field in config and config[field] != getattr(plain, field)
+        if given and not (stage and field == "steps"):
             words += [f"--{field.replace('_', '-')}", str(config[field])]
     for key, new in (config.get("task_options") or {}).items():
         if plain.task_options.get(key, RunConfig) != new:
@@ -148,13 +150,26 @@ def command(run: Evidence, changes: Changes) -> str:
     return shlex.join(words)
 
 
-def own_changes(algorithm: Algorithm, name: str, model: str) -> dict[str, Any]:
-    """The changes that lead from the named system, as `anypo train` would resolve it, to the run's composition.
+def _named(run: Evidence) -> str | Algorithm | Recipe:
+    """The run's system, or what it is made of where no system has that name."""
+    name = str(run.config.get("system", ""))
+    if name in SYSTEMS:
+        return name
+    if run.config.get("recipe"):
+        return Recipe.from_dict(run.config["recipe"])
+    assert run.algorithm is not None
+    return run.algorithm
+
+
+def own_changes(run: Evidence, plain: RunConfig) -> dict[str, Any]:
+    """The changes that lead from the named system, as `anypo train` would resolve it (`plain`), to the run's composition or recipe.
 
     Empty for an unregistered system: its commands start from the composition the user has."""
-    if name not in methods():
+    if run.config.get("recipe"):
+        return dict(_differences(plain.recipe, Recipe.from_dict(run.config["recipe"]).dump(), ""))
+    if run.algorithm is None or run.config.get("system") not in SYSTEMS:
         return {}
-    return dict(_differences(resolve(name, model).composition().dump(), algorithm.dump(), ""))
+    return dict(_differences(plain.composition().dump(), run.algorithm.dump(), ""))
 
 
 def _differences(old: Any, new: Any, path: str) -> Iterator[tuple[str, Any]]:
@@ -165,6 +180,15 @@ def _differences(old: Any, new: Any, path: str) -> Iterator[tuple[str, Any]]:
         for key in new:
             if key not in ("part", "name") or path:
                 yield from _differences(old.get(key), new[key], f"{path}.{key}" if path else key)
+        return
+    if (
+        isinstance(old, list)
+        and isinstance(new, list)
+        and len(old) == len(new)
+        and all(isinstance(x, dict) for x in new)
+    ):
+        for index, (before, after) in enumerate(zip(old, new)):
+            yield from _differences(before, after, f"{path}.{index}")
         return
     yield path, new
 

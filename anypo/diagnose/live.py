@@ -28,12 +28,18 @@ HISTORY = 2000
 
 
 class Watch:
-    """The live diagnosis of one run. `step` is called after every training step."""
+    """The live diagnosis of one run, or of one stage of it. `step` is called after every training step."""
 
     def __init__(
-        self, path: Path, algorithm: Algorithm, config: Mapping[str, Any], task: Mapping[str, Any], total: int
+        self,
+        path: Path,
+        algorithm: Algorithm,
+        config: Mapping[str, Any],
+        task: Mapping[str, Any],
+        total: int,
+        stage: int = 0,
     ) -> None:
-        self.path, self.algorithm, self.config, self.task = path, algorithm, config, task
+        self.path, self.algorithm, self.config, self.task, self.stage = path, algorithm, config, task, stage
         self.every = max(STEPS, total // 20)
         self.metrics: deque[Mapping[str, Any]] = deque(maxlen=HISTORY)
         self.rollouts: deque[list[Row]] = deque(maxlen=LOOKS)
@@ -67,6 +73,7 @@ class Watch:
             self.task,
             None,
             str(self.path),
+            self.stage,
         )
         new = [found for found in examine(evidence, self.detectors) if self._new(found)]
         for found in new:

@@ -23,7 +23,7 @@ from anypo.exact.policy import LETTERS
 from anypo.filter import Screen
 from anypo.generate.base import Independent, World
 from anypo.plugins import chosen, plugin
-from anypo.run.config import has_path
+from anypo.run.presets import has_path
 from anypo.tasks.base import Task
 from anypo.update.gradient import by_gradient
 from anypo.update.weights import Pull, Weights

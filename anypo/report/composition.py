@@ -97,7 +97,25 @@ def _parts(value: Any) -> list[Mapping[str, Any]]:
 
 
 def draw(config: Mapping[str, Any]) -> str:
-    """The boxes of the rooms as HTML."""
+    """The boxes of the rooms as HTML; those of every stage, one below the other, where the run has several."""
+    stages = (config.get("recipe") or {}).get("stages")
+    return "".join(map(_stage, stages)) if stages else _rooms(config)
+
+
+def _stage(stage: Mapping[str, Any]) -> str:
+    algorithm, until = stage.get("algorithm") or {}, stage.get("until") or {}
+    ends = {key: value for key, value in until.items() if key != "part"}
+    early = (
+        f", until {until.get('part')} {' '.join(f'{key} {_value(value)}' for key, value in ends.items())}"
+        if ends
+        else ""
+    )
+    said = f"at most {stage.get('steps')} steps{early}" if early else f"{stage.get('steps')} steps"
+    head = f'<h3 class="stage">{escape(str(stage.get("name")))} <small>{escape(said)}</small></h3>'
+    return head + _rooms({"algorithm": algorithm, "system": algorithm.get("name")})
+
+
+def _rooms(config: Mapping[str, Any]) -> str:
     found = difference(config)
     boxes = "".join(_box(number, room, found) for number, room in enumerate(ROOMS, 1) if room in found.run)
     return f'<ol class="rooms">{boxes}</ol>{_legend(found)}'

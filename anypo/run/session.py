@@ -24,9 +24,9 @@ from anypo.engine.config import Local
 from anypo.errors import Interrupted, UserError
 from anypo.evaluate import Evaluation, scorer_of
 from anypo.evaluate.units import ACCURACY
-from anypo.filter.consensus import PSEUDO
-from anypo.generate.base import World, check_task
+from anypo.generate.base import World
 from anypo.policies.classes import Wanted
+from anypo.recipes import SCORE, Recipe
 from anypo.report import write_report
 from anypo.roles import cast, check, recast
 from anypo.run.config import RunConfig, resolve
@@ -36,10 +36,8 @@ from anypo.run.loggers import check_loggers, open_loggers
 from anypo.run.memory import peak_gb, resident_gb
 from anypo.run.observer import Observer
 from anypo.run.provenance import describe_device, manifest
-from anypo.run.trainer import Trainer
-from anypo.tasks import Task
+from anypo.run.stages import Running, Stages
 from anypo.tasks.environments import is_environment
-from anypo.tasks.unlabelled import Unlabelled, labelled
 from anypo.update.sft import warm_start
 
 WAIT = 0.2
@@ -85,7 +83,7 @@ class Result:
 
 
 def train(
-    system: str | Algorithm | RunConfig = "grpo",
+    system: str | Algorithm | Recipe | RunConfig = "grpo",
     model: str | None = None,
     task: str | None = None,
     *,
@@ -104,13 +102,13 @@ def train(
     """
     config = system if isinstance(system, RunConfig) else resolve(system, model, set, model_as, task=task, **settings)
     config.load_plugins()
-    spec = tasks.parse(config.task, config.task_options)
+    config.parse_tasks()
     check_loggers(config.loggers)
     devices.resolve(config.device)
     path = Path(out) if out is not None else _default_path(config)
     observer = observer or Observer()
     with RunFolder.create(path, config.model_dump(mode="json")) as folder, _gone_if_refused(folder), _status(folder):
-        session = Session(config, spec, folder, observer)
+        session = Session(config, folder, observer)
         folder.write_manifest(session.manifest())
         before = session.begin()
         return session.run(before)
@@ -123,10 +121,13 @@ def resume(
     place = devices.resolve(device or RunConfig(**RunFolder.read_config(Path(run))).device)
     with RunFolder.open(Path(run)) as folder, _status(folder):
         config = RunConfig.recorded(folder.config())
+        if steps is not None and config.recipe:
+            raise UserError("the stages of a recipe have steps of their own, so --steps cannot change them")
         changed = {"steps": steps, "device": device}
         config = config.model_copy(update={key: value for key, value in changed.items() if value is not None})
         folder.note_session(device=describe_device(config.device, place))
-        session = Session(config, tasks.parse(config.task, config.task_options), folder, observer or Observer())
+        config.parse_tasks()
+        session = Session(config, folder, observer or Observer())
         before = session.restore()
         return session.run(before)
 
@@ -176,35 +177,27 @@ def evaluate(
 class Session:
     """One run being executed in its folder."""
 
-    def __init__(self, config: RunConfig, spec: Any, folder: RunFolder, observer: Observer) -> None:
+    def __init__(self, config: RunConfig, folder: RunFolder, observer: Observer) -> None:
         self.config, self.folder, self.observer = config, folder, observer
-        self.algorithm = config.composition()
-        self.task = tasks.load(spec)
-        check_task(self.algorithm.generate, self.task)
-        check_task(self.algorithm.replay, self.task)
+        self.stages = Stages(config)
+        self.scorer = scorer_of(self.stages.task).fit(self.stages.task, config.eval_size)
         observer.phase("loading the model", 0)
-        place = devices.resolve(config.device)
-        wanted = Wanted(self.task, config.model, config.seed, config.dtype, config.lora, place)
-        self.policy = self.algorithm.policy.open(wanted, str(Path(config.init) / "model") if config.init else "")
-        self.scorer = scorer_of(self.task).fit(self.task, config.eval_size)
-        sampler = self.algorithm.engine.sampler(self.policy)
-        models = cast(self.algorithm.models, self.policy, sampler, config.seed)
-        self.world = World(_visible(self.task, config.reward, self.algorithm), self.policy, sampler, models)
-        self.trainer: Trainer | None = None
+        self.world = self.stages.open()
+        self.running: Running | None = None
         self.began = time.monotonic()
         self.stop = False
 
     def manifest(self) -> dict[str, Any]:
         """Who supplied what, for a run that is about to begin."""
-        return manifest(self.config.model_dump(mode="json"), self.policy, self.world.task, self.world.models)
+        return manifest(self.config.model_dump(mode="json"), self.world.policy, self.world.task, self.world.models)
 
     def begin(self) -> Evaluation | None:
         """Everything before the first step of reinforcement learning."""
         if self.config.sft_steps:
             self.observer.phase("supervised warm start", self.config.sft_steps)
             warm_start(
-                self.policy,
-                self.task,
+                self.world.policy,
+                self.stages.task,
                 steps=self.config.sft_steps,
                 lr=self.config.sft_lr,
                 seed=self.config.seed,
@@ -213,7 +206,7 @@ class Session:
         for model in self.world.models.values():
             model.begin()
         before = self._evaluate("before", 0)
-        self.trainer = Trainer(self.algorithm, self.world, self.config.seed, self.config.steps)
+        self.running = self.stages.start(0, self.world)
         self._checkpoint()
         return before
 
@@ -223,44 +216,73 @@ class Session:
         if found is None:
             return self.begin()
         state = self.folder.load_checkpoint(found)
-        self.trainer = Trainer(self.algorithm, self.world, self.config.seed, self.config.steps)
-        self.trainer.load_state_dict(state)
-        self.folder.rewind(self.trainer.number)
+        number, before = state.get("stage", (0, 0))
+        if number:
+            self.world = self.stages.open(number)
+        self.running = self.stages.start(number, self.world, before)
+        self.running.trainer.load_state_dict(state)
+        self.folder.rewind(self.running.step)
+        self.running.rows = [row for row in self.folder.metrics() if row["step"] > before]
         return _evaluation(self.folder, "before")
 
     def run(self, before: Evaluation | None) -> Result:
         """Train to the planned step, evaluate, report."""
-        trainer = self.trainer
-        assert trainer is not None
+        assert self.running is not None
         loggers = open_loggers(self.config.loggers, self.folder.path, self.config.model_dump(mode="json"))
-        self.watch = self._watch(trainer)
-        metrics: dict[str, float] = {}
-        self.observer.phase("training", self.config.steps)
-        with self._interruptible(), _threads(self.policy):
-            while trainer.number < self.config.steps:
-                metrics = trainer.step()
-                if self.scorer.unit == ACCURACY:
-                    found = (metrics.get(name) for name in ("filter/accuracy", f"reward/{self.task.outcome}"))
-                    right = next((value for value in found if value is not None), float("nan"))
-                    if trainer.groups or not math.isnan(right):  # a run without rollouts has none
-                        metrics["accuracy/train"] = right
-                metrics |= {"memory/resident_gb": resident_gb(), "memory/peak_gb": peak_gb()}
-                self._record(metrics, loggers)
-                last = trainer.number == self.config.steps
-                if self.config.eval_every and trainer.number % self.config.eval_every == 0 and not last:
-                    self._evaluate(f"step {trainer.number}", trainer.number)  # before saving: resuming misses none
-                save = self._heed(waits=not last)
-                if last or self.stop or save or trainer.number % self.config.save_every == 0:
-                    self._checkpoint()
-                if self.stop:
-                    raise Interrupted(
-                        f"stopped after step {trainer.number}; go on with: anypo resume {self.folder.path}"
-                    )
-        after = self._evaluate("after", trainer.number)
-        self.policy.save(self.folder.path / "model")
+        with self._interruptible(), _threads(self.world.policy):
+            metrics = self._train(self.running, loggers)
+            while following := self.stages.after(self.running):
+                self.running, self.world = following, following.world
+                metrics = self._train(following, loggers) or metrics
+        after = self._evaluate("after", self.running.step)
+        self.world.policy.save(self.folder.path / "model")
         for logger in loggers:
             logger.close()
         return Result(self.folder.path, self.config, before, after, metrics, time.monotonic() - self.began)
+
+    def _train(self, running: Running, loggers: list[Any]) -> dict[str, Any]:
+        """Take a stage to its end; the metrics of its last step."""
+        trainer = running.trainer
+        self.watch = self._watch(running)
+        metrics: dict[str, Any] = {}
+        self._announce(running)
+        while not running.over:
+            metrics = self._measured(running, trainer.step())
+            if scored := running.scored:
+                found = self._evaluate(f"step {running.step}", running.step)
+                metrics |= {SCORE: found.score} if found else {}
+            self._record(running, metrics, loggers)
+            over = running.over
+            last = over and running.leg is self.stages.legs[-1]
+            if self.config.eval_every and running.step % self.config.eval_every == 0 and not (last or scored):
+                self._evaluate(f"step {running.step}", running.step)  # before saving: resuming misses none
+                scored = True
+            save = self._heed(waits=not last)
+            if over or self.stop or save or running.step % self.config.save_every == 0:
+                self._checkpoint()
+            if scored and not over:
+                self._announce(running)
+            if self.stop:
+                raise Interrupted(f"stopped after step {running.step}; go on with: anypo resume {self.folder.path}")
+        return metrics
+
+    def _announce(self, running: Running) -> None:
+        stage = running.leg.stage
+        name = f"training ({stage.name})" if self.config.recipe else "training"
+        self.observer.phase(name, running.before + stage.steps)
+        self.observer.advance(running.step)
+
+    def _measured(self, running: Running, metrics: dict[str, Any]) -> dict[str, Any]:
+        """A step's metrics with those of the run: its number, its stage, the share of right answers, memory."""
+        metrics["step"] = running.step
+        if self.config.recipe:
+            metrics |= {"stage": running.leg.stage.name, "round": running.leg.round}
+        if self.scorer.unit == ACCURACY:
+            names = ("filter/accuracy", f"reward/{running.world.task.outcome}")
+            right = next((metrics[name] for name in names if metrics.get(name) is not None), float("nan"))
+            if running.trainer.groups or not math.isnan(right):  # a run without rollouts has none
+                metrics["accuracy/train"] = right
+        return metrics | {"memory/resident_gb": resident_gb(), "memory/peak_gb": peak_gb()}
 
     def _heed(self, waits: bool) -> bool:
         """Do between two steps what was asked of the run (see `anypo.run.disk.requests`); whether it is to be saved."""
@@ -279,38 +301,44 @@ class Session:
             time.sleep(WAIT)
         self.folder.mark("running")
 
-    def _record(self, metrics: dict[str, float], loggers: list[Any]) -> None:
-        trainer = self.trainer
-        assert trainer is not None
+    def _record(self, running: Running, metrics: dict[str, Any], loggers: list[Any]) -> None:
+        trainer = running.trainer
         self.folder.append_metrics(metrics)
-        self.folder.write_rollouts(trainer.number, trainer.groups, trainer.batch, _decoder(self.policy))
+        self.folder.write_rollouts(running.step, trainer.groups, trainer.batch, _decoder(self.world.policy))
+        running.rows.append(metrics)
+        numbers = {name: value for name, value in metrics.items() if not isinstance(value, str)}
         for logger in loggers:
-            logger.log(trainer.number, metrics)
+            logger.log(running.step, numbers)
         self.observer.step(metrics)
+        if said := running.unmeasured():
+            self.observer.note(said)
         for found in self.watch.step(metrics, trainer.groups):
             self.observer.note(line(found))
 
-    def _watch(self, trainer: Trainer) -> Watch:
-        """The live diagnosis, with what the run said before."""
-        plain, task = self.config.model_dump(mode="json"), {"outcome": self.world.task.outcome}
-        watch = Watch(self.folder.path, trainer.algorithm, plain, task, self.config.steps)
-        watch.resume(trainer.number, self.folder.metrics())
+    def _watch(self, running: Running) -> Watch:
+        """The live diagnosis of a stage, with what the run said before."""
+        plain, task = self.config.model_dump(mode="json"), {"outcome": running.world.task.outcome}
+        place = running.leg.number % len(self.stages.recipe.stages)
+        watch = Watch(self.folder.path, running.trainer.algorithm, plain, task, running.leg.stage.steps, place)
+        watch.resume(running.step, running.rows)
         return watch
 
     def _evaluate(self, label: str, step: int) -> Evaluation | None:
         if not self.scorer.size:
             return None
         self.observer.phase(f"evaluating ({label})", self.scorer.size * self.scorer.samples)
-        world = dataclasses.replace(self.world, task=self.task)  # with the labels that training may not see
+        world = dataclasses.replace(self.world, task=self.stages.task)  # with the labels that training may not see
         progress = lambda done, _: self.observer.advance(done)
-        result = self.scorer.score(world, self.algorithm.generate, self.config.seed, progress)
-        self.folder.append_evaluation(label, step, result, _decoder(self.policy))
+        result = self.scorer.score(world, self.stages.acting.generate, self.config.seed, progress)
+        self.folder.append_evaluation(label, step, result, _decoder(self.world.policy))
         self.observer.evaluation(label, result)
         return result
 
     def _checkpoint(self) -> None:
-        assert self.trainer is not None
-        self.folder.save_checkpoint(self.trainer.number, self.trainer.state_dict(), keep=self.config.keep)
+        running = self.running
+        assert running is not None
+        place = {"stage": (running.leg.number, running.before)} if self.config.recipe else {}
+        self.folder.save_checkpoint(running.step, running.trainer.state_dict() | place, keep=self.config.keep)
         self.folder.write_shelf(self.world.shelf.texts())
 
     @contextmanager
@@ -358,19 +386,6 @@ def _shelf(run: Path, algorithm: Algorithm) -> Shelf:
     if saved is not None:
         memory.shelf.load_state_dict(folder.load_checkpoint(saved)["memory"].get(SHELF, {}))
     return memory.shelf
-
-
-def _visible(task: Task, reward: str, algorithm: Algorithm) -> Task:
-    """The task as training may see it: without its labels where the rewards are to do without them, or there are none; as it is
-    where training looks at no reward."""
-    if any("unrewarded" in part.provided() for _, part in algorithm.walk()):
-        return task
-    if not labelled(task) and not any(part.provided() & PSEUDO for _, part in algorithm.walk()):
-        raise UserError(
-            f"task '{task.name}' has no answers to verify; add --reward majority or --reward confidence, or name the "
-            "column of answers with --task-set answer=COLUMN"
-        )
-    return task if reward == "verifier" and labelled(task) else Unlabelled(task)
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from anypo.algorithm import ROOMS, Algorithm
 from anypo.errors import UserError
 from anypo.parts import folder
 from anypo.plugins import look_up, register
+from anypo.recipes import Recipe
 
 Kind = Literal["method", "recipe", "procedure", "planner", "measure", "audit", "world", "study"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -18,6 +19,7 @@ KINDS: tuple[Kind, ...] = get_args(Kind)
 
 COMMANDS = {
     "method": "anypo train --system {name}",
+    "recipe": "anypo train --system {name}",
     "measure": "anypo measure {name} RUN",
     "planner": "anypo solve {name}",
 }
@@ -34,8 +36,8 @@ class System:
 
     family: the folder its module lies in. excuses: guarantees it does not give (tests/guarantees), each with the reason.
     needs: settings without which it cannot be built, with values that a test can use.
-    `build` returns what the kind says: an `Algorithm` (method), an `anypo.measures.Measure` (measure), an
-    `anypo.exact.planning.Planner` (planner).
+    `build` returns what the kind says: an `Algorithm` (method), an `anypo.recipes.Recipe` (recipe), an `anypo.measures.Measure`
+    (measure), an `anypo.exact.planning.Planner` (planner).
     """
 
     name: str
@@ -50,9 +52,15 @@ class System:
     kind: Kind = "method"
 
     def algorithm(self) -> Algorithm:
-        """The composition with the published defaults. `UserError` for a system that does not train."""
+        """The composition with the published defaults. `UserError` for a system that is no method."""
         if self.kind != "method":
             raise UserError(f"'{self.name}' is {self.article} {self.kind}, not a training method; {self.advice}")
+        return self.build().replace(name=self.name)  # type: ignore[no-any-return]
+
+    def recipe(self) -> Recipe:
+        """The stages with the published defaults. `UserError` for a system that is no recipe."""
+        if self.kind != "recipe":
+            raise UserError(f"'{self.name}' is {self.article} {self.kind}, not a recipe; {self.advice}")
         return self.build().replace(name=self.name)  # type: ignore[no-any-return]
 
     @property

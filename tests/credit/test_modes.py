@@ -17,7 +17,8 @@ from anypo.errors import UserError
 from anypo.filter import Confidence, MajorityVote
 from anypo.generate.groups.labels import label_world
 from anypo.policies.language.labels import LabelPolicy
-from anypo.run.config import resolve, rewarded
+from anypo.run.config import resolve
+from anypo.run.methods import rewarded
 from anypo.run.session import train
 from anypo.run.trainer import Trainer
 from anypo.systems import find

@@ -1,0 +1,124 @@
+"""From what a user named, a system, an algorithm or a recipe, to the method that fits the run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import yaml
+
+from anypo.algorithm import Algorithm
+from anypo.credit import Pipeline
+from anypo.errors import UserError, shown, unknown
+from anypo.filter import Confidence, MajorityVote, Screen, Signal
+from anypo.filter.consensus import PSEUDO
+from anypo.generate import Independent
+from anypo.recipes import SCORE, Recipe
+from anypo.roles import idle, recast
+from anypo.systems import find
+
+Draft = Mapping[str, Any]
+"""A recipe as a file has it: the algorithm of a stage may be a system's name, or ``{base: NAME, set: {PATH: VALUE}}``."""
+
+Suit = Callable[[Algorithm], Algorithm]
+"""What a preset does to an algorithm that was named, not written out."""
+
+REWARDS: dict[str, type[Signal]] = {"majority": MajorityVote, "confidence": Confidence}
+"""Rewards that need no labels, by the name that `anypo train --reward` takes; "verifier" is the task's own."""
+
+
+def read(text: str) -> Algorithm | Draft:
+    """The algorithm or the recipe in a YAML file. Raises `UserError` for anything else."""
+    try:
+        plain = yaml.safe_load(text)
+    except yaml.YAMLError:
+        plain = None
+    return plain if isinstance(plain, dict) and "stages" in plain else Algorithm.from_yaml(text)
+
+
+def fitted(base: Algorithm, changes: Mapping[str, Any], models: Mapping[str, str]) -> Algorithm:
+    """The checked algorithm with the user's changes and models."""
+    chosen = base.set(changes)
+    return grouped(chosen.replace(models=recast(chosen.models, models)).check())
+
+
+def drafted(system: str | Recipe | Draft, changes: Mapping[str, Any], suit: Suit) -> Recipe:
+    """The recipe that was named or written, with the user's changes; `suit` is given every algorithm that goes by a name."""
+    if isinstance(system, str):
+        recipe = find(system).recipe()
+        recipe = recipe.replace(stages=tuple(s.replace(algorithm=suit(s.algorithm)) for s in recipe.stages))
+    elif isinstance(system, Recipe):
+        recipe = system
+    else:
+        stages = system.get("stages")
+        plain = [_named(stage, suit) for stage in stages] if isinstance(stages, (list, tuple)) else stages
+        recipe = Recipe.from_dict({**system, "stages": plain})
+    return recipe.set(
+        {path: _algorithm(value, suit) if path.endswith(".algorithm") else value for path, value in changes.items()}
+    )
+
+
+def staged(recipe: Recipe, models: Mapping[str, str], reward: str | None, eval_size: int | None) -> Recipe:
+    """The checked recipe with the user's models in the stages that ask for them, and the reward where one is looked at."""
+    stages = []
+    for stage in recipe.stages:
+        algorithm, parts = stage.algorithm, [part for _, part in stage.algorithm.walk()]
+        needs = frozenset().union(*(part.required() for part in parts)), algorithm.columns()
+        own = {role: model for role, model in models.items() if not idle(recast((), {role: model}), *needs)}
+        algorithm = algorithm.replace(models=recast(algorithm.models, own))
+        if not any("unrewarded" in part.provided() for part in parts):
+            algorithm = rewarded(algorithm, reward)
+        stages.append(stage.replace(algorithm=grouped(algorithm)))
+        if eval_size == 0 and stage.until.evaluates:
+            raise UserError(
+                f"stage '{stage.name}' ends by '{SCORE}', and an evaluation of no problems (eval_size 0) has none"
+            )
+    played = {entry.role for stage in stages for entry in stage.algorithm.models}
+    for role in models:
+        if role not in played:
+            raise unknown("role", role, played, "No stage asks for it.")
+    return recipe.replace(stages=tuple(stages)).check()
+
+
+def _named(stage: Any, suit: Suit) -> Any:
+    return {**stage, "algorithm": _algorithm(stage.get("algorithm"), suit)} if isinstance(stage, dict) else stage
+
+
+def _algorithm(value: Any, suit: Suit) -> Any:
+    """The plain form of an algorithm that is named, alone or as the base of changes; `value` itself where it is written out."""
+    if isinstance(value, str):
+        return suit(find(value).algorithm()).dump()
+    if not isinstance(value, dict) or "base" not in value:
+        return value
+    changes, rest = value.get("set", {}), set(value) - {"base", "set"}
+    if rest or not isinstance(value["base"], str) or not isinstance(changes, dict):
+        raise UserError(
+            f"an algorithm is written out, a system's name, or base: NAME with set: PATH: VALUE, not {shown(value)}"
+        )
+    return suit(find(value["base"]).algorithm()).set(changes).dump()
+
+
+def grouped(algorithm: Algorithm) -> Algorithm:
+    """The algorithm itself. `UserError` when its baseline is that of a group and every group has a single rollout, so that every
+    advantage would be zero."""
+    credit, asked = algorithm.credit, algorithm.control.samples
+    if isinstance(credit, Pipeline) and type(algorithm.generate) is Independent and asked < credit.centre.least:
+        raise UserError(
+            f"credit.centre ({credit.centre.part}) with control.samples={asked}: every advantage would be zero; set "
+            f"control.samples={credit.centre.least} or more, or credit.centre=batch_mean"
+        )
+    return algorithm
+
+
+def rewarded(algorithm: Algorithm, reward: str | None) -> Algorithm:
+    """The algorithm with the label-free signal `reward` before its others, in the place of any that it has; unchanged for None
+    and "verifier"."""
+    if reward is None or reward == "verifier":
+        return algorithm
+    if reward not in REWARDS:
+        raise unknown("reward", reward, ["verifier", *REWARDS])
+    screen = algorithm.filter
+    if not isinstance(screen, Screen):
+        raise UserError(f"--reward {reward} needs filter=screen, whose signals it sets, not filter={screen.part}")
+    others = tuple(signal for signal in screen.signals if not signal.provided() & PSEUDO)
+    return algorithm.replace(filter=screen.replace(signals=(REWARDS[reward](), *others)))

@@ -1,0 +1,113 @@
+"""Settings that fill what a method leaves to the size of the model and to the kind of task."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from anypo.algorithm import Algorithm
+from anypo.errors import UserError
+from anypo.generate import Generate
+from anypo.policies.classes import Given
+from anypo.tasks.loading import generated
+
+DEFAULT_MODEL = "smollm2-135m"
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "smollm2-135m": {"task": "sums", "steps": 20, "set": {"update.optimiser.lr": 2e-5, "generate.max_new": 16}},
+    "tiny": {
+        "task": "chain_sum",
+        "task_options": {"style": "plain", "min_terms": 3, "max_terms": 3, "max_digits": 1},
+        "steps": 200,
+        "sft_steps": 150,
+        "eval_size": 256,
+        "save_every": 50,
+        "set": {
+            "update.optimiser.lr": 3e-4,
+            "update.schedule": "linear",
+            "generate.max_new": 8,
+            "control.prompts": 64,
+        },
+        "objectives": {"supervised": {"update.optimiser.lr": 2e-3, "update.schedule": "constant"}},
+    },
+}
+"""Settings that suit a model where the published defaults (for models of billions of parameters) do not. The user's own
+settings come on top; the resolved configuration of every run shows what was used. objectives: what one objective is given beside."""
+
+
+CONTROL: dict[str, Any] = {
+    "control.prompts": 1,
+    "control.samples": 1,
+    "generate": {"part": "environment_steps", "environments": 8, "steps": 256},
+    "credit": {
+        "part": "gae", "gamma": 0.99, "lam": 0.95, "coefficient": 1.0, "clip": None, "truncated": "bootstrap",
+        "select": [{"part": "scatter"}], "optimiser": {"part": "adamw", "lr": 3e-4, "eps": 1e-5},
+    },
+    "objective.aggregate": "token_mean",
+    "update.optimiser": {"part": "adamw", "lr": 3e-4, "eps": 1e-5},
+    "update.epochs": 10,
+    "update.minibatches_per_epoch": 32,
+    "update.max_grad_norm": 0.5,
+    "policy": "mlp",
+}  # fmt: skip
+"""What a method that was written for text is given in an environment: PPO's rollouts, critic and update, at stable-baselines3's
+values (2048 steps an update, 10 epochs of 32 minibatches). Its objective stays; a method made for environments is left alone."""
+
+STEPS_IN_ENVIRONMENTS = 40_960
+"""Steps in the environment of a run whose length is not given."""
+
+
+def preset_of(base: Algorithm, model: str, acts: bool) -> dict[str, Any]:
+    """What fills the gaps of `base` for a model, or in an environment of actions (`acts`)."""
+    if acts:
+        return environment_preset(base)
+    preset = {key: value for key, value in PRESETS.get(model, {}).items() if key != "objectives"}
+    own = PRESETS.get(model, {}).get("objectives", {}).get(base.objective.part, {})
+    return preset | {"set": preset.get("set", {}) | own}
+
+
+def suited(base: Algorithm, preset: Mapping[str, Any]) -> Algorithm:
+    """`base` with the fields that the preset sets, where it has them."""
+    return base.set({path: value for path, value in preset.get("set", {}).items() if has_path(base, path)})
+
+
+def environment_preset(base: Algorithm) -> dict[str, Any]:
+    """Settings of a run in an environment: `CONTROL` for a method that was written for text, and a length in steps; one that plays
+    whole episodes has no such length and takes the default number of steps."""
+    made = hasattr(base.generate, "environments") or base.policy != Given()
+    changes = {} if made else dict(CONTROL)
+    generate: Any = Generate.parse(changes["generate"]) if changes else base.generate
+    common = {"eval_size": 20, "set": changes}
+    if not hasattr(generate, "environments"):
+        return common
+    return common | {"steps": max(1, STEPS_IN_ENVIRONMENTS // (generate.environments * generate.steps))}
+
+
+def fitting_model(model: str | None, acts: bool, task: str) -> str:
+    """The model's name, or the default's. `UserError` for a language model in an environment of actions."""
+    if acts and model is not None and model in PRESETS:
+        raise UserError(
+            f"task '{task}' takes actions, not text, so model '{model}' cannot act in it; leave --model out"
+        )
+    return model or ("" if acts else DEFAULT_MODEL)
+
+
+def task_defaults(preset: Mapping[str, Any], task: str | None) -> dict[str, Any]:
+    """The preset's task options; only the style where another generated task is asked for, which has that option too."""
+    options = dict(preset.get("task_options", {}))
+    if task == preset.get("task"):
+        return options
+    return {key: options[key] for key in options if key == "style" and generated(task)}
+
+
+def has_path(algorithm: Algorithm, path: str) -> bool:
+    """Whether the dotted path names a field of this composition (an index picks from a list of parts)."""
+    value: Any = algorithm
+    for step in path.split("."):
+        if isinstance(value, tuple) and step.isdigit() and int(step) < len(value):
+            value = value[int(step)]
+        elif step in getattr(type(value), "model_fields", {}):
+            value = getattr(value, step)
+        else:
+            return False
+    return True

@@ -1,0 +1,147 @@
+"""The stages of a run: what each of them runs in, and what one hands to the next. A plain run is one stage."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from anypo import tasks
+from anypo.algorithm import Algorithm
+from anypo.engine import device as devices
+from anypo.errors import UserError, nearest
+from anypo.filter.consensus import PSEUDO
+from anypo.generate.base import World, check_task
+from anypo.policies.classes import Wanted
+from anypo.recipes import POLICY, SHELF, Leg, Stage
+from anypo.roles import cast
+from anypo.run.config import RunConfig
+from anypo.run.trainer import Trainer
+from anypo.tasks import Task
+from anypo.tasks.unlabelled import Unlabelled, labelled
+
+
+@dataclass
+class Running:
+    """A stage while it runs. before: steps of the run that came before it. rows: the metrics of its own steps so far."""
+
+    leg: Leg
+    world: World
+    trainer: Trainer
+    before: int = 0
+    rows: list[Mapping[str, Any]] = field(default_factory=list)
+
+    @property
+    def step(self) -> int:
+        """Steps of the run so far."""
+        return self.before + self.trainer.number
+
+    @property
+    def over(self) -> bool:
+        """Whether the stage has done what it was to do."""
+        stage = self.leg.stage
+        return self.trainer.number >= stage.steps or stage.until.reached(self.rows)
+
+    @property
+    def scored(self) -> bool:
+        """Whether what may end the stage wants a held-out score of this step."""
+        every = self.leg.stage.until.evaluates
+        return every > 0 and self.trainer.number % every == 0
+
+    def unmeasured(self) -> str:
+        """A sentence where what is to end the stage is a metric that its first step has not; '' where there is nothing to say."""
+        name = self.leg.stage.until.watched
+        if len(self.rows) != 1 or not name or name in self.rows[0] or self.leg.stage.until.evaluates:
+            return ""
+        known = [key for key, value in self.rows[0].items() if isinstance(value, (int, float))]
+        return f"stage '{self.leg.stage.name}' ends by '{name}', which its first step has not.{nearest(name, known)}"
+
+
+class Stages:
+    """What the stages of one run are made of: the tasks, and the policy they train."""
+
+    def __init__(self, config: RunConfig) -> None:
+        self.config, self.recipe = config, config.plan()
+        self.legs = self.recipe.legs
+        self.task = tasks.load(tasks.parse(config.task, config.task_options))
+        self._tasks = {stage.name: self._load(stage) for stage in self.recipe.stages}
+        for stage in self.recipe.stages:
+            check_task(stage.algorithm.generate, self._tasks[stage.name])
+            check_task(stage.algorithm.replay, self._tasks[stage.name])
+
+    def _load(self, stage: Stage) -> Task:
+        own = tasks.load(tasks.parse(stage.task, stage.task_options)) if stage.task else self.task
+        return _visible(own, self.config.reward, stage.algorithm)
+
+    @property
+    def acting(self) -> Algorithm:
+        """How the policy acts when it is evaluated: as the last stage's."""
+        return self.recipe.acting
+
+    def open(self, number: int = 0) -> World:
+        """The world of leg `number` with the policy as the run begins with it."""
+        config, algorithm = self.config, self.legs[number].stage.algorithm
+        wanted = Wanted(self.task, config.model, config.seed, config.dtype, config.lora, devices.resolve(config.device))
+        return self._world(number, algorithm.policy.open(wanted, f"{config.init}/model" if config.init else ""))
+
+    def _world(self, number: int, policy: Any) -> World:
+        """A world around `policy`; it has the models of the last stage too, in whose way the policy acts when it is evaluated."""
+        stage, seed = self.legs[number].stage, self.config.seed
+        sampler = stage.algorithm.engine.sampler(policy)
+        models = {entry.role: entry for entry in (*self.acting.models, *stage.algorithm.models)}
+        return World(self._tasks[stage.name], policy, sampler, cast(tuple(models.values()), policy, sampler, seed))
+
+    def start(self, number: int, world: World, before: int = 0) -> Running:
+        """Leg `number` before its first step. Every leg draws random numbers of its own; the first draws those of a plain run."""
+        leg = self.legs[number]
+        seed = zlib.crc32(f"{self.config.seed}:{number}".encode()) if number else self.config.seed
+        return Running(leg, world, Trainer(leg.stage.algorithm, world, seed, leg.stage.steps), before)
+
+    def after(self, done: Running) -> Running | None:
+        """The leg after one that is over, with what that one keeps; None after the last."""
+        number = done.leg.number + 1
+        if number == len(self.legs):
+            return None
+        kept = done.leg.stage.keeps
+        world = self._world(number, done.world.policy) if POLICY in kept else self.open(number)
+        for model in world.models.values():
+            model.begin()
+        following = self.start(number, world, done.step)
+        for name in kept:
+            hand_over(name, done.trainer, following.trainer)
+        return following
+
+
+def hand_over(name: str, old: Trainer, new: Trainer) -> None:
+    """Give `new` what `old` knows under `name` (see `anypo.recipes.Stage.keeps`)."""
+    if name == POLICY:
+        return  # the very same object
+    if name == SHELF:
+        new.memory.shelf.load_state_dict(old.memory.shelf.state_dict())
+        return
+    if name in old.weights.references:
+        new.weights.references[name].load_state_dict(old.weights.references[name].state_dict())
+        return
+    inside = lambda path: path == name or path.startswith(f"{name}.")
+    states = {path: state for path, state in old.memory.state_dict().items() if inside(path)}
+    new.memory.load_state_dict({path: state for path, state in states.items() if path in new.memory.states})
+    for ours, theirs in (
+        (old.weights.learners, new.weights.learners),
+        (old.weights.optimisers, new.weights.optimisers),
+    ):
+        for path in filter(inside, ours.keys() & theirs.keys()):
+            theirs[path].load_state_dict(ours[path].state_dict())
+
+
+def _visible(task: Task, reward: str, algorithm: Algorithm) -> Task:
+    """The task as training may see it: without its labels where the rewards are to do without them, or there are none; as it is
+    where training looks at no reward."""
+    if any("unrewarded" in part.provided() for _, part in algorithm.walk()):
+        return task
+    if not labelled(task) and not any(part.provided() & PSEUDO for _, part in algorithm.walk()):
+        raise UserError(
+            f"task '{task.name}' has no answers to verify; add --reward majority or --reward confidence, or name the "
+            "column of answers with --task-set answer=COLUMN"
+        )
+    return task if reward == "verifier" and labelled(task) else Unlabelled(task)

@@ -1,0 +1,1 @@
+"""Systems that are several algorithms in a row."""
