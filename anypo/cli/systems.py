@@ -92,7 +92,7 @@ def show(
 
     system = find(name)
     if as_yaml:
-        print(system.algorithm().yaml(), end="")
+        print((system.recipe() if system.kind == "recipe" else system.algorithm()).yaml(), end="")
         return
     if as_json:
         key, built = ("algorithm", system.algorithm()) if system.kind == "method" else (system.kind, system.build())

@@ -3,27 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
 
 import pytest
+from killing import killed_run, results
 
 PPO = ("--system", "ppo", "--task", "CartPole-v1", "--set", "generate.steps=32", "--set", "update.epochs=2",
        "--set", "update.minibatches_per_epoch=4", "--eval-size", "3")  # fmt: skip
 SAC = ("--system", "sac", "--task", "Pendulum-v1", "--set", "generate.steps=16", "--set", "replay.begin=16",
        "--set", "replay.batch=8", "--set", "generate.act.warmup=8", "--eval-size", "2")  # fmt: skip
-
-
-def results(run):
-    """Metrics and evaluations of a run, without what depends on the hour."""
-    untrue = ("time/", "memory/", "rollout/tokens_per_second")
-    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    metrics = [{k: v for k, v in row.items() if not k.startswith(untrue) and k != "time"} for row in rows]
-    scores = [json.loads(line) for line in (run / "evaluations.jsonl").read_text().splitlines()]
-    return metrics, [(s["label"], s["step"], s["score"]) for s in scores]
 
 
 def test_a_run_in_an_environment_does_all_that_a_run_does(anypo, tmp_path):
@@ -46,16 +33,7 @@ def test_a_run_in_an_environment_does_all_that_a_run_does(anypo, tmp_path):
 @pytest.mark.parametrize("words", [PPO, SAC], ids=["ppo", "sac"])
 def test_killed_and_resumed_equals_uninterrupted(anypo, tmp_path, words):
     words = ("train", *words, "--steps", "14", "--save-every", "2", "--eval-every", "5")
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    killed = subprocess.Popen(
-        [sys.executable, "-m", "anypo", *words, "--out", "killed"], env=environment, stdout=subprocess.DEVNULL
-    )
-    metrics = tmp_path / "killed/metrics.jsonl"
-    while not metrics.exists() or len(metrics.read_text().splitlines()) < 5:
-        assert killed.poll() is None, "the run must be killed before it ends"
-        time.sleep(0.005)
-    os.kill(killed.pid, signal.SIGKILL)
-    killed.wait()
+    killed_run(tmp_path / "killed", words, 5)
     assert anypo("resume", "killed").code == 0
     assert anypo(*words, "--out", "whole").code == 0
     assert results(tmp_path / "killed") == results(tmp_path / "whole")

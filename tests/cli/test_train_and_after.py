@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-import signal
-import subprocess
-import sys
-import time
 
 import pytest
 import yaml
+from killing import killed_run, results
 
 SMALL = (
     "--model",
@@ -57,26 +54,9 @@ def test_a_composition_survives_the_way_through_yaml(anypo):
     assert yaml.safe_load(named.out)["algorithm"] == yaml.safe_load(read.out)["algorithm"]
 
 
-def results(path):
-    """What a run measured, without times and memory."""
-    steps = [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
-    timed = ("time/", "memory/", "rollout/tokens_per_second")
-    metrics = [{k: v for k, v in step.items() if not k.startswith(timed)} for step in steps]
-    return metrics, (path / "evaluations.jsonl").read_text()
-
-
 def test_killed_and_resumed_equals_uninterrupted(anypo, tmp_path):
-    words = ["train", *SMALL, "--steps", "12", "--save-every", "2", "--eval-every", "3"]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    killed = subprocess.Popen(
-        [sys.executable, "-m", "anypo", *words, "--out", "killed"], env=environment, stdout=subprocess.DEVNULL
-    )
-    metrics = tmp_path / "killed/metrics.jsonl"
-    while not metrics.exists() or len(metrics.read_text().splitlines()) < 5:
-        assert killed.poll() is None, "the run must be killed before it ends"
-        time.sleep(0.01)
-    os.kill(killed.pid, signal.SIGKILL)
-    killed.wait()
+    words = ("train", *SMALL, "--steps", "12", "--save-every", "2", "--eval-every", "3")
+    killed_run(tmp_path / "killed", words, 5)
     assert anypo("resume", "killed").code == 0
     assert anypo(*words, "--out", "whole").code == 0
     assert results(tmp_path / "killed") == results(tmp_path / "whole")

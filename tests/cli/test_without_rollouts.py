@@ -6,6 +6,7 @@ import json
 import math
 
 import pytest
+from killing import killed_run, results
 
 ROWS = {
     "sft": [{"prompt": f"{a}+{b}=", "answer": str(a + b), "worked": str(a + b)} for a in range(5) for b in range(5)],
@@ -22,15 +23,14 @@ def test_a_run_without_rollouts_does_all_that_a_run_does(anypo, tmp_path, system
     (tmp_path / "data.jsonl").write_text("\n".join(map(json.dumps, ROWS[system])))
     words = ("train", "--system", system, "--model", "tiny", "--task", "data.jsonl", *more, "--sft-steps", "0",
              "--set", "replay.examples=4", "--set", "update.schedule=constant", "--eval-size", "4")  # fmt: skip
-    done = anypo(*words, "--steps", "4", "--out", "whole", "--json")
+    done = anypo(*words, "--steps", "40", "--save-every", "4", "--out", "whole", "--json")
     assert done.code == 0, done.err
     assert json.loads(done.out)["after"]["unit"] == unit
-    assert anypo(*words, "--steps", "2", "--out", "parts").code == 0
-    assert anypo("resume", "parts", "--steps", "4").code == 0
-    whole, parts = (
-        [json.loads(x) for x in (tmp_path / r / "metrics.jsonl").read_text().splitlines()] for r in ("whole", "parts")
-    )
-    assert [row["update/loss"] for row in whole] == [row["update/loss"] for row in parts] and len(whole) == 4
+    killed_run(tmp_path / "killed", (*words, "--steps", "40", "--save-every", "4"), 6)
+    assert anypo("resume", "killed").code == 0
+    assert results(tmp_path / "killed") == results(tmp_path / "whole")
+    whole = results(tmp_path / "whole")[0]
+    assert len(whole) == 40
     assert not [
         name for row in whole for name, value in row.items() if isinstance(value, float) and not math.isfinite(value)
     ]

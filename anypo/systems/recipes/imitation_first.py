@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from anypo.recipes import Above, Recipe, Stage
-from anypo.systems.baselines.group_relative import grpo
-from anypo.systems.baselines.supervised import sft
-from anypo.systems.registry import system
+from anypo.systems.registry import find, system
 
 
 @system(
@@ -18,7 +16,7 @@ def sft_then_grpo() -> Recipe:
     target is this library's, for published runs fix the number of epochs."""
     return Recipe(
         stages=(
-            Stage(name="sft", algorithm=sft(), steps=100, until=Above(value=0.25)),
-            Stage(name="grpo", algorithm=grpo(), steps=100),
+            Stage(name="sft", algorithm=find("sft").algorithm(), steps=100, until=Above(value=0.25)),
+            Stage(name="grpo", algorithm=find("grpo").algorithm(), steps=100),
         )
     )
