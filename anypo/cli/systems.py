@@ -92,12 +92,14 @@ def show(
 
     system = find(name)
     if as_yaml:
-        print((system.recipe() if system.kind == "recipe" else system.algorithm()).yaml(), end="")
+        method = system.recipe() if system.kind == "recipe" else system.algorithm()
+        print(method.yaml(), end="")
         return
     if as_json:
-        key, built = ("algorithm", system.algorithm()) if system.kind == "method" else (system.kind, system.build())
+        named = {"method": ("algorithm", system.algorithm), "recipe": ("recipe", system.recipe)}
+        key, build = named.get(system.kind, (system.kind, system.build))
         about = {"name": name, "kind": system.kind, "title": system.title, "paper": system.paper}
-        print(json.dumps({**about, key: built.dump()}, indent=2))
+        print(json.dumps({**about, key: build().dump()}, indent=2))
         return
     console = new_console()
     console.print(f"[bold]{name}[/]  {system.title}", highlight=False)
@@ -106,8 +108,27 @@ def show(
     console.print(system.description + "\n", highlight=False)
     if system.kind == "method":
         _rooms(system, console)
+    elif system.kind == "recipe":
+        _stages(system, console)
     else:
         _fields(system, console)
+
+
+def _stages(system: System, console: Console) -> None:
+    """The stages of a recipe in order, and the command that runs it."""
+    from rich.table import Table
+
+    recipe = system.recipe()
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for column in ("stage", "algorithm", "steps", "until", "keeps"):
+        table.add_column(column, overflow="fold")
+    for stage in recipe.stages:
+        ends = " ".join(f"{key}={value}" for key, value in stage.until.dump().items() if key != "part")
+        until = f"{stage.until.part} {ends}".strip()
+        table.add_row(stage.name, stage.algorithm.name, f"≤ {stage.steps}", until, ", ".join(stage.keeps))
+    console.print(table)
+    again = f", {recipe.rounds} rounds" if recipe.rounds > 1 else ""
+    console.print(f"{system.advice}{again} (a stage's method: anypo systems show NAME)", style="dim", highlight=False)
 
 
 def _fields(system: System, console: Console) -> None:
