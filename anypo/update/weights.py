@@ -13,6 +13,7 @@ import zlib
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -53,8 +54,9 @@ class Pull:
     gradients: Mapping[str, Tensor]
     rate: float = 1.0
 
-    @property
+    @cached_property
     def finite(self) -> bool:
+        """Whether the loss and its derivative are numbers."""
         return bool(torch.isfinite(self.loss)) and all(bool(torch.isfinite(g).all()) for g in self.gradients.values())
 
 
@@ -140,7 +142,7 @@ class Weights:
             if hasattr(type(learner), "noise")
         }
 
-    @property
+    @cached_property
     def views(self) -> tuple[View, ...]:
         """The algorithm's views that some column is read in."""
         read = {column.view for column in self.columns.values()}
@@ -300,7 +302,9 @@ class Weights:
         gradient. False, with the weights as they were, when the gradient is not finite."""
         optimiser = self.optimisers[path]
         parameters = [p for p in self.learners[path].parameters() if p.grad is not None]
-        norm = nn.utils.clip_grad_norm_(parameters, max_norm)
+        norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+        if math.isfinite(max_norm):
+            nn.utils.clip_grads_with_norm_(parameters, max_norm, norm)
         done = bool(torch.isfinite(norm))
         if done:
             for group in optimiser.param_groups:

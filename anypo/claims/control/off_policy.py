@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from anypo.algorithm import Algorithm
@@ -18,13 +20,20 @@ TASK, STEPS, EPISODES = "Pendulum-v1", 3840, 10
 """The environment, steps in it, and the episodes of a score, none of them seen in training."""
 
 
-def trained(method: Algorithm, seed: int, steps: int) -> Trainer:
-    """The trainer of a method on transitions after `steps` steps of the environment."""
-    task = GymTask(TASK)
+def trained(
+    method: Algorithm,
+    seed: int,
+    steps: int,
+    environment: str = TASK,
+    watch: Callable[[Trainer], None] = lambda trainer: None,
+) -> Trainer:
+    """The trainer of a method on transitions after `steps` steps of the environment; `watch` sees every step."""
+    task = GymTask(environment)
     world = World(task, method.policy.open(Wanted(task, seed=seed)), Acting())
     trainer = Trainer(method, world, seed, max(1, steps // method.generate.steps))  # type: ignore[attr-defined]
     for _ in range(trainer.total):
         trainer.step()
+        watch(trainer)
     return trainer
 
 
