@@ -90,10 +90,11 @@ def facts(
 ) -> list[str]:
     """What the run is, in a line."""
     planned, done = config.get("steps"), found.done
+    ended = config.get("recipe") and status["state"] == "finished"  # its stages may end before their steps are over
     out = [
         f'<span class="state {escape(status["state"])}">{escape(status["state"])}</span>',
         escape(str(config.get("model", ""))),
-        f"{done} of {planned} steps" if planned and planned != done else plural(done, "step"),
+        plural(done, "step") if not planned or planned == done or ended else f"{done} of {planned} steps",
         f"seed {escape(str(config.get('seed', '–')))}",
     ]
     if manifest.get("created"):
