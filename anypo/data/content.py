@@ -6,7 +6,7 @@ name the kinds beyond text that they can read in an attribute ``media``; everyth
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -50,6 +50,22 @@ def pieces(message: Message) -> tuple[Content, ...]:
 def media(messages: Sequence[Message]) -> tuple[Media, ...]:
     """Every `Media` of the messages, in order."""
     return tuple(piece for message in messages for piece in pieces(message) if isinstance(piece, Media))
+
+
+def parted(messages: Sequence[Message]) -> tuple[tuple[Message, ...], str]:
+    """The messages before the policy's turn, and the text that this turn has been begun with: an assistant's message that comes
+    last is gone on with."""
+    if not messages or messages[-1].get("role") != "assistant":
+        return tuple(messages), ""
+    return tuple(messages[:-1]), str(messages[-1]["content"] or "")
+
+
+def reworded(messages: Sequence[Message], change: Callable[[str], str]) -> tuple[Message, ...]:
+    """The messages with the text of the last one changed that is not the beginning of the policy's turn."""
+    before, _ = parted(messages)
+    asked = max(0, len(before) - 1)
+    new = {**messages[asked], "content": change(str(messages[asked]["content"]))}
+    return (*messages[:asked], new, *messages[asked + 1 :])
 
 
 def readable(messages: Sequence[Message], policy: Any, source: str) -> tuple[Message, ...]:

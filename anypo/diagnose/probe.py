@@ -21,6 +21,7 @@ import numpy as np
 
 from anypo import policies, tasks
 from anypo.data.batch import Batch
+from anypo.data.content import reworded
 from anypo.data.records import ACTION, CONTEXT, Tokens, Trajectory
 from anypo.engine.base import Sampling
 from anypo.engine.config import Local
@@ -145,8 +146,8 @@ def paired(name: str, difference: np.ndarray, seed: int = 0, draws: int = 2000) 
 
 def framed(problem: Problem, framing: str) -> Problem:
     """The problem with a sentence before its last message."""
-    *before, last = problem.messages
-    return dataclasses.replace(problem, messages=(*before, {**last, "content": f"{framing}\n{last['content']}"}))
+    messages = reworded(problem.messages, lambda asked: f"{framing}\n{asked}")
+    return dataclasses.replace(problem, messages=messages)
 
 
 def audit(

@@ -93,6 +93,7 @@ class RemoteEngine:
             **({"top_k": sampling.top_k} if sampling.top_k else {}),
             **({"min_p": sampling.min_p} if sampling.min_p else {}),
             **({"stop": list(sampling.stop)} if sampling.stop else {}),
+            **({"stop_token_ids": sorted(ends)} if (ends := getattr(self.policy, "ends", ())) else {}),
         }
         return self._read(self._post(f"{self.url}/completions", body))
 

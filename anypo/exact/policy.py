@@ -150,7 +150,9 @@ class EnumerablePolicy(nn.Module):
         letters = [token for word in text.split() for token in self._word(word)]
         return np.array([*letters, EOS][: max(len(letters), self.graph.horizon)], dtype=np.int64)
 
-    def continue_with(self, messages: Sequence[Mapping[str, str]]) -> np.ndarray:
+    def continue_with(
+        self, messages: Sequence[Mapping[str, str]], ended: bool = True, history: Sequence[Mapping[str, str]] = ()
+    ) -> np.ndarray:
         raise UserError("the enumerable policy plays one turn; set generate.turns to 1")
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from anypo.data.content import Media, Message, media, readable
+from anypo.data.content import Media, Message, media, parted, readable
 from anypo.data.records import (
     ACTION,
     CONTEXT,
@@ -76,7 +76,8 @@ class Episode:
     start: where it begins, if not at the beginning (a `State`, or whatever the environment's ``reset(start)`` understands). shown:
     messages put before the opening when sampling only.
     turn: number of the turn to come; `kept`: what of it has been decided already; `spent`: decisions since the policy's own turn
-    began; `most`: bound on these where it differs from the sampling's. said: text put into the policy's mouth in the first turn.
+    began; `most`: bound on these where it differs from the sampling's. said: text put into the policy's mouth in the first turn; the
+    opening's own, if its last message is the assistant's (`opening` leaves that message out).
     keep: whether the state before every turn is kept, for forks.
     """
 
@@ -130,7 +131,7 @@ def converse(
 ) -> list[tuple[Trajectory, ...]]:
     """Play every episode to its end; its scored trajectories, in order (a single one unless the workspace makes contexts anew)."""
     for episode in episodes:
-        episode.live = Live(task, episode.problem)
+        episode.live = Live(task, told(episode.problem, policy))
         _open(episode, episode.live.reset(episode.start), task, policy, sampling)
     carry_on(episodes, task, policy, sampler, sampling, turns, workspace)
     keyed = not isinstance(workspace or Accumulate(), Accumulate)
@@ -144,8 +145,10 @@ def _open(episode: Episode, opening: tuple[Message, ...], task: Task, policy: An
             f"task '{task.name}' shows no messages, which a language policy begins with; tasks that take actions instead of text "
             "need the generator 'environment_steps'"
         )
-    episode.opening = readable(opening, policy, f"task '{task.name}'")
-    _begin(episode, policy.encode(episode.opening), episode.opening, policy, sampling)
+    whole = readable(opening, policy, f"task '{task.name}'")
+    _begin(episode, policy.encode(whole), whole, policy, sampling)
+    episode.opening, begun = parted(whole)
+    episode.said = begun + episode.said
     if episode.stretch.length >= policy.context:
         raise UserError(
             f"a prompt of task '{task.name}' has {episode.stretch.length} tokens but the model's context is "
@@ -253,8 +256,8 @@ def _end_or_go_on(
         episode.saying, episode.spent = "", 0
         anew = workspace.context(episode.opening, episode.past)
         if anew is None:
-            ended = not sampling.stop or bool(completion.tokens[-1] == policy.answer("")[-1])
-            following = policy.continue_with(shown) if ended else policy.continue_with(shown, ended=False)
+            ended = bool(len(completion.tokens)) and int(completion.tokens[-1]) in ends(policy)
+            following = policy.continue_with(shown, ended, history(episode))
             if _fits(episode, following, policy):
                 episode.stretch.append(following, OBSERVATION)
                 episode.stretch.media += media(shown)
@@ -345,8 +348,27 @@ def _keys(stretch: Stretch) -> dict[str, Any]:
 
 
 def words(policy: Any, text: str) -> np.ndarray:
-    """Tokens of `text` inside an answer, without an end-of-sequence token."""
-    return np.asarray(policy.answer(text))[:-1]
+    """Tokens of `text` inside an answer, without what ends it."""
+    return np.asarray(policy.words(text) if hasattr(policy, "words") else policy.answer(text)[:-1])
+
+
+def told(problem: Problem, policy: Any) -> Problem:
+    """The problem, with what the policy's chat template opens in its turn, unless the problem itself has begun the turn."""
+    opened = "" if parted(problem.messages)[1] else getattr(policy, "opened", "")
+    return dataclasses.replace(problem, opened=opened)
+
+
+def ends(policy: Any) -> frozenset[int]:
+    """Tokens with which the policy ends its turn; that of its answers where it names none."""
+    return policy.ends if hasattr(policy, "ends") else frozenset({int(policy.answer("")[-1])})
+
+
+def history(episode: Episode) -> tuple[Message, ...]:
+    """The messages before the policy's last turn, as far as they are known."""
+    out = list(episode.opening)
+    for turn in episode.past[:-1]:
+        out += [{"role": "assistant", "content": turn.said}, *turn.shown]
+    return tuple(out)
 
 
 def joined(kept: Completion | None, fresh: Completion) -> Completion:

@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from anypo.data.content import Message, media, readable
+from anypo.data.content import Message, media, parted, readable
 from anypo.data.records import CONTEXT, FINISHED, STATES, TRUNCATED, Tokens, Trajectory
 from anypo.engine.base import Completion, Sampling
 from anypo.generate.base import World
-from anypo.generate.conversation import Episode, carry_on, take_turn, trajectories, words
+from anypo.generate.conversation import Episode, carry_on, take_turn, told, trajectories, words
 from anypo.generate.workspace import Accumulate
 from anypo.tasks.base import Action, Problem, State
 from anypo.tasks.live import Live
@@ -86,22 +86,23 @@ def prompt_shown(start: Start, world: World, limit: int, opening: Sequence[Messa
 
 def _begun(start: Start, world: World, sampling: Sampling, keep: bool) -> Episode:
     """The episode as it stood before the decision `start.cut`."""
-    live = Live(world.task, start.problem)
+    live = Live(world.task, told(start.problem, world.policy))
     episode = Episode(start.problem, start.sample, start.key, live=live, most=start.most, said=start.said, keep=keep)
     stretch, turn = episode.stretch, start.turn
-    shown = live.reset(_state(start, world, sampling))
+    shown = readable(live.reset(_state(start, world, sampling)), world.policy, f"task '{world.task.name}'")
+    episode.opening, begun = parted(shown)
     if turn:
         assert start.seed is not None
         _retrace(episode, start.seed, turn, world)
     else:
-        episode.opening = readable(shown, world.policy, f"task '{world.task.name}'")
-        stretch.append(world.policy.encode(episode.opening), CONTEXT)
-        stretch.media = media(episode.opening)
+        episode.said = begun + episode.said
+        stretch.append(world.policy.encode(shown), CONTEXT)
+        stretch.media = media(shown)
         if start.said:
             stretch.append(words(world.policy, start.said), CONTEXT)
         stretch.begun = len(stretch.tokens)
         if start.shown:
-            stretch.shown = prompt_shown(start, world, start.most or sampling.max_new, episode.opening)
+            stretch.shown = prompt_shown(start, world, start.most or sampling.max_new, shown)
     if start.seed is not None and start.cut:
         episode.kept = _decided(start.seed, first_decision(start.seed, turn), start.cut)
     return episode
@@ -115,7 +116,11 @@ def _state(start: Start, world: World, sampling: Sampling) -> Any:
     if seed is None or not turn:
         return start.state
     said = [decisions(seed)[begin:end] for begin, end in _spans(seed, turn)]
-    return State(tuple(Action(world.policy.decode(t), len(t), sampling.max_new) for t in said), start=start.state)
+    texts = [world.policy.decode(tokens) for tokens in said]
+    texts[0] = parted(start.problem.messages)[1] + start.said + texts[0]
+    return State(
+        tuple(Action(text, len(tokens), sampling.max_new) for text, tokens in zip(texts, said)), start=start.state
+    )
 
 
 def _spans(seed: Trajectory, turn: int) -> list[tuple[int, int]]:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from anypo.data.batch import Batch
+from anypo.data.content import reworded
 from anypo.data.records import CONTEXT, Tokens, Trajectory
 from anypo.parts import Part
 
@@ -41,9 +42,11 @@ class Privileged(View, name="privileged"):
         solution = getattr(problem, "solution", "") or getattr(problem, "answer", "")
         if not solution or not isinstance(trajectory.content, Tokens) or trajectory.content.media:
             return None
-        *before, last = problem.messages
-        text = self.template.replace("{prompt}", str(last["content"])).replace("{solution}", str(solution))
-        return behind(policy.encode((*before, {**last, "content": text})), trajectory.content)
+        told = str(solution)
+        messages = reworded(
+            problem.messages, lambda asked: self.template.replace("{prompt}", asked).replace("{solution}", told)
+        )
+        return behind(policy.encode(messages), trajectory.content)
 
 
 class Shown(View, name="shown"):

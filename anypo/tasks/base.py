@@ -16,13 +16,15 @@ from anypo.data.records import prompt_id
 class Problem:
     """One item of a task. `messages` is a chat (role/content mappings, see `anypo.data.content`); `solution` a worked answer text
     for supervised warm starts (empty if the task has none); `prompt` the stable id of the question (see
-    `anypo.data.records.prompt_id`)."""
+    `anypo.data.records.prompt_id`); `opened` what the policy's chat template has written into its turn before it speaks (``<think>``,
+    say), as far as the generator knows (None: nobody said)."""
 
     prompt: int
     messages: tuple[Message, ...]
     answer: str = ""
     solution: str = ""
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    opened: str | None = None
 
     @classmethod
     def ask(cls, question: str, answer: str = "", solution: str = "", **metadata: Any) -> Self:

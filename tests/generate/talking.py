@@ -31,7 +31,7 @@ class Talker:
             tokens += [POLICY if own else USER, *self.letters(message["content"]), *([EOS] if own else [])]
         return np.array([*tokens, POLICY], dtype=np.int32)
 
-    def continue_with(self, messages: Any, ended: bool = True) -> np.ndarray:
+    def continue_with(self, messages: Any, ended: bool = True, history: Any = ()) -> np.ndarray:
         return np.array([*([] if ended else [EOS]), *self.encode(messages)], dtype=np.int32)
 
     def letters(self, text: str) -> list[int]:

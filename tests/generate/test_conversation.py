@@ -12,7 +12,7 @@ from anypo.control.base import Ask
 from anypo.data.content import Media
 from anypo.data.records import ACTION, CONTEXT, FAILED, FINISHED, OBSERVATION, SHOWN, STATES, TRUNCATED, Tokens, key_id
 from anypo.data.stored import plain, restore
-from anypo.engine.base import Sampling
+from anypo.engine.base import Completion, Sampling
 from anypo.errors import UserError
 from anypo.evaluate import Heldout
 from anypo.generate import EntropyForks, Independent, ReRolled, SegmentTree, Vine
@@ -369,3 +369,74 @@ def test_media_are_refused_before_sampling_and_recorded_where_they_can_be_read(t
     checkpoint.save(tmp_path / "c", 0, {"t": plain(trajectory)})
     back = restore(checkpoint.load(tmp_path / "c")["t"])
     assert back.content.media[0].kind == "image" and (back.content.media[0].data == image.data).all()
+
+
+# -- a real chat format --------------------------------------------------------------------------------------------------------
+
+
+NUMBERED = (
+    "{% for m in messages %}[{{ loop.index }} {{ m['role'] }}] {{ m['content'] }}{{ eos_token }}\n{% endfor %}"
+    "{% if add_generation_prompt %}[{{ messages | length + 1 }} assistant] <think>{% endif %}"
+)
+
+
+class Written:
+    """Says the texts of a chat format in turn; ``|`` at a text's end stands for the end of the turn."""
+
+    def __init__(self, chat, *texts):
+        self.chat, self.texts = chat, list(texts)
+
+    def generate(self, requests):
+        text = self.texts.pop(0)
+        tokens = self.chat.answer(text[:-1]) if text.endswith("|") else self.chat.words(text)
+        zeros = np.zeros(len(tokens))
+        return [Completion(tokens, zeros, zeros, zeros, np.zeros(len(tokens), np.int64), "stop")]
+
+
+def conversed(opening, texts, replies, stop=()):
+    from anypo.policies.language import tiny
+    from anypo.policies.language.chat import Chat
+
+    tokenizer = tiny.tokenizer(400)
+    tokenizer.chat_template = NUMBERED
+    chat = Chat(tokenizer)
+    chat.context, heard = 400, []
+
+    class Scripted:
+        def __init__(self, problem):
+            self.problem, self.left = problem, iter(replies)
+
+        def reset(self):
+            return self.problem.messages
+
+        def step(self, text, tokens=0, limit=0):
+            heard.append((text, self.problem.opened))
+            return next(self.left)
+
+    task = SimpleNamespace(name="scripted", weights={}, outcome="", environment=Scripted)
+    episode = Episode(Problem(5, tuple(opening)), sample=0, seed=(1,))
+    (trajectory,) = converse([episode], task, chat, Written(chat, *texts), Sampling(max_new=50, stop=stop), 5)[0]
+    return tokenizer.decode(trajectory.content.tokens), heard
+
+
+def test_turns_are_closed_once_and_counted_on_however_they_ended():
+    """A sampled end is not written again, a stop string's turn is closed, and the template sees the whole history."""
+    ask = {"role": "user", "content": "q"}
+    more = Reply({}, False, ({"role": "user", "content": "on<eos>"},))
+    text, _ = conversed([ask], ["one.", "two|", "three|"], [more, more, Reply({})], stop=(".",))
+    assert text == (
+        "[1 user] q<eos>\n[2 assistant] <think>one.<eos>\n[3 user] on<eos><eos>\n[4 assistant] <think>two<eos>\n"
+        "[5 user] on<eos><eos>\n[6 assistant] <think>three<eos>"
+    )
+
+
+def test_what_the_turn_was_begun_with_is_heard():
+    """A text that the data put into the policy's mouth belongs to its turn; what the template opens is said beside it."""
+    begun = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "Let me see. "}]
+    more = Reply({}, False, ({"role": "user", "content": "and?"},))
+    text, heard = conversed(begun, ["4|", "5|"], [more, Reply({})])
+    assert text.startswith(
+        "[1 user] q<eos>\n[2 assistant] Let me see. 4<eos>\n[3 user] and?<eos>\n[4 assistant] <think>5"
+    )
+    assert heard == [("Let me see. 4", ""), ("5", "")]
+    assert conversed(begun[:1], ["4|"], [Reply({})])[1] == [("4", "<think>")]

@@ -111,7 +111,8 @@ def test_templates_that_cannot_work_are_refused():
 def test_end_of_sequence_and_padding():
     tokenizer = tiny.tokenizer(64)
     tokenizer.pad_token = None
-    assert Chat(tokenizer).tokenizer.pad_token_id == tokenizer.eos_token_id
+    assert Chat(tokenizer).pad == tokenizer.eos_token_id
+    assert tokenizer.pad_token is None  # it is exported as it was loaded
     tokenizer.eos_token = None
     with pytest.raises(UserError, match="no end-of-sequence token"):
         Chat(tokenizer)

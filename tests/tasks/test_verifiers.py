@@ -148,6 +148,16 @@ def test_soft_overlong_is_the_published_piecewise_line() -> None:
     assert SoftOverlong(buffer=100).value(problem(""), "", 5, 10) == -0.5
 
 
+def test_what_the_template_opened_counts_for_the_format() -> None:
+    text = "so 4</think><answer>4</answer>"
+    for opened, wanted in (("<think>\n", 1.0), ("", 0.0)):
+        assert Format().value(Problem(0, (), opened=opened), text, 0, 0) == wanted
+        assert Format().value(Problem(0, (), opened=opened), "<think>" + text, 0, 0) == 1.0
+    with pytest.raises(ValueError, match="cannot tell whether the prompt had opened <think>"):
+        Format().value(Problem(0, ()), text, 0, 0)
+    assert Format().value(Problem(0, ()), "so 4<answer>4</answer>", 0, 0) == 0.0
+
+
 def test_length_and_format() -> None:
     assert [Length().value(problem(""), "", tokens, 16) for tokens in (0, 8, 16, 17)] == [0.0, -0.5, -1.0, -1.0]
     pattern = Format()

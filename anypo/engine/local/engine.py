@@ -91,7 +91,7 @@ class LocalEngine:
         self.kv_tokens = kv_tokens
         self.context = int(getattr(model.config, "max_position_embeddings", None) or 1 << 30)
         self.vocabulary = int(getattr(model.config, "vocab_size"))  # noqa: B009 - a module attribute has no static type
-        self.eos = frozenset(_end_tokens(model, tokenizer))
+        self.eos = frozenset(end_tokens(model, tokenizer))
         self.scheduler = Scheduler(self.backend, max_running, max_rows)
         self.stats = Stats()
         self._weights: tuple[int, int] | None = None
@@ -305,7 +305,7 @@ class LocalEngine:
                 self.model.train()
 
 
-def _end_tokens(model: nn.Module, tokenizer: Any) -> set[int]:
+def end_tokens(model: nn.Module, tokenizer: Any) -> set[int]:
     """End-of-sequence tokens of the tokenizer and of the model's generation config."""
     found = [
         getattr(tokenizer, "eos_token_id", None),

@@ -17,6 +17,7 @@ from pydantic import Field
 
 from anypo.context import Context
 from anypo.control.base import Ask
+from anypo.data.content import parted
 from anypo.data.records import Group, Trajectory, prompt_id
 from anypo.generate.base import World, rollout_key
 from anypo.generate.resume import Start, resume
@@ -60,7 +61,7 @@ class SelfJudging(Auxiliary, name="self_judging"):
         right = [t for t in whole if t.reward >= 1 - 1e-9]
         wrong = [t for t in whole if t.reward < 1 - 1e-9]
         out: list[Question] = []
-        opening = group.problem.messages[-1]["content"]
+        opening = (parted(group.problem.messages)[0] or group.problem.messages)[-1]["content"]
         if "pointwise" in self.kinds:
             size = min(len(right), len(wrong)) or 1
             out += [self._point(opening, t, self.yes) for t in right[:size]]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from anypo.control.base import Ask
 from anypo.data.records import ACTION, CONTEXT, Group, Tokens, Trajectory
 from anypo.engine.base import Completion
 from anypo.generate.base import OWN, World, answered, rollout_key
+from anypo.generate.conversation import ends
 from anypo.generate.logits import next_logits
 from anypo.generate.resume import Start, score
 from anypo.generate.trees.segments import _OneTurn
@@ -57,7 +58,7 @@ class LearnedMask(_OneTurn, name="learned_mask"):
         sampling = self.sampling(context)
         prompts = [np.asarray(world.policy.encode(s.problem.messages)) for s in starts]
         generators = [np.random.default_rng([k % 2**63 for k in s.key]) for s in starts]
-        stop = int(world.policy.answer("")[-1])
+        stop = ends(world.policy)
         drawn: list[list[tuple[int, float, float, float]]] = [[] for _ in starts]
         live = list(range(len(starts)))
         for _ in range(sampling.max_new):
@@ -78,7 +79,7 @@ class LearnedMask(_OneTurn, name="learned_mask"):
             for row, i in enumerate(live):
                 token = int(generators[i].choice(chance.shape[1], p=chance[row] / chance[row].sum()))
                 drawn[i].append((token, float(inside[row, token] - mass[row]), float(entropy[row]), float(mass[row])))
-            live = [i for i in live if drawn[i][-1][0] != stop]
+            live = [i for i in live if drawn[i][-1][0] not in stop]
             context.log("generate/mask_size", mask.double().sum(1).mean())
         return score(starts, [_completion(d, stop, world.policy.version) for d in drawn], world, sampling)
 
@@ -93,9 +94,9 @@ def _ahead(problem: Problem, prompt: np.ndarray, said: list[int], temperature: f
     )
 
 
-def _completion(drawn: list[tuple[int, float, float, float]], stop: int, version: int) -> Completion:
+def _completion(drawn: list[tuple[int, float, float, float]], stop: Collection[int], version: int) -> Completion:
     tokens, logp, entropy, mass = (np.array(column) for column in zip(*drawn))
-    finish = "stop" if tokens[-1] == stop else "length"
+    finish = "stop" if int(tokens[-1]) in stop else "length"
     return Completion(
         tokens.astype(np.int64), logp, entropy, mass, np.full(len(tokens), version, dtype=np.int64), finish
     )

@@ -15,6 +15,7 @@ from anypo.control.base import Ask
 from anypo.data.records import ACTION, CONTEXT, DEMO, Group, Tokens, Trajectory
 from anypo.errors import UserError
 from anypo.generate.base import World, answered, rollout_key
+from anypo.generate.conversation import told
 from anypo.generate.logits import next_logits
 from anypo.generate.resume import Start, decisions, resume, words
 from anypo.generate.trees.segments import _OneTurn
@@ -24,7 +25,7 @@ from anypo.tasks.base import Problem
 
 def demonstration(problem: Problem, text: np.ndarray, world: World, sample: int = 0) -> Trajectory:
     """The answer with tokens `text` as a trajectory that no policy sampled, scored by the task."""
-    environment = world.task.environment(problem)
+    environment = world.task.environment(told(problem, world.policy))
     prompt = world.policy.encode(environment.reset())
     reply = step_all([environment], [world.policy.decode(text)], [len(text)], max(1, len(text)))[0]
     rewards = dict(reply.rewards)

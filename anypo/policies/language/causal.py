@@ -21,6 +21,7 @@ from anypo.data.batch import Batch
 from anypo.data.records import Tokens, Trajectory
 from anypo.data.tokens import ROLE_COLUMNS, charged, decisions, to_rows
 from anypo.engine.device import together
+from anypo.engine.local.engine import end_tokens
 from anypo.engine.training import Sample, TrainingForward
 from anypo.errors import UserError
 from anypo.policies.language.chat import Chat, Messages
@@ -32,7 +33,10 @@ FORWARD_TOKENS = 8192
 
 
 class LanguagePolicy:
-    """`model` with its `tokenizer`; satisfies `anypo.policies.base.Policy`.
+    """`model` with its `tokenizer`; satisfies `anypo.policies.base.Policy`. chat: arguments of the tokenizer's chat template; in the
+    tokenizer's place a `Chat` may be given, which policies of the same tokenizer share.
+
+    What the template ends turns with is noted in the model's generation configuration, so that every engine stops there.
 
     Columns, one entry per decision (token), at the sampling temperature T of its sequence:
       logp = log softmax(logits / T)[token] - log_mass, the log-probability under the truncation recorded at sampling;
@@ -51,9 +55,15 @@ class LanguagePolicy:
     columns = frozenset({"logp", "entropy", *ROLE_COLUMNS})
     features = frozenset({"hidden"})
 
-    def __init__(self, model: Any, tokenizer: Any, source: str = "", version: int = 0) -> None:
+    def __init__(
+        self, model: Any, tokenizer: Any, source: str = "", version: int = 0, chat: Mapping[str, Any] | None = None
+    ) -> None:
         self.model = model.eval()
-        self.chat = Chat(tokenizer)
+        shared = isinstance(tokenizer, Chat)
+        self.chat = tokenizer if shared else Chat(tokenizer, chat, end_tokens(model, tokenizer))
+        tokenizer = self.chat.tokenizer
+        if not self.ends <= end_tokens(model, tokenizer):
+            model.generation_config.eos_token_id = sorted(self.ends)
         self.source = source
         self.version = version
         self.forward = TrainingForward(model)
@@ -72,6 +82,16 @@ class LanguagePolicy:
     @property
     def tokenizer(self) -> Any:
         return self.chat.tokenizer
+
+    @property
+    def ends(self) -> frozenset[int]:
+        """Tokens with which the policy ends its turn."""
+        return self.chat.ends
+
+    @property
+    def opened(self) -> str:
+        """What the chat template has written into the policy's turn before it speaks (see `Chat.opened`)."""
+        return self.chat.opened
 
     @property
     def lora(self) -> bool:
@@ -101,6 +121,7 @@ class LanguagePolicy:
             "architecture": type(self.causal).__name__,
             "parameters": sum(p.numel() for p in self.causal.parameters()),
             "context": self.context,
+            "chat": self.chat.describe(),
         }
 
     # -- columns --------------------------------------------------------------------------------------------------------
@@ -189,7 +210,7 @@ class LanguagePolicy:
         """An untrainable copy of the policy as it is now. A LoRA copy shares the base and owns only its adapters."""
         shared = {} if not self.lora else {id(p): p for n, p in self.model.named_parameters() if ".lora_" not in n}
         model = copy.deepcopy(self.model, dict(shared)).requires_grad_(False)
-        return LanguagePolicy(model, self.tokenizer, self.source, self.version)
+        return LanguagePolicy(model, self.chat, self.source, self.version)
 
     @torch.no_grad()
     def blend(self, policy: LanguagePolicy, decay: float) -> None:
@@ -218,16 +239,20 @@ class LanguagePolicy:
             )
         return tokens
 
-    def continue_with(self, messages: Messages, ended: bool = True) -> np.ndarray:
+    def continue_with(self, messages: Messages, ended: bool = True, history: Messages = ()) -> np.ndarray:
         """Tokens to append after the policy's turn (see `Chat.continue_with`), int32 [L]."""
-        return self.chat.continue_with(messages, ended)
+        return self.chat.continue_with(messages, ended, history)
 
     def answer(self, text: str) -> np.ndarray:
-        """Tokens the policy would write for `text`, its end-of-sequence token included, int32 [L]."""
+        """Tokens the policy would write for `text`, the end of its turn included, int32 [L]."""
         return self.chat.answer(text)
 
+    def words(self, text: str) -> np.ndarray:
+        """Tokens of `text` inside the policy's turn, int32 [L]."""
+        return self.chat.words(text)
+
     def decode(self, tokens: np.ndarray) -> str:
-        """Text of `tokens` without special tokens."""
+        """Text of `tokens` without end and padding tokens."""
         return self.chat.decode(tokens)
 
     # -- export ---------------------------------------------------------------------------------------------------------
@@ -250,7 +275,7 @@ class LanguagePolicy:
                     for file in (folder / "adapter").iterdir():
                         shutil.move(file, folder)
                     (folder / "adapter").rmdir()
-            self.tokenizer.save_pretrained(folder)
+            self.chat.save(folder)
 
 
 @dataclass(frozen=True)

@@ -76,7 +76,7 @@ def _copy(policy: LanguagePolicy) -> LanguagePolicy:
     twin = policy.frozen()
     for mine, theirs in zip(twin.own().values(), policy.own().values()):
         mine.requires_grad_(theirs.requires_grad)
-    return LanguagePolicy(twin.model, twin.tokenizer, twin.source)
+    return LanguagePolicy(twin.model, twin.chat, twin.source)
 
 
 def _below(prefix: str, state: Mapping[str, Any]) -> dict[str, Any]:

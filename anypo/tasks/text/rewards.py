@@ -66,7 +66,9 @@ class Correct(Reward, name="correct"):
 
 
 class Format(Reward, name="format"):
-    """1 when the whole text, white space around it aside, matches `pattern` (a dot matches newlines too), else 0."""
+    """1 when the whole text, white space around it aside, matches `pattern` (a dot matches newlines too), else 0. What the chat
+    template has opened in the policy's turn (``<think>``) counts as said. ValueError for a text that would match if it had, where
+    nobody knows."""
 
     pattern: str = r"<think>.*</think>\s*<answer>.*</answer>"
 
@@ -76,7 +78,19 @@ class Format(Reward, name="format"):
         return compiles(pattern)
 
     def value(self, problem: Problem, text: str, tokens: int, limit: int) -> float:
-        return float(re.fullmatch(self.pattern, text.strip(), re.DOTALL) is not None)
+        opened = getattr(problem, "opened", None)
+        if self._matches(text) or (opened and self._matches(opened + text)):
+            return 1.0
+        closed = re.search(r"</(\w+)>", text)
+        if opened is None and closed and self._matches(f"<{closed[1]}>{text}"):
+            raise ValueError(
+                f"format cannot tell whether the prompt had opened <{closed[1]}>: give the problem its 'opened', the text that "
+                "the chat template begins an answer with ('' for none)"
+            )
+        return 0.0
+
+    def _matches(self, text: str) -> bool:
+        return re.fullmatch(self.pattern, text.strip(), re.DOTALL) is not None
 
     def isolated(self) -> bool:
         return True
