@@ -126,7 +126,11 @@ GOOD = {"prompt": "p", "answer": "1"}
         ([GOOD, {"prompt": "x", "answer": None}], {}, r"line 2: column 'answer' is empty"),
         ([GOOD, {"prompt": "  ", "answer": "1"}], {}, r"line 2: the prompt is empty"),
         ([GOOD, {"prompt": 3, "answer": "1"}], {}, r"line 2: column 'prompt' must be a text or a list of messages"),
-        ([GOOD, {"prompt": [{"role": "user"}], "answer": "1"}], {}, r"line 2: every message needs"),
+        (
+            [GOOD, {"prompt": [{"role": "user"}], "answer": "1"}],
+            {},
+            r"line 2: message 1 .*'content' is null or missing",
+        ),
         (
             [GOOD, {"prompt": "x", "answer": "many"}],
             {"verifier": "numeric"},

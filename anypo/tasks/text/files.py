@@ -14,6 +14,7 @@ from anypo.data.records import prompt_id
 from anypo.errors import UserError, nearest
 from anypo.tasks.base import Problem
 from anypo.tasks.pool import Pool
+from anypo.tasks.text.chats import chat, said, with_tools
 from anypo.tasks.text.onestep import OneStepTask, conversation, fill, identify
 from anypo.tasks.text.options import TaskOptions, choose_verifier, read
 from anypo.tasks.text.rewards import complete
@@ -164,14 +165,15 @@ def _problems(path: Path, options: FileOptions, verifier: Verifier) -> Iterator[
 def _problem(row: Mapping[str, Any], options: FileOptions, where: str) -> Problem:
     asked = column(row, options.prompt, where)
     answer = _text(column(row, options.answer, where), options.answer, where) if options.answer else ""
-    solution = _text(column(row, options.solution, where), options.solution, where) if options.solution else ""
+    solution = _solution(column(row, options.solution, where), options.solution, where) if options.solution else ""
     if isinstance(asked, str):
         content = fill(options.template, {**row, "prompt": asked}, where)
-        messages = conversation(content, options.system)
+        if not content.strip():
+            raise UserError(f"{where}: the prompt is empty")
+        tools = row.get("tools") if isinstance(row.get("tools"), list) else None
+        messages = with_tools(conversation(content, options.system), tools, where)
     else:
-        messages = _messages(asked, options, where)
-    if not messages[-1]["content"].strip():
-        raise UserError(f"{where}: the prompt is empty")
+        messages = chat(asked, options.prompt, where, options.system, row.get("tools"))
     own = {options.prompt, options.answer, options.solution}
     return Problem(
         prompt=identify(messages),
@@ -199,14 +201,10 @@ def _text(value: Any, column: str, where: str) -> str:
         raise UserError(f"{where}: column '{column}' holds a {type(value).__name__}, not a text or a number") from None
 
 
-def _messages(value: Any, options: FileOptions, where: str) -> tuple[Mapping[str, str], ...]:
-    if not isinstance(value, list) or not value:
-        raise UserError(f"{where}: column '{options.prompt}' must be a text or a list of messages")
-    for message in value:
-        if not isinstance(message, Mapping) or not all(isinstance(message.get(k), str) for k in ("role", "content")):
-            raise UserError(f"{where}: every message needs the texts 'role' and 'content'")
-    opening = conversation("", options.system)[:-1] if value[0]["role"] != "system" else ()
-    return (*opening, *({"role": m["role"], "content": m["content"]} for m in value))
+def _solution(value: Any, column: str, where: str) -> str:
+    """A worked answer: a text, or the one message of a list."""
+    messages = isinstance(value, list) and value and isinstance(value[0], Mapping) and "role" in value[0]
+    return said(value, column, where) if messages else _text(value, column, where)
 
 
 def rows(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:

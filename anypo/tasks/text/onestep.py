@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
@@ -125,9 +126,11 @@ def conversation(content: str, system: str = "") -> tuple[Mapping[str, str], ...
     return (*opening, {"role": "user", "content": content})
 
 
-def identify(messages: Sequence[Mapping[str, str]]) -> int:
-    """The prompt id of a conversation."""
-    return prompt_id("\n".join(f"{message['role']}: {message['content']}" for message in messages))
+def identify(messages: Sequence[Message]) -> int:
+    """The prompt id of a conversation: of its texts, and of whatever else its messages hold (tools, calls, names)."""
+    texts = [f"{message['role']}: {message['content']}" for message in messages]
+    more = [{key: message[key] for key in sorted(message.keys() - {"role", "content"})} for message in messages]
+    return prompt_id("\n".join([*texts, *([json.dumps(more, default=str)] if any(more) else [])]))
 
 
 def fill(template: str, values: Mapping[str, Any], task: str) -> str:

@@ -9,7 +9,8 @@ from typing import Any
 from anypo.errors import UserError
 from anypo.tasks.base import Problem, Reply
 from anypo.tasks.text import files
-from anypo.tasks.text.onestep import conversation, identify
+from anypo.tasks.text.chats import chat, said
+from anypo.tasks.text.onestep import identify
 
 COLUMNS = ("prompt", "chosen", "rejected")
 OPTIONS = {"heldout", "system"}
@@ -112,9 +113,11 @@ def _problems(path: Path, system: str) -> list[Problem]:
 
 def _problem(row: Mapping[str, Any], system: str, where: str) -> Problem:
     asked, chosen, rejected = (files.column(row, name, where) for name in COLUMNS)
-    messages = conversation(asked, system) if isinstance(asked, str) else _messages(asked, "prompt", where)
-    if not messages[-1]["content"].strip():
-        raise UserError(f"{where}: the prompt is empty")
+    if isinstance(asked, str):
+        if not asked.strip():
+            raise UserError(f"{where}: the prompt is empty")
+        asked = [{"role": "user", "content": asked}]
+    messages = chat(asked, "prompt", where, system, row.get("tools"))
     better, worse = _answer(chosen, "chosen", where), _answer(rejected, "rejected", where)
     if better == worse:
         raise UserError(f"{where}: the chosen and the rejected answer are the same, so there is nothing to prefer")
@@ -123,22 +126,7 @@ def _problem(row: Mapping[str, Any], system: str, where: str) -> Problem:
 
 def _answer(value: Any, name: str, where: str) -> str:
     """The text of an answer: a text, or the one message of a list."""
-    if isinstance(value, str):
-        text = value
-    else:
-        messages = _messages(value, name, where)
-        if len(messages) != 1:
-            raise UserError(f"{where}: '{name}' has {len(messages)} messages; give the assistant's one answer")
-        text = messages[0]["content"]
+    text = said(value, name, where)
     if not text.strip():
         raise UserError(f"{where}: the {name} answer is empty")
     return text
-
-
-def _messages(value: Any, name: str, where: str) -> tuple[Mapping[str, str], ...]:
-    whole = isinstance(value, list) and value
-    if not whole or not all(
-        isinstance(m, Mapping) and isinstance(m.get("role"), str) and isinstance(m.get("content"), str) for m in value
-    ):
-        raise UserError(f"{where}: '{name}' must be a text or a list of messages with the texts 'role' and 'content'")
-    return tuple({"role": m["role"], "content": m["content"]} for m in value)
