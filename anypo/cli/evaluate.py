@@ -19,6 +19,10 @@ def evaluate(
     model_as: Annotated[
         list[str], typer.Option("--model-as", metavar="ROLE=MODEL", help="replaces the run's model in a role")
     ] = [],  # noqa: B006
+    chat_arg: Annotated[
+        list[str],
+        typer.Option("--chat-arg", metavar="NAME=VALUE", help="argument of the chat template; replaces the run's"),
+    ] = [],  # noqa: B006
     size: Annotated[int, typer.Option("--size", "-n", min=1, help="held-out problems or episodes")] = 200,
     samples: Annotated[int, typer.Option("--samples", "-k", min=1, help="samples per problem; 1 is greedy")] = 1,
     temperature: Annotated[float | None, typer.Option(help="default: 0 for one sample, 1 for several")] = None,
@@ -43,6 +47,7 @@ def evaluate(
             task=task,
             task_options=assignments(task_set, "--task-set"),
             model_as=roles(model_as),
+            chat_args=assignments(chat_arg, "--chat-arg"),
             size=size,
             samples=samples,
             temperature=temperature,

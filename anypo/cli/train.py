@@ -44,6 +44,12 @@ def train(
         list[str], typer.Option("--set", metavar="PATH=VALUE", help="replace any part or field of the method")
     ] = [],  # noqa: B006
     task_set: Annotated[list[str], typer.Option("--task-set", metavar="FIELD=VALUE", help="task configuration")] = [],  # noqa: B006
+    chat_arg: Annotated[
+        list[str],
+        typer.Option(
+            "--chat-arg", metavar="NAME=VALUE", help="argument of the chat template, e.g. enable_thinking=false"
+        ),
+    ] = [],  # noqa: B006
     config: Annotated[Path | None, typer.Option(help="algorithm or recipe as YAML instead of --system")] = None,
     out: Annotated[Path | None, typer.Option(help="run folder (default: runs/<time>-<system>-<model>)")] = None,
     init: Annotated[str | None, typer.Option(help="start from the final weights of this run folder")] = None,
@@ -72,6 +78,7 @@ def train(
     method = read(config.read_text()) if config is not None else system
     settings = {
         "task_options": assignments(task_set, "--task-set") or None,
+        "chat_args": assignments(chat_arg, "--chat-arg") or None,
         "reward": reward,
         "steps": steps,
         "seed": seed,

@@ -123,7 +123,7 @@ def attribute(run: Path | str, step: int | None = None) -> Attribution:
     algorithm, notes = config.composition(), []
     source = str(Path(config.init) / "model") if config.init else config.model
     lora = {"rank": config.lora} if config.lora else None
-    policy = policies.load(source, dtype=config.dtype, lora=lora, seed=config.seed)
+    policy = policies.load(source, dtype=config.dtype, lora=lora, seed=config.seed, chat=config.chat_args)
     state = folder.load_checkpoint(before[-1])
     models = roles.cast(algorithm.models, policy, algorithm.engine.sampler(policy), config.seed)
     for role, kept in state["world"]["models"].items():

@@ -143,6 +143,8 @@ def command(run: Evidence, changes: Changes) -> str:
     for key, new in (config.get("task_options") or {}).items():
         if plain.task_options.get(key, RunConfig) != new:
             words += ["--task-set", f"{key}={inline(new)}"]
+    for key, new in (config.get("chat_args") or {}).items():
+        words += ["--chat-arg", f"{key}={inline(new)}"]
     for source in config.get("plugins") or ():
         words += ["--plugin", str(source)]
     for path, new in merged.items():

@@ -216,13 +216,13 @@ def audit_run(run: Path | str, size: int = 32) -> Audit:
     config = RunConfig.recorded(folder.config())
     final = folder.path / "model"
     if final.is_dir():
-        policy = policies.load(str(final), seed=config.seed)
+        policy = policies.load(str(final), seed=config.seed, chat=config.chat_args)
     else:
         latest = folder.latest()
         if latest is None:
             raise UserError(f"{run} has neither a final model nor a checkpoint; the probe needs one")
         lora = {"rank": config.lora} if config.lora else None
-        policy = policies.load(config.model, dtype=config.dtype, lora=lora, seed=config.seed)
+        policy = policies.load(config.model, dtype=config.dtype, lora=lora, seed=config.seed, chat=config.chat_args)
         policy.load_state_dict(folder.load_checkpoint(latest)["weights"]["learners"]["policy"])
     task = tasks.load(tasks.parse(config.task, config.task_options))
     world = World(task, policy, Local().sampler(policy))

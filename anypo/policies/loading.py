@@ -63,6 +63,7 @@ def load(
     seed: int = 0,
     cache_dir: Path | str | None = None,
     device: str | torch.device = "cpu",
+    chat: Mapping[str, Any] | None = None,
 ) -> LanguagePolicy:
     """A language policy.
 
@@ -71,7 +72,7 @@ def load(
     for ``tiny``, arguments of a registered factory, or a ``revision`` for a hub id.
     lora: adapter rank (0 trains all weights) or fields of `Lora`.
     cache_dir: where converted models are kept (default $ANYPO_CACHE, else ~/.cache/anypo). device: where the weights go once they
-    are made or read, on the CPU. Raises `UserError`.
+    are made or read, on the CPU. chat: arguments of the model's chat template (``{"enable_thinking": False}``). Raises `UserError`.
     """
     if dtype not in DTYPES:
         raise unknown("dtype", dtype, DTYPES)
@@ -101,7 +102,7 @@ def load(
             model, tokenizer = _hub(name, DTYPES[dtype], options)
         if lora:
             model = _adapt(model, _read(Lora, {"rank": lora} if isinstance(lora, int) else lora, "lora"), seed)
-    return LanguagePolicy(model.to(device), tokenizer, source=name)
+    return LanguagePolicy(model.to(device), tokenizer, source=name, chat=chat)
 
 
 def _made(name: str, factory: Callable[..., tuple[Any, Any]], options: Mapping[str, Any], seed: int) -> tuple[Any, Any]:

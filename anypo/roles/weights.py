@@ -108,6 +108,8 @@ class Weights(Speaker):
         device = next((str(p.device) for p in self.trained.parameters()), "cpu")
         loaded = policies.load(source, seed=self.seed, device=device)
         loaded.model.requires_grad_(False)
+        if mine := getattr(self.trained, "chat", None):
+            loaded.chat = loaded.chat.reading(mine.arguments)
         return loaded
 
     @cached_property

@@ -53,6 +53,9 @@ class RunConfig(BaseModel):
         "auto", description="auto, cpu, cuda, cuda:N or mps, as it was asked for (the manifest says what was used)"
     )
     lora: int = Field(0, ge=0, description="LoRA rank; 0 trains all weights")
+    chat_args: dict[str, Any] = Field(
+        default_factory=dict, description="what the model's chat template is given beside the messages"
+    )
     sft_steps: int = Field(0, ge=0, description="supervised steps on task solutions before reinforcement learning")
     sft_lr: float = Field(2e-3, gt=0.0)
     eval_size: int = Field(200, ge=0)
@@ -131,6 +134,8 @@ def resolve(
         if key not in RunConfig.model_fields:
             raise unknown("setting", key, RunConfig.model_fields)
     given = {key: value for key, value in settings.items() if value is not None}
+    if is_environment(given.get("task")) and given.get("chat_args"):
+        raise UserError(f"task '{given['task']}' takes actions, not text, so there is no chat template to give arguments")
     acts, size = is_environment(given.get("task")), model or DEFAULT_MODEL
     model = fitting_model(model, acts, str(given.get("task")))
     if isinstance(system, Algorithm) or (isinstance(system, str) and find(system).kind != "recipe"):

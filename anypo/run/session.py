@@ -144,13 +144,15 @@ def evaluate(
     max_new: int | None = None,
     seed: int = 0,
     device: str = "auto",
+    chat_args: Mapping[str, Any] | None = None,
     observer: Observer | None = None,
 ) -> Evaluation:
     """Score a run folder, a model name, a local path or a hub id on `size` held-out problems or episodes of a task, as the task's
     scorer does. A run acts with its own generator (`max_new` tokens a turn where that is given), with what it learned beside its
-    weights (the shelf of its last checkpoint), and with its other models, replaced by those of `model_as`."""
+    weights (the shelf of its last checkpoint), with the arguments of its chat template, each replaced by that of `chat_args`, and
+    with its other models, replaced by those of `model_as`."""
     observer, place = observer or Observer(), devices.resolve(device)
-    weights, options, name = "", dict(task_options or {}), task or "sums"
+    weights, options, name, chat = "", dict(task_options or {}), task or "sums", dict(chat_args or {})
     algorithm = Algorithm()
     casts, shelf = recast((), model_as or {}), Shelf()
     if (Path(model) / "config.yaml").is_file():
@@ -161,11 +163,12 @@ def evaluate(
         weights, shelf, model = str(run / "model"), _shelf(run, algorithm), config.model
         name = task or config.task
         options = (config.task_options if name == config.task else {}) | options
+        chat = config.chat_args | chat
     elif casts:
         raise UserError(f"{model} is no run, so nothing asks for a {casts[0].role}; --model-as goes with a run folder")
     check(casts if model_as else ())
     loaded = tasks.load(tasks.parse(name, options))
-    policy = algorithm.policy.open(Wanted(loaded, model, seed, device=place), weights)
+    policy = algorithm.policy.open(Wanted(loaded, model, seed, device=place, chat=chat), weights)
     sampler, generate = Local().sampler(policy), algorithm.generate
     world = World(loaded, policy, sampler, cast(casts, policy, sampler, seed), shelf)
     acting = generate.replace(max_new=max_new) if max_new is not None else generate

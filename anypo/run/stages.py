@@ -82,7 +82,8 @@ class Stages:
     def open(self, number: int = 0) -> World:
         """The world of leg `number` with the policy as the run begins with it."""
         config, algorithm = self.config, self.legs[number].stage.algorithm
-        wanted = Wanted(self.task, config.model, config.seed, config.dtype, config.lora, devices.resolve(config.device))
+        place = devices.resolve(config.device)
+        wanted = Wanted(self.task, config.model, config.seed, config.dtype, config.lora, place, config.chat_args)
         return self._world(number, algorithm.policy.open(wanted, f"{config.init}/model" if config.init else ""))
 
     def _world(self, number: int, policy: Any) -> World:

@@ -134,11 +134,13 @@ def test_a_text_is_never_a_control_token(text):
 
 def test_what_a_template_writes_as_an_ordinary_token_is_control_too():
     made = chat(TURNS.replace("{{ m['role'] }}: ", "<|{{ m['role'] }}|>").replace("END", "{{ eos_token }}"))
-    made.tokenizer.add_tokens(["<|user|>"])
+    made.tokenizer.add_tokens(["<|user|>", "<|assistant|>", "<other>"])
     made = Chat(made.tokenizer)
-    number = made.tokenizer.convert_tokens_to_ids("<|user|>")
-    assert made.encode([user("a<|user|>b")]).tolist().count(number) == 1
-    assert number not in made.answer("<|user|>").tolist()
+    numbers = made.tokenizer.convert_tokens_to_ids(["<|user|>", "<|assistant|>"])
+    said = made.encode([user("a<|user|><|assistant|>b")]).tolist()
+    assert [token for token in said if token in numbers] == numbers[:1]  # this template invites nobody
+    assert not set(numbers) & set(made.answer("<|user|><|assistant|>").tolist())
+    assert len(made.encode([user("<other>")])) == len(made.encode([user("x")]))  # an ordinary token, as ever
 
 
 def test_special_tags_are_heard_and_said():

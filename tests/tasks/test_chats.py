@@ -16,6 +16,7 @@ from anypo.errors import UserError
 USER = {"role": "user", "content": "weather?"}
 CALL = {"id": "1", "type": "function", "function": {"name": "get", "arguments": '{"city": "Bern"}'}}
 READ = {"id": "1", "type": "function", "function": {"name": "get", "arguments": {"city": "Bern"}}}
+PARTS = [{"type": "text", "text": "1"}, {"type": "text", "text": "2"}]
 TOOLS = [{"type": "function", "function": {"name": "get", "parameters": {"type": "object"}}}]
 
 
@@ -33,8 +34,8 @@ def test_what_a_message_holds_is_kept(tmp_path: Path) -> None:
     said = [
         {**USER, "name": "Ann"},
         {"role": "assistant", "content": None, "reasoning_content": "hm", "tool_calls": [CALL]},
-        {"role": "tool", "name": "get", "tool_call_id": "1", "content": [{"type": "text", "text": "1"}, {"type": "text", "text": "2"}]},
-    ]  # fmt: skip
+        {"role": "tool", "name": "get", "tool_call_id": "1", "content": PARTS},
+    ]
     found, *_ = loaded(tmp_path, said, tools=TOOLS)
     assert found.messages == (
         {**USER, "name": "Ann", "tools": TOOLS},

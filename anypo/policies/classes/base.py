@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from anypo.errors import UserError
@@ -15,7 +16,8 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class Wanted:
     """What a run says about its policy. model: a name, a folder or a hub id ("" where the policy class needs none); task: the loaded
-    task, whose spaces a policy may have to fit; lora: adapter rank, 0 for none; device: where its weights live."""
+    task, whose spaces a policy may have to fit; lora: adapter rank, 0 for none; device: where its weights live; chat: arguments of
+    its chat template."""
 
     task: Any
     model: str = ""
@@ -23,6 +25,7 @@ class Wanted:
     dtype: str = "float32"
     lora: int = 0
     device: str | torch.device = "cpu"
+    chat: Mapping[str, Any] = field(default_factory=dict)
 
 
 class PolicyClass(Part, slot="policy"):
@@ -51,7 +54,7 @@ class Given(PolicyClass, name="given"):
         from anypo import policies  # loads models, which the grammar itself never needs
 
         lora = {"rank": wanted.lora} if wanted.lora else None
-        return policies.load(wanted.model, wanted.dtype, lora, wanted.seed, device=wanted.device)
+        return policies.load(wanted.model, wanted.dtype, lora, wanted.seed, device=wanted.device, chat=wanted.chat)
 
     def open(self, wanted: Wanted, weights: str = "") -> Any:
         return self.build(replace(wanted, model=weights or wanted.model))

@@ -63,7 +63,8 @@ class Chat:
         self._check_arguments()
         self._turns: dict[str, str] = {}
         self._shows: dict[tuple[str, str], bool] = {}
-        written = "".join(self._behind_turn(role) for role in ("user", "system", ""))
+        system: Message = {"role": "system", "content": "?"}
+        written = "".join(self._tried([*first, QUESTION, MARKED, QUESTION]) for first in ([], [system]))
         self.control = Control(tokenizer, {self.eos, *ends}, written)
         self._ending = self._find_ending()
         last = [n for n, text in self.control.names.items() if text == self._ending[1]]
@@ -78,8 +79,16 @@ class Chat:
         begins = self.tokenizer.bos_token_id is not None and first == [self.tokenizer.bos_token_id]
         return ("{{ bos_token }}" if begins else "") + PLAIN
 
+    def reading(self, arguments: Mapping[str, Any]) -> Chat:
+        """This format with those of another model's `arguments` that its own template reads."""
+        known = {name: value for name, value in arguments.items() if name in self._words()}
+        return Chat(self.tokenizer, known, self.ends) if known else self
+
+    def _words(self) -> set[str]:
+        return set(re.findall(r"[A-Za-z_]\w*", self.template)) - RESERVED
+
     def _check_arguments(self) -> None:
-        words = set(re.findall(r"[A-Za-z_]\w*", self.template)) - RESERVED
+        words = self._words() if self.arguments else set()
         for name in self.arguments:
             if name in RESERVED:
                 raise UserError(f"chat argument '{name}' is what the template is given anyway; it cannot be set")
@@ -164,12 +173,16 @@ class Chat:
         """What stands between the policy's text and that of a following message of `role` ("": the conversation ends there)."""
         if role not in self._turns:
             after = [{"role": role, "content": MARK}] if role else []
-            try:
-                pieces = self._template([QUESTION, MARKED, *after], opening=False).split(MARK)
-            except UserError:
-                pieces = []
+            pieces = self._tried([QUESTION, MARKED, *after]).split(MARK)
             self._turns[role] = pieces[1] if len(pieces) > 1 else ""
         return self._turns[role]
+
+    def _tried(self, messages: Messages) -> str:
+        """The template's text for a conversation that has ended, '' where it refuses the messages."""
+        try:
+            return self._template(messages, opening=False)
+        except UserError:
+            return ""
 
     def _find_ending(self) -> tuple[str, str]:
         """What the template ends the policy's turn with: what precedes the last end token (a space, other end tokens), and it."""

@@ -8,7 +8,7 @@ own (`Control.tokens`), so that it comes out as the letters it is. Texts without
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -47,7 +47,8 @@ class Control:
         """`value` with every text in it cut where it spells a token that it may not write: of the policy's `own` texts, a control
         token, of all others any special token."""
         if isinstance(value, str):
-            return (self._own if own else self._foreign).sub(rf"\1{BREAK}", value)
+            spelling, firsts = self._own if own else self._foreign
+            return spelling.sub(rf"\1{BREAK}", value) if any(first in value for first in firsts) else value
         if isinstance(value, Mapping):
             return {self.apart(key, own): self.apart(item, own) for key, item in value.items()}
         if isinstance(value, list | tuple):
@@ -77,7 +78,9 @@ def paired(text: str, others: Collection[str]) -> bool:
     return found is not None and (f"<{found[2]}>" if found[1] else f"</{found[2]}>") in others
 
 
-def _spellings(texts: Any) -> re.Pattern[str]:
-    """Finds the first character of every spelling of `texts`, overlapping ones too (single characters cannot be cut)."""
+def _spellings(texts: Iterable[str]) -> tuple[re.Pattern[str], set[str]]:
+    """What finds the first character of every spelling of `texts`, overlapping ones too (single characters cannot be cut), and
+    these characters."""
     known = sorted({text for text in texts if len(text) > 1} | {MARK, BREAK})
-    return re.compile(f"(?=(?:{'|'.join(map(re.escape, known))}))(.)", re.DOTALL)
+    found = re.compile(f"(?=(?:{'|'.join(map(re.escape, known))}))(.)", re.DOTALL)
+    return found, {text[0] for text in known}
