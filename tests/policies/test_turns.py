@@ -54,6 +54,22 @@ def assistant(text):
     return {"role": "assistant", "content": text}
 
 
+def pieces(template, extra=(), **flags):
+    """A tokenizer of merged pieces that marks the beginning of a text, as sentencepiece does."""
+    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    inner = Tokenizer(models.BPE(unk_token="<unk>"))
+    inner.pre_tokenizer, inner.decoder = pre_tokenizers.Metaspace(prepend_scheme="first"), decoders.Metaspace()
+    special = ["<unk>", "<s>", "</s>"]
+    trainer = trainers.BpeTrainer(vocab_size=300, special_tokens=special, show_progress=False)
+    inner.train_from_iterator(["hello fine weather [INST] today /[INST] user assistant .?<|>\n"] * 4, trainer)
+    inner.add_special_tokens([AddedToken(token, special=True, **flags) for token in extra])
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=inner, bos_token="<s>", eos_token="</s>", unk_token="<unk>")
+    tokenizer.chat_template = template
+    return Chat(tokenizer)
+
+
 def shown(chat, tokens):
     return chat.tokenizer.decode(tokens)
 
@@ -76,11 +92,27 @@ def test_turns_end_as_the_template_ends_them(template, extra, ends, end):
     history, following = [user("one"), assistant("1"), user("two")], [user("three")]
     whole = made.render([*history, assistant("2"), *following])
     begun = shown(made, made.encode(history))
-    if template is LLAMA:
-        begun += " "  # what the template writes before an answer, the policy writes itself
     assert begun + shown(made, made.answer("2")) + shown(made, made.continue_with(following, history=history)) == whole
     stopped = shown(made, made.continue_with(following, ended=False, history=history))
-    assert begun + "2" + stopped == whole
+    space = " " if template is LLAMA else ""  # what this template writes before an answer, the policy writes itself
+    assert begun + space + "2" + stopped == whole
+
+
+PHI = (
+    "{% for m in messages %}<|{{ m['role'] }}|>\n{{ m['content'] }}<|end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>\n{% else %}{{ eos_token }}{% endif %}"
+)
+
+
+@pytest.mark.parametrize("template, end", [(PHI, "<|end|>"), (LLAMA, "</s>"), (EOT.replace(": ", ":<go>"), "<eot>")])
+@pytest.mark.parametrize("rstrip", [False, True])
+def test_a_grown_conversation_has_the_tokens_of_the_whole(template, end, rstrip):
+    made = pieces(template, ["<|end|>", "<|user|>", "<|assistant|>", "<eot>", "<go>"], rstrip=rstrip)
+    history, following = [user("hello fine")], [user("today?")]
+    whole = made.encode([*history, assistant("weather"), *following])
+    grown = [made.encode(history), made.answer("weather"), made.continue_with(following, history=history)]
+    assert made.tokenizer.convert_ids_to_tokens(made.end.tolist())[-1] == end
+    assert np.concatenate(grown).tolist() == whole.tolist()
 
 
 def test_an_end_of_the_template_stops_the_engine_and_goes_with_the_export(tmp_path):

@@ -71,7 +71,7 @@ class Chat:
         self.ends = frozenset({self.eos, *ends, *last})
         if not self.ends <= self.control.ids:
             self.control = Control(tokenizer, self.ends, written)
-        self.end = self.control.tokens("".join(self._ending), after=tokenizer.eos_token)
+        self.end = self.control.tokens("".join(self._ending), after=self.control.anchor)
         """Tokens that end the policy's turn, int32 [E]."""
 
     def _plain(self) -> str:
@@ -186,13 +186,18 @@ class Chat:
 
     def _find_ending(self) -> tuple[str, str]:
         """What the template ends the policy's turn with: what precedes the last end token (a space, other end tokens), and it."""
-        for behind in (self._behind_turn(""), self._behind_turn("user")):
-            if place := self._last_end(behind, self.control.ends):
-                return behind[: place[0]], behind[place[0] : place[1]]
+        last, next_user = self._behind_turn(""), self._behind_turn("user")
+        always = last[: _common(last, next_user)]  # some templates add a token where the conversation ends
         others = self.control.names.keys() - self.control.tags
-        behind = self._behind_turn("")
-        found = self._last_end(behind, others, first=True)
-        return (behind[: found[0]], behind[found[0] : found[1]]) if found else ("", self.tokenizer.eos_token)
+        for behind, tokens, first in (
+            (always, self.control.ends, False),
+            (always, others, True),
+            (next_user, self.control.ends, False),
+            (last, self.control.ends, False),
+        ):
+            if place := self._last_end(behind, tokens, first):
+                return behind[: place[0]], behind[place[0] : place[1]]
+        return "", self.tokenizer.eos_token
 
     def _last_end(self, text: str, tokens: Collection[int], first: bool = False) -> tuple[int, int] | None:
         """Where the last (or first) of `tokens` that are spelt out in `text` begins and stops."""
@@ -243,11 +248,12 @@ class Chat:
 
     def words(self, text: str) -> np.ndarray:
         """Tokens of `text` inside the policy's turn, int32 [L]. Tags may be tokens of their own, control tokens may not."""
-        return self.control.tokens(self.control.apart(text, own=True))
+        return self.control.tokens(self.control.apart(text, own=True), after=self.control.anchor)
 
     def answer(self, text: str) -> np.ndarray:
-        """Tokens the policy would write for `text`, those that the template ends its turn with included, int32 [L]."""
-        return np.concatenate([self.words(text), self.end])
+        """Tokens the policy would write for `text`, int32 [L]: with the white space that the template begins answers with, and with
+        what it ends the policy's turn with."""
+        return np.concatenate([self.words(self._space + text), self.end])
 
     def continue_with(self, messages: Messages, ended: bool = True, history: Messages = ()) -> np.ndarray:
         """Tokens between the policy's last one and its next turn, int32 [L].
@@ -258,7 +264,7 @@ class Chat:
         """
         self._refuse_hidden(messages)
         following = self._following(self._apart(messages), self._apart(history))
-        after = self.tokenizer.eos_token
+        after = self.control.anchor
         if ended and (place := self._last_end(self._before(messages, following), self.ends)):
             after, following = following[slice(*place)], following[place[1] :]
         return self.control.tokens(following, after)
@@ -282,10 +288,26 @@ class Chat:
         """The part of `following` that stands before the text of its first message."""
         role = str(messages[0].get("role")) if messages else ""
         behind = self._behind_turn(role) or self._behind_turn("user")
-        same = next((i for i, (a, b) in enumerate(zip(behind, following)) if a != b), min(len(behind), len(following)))
-        return following[:same]
+        return following[: _common(behind, following)]
+
+    @cached_property
+    def _space(self) -> str:
+        """White space that the template writes before an answer and leaves to the policy when it speaks."""
+        try:
+            asked = self._template([QUESTION], opening=True)
+        except UserError:
+            return ""
+        begun = self._tried([QUESTION, MARKED]).split(MARK)[0]
+        space = begun.removeprefix(asked) if begun.startswith(asked) else ""
+        return space if space.isspace() else ""
 
     def decode(self, tokens: np.ndarray) -> str:
         """Text of `tokens` without end and padding tokens; other special tokens are part of what was said."""
         ids = [n for n in np.asarray(tokens).tolist() if n not in self.ends and n != self.pad]
         return str(self.tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False))
+
+
+def _common(one: str, other: str) -> int:
+    """How many characters two texts have in common at their beginning."""
+    shorter = min(len(one), len(other))
+    return next((i for i in range(shorter) if one[i] != other[i]), shorter)

@@ -40,6 +40,10 @@ class Control:
         }
         self.names, self.ends = names, frozenset(ends)
         self.ids = frozenset(control | self.ends)
+        bare = [n for n in sorted(control) if n in added and not tokenizer.added_tokens_decoder[n].rstrip]
+        whole = tokenizer.eos_token_id in bare or not bare
+        self.anchor: str = tokenizer.eos_token if whole else names[bare[0]]
+        """A token that texts can stand behind: no merge crosses it, and it swallows no white space."""
         self._foreign = _spellings(names[n] for n in control | special)
         self._own = _spellings(names[n] for n in control)
 
@@ -59,7 +63,7 @@ class Control:
         """int32 token ids of a text with cuts in it; `after`: the added token that it stands behind, which no merge can cross."""
         first, *others = text.split(BREAK)
         pieces = [self._behind(first, after) if after else self._plain(first)]
-        pieces += [self._behind(piece, self.tokenizer.eos_token) for piece in others]
+        pieces += [self._behind(piece, self.anchor) for piece in others]
         return np.concatenate(pieces)
 
     def _plain(self, text: str) -> np.ndarray:
