@@ -135,7 +135,9 @@ def resolve(
             raise unknown("setting", key, RunConfig.model_fields)
     given = {key: value for key, value in settings.items() if value is not None}
     if is_environment(given.get("task")) and given.get("chat_args"):
-        raise UserError(f"task '{given['task']}' takes actions, not text, so there is no chat template to give arguments")
+        raise UserError(
+            f"task '{given['task']}' takes actions, not text, so there is no chat template to give arguments"
+        )
     acts, size = is_environment(given.get("task")), model or DEFAULT_MODEL
     model = fitting_model(model, acts, str(given.get("task")))
     if isinstance(system, Algorithm) or (isinstance(system, str) and find(system).kind != "recipe"):
