@@ -311,7 +311,7 @@ def test_a_task_that_cannot_be_restored_is_refused_by_name_and_before_loading(mo
     algorithm = session.resolve("grpo", "m", {"generate": tree.dump()}, task="sums")
     quiet = SimpleNamespace(phase=lambda *_: None)
     with pytest.raises(UserError, match="cannot work on task"):
-        session.Session(algorithm, {"name": "sums"}, None, quiet)
+        session.Session(algorithm, None, quiet)
 
 
 def test_an_episode_can_begin_in_a_state():
