@@ -93,7 +93,9 @@ class Chat:
             if name in RESERVED:
                 raise UserError(f"chat argument '{name}' is what the template is given anyway; it cannot be set")
             if name not in words:
-                raise UserError(f"the model's chat template reads no argument '{name}'.{nearest(name, words)}")
+                meant = nearest(name, words)  # a list of a template's words would say nothing
+                meant = meant if "Did you mean" in meant else ""
+                raise UserError(f"the model's chat template reads no argument '{name}'.{meant}")
 
     # -- what the template writes -----------------------------------------------------------------------------------------
 
