@@ -2,6 +2,7 @@
 
     python -m benchmarks [ROW ...] [--rounds N] [--no-write]
     python -m benchmarks --check        the recorded factors against their floors; measures nothing
+    python -m benchmarks --against COMMIT [step step-tiny]   a step of this tree beside one of an older tree; writes nothing
 
 Rows: step, step-shared-prefix, step-tiny, decode-64, rollout-64, rollout-128, scaling. Results go to
 benchmarks/results.json and, with the plots, to docs/performance.md.
@@ -22,7 +23,7 @@ from typing import Any
 from benchmarks import guard, limits, page, workload
 from benchmarks.pairs import Side, interleave, ratios, spread
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).resolve().parent.parent
 OURS = Path(sys.executable)
 PEERS = ROOT / ".venv-peers/bin/python"
 VLLM = ROOT / ".venv-vllm/bin/python"
@@ -98,6 +99,28 @@ def step(work: workload.Workload, paths: dict[str, str], threads: int, rounds: i
     return collect(sides)
 
 
+def against(commit: str, works: list[workload.Workload], threads: int, rounds: int) -> None:
+    """A step of this tree beside one of `commit`, turn by turn: seconds of both, and the older over this (above 1: faster now)."""
+    with tempfile.TemporaryDirectory() as scratch:
+        tree = Path(scratch) / "older"
+        subprocess.run(["git", "-C", str(ROOT), "worktree", "add", "-q", "--detach", str(tree), commit], check=True)
+        try:
+            paths = models(Path(scratch))
+            for work in works:
+                spec = {**work.plain(), "path": paths[work.model], "threads": threads}
+                sides = [
+                    Side(f"{name}", OURS, "anypo_step.py", dict(spec), root=root)
+                    for name, root in ((commit, tree), ("now", None))
+                ]
+                interleave(sides, rounds, ROOT / ".cache/bench-logs" / f"{work.name}-against")
+                times = [[result["seconds"] for result in side.results] for side in sides]
+                failed = next((f"{side.name}: {side.failure}" for side in sides if side.failure), "")
+                found = failed or [spread(times[0]), spread(times[1]), ratios(times[1], times[0])]
+                print(f"{work.name}: {found}", flush=True)
+        finally:
+            subprocess.run(["git", "-C", str(ROOT), "worktree", "remove", "--force", str(tree)], check=False)
+
+
 def rollout(work: workload.Workload, paths: dict[str, str], threads: int, rounds: int, logs: Path) -> dict[str, Any]:
     """Sampling only: anypo beside transformers and vLLM."""
     spec = {**work.plain(), "path": paths[work.model], "threads": threads}
@@ -169,10 +192,17 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 2)
     parser.add_argument("--no-write", action="store_true", help="print only")
     parser.add_argument("--check", action="store_true", help="compare the recorded factors with their floors, and exit")
+    parser.add_argument(
+        "--against", default="", metavar="COMMIT", help="rows of a step, beside those of an older commit"
+    )
     options = parser.parse_args()
     results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     if options.check:
         sys.exit("\n".join(guard.problems(results)) or 0)
+    if options.against:
+        named = [w for w in workload.ROWS if w.name in (options.rows or ["step-tiny", "step"])]
+        against(options.against, named, options.threads, options.rounds)
+        return
     environments()
     results["machine"] = {**limits.measure(options.threads).__dict__, "threads": options.threads}
     rows = {w.name: (rollout if w.sequences else step, w) for w in workload.ROWS}

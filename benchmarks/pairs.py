@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import select
 import statistics
 import subprocess
@@ -17,7 +18,8 @@ START, TURN = 300.0, 900.0
 
 @dataclass
 class Side:
-    """One competitor: the interpreter and script that run it, and what it reported."""
+    """One competitor: the interpreter and script that run it, and what it reported. root: another checkout, whose script and
+    library it is, empty for this one."""
 
     name: str
     python: Path
@@ -25,19 +27,22 @@ class Side:
     spec: dict[str, Any]
     results: list[dict[str, Any]] = field(default_factory=list)
     failure: str = ""
+    root: Path | None = None
     process: subprocess.Popen[str] | None = None
 
     def start(self, log: Path) -> None:
         if not self.python.exists():
             self.failure = "not installed"
             return
+        root = self.root or HERE.parent
         self.process = subprocess.Popen(
-            [str(self.python), str(HERE / "workers" / self.script), json.dumps(self.spec)],
+            [str(self.python), str(root / "benchmarks" / "workers" / self.script), json.dumps(self.spec)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=log.open("w"),
             text=True,
-            cwd=HERE.parent,
+            cwd=root,
+            env=os.environ | {"PYTHONPATH": str(root)},
         )
         if self._read(START) is None:
             self.failure = f"did not start; see {log.name}"
