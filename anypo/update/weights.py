@@ -90,14 +90,14 @@ class Weights:
         self.learners = {POLICY: self.policy}
         optimiser: Optimiser | None = getattr(update, "optimiser", None)
         if optimiser is not None:
-            self.optimisers = {POLICY: optimiser.build(self.policy.parameters())}
+            self.optimisers = {POLICY: optimiser.over(self.policy.parameters())}
         for path, part in self.algorithm.walk():
             learner = part.learner(self.policy, self.seed + zlib.crc32(path.encode()))
             if learner is not None:
                 self.learners[path] = learner
                 own: Optimiser | None = getattr(part, "optimiser", optimiser)
                 if own is not None:
-                    self.optimisers[path] = own.build(learner.parameters())
+                    self.optimisers[path] = own.over(learner.parameters())
         self.keepers = update.keepers()
         for keeper in self.keepers:
             kept = keeper.begin(self._learner(keeper.of))

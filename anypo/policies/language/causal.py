@@ -26,6 +26,7 @@ from anypo.errors import UserError
 from anypo.policies.language.chat import Chat, Messages
 from anypo.policies.language.folders import replace_folder
 from anypo.policies.language.quiet import quiet
+from anypo.policies.precision import low, master, wide, write
 
 FORWARD_TOKENS = 8192
 """Most tokens of one forward pass without gradient."""
@@ -42,8 +43,9 @@ class LanguagePolicy:
       hidden, the last hidden state the token was predicted from (only without gradient), float32 [N, hidden].
     A greedy rollout (T = 0) is scored at T = 1, since its own distribution has no gradient.
 
-    bfloat16: the weights themselves are bfloat16, their gradients are accumulated in float32, and the optimiser keeps float32
-    master weights (`anypo.update.precision.MasterWeights`). LoRA weights are float32 whatever the base is.
+    bfloat16: the weights themselves are bfloat16, their gradients are accumulated in float32, and whatever adds up small changes
+    of them, optimisers and averages, keeps float32 masters (`anypo.policies.precision`). LoRA weights are float32 whatever the
+    base is.
 
     Batches come and go as they are (on the CPU); samples and passes are on the weights' `device`.
     """
@@ -64,7 +66,7 @@ class LanguagePolicy:
                 "embeddings; they do not belong together"
             )
         for parameter in self.parameters():
-            if parameter.dtype == torch.bfloat16 and hasattr(parameter, "grad_dtype"):
+            if low(parameter) and hasattr(parameter, "grad_dtype"):
                 parameter.grad_dtype = torch.float32
 
     # -- what it is -----------------------------------------------------------------------------------------------------
@@ -169,8 +171,9 @@ class LanguagePolicy:
         return {name: p for name, p in named if not self.lora or ".lora_" in name}
 
     def state_dict(self) -> dict[str, Tensor]:
-        """A copy of the policy's own parameters by name."""
-        return {name: parameter.detach().clone() for name, parameter in self.own().items()}
+        """A copy of the policy's own parameters by name; of an average its float32 values (those of trained weights are its
+        optimiser's)."""
+        return {name: (wide(p) if _average(p) else p.detach()).clone() for name, p in self.own().items()}
 
     @torch.no_grad()
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
@@ -183,17 +186,25 @@ class LanguagePolicy:
                 f"'{min(wrong)}' among them; load them into the model and LoRA rank they were saved from"
             )
         for name, parameter in mine.items():
-            parameter.copy_(state[name])
+            if low(parameter) and not low(state[name]):
+                write(parameter, state[name])
+            else:
+                parameter.copy_(state[name])
 
     def frozen(self) -> LanguagePolicy:
         """An untrainable copy of the policy as it is now. A LoRA copy shares the base and owns only its adapters."""
         shared = {} if not self.lora else {id(p): p for n, p in self.model.named_parameters() if ".lora_" not in n}
         model = copy.deepcopy(self.model, dict(shared)).requires_grad_(False)
-        return LanguagePolicy(model, self.tokenizer, self.source, self.version)
+        twin = LanguagePolicy(model, self.tokenizer, self.source, self.version)
+        for mine, theirs in zip(self.own().values(), twin.own().values()):
+            if _average(mine):
+                write(theirs, wide(mine))
+        return twin
 
     @torch.no_grad()
     def blend(self, policy: LanguagePolicy, decay: float) -> None:
-        """theta <- decay theta + (1 - decay) theta_policy, for every own parameter (an exponential moving average)."""
+        """theta <- decay theta + (1 - decay) theta_policy, for every own parameter (an exponential moving average), in float32 or
+        wider."""
         theirs = policy.own()
         mine = self.own()
         if mine.keys() != theirs.keys() or any(mine[n].shape != theirs[n].shape for n in mine):
@@ -201,7 +212,10 @@ class LanguagePolicy:
                 f"the weights of {self.source} and {policy.source} cannot be averaged: different architectures"
             )
         for name, parameter in mine.items():
-            parameter.lerp_(theirs[name].to(parameter), 1.0 - decay)
+            mean = wide(parameter)
+            mean.lerp_(wide(theirs[name]).to(mean), 1.0 - decay)
+            if low(parameter):
+                write(parameter, mean)
 
     # -- language -------------------------------------------------------------------------------------------------------
 
@@ -310,6 +324,11 @@ class _Reading:
             pieces = [flat("entropy" if name == "logp" else "", owner) for name, owner in self.owners.items()]
             out["entropy"] = torch.cat(pieces)
         return out
+
+
+def _average(parameter: nn.Parameter) -> bool:
+    """A fixed weight with a float32 value behind it."""
+    return not parameter.requires_grad and master(parameter) is not None
 
 
 def _by_view(names: Collection[str]) -> dict[str, dict[str, str]]:
