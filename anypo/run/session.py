@@ -18,6 +18,7 @@ import torch
 from anypo import tasks
 from anypo.algorithm import Algorithm
 from anypo.context import SHELF, Memory, Shelf
+from anypo.diagnose.health import last_good
 from anypo.diagnose.live import Watch, line
 from anypo.engine import device as devices
 from anypo.engine.config import Local
@@ -184,6 +185,7 @@ class Session:
         observer.phase("loading the model", 0)
         self.world = self.stages.open()
         self.running: Running | None = None
+        self.watch: Watch | None = None
         self.began = time.monotonic()
         self.stop = False
 
@@ -312,6 +314,7 @@ class Session:
         self.observer.step(metrics)
         if said := running.unmeasured():
             self.observer.note(said)
+        assert self.watch is not None
         for found in self.watch.step(metrics, trainer.groups):
             self.observer.note(line(found))
 
@@ -338,7 +341,8 @@ class Session:
         running = self.running
         assert running is not None
         place = {"stage": (running.leg.number, running.before)} if self.config.recipe else {}
-        self.folder.save_checkpoint(running.step, running.trainer.state_dict() | place, keep=self.config.keep)
+        spare = last_good(self.folder.checkpoints(), self.watch.metrics if self.watch else ())
+        self.folder.save_checkpoint(running.step, running.trainer.state_dict() | place, self.config.keep, spare)
         self.folder.write_shelf(self.world.shelf.texts())
 
     @contextmanager
