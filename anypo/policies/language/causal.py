@@ -159,6 +159,10 @@ class LanguagePolicy:
         found = self.forward.backward(reading.samples, reading.coefficients(gradients), token_budget)
         return reading.columns(found)
 
+    def recompute(self) -> None:
+        """From here on keep only the inputs of layers for backward passes, and compute the rest again (activation checkpointing)."""
+        self.forward = TrainingForward(self.model, checkpointing=True)
+
     # -- weights --------------------------------------------------------------------------------------------------------
 
     def parameters(self) -> list[nn.Parameter]:
