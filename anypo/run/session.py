@@ -184,6 +184,8 @@ class Session:
         self.scorer = scorer_of(self.stages.task).fit(self.stages.task, config.eval_size)
         observer.phase("loading the model", 0)
         self.world = self.stages.open()
+        for said in getattr(self.world.policy, "notes", ()):
+            observer.note(said)
         self.running: Running | None = None
         self.watch: Watch | None = None
         self.began = time.monotonic()
@@ -237,7 +239,9 @@ class Session:
                 self.running, self.world = following, following.world
                 metrics = self._train(following, loggers) or metrics
         after = self._evaluate("after", self.running.step)
-        self.world.policy.save(self.folder.path / "model")
+        lost = self.world.policy.save(self.folder.path / "model")
+        if lost:
+            self.observer.note(f"{self.folder.path / 'model'}: {lost}")
         for logger in loggers:
             logger.close()
         return Result(self.folder.path, self.config, before, after, metrics, time.monotonic() - self.began)

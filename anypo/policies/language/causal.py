@@ -25,6 +25,7 @@ from anypo.engine.training import Sample, TrainingForward
 from anypo.errors import UserError
 from anypo.policies.language.chat import Chat, Messages
 from anypo.policies.language.folders import replace_folder
+from anypo.policies.language.merging import merged
 from anypo.policies.language.quiet import quiet
 from anypo.policies.precision import low, master, wide, write
 
@@ -52,6 +53,8 @@ class LanguagePolicy:
 
     columns = frozenset({"logp", "entropy", *ROLE_COLUMNS})
     features = frozenset({"hidden"})
+    notes: tuple[str, ...] = ()
+    """What loading the weights had to say, in sentences."""
 
     def __init__(self, model: Any, tokenizer: Any, source: str = "", version: int = 0) -> None:
         self.model = model.eval()
@@ -250,25 +253,28 @@ class LanguagePolicy:
 
     # -- export ---------------------------------------------------------------------------------------------------------
 
-    def save(self, path: Path | str, merge: bool = True) -> None:
+    def save(self, path: Path | str, merge: bool = True) -> str:
         """Write a folder that `AutoModelForCausalLM` and `AutoTokenizer` load, replacing it in one step.
 
         A LoRA policy is written merged into its base, with the adapter alone in the subfolder ``adapter``; with ``merge=False``
-        only the adapter is written, in peft's own format. Raises `UserError` when the disk is full or the folder not writable.
+        only the adapter is written, in peft's own format. Returns what rounding lost in merging, in a sentence (empty where it is
+        little). Raises `UserError` when the disk is full or the folder not writable.
         """
+        lost = ""
         with quiet(), replace_folder(Path(path)) as folder:
             if not self.lora:
                 self.model.save_pretrained(folder)
             else:
                 self.model.save_pretrained(folder / "adapter")
                 if merge:
-                    merged = copy.deepcopy(self.model).merge_and_unload()
-                    merged.save_pretrained(folder)
+                    plain, lost = merged(self.model)
+                    plain.save_pretrained(folder)
                 else:
                     for file in (folder / "adapter").iterdir():
                         shutil.move(file, folder)
                     (folder / "adapter").rmdir()
             self.tokenizer.save_pretrained(folder)
+        return lost
 
 
 @dataclass(frozen=True)
