@@ -25,8 +25,8 @@ class Engine(Part, slot="engine"):
 
     def arrange(self, policy: Any) -> None:
         """Have `policy` compute its gradients as this engine is told to."""
-        if self.checkpointing and hasattr(policy, "recompute"):
-            policy.recompute()
+        if hasattr(policy, "recompute"):
+            policy.recompute(self.checkpointing)
 
 
 class Local(Engine, name="local"):

@@ -167,6 +167,7 @@ def evaluate(
     check(casts if model_as else ())
     loaded = tasks.load(tasks.parse(name, options))
     policy = algorithm.policy.open(Wanted(loaded, model, seed, device=place), weights)
+    _say(policy, observer)
     sampler, generate = Local().sampler(policy), algorithm.generate
     world = World(loaded, policy, sampler, cast(casts, policy, sampler, seed), shelf)
     acting = generate.replace(max_new=max_new) if max_new is not None else generate
@@ -184,8 +185,7 @@ class Session:
         self.scorer = scorer_of(self.stages.task).fit(self.stages.task, config.eval_size)
         observer.phase("loading the model", 0)
         self.world = self.stages.open()
-        for said in getattr(self.world.policy, "notes", ()):
-            observer.note(said)
+        _say(self.world.policy, observer)
         self.running: Running | None = None
         self.watch: Watch | None = None
         self.began = time.monotonic()
@@ -380,6 +380,12 @@ def _threads(policy: Any) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+def _say(policy: Any, observer: Observer) -> None:
+    """What loading its weights had to say."""
+    for said in getattr(policy, "notes", ()):
+        observer.note(said)
 
 
 def _decoder(policy: Any) -> Any:

@@ -80,6 +80,8 @@ def test_the_engine_has_the_policy_and_its_critic_recompute(rank: int, calls: li
     Local(checkpointing=True).sampler(policy)
     assert policy.forward.checkpointing and Critic(policy, "copy").trunk.forward.checkpointing  # type: ignore[union-attr]
     assert not policy.frozen().forward.checkpointing
+    Local().sampler(policy)
+    assert not policy.forward.checkpointing, "a later stage may do without"
 
 
 def test_a_run_recomputes_when_it_is_told_to(calls: list[int], tmp_path) -> None:

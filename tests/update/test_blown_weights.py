@@ -149,7 +149,7 @@ def test_the_detectors_say_what_is_wrong() -> None:
     entries += [step(n, policy__entropy=4.58, update__grad_norm=0.0, update__weight_growth=2e4) for n in range(5, 13)]
     run = Evidence(entries)
     blown, still = (finding(DETECTORS[name], run) for name in ("blown_weights", "dead_gradient"))
-    assert blown.severity == "severe" and "2e+04-fold at step 5" in blown.evidence
+    assert blown.severity == "severe" and "2e+04-fold by step 5" in blown.evidence
     assert still.severity == "severe" and "4 of 4 late steps" in still.evidence and "maximum, 4.58" in still.evidence
     well = Evidence([step(n) for n in range(1, 13)])
     assert {finding(DETECTORS[name], well).severity for name in ("blown_weights", "dead_gradient")} == {"healthy"}

@@ -101,7 +101,7 @@ def blown_weights(run: Evidence) -> Measured | Missing:
         return Missing("the update does not record how its weights grow")
     most = int(growth.values.argmax())
     return Measured(
-        float(growth.values[most]), f"the weights are {growth.values[most]:.3g}-fold at step {growth.steps[most]:.0f}"
+        float(growth.values[most]), f"the weights grew {growth.values[most]:.3g}-fold by step {growth.steps[most]:.0f}"
     )
 
 

@@ -162,9 +162,10 @@ class LanguagePolicy:
         found = self.forward.backward(reading.samples, reading.coefficients(gradients), token_budget)
         return reading.columns(found)
 
-    def recompute(self) -> None:
-        """From here on keep only the inputs of layers for backward passes, and compute the rest again (activation checkpointing)."""
-        self.forward = TrainingForward(self.model, checkpointing=True)
+    def recompute(self, wanted: bool) -> None:
+        """Whether backward passes are to find only the inputs of layers and compute the rest again (activation checkpointing)."""
+        if wanted != self.forward.checkpointing:
+            self.forward = TrainingForward(self.model, wanted)
 
     # -- weights --------------------------------------------------------------------------------------------------------
 

@@ -77,8 +77,7 @@ def _copy(policy: LanguagePolicy) -> LanguagePolicy:
     for mine, theirs in zip(twin.own().values(), policy.own().values()):
         mine.requires_grad_(theirs.requires_grad)
     learner = LanguagePolicy(twin.model, twin.tokenizer, twin.source)
-    if policy.forward.checkpointing:
-        learner.recompute()
+    learner.recompute(policy.forward.checkpointing)
     return learner
 
 
