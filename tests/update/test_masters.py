@@ -59,7 +59,8 @@ def test_small_steps_reach_nearly_all_weights_of_every_learner(system: str, chan
         metrics = run.step()
         assert metrics["update/skipped"] == 0.0
     for path in paths:
-        assert changed(before[path], values(run, path)) > 0.8  # a critic of zero passes little gradient on
+        # plain gradients are smaller than float32 can add for some weights, and which ones depends on what was sampled
+        assert changed(before[path], values(run, path)) > (0.5 if SGD in changes.values() else 0.95)
         narrow = [p for p in run.weights.learners[path].parameters() if low(p)]
         assert narrow and all(torch.equal(p, master(p).to(torch.bfloat16)) for p in narrow)
 
