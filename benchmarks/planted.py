@@ -253,6 +253,11 @@ PLANTED = (
     Case("a judge whose taste drifts", "grpo", BED.replace(lr=0.3, task=two_best), ("policy_cliff",),
          ("all_right", "low_diversity", "entropy_collapse", "reward_hacking"), drifting, {"correct": 1.0, "taste": 0.01}),
     Case("infinite rewards", "grpo", BED, ("skipped_updates",), ("verifier_disagreement", "reward_hacking"), infinite),
+    Case("weights blow up", "reinforce", DISTINCT.replace(lr=20.0, reward="graded", group=2), ("blown_weights",),
+         ("entropy_collapse", "low_diversity", "all_wrong", "all_right", "truncation", "policy_cliff", "sign_flips", "dead_gradient",
+          "gradient_conflict", "one_answer_for_all")),
+    Case("the gradient dies", "grpo", BED, ("dead_gradient",), cost=lambda step, random: {
+        "update/grad_norm": 0.0} if step > 24 else {}),
     Case("heavy-tailed lengths", "grpo", BED, ("long_tail",), ("length_hacking",), cost=lambda step, random: {
         "time/generate": 2.2, "time/step": 2.6}, tail=True),
     Case("sampling slows down", "grpo", BED, ("throughput",), cost=lambda step, random: {

@@ -23,6 +23,11 @@ class Engine(Part, slot="engine"):
         """The engine at work for `policy` (which it follows through every update)."""
         raise NotImplementedError
 
+    def arrange(self, policy: Any) -> None:
+        """Have `policy` compute its gradients as this engine is told to."""
+        if hasattr(policy, "recompute"):
+            policy.recompute(self.checkpointing)
+
 
 class Local(Engine, name="local"):
     """The embedded engine: in-process torch on the trainer's own weights.
@@ -36,6 +41,7 @@ class Local(Engine, name="local"):
     reuse_logp: Literal["exact", "never", "always"] = "exact"
 
     def sampler(self, policy: Any) -> Sampler:
+        self.arrange(policy)
         if hasattr(policy, "act"):
             return Acting()
         from anypo.engine.local import LocalEngine
@@ -56,6 +62,7 @@ class Remote(Engine, name="remote"):
     def sampler(self, policy: Any) -> Sampler:
         from anypo.engine.remote import RemoteEngine
 
+        self.arrange(policy)
         return RemoteEngine(
             self.url,
             self.model,

@@ -17,7 +17,9 @@ from anypo.plugins import discover, missing, plain, register
 from anypo.plugins import options as fields_of
 from anypo.policies.language import smollm2, tiny
 from anypo.policies.language.causal import LanguagePolicy
+from anypo.policies.language.merging import merged
 from anypo.policies.language.quiet import quiet
+from anypo.policies.language.surplus import surplus
 
 Factory = TypeVar("Factory", bound=Callable[..., tuple[Any, Any]])
 
@@ -84,6 +86,7 @@ def load(
     if not local and "/" not in name:  # neither path nor hub id
         discover()
     made = MODELS.get(name)
+    said: list[str] = []
     with quiet():
         if made is not None:
             model, tokenizer = _made(name, made, options, seed)
@@ -94,15 +97,17 @@ def load(
             _cast(model, DTYPES[dtype])
         elif name == "smollm2-135m":
             _none_left(options, name)
-            model, tokenizer = _pretrained(str(smollm2.folder(cache_dir)), DTYPES[dtype])
+            model, tokenizer = _pretrained(str(smollm2.folder(cache_dir)), DTYPES[dtype], said)
         elif Path(name).expanduser().is_dir():
             _none_left(options, name)
-            model, tokenizer = _local(Path(name).expanduser(), dtype, cache_dir)
+            model, tokenizer = _local(Path(name).expanduser(), dtype, cache_dir, said)
         else:
-            model, tokenizer = _hub(name, DTYPES[dtype], options)
+            model, tokenizer = _hub(name, DTYPES[dtype], options, said)
         if lora:
             model = _adapt(model, _read(Lora, {"rank": lora} if isinstance(lora, int) else lora, "lora"), seed)
-    return LanguagePolicy(model.to(device), tokenizer, source=name, chat=chat)
+    policy = LanguagePolicy(model.to(device), tokenizer, source=name, chat=chat)
+    policy.notes = tuple(said)
+    return policy
 
 
 def _made(name: str, factory: Callable[..., tuple[Any, Any]], options: Mapping[str, Any], seed: int) -> tuple[Any, Any]:
@@ -127,10 +132,15 @@ def _made(name: str, factory: Callable[..., tuple[Any, Any]], options: Mapping[s
     return model, tokenizer
 
 
-def _local(path: Path, dtype: str, cache_dir: Path | str | None) -> tuple[Any, Any]:
+def _local(path: Path, dtype: str, cache_dir: Path | str | None, said: list[str]) -> tuple[Any, Any]:
     """A model folder, or a peft adapter folder on the base it names."""
+    if (path / "config.json").is_file() and (path / "adapter_config.json").is_file():
+        raise UserError(
+            f"{path} holds whole weights and an adapter beside them, and does not say whether one is part of the other; move "
+            "the adapter (adapter_config.json, adapter_model.*) into a folder of its own, and load whichever is meant"
+        )
     if (path / "config.json").is_file():
-        return _pretrained(str(path), DTYPES[dtype])
+        return _pretrained(str(path), DTYPES[dtype], said)
     if not (path / "adapter_config.json").is_file():
         raise UserError(f"{path} is not a model folder: it has no config.json; give the folder that holds one")
     with _sentences(str(path)):
@@ -138,20 +148,22 @@ def _local(path: Path, dtype: str, cache_dir: Path | str | None) -> tuple[Any, A
 
         base = json.loads((path / "adapter_config.json").read_text())["base_model_name_or_path"]
         policy = load(base, dtype, cache_dir=cache_dir)
-        adapted = PeftModel.from_pretrained(policy.model, str(path))
-        return adapted.merge_and_unload(), policy.tokenizer
+        model, lost = merged(PeftModel.from_pretrained(policy.model, str(path)))
+        said += [*policy.notes, *([f"{path}: {lost}"] if lost else [])]
+        return model, policy.tokenizer
 
 
-def _hub(name: str, dtype: torch.dtype, options: dict[str, Any]) -> tuple[Any, Any]:
+def _hub(name: str, dtype: torch.dtype, options: dict[str, Any], said: list[str]) -> tuple[Any, Any]:
     revision = options.pop("revision", None)
     _none_left(options, name, "revision")
     if name.startswith((".", "/", "~")) or name.count("/") > 1:
         raise UserError(f"there is no model folder '{name}'; known models: {', '.join(MODELS)}")
-    return _pretrained(name, dtype, hub=True, revision=revision)
+    return _pretrained(name, dtype, said, hub=True, revision=revision)
 
 
-def _pretrained(name: str, dtype: torch.dtype, hub: bool = False, **options: Any) -> tuple[Any, Any]:
-    """Model and tokenizer by transformers; every parameter must come from the files."""
+def _pretrained(name: str, dtype: torch.dtype, said: list[str], hub: bool = False, **options: Any) -> tuple[Any, Any]:
+    """Model and tokenizer by transformers. Every parameter must come from the files and be a number, and what the files hold beyond
+    the model must be nothing that it would compute otherwise with; what is left out is `said`."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     with _sentences(name, hub):
@@ -163,7 +175,14 @@ def _pretrained(name: str, dtype: torch.dtype, hub: bool = False, **options: Any
             f"the weights of {name} are incomplete: {len(absent)} parameters are missing or of another shape, '{absent[0]}' "
             "among them; download or export the model again"
         )
+    said += surplus(name, model, info["unexpected_keys"])
     _cast(model, dtype, copy=True)  # loaded weights are views of the mapped file, which may change
+    ruined = [key for key, parameter in model.named_parameters() if not bool(torch.isfinite(parameter).all())]
+    if ruined:
+        raise UserError(
+            f"the weights of {name} are ruined: {len(ruined)} parameters hold numbers that are not finite, '{ruined[0]}' among "
+            "them; download or export the model again, or take an earlier checkpoint"
+        )
     return model, tokenizer
 
 
@@ -208,6 +227,9 @@ def _sentences(name: str, hub: bool = False) -> Iterator[None]:
         yield
     except (UserError, MemoryError):
         raise
+    except ImportError as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"the model {name} needs a package that is not installed here: {_short(reason)}") from None
     except Exception as error:  # the loaders raise almost any type for a damaged file
         reason = " ".join(str(error).split()) or type(error).__name__
         if hub and isinstance(error, OSError):

@@ -18,6 +18,7 @@ import torch
 from anypo import tasks
 from anypo.algorithm import Algorithm
 from anypo.context import SHELF, Memory, Shelf
+from anypo.diagnose.health import last_good
 from anypo.diagnose.live import Watch, line
 from anypo.engine import device as devices
 from anypo.engine.config import Local
@@ -169,6 +170,7 @@ def evaluate(
     check(casts if model_as else ())
     loaded = tasks.load(tasks.parse(name, options))
     policy = algorithm.policy.open(Wanted(loaded, model, seed, device=place, chat=chat), weights)
+    _say(policy, observer)
     sampler, generate = Local().sampler(policy), algorithm.generate
     world = World(loaded, policy, sampler, cast(casts, policy, sampler, seed), shelf)
     acting = generate.replace(max_new=max_new) if max_new is not None else generate
@@ -186,7 +188,9 @@ class Session:
         self.scorer = scorer_of(self.stages.task).fit(self.stages.task, config.eval_size)
         observer.phase("loading the model", 0)
         self.world = self.stages.open()
+        _say(self.world.policy, observer)
         self.running: Running | None = None
+        self.watch: Watch | None = None
         self.began = time.monotonic()
         self.stop = False
 
@@ -238,7 +242,9 @@ class Session:
                 self.running, self.world = following, following.world
                 metrics = self._train(following, loggers) or metrics
         after = self._evaluate("after", self.running.step)
-        self.world.policy.save(self.folder.path / "model")
+        lost = self.world.policy.save(self.folder.path / "model")
+        if lost:
+            self.observer.note(f"{self.folder.path / 'model'}: {lost}")
         for logger in loggers:
             logger.close()
         return Result(self.folder.path, self.config, before, after, metrics, time.monotonic() - self.began)
@@ -315,6 +321,7 @@ class Session:
         self.observer.step(metrics)
         if said := running.unmeasured():
             self.observer.note(said)
+        assert self.watch is not None
         for found in self.watch.step(metrics, trainer.groups):
             self.observer.note(line(found))
 
@@ -341,7 +348,8 @@ class Session:
         running = self.running
         assert running is not None
         place = {"stage": (running.leg.number, running.before)} if self.config.recipe else {}
-        self.folder.save_checkpoint(running.step, running.trainer.state_dict() | place, keep=self.config.keep)
+        spare = last_good(self.folder.checkpoints(), self.watch.metrics if self.watch else ())
+        self.folder.save_checkpoint(running.step, running.trainer.state_dict() | place, self.config.keep, spare)
         self.folder.write_shelf(self.world.shelf.texts())
 
     @contextmanager
@@ -375,6 +383,12 @@ def _threads(policy: Any) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+def _say(policy: Any, observer: Observer) -> None:
+    """What loading its weights had to say."""
+    for said in getattr(policy, "notes", ()):
+        observer.note(said)
 
 
 def _decoder(policy: Any) -> Any:

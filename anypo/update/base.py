@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from anypo.context import Context
 from anypo.data.batch import Batch
 from anypo.parts import Part
+from anypo.update.precision import exact
 
 if TYPE_CHECKING:
     from anypo.update.weights import Weights
@@ -24,6 +25,10 @@ class Optimiser(Part, slot="optimiser"):
 
     def build(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
         raise NotImplementedError
+
+    def over(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+        """What a run steps: `build`, over float32 masters of the parameters that are stored in less."""
+        return exact(parameters, self.build)
 
 
 class Schedule(Part, slot="schedule"):

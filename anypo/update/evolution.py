@@ -95,7 +95,7 @@ class Truncation(Update, name="truncation"):
         memory["parents"], memory["elite"] = ranked[: self.parents], ranked[0]
         memory["generation"] += 1
         weights.assign(self.decode(weights.policy, ranked[0]))
-        weights.moved()
+        weights.moved(context)
         weights.steps += 1
         context.log("update/fitness", float(np.mean(fitness)))
         context.log("update/fitness_best", fitness[order[0]])

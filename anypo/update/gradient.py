@@ -79,7 +79,7 @@ class GradientUpdate(Update, name="gradient"):
 
     Groups are never split between minibatches (objectives may couple them). One optimiser step takes the fits that come before the
     policy one by one, then all others in one joint step. Gradients are clipped to `max_grad_norm` over all parameters of a
-    learner. A non-finite loss or gradient skips the optimiser step; `patience` such steps in a row stop the run.
+    learner. A non-finite loss, gradient or gradient norm skips the optimiser step; `patience` such steps in a row stop the run.
     """
 
     optimiser: Optimiser = AdamW()
@@ -142,26 +142,22 @@ class GradientUpdate(Update, name="gradient"):
             if owned.fit.due(weights.steps):
                 for turn in range(owned.fit.repeat):
                     pull = weights.differentiate(batch, [owned], current and turn == 0, context)
-                    finite &= pull.finite
                     rate = self.schedule.factor(context.step, context.total)
-                    moved |= (
-                        pull.finite
-                        and weights.push(owned.path, pull)
-                        and weights.step(owned.path, rate, self.max_grad_norm, context)
-                    )
+                    done = weights.take(owned.path, pull, rate, self.max_grad_norm, context)
+                    moved, finite = moved or bool(done), finite and done is not False
         pull = self.pull(batch, weights, current, context)
         finite &= pull.finite
         if pull.gradients:
             context.log("update/loss", pull.loss if pull.finite else math.nan)
         for path in weights.learners:
-            if pull.finite and weights.push(path, pull):
-                moved |= weights.step(path, pull.rate, self.max_grad_norm, context)
+            done = weights.take(path, pull, pull.rate, self.max_grad_norm, context)
+            moved, finite = moved or bool(done), finite and done is not False
         context.log("update/lr", self.optimiser.lr * pull.rate)
         context.log("update/skipped", 0.0 if finite else 1.0)
         self._watch(finite, context)
         weights.steps += 1
         if moved:
-            weights.moved()
+            weights.moved(context)
 
     def _watch(self, finite: bool, context: Context) -> None:
         """Stop with a diagnosis after too many non-finite steps in a row."""

@@ -43,12 +43,11 @@ class NaturalGradient(Update, name="natural"):
 
     def apply(self, batch: Batch, weights: Weights, context: Context) -> Batch:
         if self._move(batch, weights, context):
-            weights.moved()
+            weights.moved(context)
         for owned in weights.fits:
             for turn in range(self.repeat if owned.path != POLICY else 0):
                 pull = weights.differentiate(batch, [owned], turn == 0, context)
-                if pull.finite and weights.push(owned.path, pull):
-                    weights.step(owned.path, 1.0, self.max_grad_norm, context)
+                weights.take(owned.path, pull, 1.0, self.max_grad_norm, context)
         weights.steps += 1
         return batch
 

@@ -76,8 +76,7 @@ class ImplicitTransport(Update, name="implicit_transport"):
         for owned in weights.fits:
             for _ in range(self.repeat if owned.path != POLICY else 0):
                 pull = weights.differentiate(batch, [owned], False, context)
-                if pull.finite and weights.push(owned.path, pull):
-                    weights.step(owned.path, 1.0, self.max_grad_norm, context)
+                weights.take(owned.path, pull, 1.0, self.max_grad_norm, context)
         weights.steps += 1
         return batch
 
@@ -96,6 +95,6 @@ class ImplicitTransport(Update, name="implicit_transport"):
         size = average.norm()
         if size > 0:
             weights.assign(here + self.step * 2.0 / (memory["turn"] + 2.0) * average / size)
-            weights.moved()
+            weights.moved(context)
         memory.update(turn=memory["turn"] + 1, average=average, before=here)
         context.log("update/average_norm", size)

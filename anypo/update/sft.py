@@ -20,7 +20,7 @@ from anypo.data.batch import Batch
 from anypo.data.records import ACTION, CONTEXT, Tokens, Trajectory
 from anypo.errors import UserError
 from anypo.tasks.base import Task
-from anypo.update.precision import MasterWeights
+from anypo.update.precision import exact
 
 Example = tuple[np.ndarray, np.ndarray]
 """Prompt tokens and target tokens (end-of-sequence included), both int."""
@@ -118,8 +118,7 @@ def _optimiser(parameters: list[nn.Parameter], settings: SFT) -> torch.optim.Opt
             over, lr=settings.lr, betas=(0.9, 0.98), weight_decay=settings.weight_decay, fused=True
         )
 
-    low = any(p.dtype in (torch.bfloat16, torch.float16) for p in parameters)
-    return MasterWeights(parameters, build) if low else build(parameters)
+    return exact(parameters, build)
 
 
 def _order(count: int, size: int, seed: int) -> Iterator[list[int]]:

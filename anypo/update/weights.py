@@ -35,6 +35,10 @@ if TYPE_CHECKING:
 REF = "ref"
 """The name of the policy's own reference."""
 
+BLOWN = 1000.0
+"""Growth of the policy's weights (their root mean square against that of the initial ones) that no training explains and no further
+step mends."""
+
 
 @dataclass(frozen=True)
 class Owned:
@@ -66,6 +70,8 @@ class Weights:
 
     live: by learner, the columns that some part reads and the learner can differentiate, by full name, with the name the learner
     is asked for. held: passes of learners that hold theirs, until they are pushed through. steps: optimiser steps prepared so far.
+    start: root mean square of the policy's initial weights (1 where these are nearly 0, as in a table of logits). growth: that of
+    the present ones over it.
     """
 
     algorithm: Algorithm
@@ -82,22 +88,26 @@ class Weights:
     old: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     draws: Mapping[str, Sequence[str]] = field(default_factory=dict)
     steps: int = 0
+    start: float = 1.0
+    growth: float = 1.0
     tempered: bool = False
 
     def __post_init__(self) -> None:
         update = self.algorithm.update
         self.tempered = any("tempered" in part.provided() for _, part in self.algorithm.walk())
         self.learners = {POLICY: self.policy}
+        initial = size(self.policy.parameters())
+        self.start = initial if initial > 1e-3 else 1.0
         optimiser: Optimiser | None = getattr(update, "optimiser", None)
         if optimiser is not None:
-            self.optimisers = {POLICY: optimiser.build(self.policy.parameters())}
+            self.optimisers = {POLICY: optimiser.over(self.policy.parameters())}
         for path, part in self.algorithm.walk():
             learner = part.learner(self.policy, self.seed + zlib.crc32(path.encode()))
             if learner is not None:
                 self.learners[path] = learner
                 own: Optimiser | None = getattr(part, "optimiser", optimiser)
                 if own is not None:
-                    self.optimisers[path] = own.build(learner.parameters())
+                    self.optimisers[path] = own.over(learner.parameters())
         self.keepers = update.keepers()
         for keeper in self.keepers:
             kept = keeper.begin(self._learner(keeper.of))
@@ -169,9 +179,7 @@ class Weights:
             if owned.fit.when == "before_credit" and owned.fit.due(context.step):
                 for _ in range(owned.fit.repeat):
                     pull = self.differentiate(batch, [owned], False, context)
-                    if pull.finite:
-                        self.push(owned.path, pull)
-                        self.step(owned.path, 1.0, math.inf, context)
+                    self.take(owned.path, pull, 1.0, math.inf, context)
         return self.fill(batch)
 
     def fill(self, batch: Batch) -> Batch:
@@ -297,9 +305,22 @@ class Weights:
         push(learner, batch.select(keep), asked, self.algorithm.engine.token_budget)
         return True
 
+    def take(self, path: str, pull: Pull, rate: float, max_norm: float, context: Context) -> bool | None:
+        """Push a pull through one learner and step it. None when nothing pulls at its weights; False, with the weights as they were,
+        when the pull or its gradient is not finite (which another learner than the policy logs under its own name)."""
+        if not self.live[path].keys() & pull.gradients.keys():
+            return None
+        if pull.finite and not self.push(path, pull):
+            return None
+        done = pull.finite and self.step(path, rate, max_norm, context)
+        if not done and path != POLICY:
+            context.log(f"update/skipped/{path}", 1.0)
+        return done
+
     def step(self, path: str, rate: float, max_norm: float, context: Context) -> bool:
         """Clip the gradient of one learner to `max_norm`, step its optimiser at `rate` times its learning rate, and forget the
-        gradient. False, with the weights as they were, when the gradient is not finite."""
+        gradient. False, with the weights as they were, when the gradient is not finite. Raises `UserError` when the step leaves
+        weights that are not."""
         optimiser = self.optimisers[path]
         parameters = [p for p in self.learners[path].parameters() if p.grad is not None]
         norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
@@ -311,6 +332,11 @@ class Weights:
                 group.setdefault("peak_lr", group["lr"])
                 group["lr"] = group["peak_lr"] * rate
             optimiser.step()
+            if path != POLICY and not math.isfinite(size(self.learners[path].parameters())):  # the policy: see `moved`
+                raise UserError(
+                    f"the weights of '{path}' are not finite after an optimiser step (step {context.step + 1}); lower "
+                    f"{path}.optimiser.lr, or check the rewards for huge values. The last checkpoint is from before"
+                )
         context.log("update/grad_norm" if path == POLICY else f"update/grad_norm/{path}", norm if done else math.nan)
         optimiser.zero_grad(set_to_none=True)
         return done
@@ -357,12 +383,26 @@ class Weights:
             total += torch.cat([value.flatten() for value in found])
         return total
 
-    def moved(self) -> None:
-        """Say that the policy's weights are others now: what is sampled from here on carries a new version."""
+    def moved(self, context: Context) -> None:
+        """Say that the policy's weights are others now: what is sampled from here on carries a new version. Raises `UserError` when
+        they have blown up."""
         self.policy.version += 1
+        self.growth = size(self.policy.parameters()) / self.start
+        if not self.growth < BLOWN:
+            how = (
+                f"have grown {self.growth:.3g}-fold"
+                if math.isfinite(self.growth)
+                else "are no longer finite, or nearly so"
+            )
+            raise UserError(
+                f"the policy's weights blew up: after step {context.step + 1} they {how}; take smaller steps (lower "
+                "update.optimiser.lr). The last checkpoint is from before"
+            )
+        context.metrics.put("update/weight_growth", self.growth)
 
     def keep(self, context: Context) -> None:
-        """Let every reference follow the learner it is kept of."""
+        """End an update: say how large the weights are, and let every reference follow the learner it is kept of."""
+        context.metrics.put("update/weight_growth", self.growth)
         for keeper in self.keepers:
             kept = keeper.after(self.references.get(keeper.name), self._learner(keeper.of), context)
             if kept is not None:
@@ -397,6 +437,8 @@ class Weights:
         return {
             "version": self.policy.version,
             "steps": self.steps,
+            "start": self.start,
+            "growth": self.growth,
             "references": {name: kept.state_dict() for name, kept in self.references.items()},
             "learners": {path: learner.state_dict() for path, learner in self.learners.items()},
             "optimisers": {path: optimiser.state_dict() for path, optimiser in self.optimisers.items()},
@@ -404,6 +446,7 @@ class Weights:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.policy.version, self.steps = state["version"], state["steps"]
+        self.start, self.growth = state.get("start", self.start), state.get("growth", self.growth)
         for path, learner in self.learners.items():
             learner.load_state_dict(state["learners"][path])
         for path, optimiser in self.optimisers.items():
@@ -417,6 +460,14 @@ def shaped(policy: Any, vector: Tensor) -> dict[str, Tensor]:
     named = dict(policy.named_parameters())
     pieces = vector.split([parameter.numel() for parameter in named.values()])
     return {name: piece.view_as(parameter) for (name, parameter), piece in zip(named.items(), pieces)}
+
+
+@torch.no_grad()
+def size(parameters: Iterable[nn.Parameter]) -> float:
+    """Root mean square of all numbers in `parameters`; 0 for none, infinite or NaN where one of them is (or its square)."""
+    found = list(parameters)
+    count = sum(parameter.numel() for parameter in found)
+    return float(nn.utils.get_total_norm(found)) / math.sqrt(count) if count else 0.0
 
 
 def offers(learner: Any, name: str) -> bool:
@@ -496,4 +547,4 @@ def _gradients(loss: Tensor, leaves: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {n: torch.zeros_like(leaf) if g is None else g for (n, leaf), g in zip(leaves.items(), found)}
 
 
-__all__ = ["Owned", "Pull", "Weights", "cut", "offers", "push", "score_norms", "shaped"]
+__all__ = ["Owned", "Pull", "Weights", "cut", "offers", "push", "score_norms", "shaped", "size"]

@@ -7,6 +7,7 @@ import math
 from anypo.diagnose import observables as see
 from anypo.diagnose.detector import Measured, Missing, detector
 from anypo.diagnose.evidence import Evidence, groups
+from anypo.diagnose.health import GROWN, dead
 from anypo.diagnose.levers import add, ask, put, scale, swap
 
 SLOWER = scale("update.optimiser.lr", 0.3, "smaller steps")
@@ -77,6 +78,64 @@ def entropy_explosion(run: Evidence) -> Measured | Missing:
     grown = last / max(first, 1e-3) if last > 0.05 and see.monotone(entropy.values) > 0.4 else 1.0
     excuse = "the reward rises with it" if _improves(run) else ""
     return Measured(grown, f"entropy {first:.3g} → {last:.3g} nats a token", run.late(), excuse)
+
+
+@detector(
+    "blown_weights",
+    "Blown-up weights",
+    room="update",
+    observable="largest root mean square of the policy's weights over that of the initial ones",
+    limit=(GROWN, 100.0),
+    why="training moves weights by a fraction of themselves; a tenfold growth comes from steps that are far too long, and what was "
+    "learned before is lost with it (at a thousandfold the run stops)",
+    levers=(
+        scale("update.optimiser.lr", 0.01, "steps a hundred times smaller"),
+        put("steps that are cut to length", {"update.max_grad_norm": 1.0}),
+    ),
+    curves=("update/weight_growth", "update/grad_norm", "policy/entropy"),
+    live=True,
+)
+def blown_weights(run: Evidence) -> Measured | Missing:
+    growth = run.series("update/weight_growth")
+    if growth is None:
+        return Missing("the update does not record how its weights grow")
+    most = int(growth.values.argmax())
+    return Measured(
+        float(growth.values[most]), f"the weights grew {growth.values[most]:.3g}-fold by step {growth.steps[most]:.0f}"
+    )
+
+
+@detector(
+    "dead_gradient",
+    "A gradient of exactly 0",
+    room="update",
+    observable="share of the late steps with advantages (rewards differed) whose gradient was exactly 0 or not a number",
+    limit=(0.2, 0.5),
+    why="rewards that differ pull at a policy that can still move; a gradient of exactly 0 says that it cannot: saturated or ruined "
+    "weights (the entropy then often stays at its maximum), or a trust region that lets nothing through",
+    levers=(
+        scale("update.optimiser.lr", 0.01, "steps a hundred times smaller"),
+        ask("go back to a checkpoint from before", "ls {run}/checkpoints"),
+    ),
+    curves=("update/grad_norm", "update/weight_growth", "policy/entropy"),
+    live=True,
+)
+def dead_gradient(run: Evidence) -> Measured | Missing:
+    late = run.metrics[len(run.metrics) * 2 // 3 :]
+    found = [still for still in map(dead, late) if still is not None]
+    if not found:
+        return Missing("no late step with advantages records its gradient")
+    share = sum(found) / len(found)
+    says = f"{sum(found)} of {len(found)} late steps with advantages had a gradient of 0 or none"
+    entropy = run.series("policy/entropy")
+    if (
+        share > 0
+        and entropy is not None
+        and len(entropy) > 2
+        and entropy.values[-3:].min() >= 0.999 * entropy.values.max()
+    ):
+        says += f"; the entropy stays at its maximum, {entropy.values[-1]:.3g} nats a token"
+    return Measured(share, says, run.late())
 
 
 def _improves(run: Evidence) -> bool:

@@ -62,6 +62,7 @@ class TrainingForward:
     """
 
     def __init__(self, model: Any, checkpointing: bool = False) -> None:
+        self.checkpointing = checkpointing
         arch = Architecture.of(model.eval())
         self.network: Network = (
             PaddedNetwork(model, checkpointing) if arch is None else PackedNetwork(arch, checkpointing)

@@ -7,20 +7,23 @@ distinct predicting states with, for every place, the index of its state.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 from anypo.engine.architecture import Architecture
 from anypo.engine.device import together
 from anypo.engine.training import attention, packing
 from anypo.engine.training.head import Head
 from anypo.engine.training.layers import decoder_layer, rms_norm
+from anypo.errors import UserError
 
 Arrays = Sequence[np.ndarray]
 
@@ -92,9 +95,7 @@ class PaddedNetwork:
         self.model = model
         self.causal = model.get_base_model() if hasattr(model, "get_base_model") else model
         self.checkpointing = checkpointing
-        if checkpointing:
-            enable = getattr(self.causal, "activation_checkpointing_enable", self.causal.gradient_checkpointing_enable)
-            enable({"use_reentrant": False})
+        self.layers = _layers(self.causal) if checkpointing else []
         self.output = self._find_output()
 
     def cut(self, contexts: Arrays, budget: int) -> list[np.ndarray]:
@@ -132,16 +133,16 @@ class PaddedNetwork:
 
     @contextmanager
     def _recomputing(self) -> Iterator[None]:
-        """transformers recomputes a layer only in training mode; here the layers are in it and nothing inside them is."""
-        wanted = self.checkpointing and torch.is_grad_enabled()
-        modules = [m for m in self.causal.modules() if wanted and hasattr(m, "gradient_checkpointing")]
-        for module in modules:
-            module.training = True
+        """Layers keep their inputs and compute the rest again in the backward pass. They stay in evaluation mode: what transformers
+        offers works in training mode only, which would switch dropout and the dropping of layers on."""
+        layers = self.layers if torch.is_grad_enabled() else []
+        for layer in layers:
+            layer.forward = partial(_recomputed, layer.forward)
         try:
             yield
         finally:
-            for module in modules:
-                module.training = False
+            for layer in layers:
+                del layer.forward
 
     @torch.no_grad()
     def _find_output(self) -> nn.Linear | None:
@@ -153,6 +154,21 @@ class PaddedNetwork:
         hidden, logits = (run(ids, torch.ones_like(ids)).float() for run in (self._hidden, self._logits))
         ours = nn.functional.linear(hidden, module.weight.float(), None if module.bias is None else module.bias.float())
         return module if torch.allclose(ours, logits, rtol=1e-2, atol=1e-2 * float(logits.abs().max())) else None
+
+
+def _layers(model: nn.Module) -> list[nn.Module]:
+    """The layers that transformers would recompute, outermost only. Raises `UserError` when there are none."""
+    marked = {name: module for name, module in model.named_modules() if isinstance(module, GradientCheckpointingLayer)}
+    outer = [m for name, m in marked.items() if not any(name.startswith(f"{other}.") for other in marked)]
+    if not outer:
+        raise UserError(
+            f"{type(model).__name__} has no layers whose activations can be computed again; leave out engine.checkpointing"
+        )
+    return outer
+
+
+def _recomputed(forward: Callable[..., Any], *inputs: Any, **options: Any) -> Any:
+    return checkpoint(forward, *inputs, use_reentrant=False, preserve_rng_state=False, **options)
 
 
 def _no_states(parameter: Tensor, width: int) -> Tensor:

@@ -26,7 +26,9 @@ from anypo.engine.training import Sample, TrainingForward
 from anypo.errors import UserError
 from anypo.policies.language.chat import Chat, Messages
 from anypo.policies.language.folders import replace_folder
+from anypo.policies.language.merging import merged
 from anypo.policies.language.quiet import quiet
+from anypo.policies.precision import low, master, wide, write
 
 FORWARD_TOKENS = 8192
 """Most tokens of one forward pass without gradient."""
@@ -46,14 +48,17 @@ class LanguagePolicy:
       hidden, the last hidden state the token was predicted from (only without gradient), float32 [N, hidden].
     A greedy rollout (T = 0) is scored at T = 1, since its own distribution has no gradient.
 
-    bfloat16: the weights themselves are bfloat16, their gradients are accumulated in float32, and the optimiser keeps float32
-    master weights (`anypo.update.precision.MasterWeights`). LoRA weights are float32 whatever the base is.
+    bfloat16: the weights themselves are bfloat16, their gradients are accumulated in float32, and whatever adds up small changes
+    of them, optimisers and averages, keeps float32 masters (`anypo.policies.precision`). LoRA weights are float32 whatever the
+    base is.
 
     Batches come and go as they are (on the CPU); samples and passes are on the weights' `device`.
     """
 
     columns = frozenset({"logp", "entropy", *ROLE_COLUMNS})
     features = frozenset({"hidden"})
+    notes: tuple[str, ...] = ()
+    """What loading the weights had to say, in sentences."""
 
     def __init__(
         self, model: Any, tokenizer: Any, source: str = "", version: int = 0, chat: Mapping[str, Any] | None = None
@@ -74,7 +79,7 @@ class LanguagePolicy:
                 "embeddings; they do not belong together"
             )
         for parameter in self.parameters():
-            if parameter.dtype == torch.bfloat16 and hasattr(parameter, "grad_dtype"):
+            if low(parameter) and hasattr(parameter, "grad_dtype"):
                 parameter.grad_dtype = torch.float32
 
     # -- what it is -----------------------------------------------------------------------------------------------------
@@ -178,6 +183,11 @@ class LanguagePolicy:
         found = self.forward.backward(reading.samples, reading.coefficients(gradients), token_budget)
         return reading.columns(found)
 
+    def recompute(self, wanted: bool) -> None:
+        """Whether backward passes are to find only the inputs of layers and compute the rest again (activation checkpointing)."""
+        if wanted != self.forward.checkpointing:
+            self.forward = TrainingForward(self.model, wanted)
+
     # -- weights --------------------------------------------------------------------------------------------------------
 
     def parameters(self) -> list[nn.Parameter]:
@@ -190,8 +200,9 @@ class LanguagePolicy:
         return {name: p for name, p in named if not self.lora or ".lora_" in name}
 
     def state_dict(self) -> dict[str, Tensor]:
-        """A copy of the policy's own parameters by name."""
-        return {name: parameter.detach().clone() for name, parameter in self.own().items()}
+        """A copy of the policy's own parameters by name; of an average its float32 values (those of trained weights are its
+        optimiser's)."""
+        return {name: (wide(p) if _average(p) else p.detach()).clone() for name, p in self.own().items()}
 
     @torch.no_grad()
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
@@ -204,17 +215,25 @@ class LanguagePolicy:
                 f"'{min(wrong)}' among them; load them into the model and LoRA rank they were saved from"
             )
         for name, parameter in mine.items():
-            parameter.copy_(state[name])
+            if low(parameter) and not low(state[name]):
+                write(parameter, state[name])
+            else:
+                parameter.copy_(state[name])
 
     def frozen(self) -> LanguagePolicy:
         """An untrainable copy of the policy as it is now. A LoRA copy shares the base and owns only its adapters."""
         shared = {} if not self.lora else {id(p): p for n, p in self.model.named_parameters() if ".lora_" not in n}
         model = copy.deepcopy(self.model, dict(shared)).requires_grad_(False)
-        return LanguagePolicy(model, self.chat, self.source, self.version)
+        twin = LanguagePolicy(model, self.chat, self.source, self.version)
+        for mine, theirs in zip(self.own().values(), twin.own().values()):
+            if _average(mine):
+                write(theirs, wide(mine))
+        return twin
 
     @torch.no_grad()
     def blend(self, policy: LanguagePolicy, decay: float) -> None:
-        """theta <- decay theta + (1 - decay) theta_policy, for every own parameter (an exponential moving average)."""
+        """theta <- decay theta + (1 - decay) theta_policy, for every own parameter (an exponential moving average), in float32 or
+        wider."""
         theirs = policy.own()
         mine = self.own()
         if mine.keys() != theirs.keys() or any(mine[n].shape != theirs[n].shape for n in mine):
@@ -222,7 +241,10 @@ class LanguagePolicy:
                 f"the weights of {self.source} and {policy.source} cannot be averaged: different architectures"
             )
         for name, parameter in mine.items():
-            parameter.lerp_(theirs[name].to(parameter), 1.0 - decay)
+            mean = wide(parameter)
+            mean.lerp_(wide(theirs[name]).to(mean), 1.0 - decay)
+            if low(parameter):
+                write(parameter, mean)
 
     # -- language -------------------------------------------------------------------------------------------------------
 
@@ -257,25 +279,28 @@ class LanguagePolicy:
 
     # -- export ---------------------------------------------------------------------------------------------------------
 
-    def save(self, path: Path | str, merge: bool = True) -> None:
+    def save(self, path: Path | str, merge: bool = True) -> str:
         """Write a folder that `AutoModelForCausalLM` and `AutoTokenizer` load, replacing it in one step.
 
         A LoRA policy is written merged into its base, with the adapter alone in the subfolder ``adapter``; with ``merge=False``
-        only the adapter is written, in peft's own format. Raises `UserError` when the disk is full or the folder not writable.
+        only the adapter is written, in peft's own format. Returns what rounding lost in merging, in a sentence (empty where it is
+        little). Raises `UserError` when the disk is full or the folder not writable.
         """
+        lost = ""
         with quiet(), replace_folder(Path(path)) as folder:
             if not self.lora:
                 self.model.save_pretrained(folder)
             else:
                 self.model.save_pretrained(folder / "adapter")
                 if merge:
-                    merged = copy.deepcopy(self.model).merge_and_unload()
-                    merged.save_pretrained(folder)
+                    plain, lost = merged(self.model)
+                    plain.save_pretrained(folder)
                 else:
                     for file in (folder / "adapter").iterdir():
                         shutil.move(file, folder)
                     (folder / "adapter").rmdir()
             self.chat.save(folder)
+        return lost
 
 
 @dataclass(frozen=True)
@@ -335,6 +360,11 @@ class _Reading:
             pieces = [flat("entropy" if name == "logp" else "", owner) for name, owner in self.owners.items()]
             out["entropy"] = torch.cat(pieces)
         return out
+
+
+def _average(parameter: nn.Parameter) -> bool:
+    """A fixed weight with a float32 value behind it."""
+    return not parameter.requires_grad and master(parameter) is not None
 
 
 def _by_view(names: Collection[str]) -> dict[str, dict[str, str]]:

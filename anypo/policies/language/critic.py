@@ -76,7 +76,9 @@ def _copy(policy: LanguagePolicy) -> LanguagePolicy:
     twin = policy.frozen()
     for mine, theirs in zip(twin.own().values(), policy.own().values()):
         mine.requires_grad_(theirs.requires_grad)
-    return LanguagePolicy(twin.model, twin.chat, twin.source)
+    learner = LanguagePolicy(twin.model, twin.chat, twin.source)
+    learner.recompute(policy.forward.checkpointing)
+    return learner
 
 
 def _below(prefix: str, state: Mapping[str, Any]) -> dict[str, Any]:

@@ -279,11 +279,12 @@ class RunFolder:
 
     # -- checkpoints -------------------------------------------------------------------------------------------------------------
 
-    def save_checkpoint(self, step: int, state: Mapping[str, Any], keep: int = 2) -> None:
-        """Write a checkpoint, then delete all but the newest `keep`."""
+    def save_checkpoint(self, step: int, state: Mapping[str, Any], keep: int = 2, spare: int | None = None) -> None:
+        """Write a checkpoint, then delete all but the newest `keep` and that of the step `spare`."""
         checkpoint.save(self._checkpoint(step), step, state)
         for old in self.checkpoints()[:-keep]:
-            shutil.rmtree(self._checkpoint(old), ignore_errors=True)
+            if old != spare:
+                shutil.rmtree(self._checkpoint(old), ignore_errors=True)
 
     def write_shelf(self, texts: Mapping[str, str]) -> None:
         """Write what was learned in words, a file for each library. It is for reading: checkpoints hold the libraries themselves."""
