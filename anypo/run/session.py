@@ -35,7 +35,7 @@ from anypo.run.disk.folder import RunFolder
 from anypo.run.loggers import check_loggers, open_loggers
 from anypo.run.memory import peak_gb, resident_gb
 from anypo.run.observer import Observer
-from anypo.run.provenance import describe_device, manifest
+from anypo.run.provenance import describe_device, manifest, same_data
 from anypo.run.stages import Running, Stages
 from anypo.tasks.environments import is_environment
 from anypo.update.sft import warm_start
@@ -183,6 +183,7 @@ class Session:
         self.scorer = scorer_of(self.stages.task).fit(self.stages.task, config.eval_size)
         observer.phase("loading the model", 0)
         self.world = self.stages.open()
+        same_data(folder.manifest(), self.world.task)
         self.running: Running | None = None
         self.began = time.monotonic()
         self.stop = False
