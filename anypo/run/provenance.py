@@ -25,7 +25,9 @@ from anypo.errors import UserError
 from anypo.run.disk.lock import now
 from anypo.systems import SYSTEMS
 
-PACKAGES = ("torch", "transformers", "tokenizers", "safetensors", "peft", "numpy", "reasoning-gym", "math-verify")
+PACKAGES = (
+    "torch", "transformers", "tokenizers", "safetensors", "peft", "numpy", "reasoning-gym", "math-verify", "gymnasium", "minari",
+)  # fmt: skip
 """Packages whose version can change a result."""
 
 
