@@ -1,4 +1,4 @@
-"""Where offline methods are tried: Pendulum, recorded under a controller that swings it up and is drunk half of the time."""
+"""Where offline methods are tried: Pendulum, recorded under a controller that swings it up, half of whose actions are random."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ TASK = "Pendulum-v1"
 
 
 class Recording(GymTask):
-    """Pendulum with the transitions of `count` steps of `controller`: every other action, drawn at random, is uniform instead, and
-    all have Gaussian noise of deviation `noise`. Pendulum terminates nowhere: its time limit cuts."""
+    """Pendulum with the transitions of `count` steps of `controller`: half of the actions, drawn by lot, are uniform instead, and all
+    have Gaussian noise of deviation `noise`. Pendulum terminates nowhere: its time limit cuts."""
 
     def __init__(self, count: int, seed: int, noise: float = 0.3) -> None:
         super().__init__(TASK)
