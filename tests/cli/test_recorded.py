@@ -3,15 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
 
 import pytest
+from killing import killed_run, results
 from recording import metadata, record
-from test_environments import results
 
 from anypo.compare.cell import run
 from anypo.compare.plan import Budget, Cell, contenders, settings
@@ -61,17 +56,7 @@ def test_a_changed_data_set_is_not_resumed_on(anypo, data, tmp_path):
 @pytest.mark.parametrize("words", [OFFLINE, MIXED], ids=["offline", "mixed"])
 def test_killed_and_resumed_equals_uninterrupted(anypo, data, tmp_path, words):
     words = ("train", *words, "--steps", "12", "--save-every", "2", "--eval-every", "5")
-    killed = subprocess.Popen(
-        [sys.executable, "-m", "anypo", *words, "--out", "killed"],
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        stdout=subprocess.DEVNULL,
-    )
-    metrics = tmp_path / "killed/metrics.jsonl"
-    while not metrics.exists() or len(metrics.read_text().splitlines()) < 5:
-        assert killed.poll() is None, "the run must be killed before it ends"
-        time.sleep(0.005)
-    os.kill(killed.pid, signal.SIGKILL)
-    killed.wait()
+    killed_run(tmp_path / "killed", words, 5)
     assert anypo("resume", "killed").code == 0
     assert anypo(*words, "--out", "whole").code == 0
     assert results(tmp_path / "killed") == results(tmp_path / "whole")
