@@ -110,7 +110,7 @@ def test_cloning_comes_to_the_mean_of_what_was_done() -> None:
     same = np.ones((4, 3), dtype=np.float32)
     action = np.array([[-0.4], [1.2], [-0.4], [1.2]], dtype=np.float32)  # of the environment, whose bounds are -2 and 2
     task.arrays = task.arrays.replace(observation=same, action=action)
-    run = trainer(task, objective__alpha=0.0, objective__every=1, replay__updates=400, update__optimiser__lr=0.01)
+    run = trainer(task, objective__alpha=0.0, objective__every=1, replay__updates=120, update__optimiser__lr=0.02)
     run.step()
     assert float(run.weights.policy.best(same[:1])[0, 0]) == pytest.approx(0.2, abs=0.06)
 
