@@ -15,7 +15,7 @@ UPDATES, EPISODES = 3000, 10
 """Updates on the data, and the episodes of a score."""
 
 
-@claim("td3-bc", base="behaviour cloning (alpha = 0)", seconds=300, seeds=5,
+@claim("td3-bc", base="behaviour cloning (alpha = 0)", seconds=370, seeds=5,
        published="D4RL locomotion: on a par with the best offline methods, above cloning (Fujimoto and Gu, 2021)")  # fmt: skip
 def td3_bc(run: ClaimRun) -> Outcome:
     """Mean return of the best actions over ten new episodes of Pendulum after 3,000 updates on 4,000 recorded steps of a swing-up
