@@ -20,7 +20,7 @@ def nearest(word: str, known: Iterable[str]) -> str:
     close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
     if close:
         return f" Did you mean '{close[0]}'?"
-    if len(known) <= 12:
+    if 0 < len(known) <= 12:
         return " Known: " + ", ".join(known) + "."
     return ""
 

@@ -32,7 +32,7 @@ def train(
         typer.Option(
             "--task",
             "-t",
-            help="a reasoning-gym dataset, a .jsonl/.parquet file or a Gymnasium id (default: one that suits the model)",
+            help="a reasoning-gym dataset, a .jsonl/.parquet file, a Gymnasium id or minari:NAME (default: one that suits the model)",
         ),
     ] = None,
     reward: Annotated[

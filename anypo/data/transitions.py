@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -50,6 +50,14 @@ class Arrays:
     def take(self, places: np.ndarray) -> Arrays:
         """The transitions at these places, copied."""
         return Arrays(*(getattr(self, name)[places] for name in FIELDS))
+
+    def drawn(self, count: int, rng: np.random.Generator) -> Arrays:
+        """`count` of them, uniformly and with replacement."""
+        return self.take(rng.integers(0, len(self), count))
+
+    def replace(self, **fields: np.ndarray) -> Arrays:
+        """These with some arrays replaced."""
+        return replace(self, **fields)
 
     def joined(self, other: Arrays) -> Arrays:
         """These and then the others."""

@@ -27,7 +27,7 @@ from anypo.roles import check
 from anypo.run.methods import Draft, drafted, fitted, rewarded, staged
 from anypo.run.presets import DEFAULT_MODEL, fitting_model, preset_of, suited, task_defaults
 from anypo.systems import find
-from anypo.tasks.environments import is_environment
+from anypo.tasks.environments import canonical, is_environment
 from anypo.tasks.named import TASKS
 
 
@@ -134,6 +134,8 @@ def resolve(
         if key not in RunConfig.model_fields:
             raise unknown("setting", key, RunConfig.model_fields)
     given = {key: value for key, value in settings.items() if value is not None}
+    if "task" in given:
+        given["task"] = canonical(given["task"])
     if is_environment(given.get("task")) and given.get("chat_args"):
         raise UserError(
             f"task '{given['task']}' takes actions, not text, so there is no chat template to give arguments"

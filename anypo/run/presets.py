@@ -54,7 +54,7 @@ CONTROL: dict[str, Any] = {
 values (2048 steps an update, 10 epochs of 32 minibatches). Its objective stays; a method made for environments is left alone."""
 
 STEPS_IN_ENVIRONMENTS = 40_960
-"""Steps in the environment of a run whose length is not given."""
+"""Steps in the environment of a run whose length is not given; updates of one that takes none."""
 
 
 def preset_of(base: Algorithm, model: str, acts: bool) -> dict[str, Any]:
@@ -78,9 +78,11 @@ def environment_preset(base: Algorithm) -> dict[str, Any]:
     changes = {} if made else dict(CONTROL)
     generate: Any = Generate.parse(changes["generate"]) if changes else base.generate
     common = {"eval_size": 20, "set": changes}
-    if not hasattr(generate, "environments"):
-        return common
-    return common | {"steps": max(1, STEPS_IN_ENVIRONMENTS // (generate.environments * generate.steps))}
+    if hasattr(generate, "environments"):
+        return common | {"steps": max(1, STEPS_IN_ENVIRONMENTS // (generate.environments * generate.steps))}
+    if hasattr(base.replay, "updates"):
+        return common | {"steps": max(1, STEPS_IN_ENVIRONMENTS // base.replay.updates)}
+    return common
 
 
 def fitting_model(model: str | None, acts: bool, task: str) -> str:

@@ -21,10 +21,13 @@ from torch import Tensor
 import anypo
 from anypo import plugins
 from anypo.engine import device
+from anypo.errors import UserError
 from anypo.run.disk.lock import now
 from anypo.systems import SYSTEMS
 
-PACKAGES = ("torch", "transformers", "tokenizers", "safetensors", "peft", "numpy", "reasoning-gym", "math-verify")
+PACKAGES = (
+    "torch", "transformers", "tokenizers", "safetensors", "peft", "numpy", "reasoning-gym", "math-verify", "gymnasium", "minari",
+)  # fmt: skip
 """Packages whose version can change a result."""
 
 
@@ -66,6 +69,21 @@ def manifest(
         "machine": describe_machine(),
         "device": describe_device(str(config.get("device", "auto")), getattr(policy, "device", torch.device("cpu"))),
     }
+
+
+def same_data(recorded: Mapping[str, Any], task: Any) -> None:
+    """`UserError` where the files that a run with the manifest `recorded` draws its data from are no longer what they were."""
+    before = dict(recorded.get("task") or {}).get("source")
+    now = task.describe().get("source") if isinstance(before, Mapping) else None
+    if not isinstance(before, Mapping) or not isinstance(now, Mapping):
+        return
+    for key in (key for key in before if key.endswith("sha256")):
+        if now.get(key) != before[key]:
+            place = before.get(key.replace("sha256", "path"), task.name)
+            raise UserError(
+                f"{place} has changed since the run began (sha256 {str(before[key])[:12]}, now {str(now.get(key))[:12]}), so the run "
+                "cannot be resumed exactly; put the data back as they were, or begin a new run"
+            )
 
 
 def brief(value: Any) -> str:

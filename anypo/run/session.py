@@ -36,7 +36,7 @@ from anypo.run.disk.folder import RunFolder
 from anypo.run.loggers import check_loggers, open_loggers
 from anypo.run.memory import peak_gb, resident_gb
 from anypo.run.observer import Observer
-from anypo.run.provenance import describe_device, manifest
+from anypo.run.provenance import describe_device, manifest, same_data
 from anypo.run.stages import Running, Stages
 from anypo.tasks.environments import is_environment
 from anypo.update.sft import warm_start
@@ -189,6 +189,7 @@ class Session:
         observer.phase("loading the model", 0)
         self.world = self.stages.open()
         _say(self.world.policy, observer)
+        same_data(folder.manifest(), self.world.task)
         self.running: Running | None = None
         self.watch: Watch | None = None
         self.began = time.monotonic()

@@ -41,10 +41,7 @@ class GymTask:
 
     def make(self) -> gymnasium.Env[Any, Any]:
         """A new environment."""
-        try:
-            return gymnasium.make(self.name, **self.options)
-        except gymnasium.error.Error as error:
-            raise UserError(f"cannot make the environment '{self.name}': {' '.join(str(error).split())}") from None
+        return opened(self.name, self.name, self.options)
 
     @property
     def discrete(self) -> bool:
@@ -74,6 +71,16 @@ class GymTask:
             "environment": self.name,
             "options": self.options,
         }
+
+
+def opened(
+    source: str | gymnasium.envs.registration.EnvSpec, name: str, options: Mapping[str, Any]
+) -> gymnasium.Env[Any, Any]:
+    """The environment that an id or a specification describes. `UserError` where it cannot be made here."""
+    try:
+        return gymnasium.make(source, **options)
+    except (gymnasium.error.Error, ImportError) as error:
+        raise UserError(f"cannot make the environment '{name}': {' '.join(str(error).split())}") from None
 
 
 class GymEpisode:

@@ -30,8 +30,9 @@ def parse(spec: str | Mapping[str, Any], options: Mapping[str, Any] | None = Non
     """What `load` takes, checked: a plain mapping with the key ``name`` and the options of that task.
 
     `spec`: the name of a reasoning-gym dataset or of a registered task, the path of a .jsonl or .parquet file, the id of a
-    Gymnasium environment, ``module:factory`` of the user's own task, or a mapping with the key ``name``. `options` may use dotted
-    names (``verifier.extract``) and YAML texts for values. Raises `UserError` naming the nearest spelling of an unknown task or field.
+    Gymnasium environment, ``minari:NAME`` or the folder of a Minari data set, ``module:factory`` of the user's own task, or a
+    mapping with the key ``name``. `options` may use dotted names (``verifier.extract``) and YAML texts for values. Raises
+    `UserError` naming the nearest spelling of an unknown task or field.
     """
     if isinstance(spec, Mapping):
         if not isinstance(spec.get("name"), str):
@@ -44,10 +45,10 @@ def parse(spec: str | Mapping[str, Any], options: Mapping[str, Any] | None = Non
     given = nested(options or {})
     if "name" in given:
         raise unknown("field of task", "name", (), "The task is named by itself, not among its options.")
-    if files.is_file(spec):
-        return (pairs if pairs.is_pairs(spec) else files).parse(spec, given)
     if environments.is_environment(spec):
         return environments.parse(spec, given)
+    if files.is_file(spec):
+        return (pairs if pairs.is_pairs(spec) else files).parse(spec, given)
     if ":" in spec:
         _check_spelling(spec)
         return {"name": spec, **given}
@@ -61,12 +62,16 @@ def load(spec: str | Mapping[str, Any], options: Mapping[str, Any] | None = None
     """The task meant by `spec` (see `parse`), ready to give problems; one problem of either side is made or read here."""
     plain = parse(spec, options)
     name = plain.pop("name")
-    if files.is_file(name):
-        return (pairs if pairs.is_pairs(name) else files).load(name, plain)
+    if environments.is_recorded(name):
+        from anypo.tasks.minari import MinariTask
+
+        return MinariTask(name, plain)
     if environments.is_environment(name):
         from anypo.tasks.gym import GymTask
 
         return GymTask(name, plain)
+    if files.is_file(name):
+        return (pairs if pairs.is_pairs(name) else files).load(name, plain)
     if ":" in name:
         return made(name, lambda: imported(name)(**plain))
     if name in TASKS:

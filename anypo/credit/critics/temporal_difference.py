@@ -50,7 +50,8 @@ class TemporalDifference(Credit, name="temporal_difference"):
 
     def learner(self, policy: Any, seed: int) -> ActionValues:
         inputs = policy.body.weights[0].shape[1] + len(policy.low)
-        return ActionValues(inputs, self.hidden, self.members, seed, self._action)
+        norm = getattr(policy, "norm", None)
+        return ActionValues(inputs, self.hidden, self.members, seed, self._action, norm)
 
     def assign(self, batch: Batch, context: Context) -> Batch:
         q = batch["q@next_target"]
@@ -76,13 +77,22 @@ class TemporalDifference(Credit, name="temporal_difference"):
 
 class ActionValues(nn.Module):
     """Fills ``q`` [N, members], the critics' values of the row's action at its observation, and ``q@next``, those of the column
-    `next_action` at the observation that followed."""
+    `next_action` at the observation that followed. norm: what observations go through first, the actor's own."""
 
     columns = frozenset({"q", "q@next"})
     holds = True
 
-    def __init__(self, inputs: int, hidden: Sequence[int], members: int, seed: int, next_action: str) -> None:
+    def __init__(
+        self,
+        inputs: int,
+        hidden: Sequence[int],
+        members: int,
+        seed: int,
+        next_action: str,
+        norm: nn.Module | None = None,
+    ) -> None:
         super().__init__()
+        self.norm = norm if norm is not None else nn.Identity()
         self.body = Perceptron([inputs, *hidden, 1], members, seed)
         self.next_action = next_action
 
@@ -97,7 +107,7 @@ class ActionValues(nn.Module):
             }
 
     def _values(self, observation: Tensor, action: Tensor) -> Tensor:
-        found = self.body(torch.cat([observation, action], -1))
+        found = self.body(torch.cat([self.norm(observation), action], -1))
         return found.squeeze(-1).T if found.ndim == 3 else found
 
     def frozen(self) -> Self:

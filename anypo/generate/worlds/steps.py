@@ -65,9 +65,7 @@ class EnvironmentSteps(Generate, name="environment_steps"):
     def evaluate(self, episodes: Sequence[Episode], world: World, temperature: float = 0.0) -> list[Trajectory]:
         """Whole episodes, each in a new environment reset with its own seed: the act's best actions (temperature 0), or actions as
         while training, after any warm-up (1)."""
-        if temperature not in (0.0, 1.0):
-            raise UserError(f"a control policy is scored at temperature 0 or 1, not {temperature:g}")
-        return whole_episodes(episodes, world, self.act, sampled=temperature == 1.0)
+        return scored_episodes(episodes, world, self.act, temperature)
 
     def suits(self, task: Task) -> str | None:
         return None if hasattr(task, "make") else "it steps Gymnasium environments; choose a generator of texts"
@@ -109,6 +107,13 @@ class EnvironmentSteps(Generate, name="environment_steps"):
         )
         seat.observations, seat.actions, seat.logp, seat.rewards = [], [], [], []
         return Group(problem.prompt, (trajectory,), problem, context.step)
+
+
+def scored_episodes(episodes: Sequence[Episode], world: World, act: Act, temperature: float) -> list[Trajectory]:
+    """Whole episodes for a score: the act's best actions (temperature 0), or those of training (1)."""
+    if temperature not in (0.0, 1.0):
+        raise UserError(f"a control policy is scored at temperature 0 or 1, not {temperature:g}")
+    return whole_episodes(episodes, world, act, sampled=temperature == 1.0)
 
 
 def whole_episodes(episodes: Sequence[Episode], world: World, act: Act, sampled: bool) -> list[Trajectory]:

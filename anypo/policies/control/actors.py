@@ -12,7 +12,7 @@ from typing import Any, Self
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from anypo.data.batch import Batch
 from anypo.policies.control.perceptron import Perceptron
@@ -23,7 +23,8 @@ SEEN = {"new": "observation", "next": "observation_next"}
 
 
 class Actor(Saved):
-    """What both actors share: a network over observations, bounds of the action space, copies and averages.
+    """What both actors share: a network over observations, bounds of the action space, copies and averages. `norm` is what
+    observations go through first; critics beside the actor share it.
 
     Columns: ``action@new`` [N, A], a fresh action at the row's observation, ``action@next``, one at the observation that
     followed, and their log-probabilities where the actor has any. The noise of a draw is the row column ``noise@<view>``.
@@ -37,6 +38,7 @@ class Actor(Saved):
         self, observation: int, outputs: int, low: np.ndarray, high: np.ndarray, hidden: Sequence[int], seed: int
     ):
         super().__init__()
+        self.norm: nn.Module = nn.Identity()
         self.body = Perceptron([observation, *hidden, outputs], seed=seed)
         self.low, self.high = low.astype(np.float32).ravel(), high.astype(np.float32).ravel()
 
@@ -79,7 +81,7 @@ class SquashedGaussian(Actor):
 
     def forward(self, observations: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log standard deviation before squashing, both [N, A]."""
-        mean, log_std = self.body(observations).chunk(2, -1)
+        mean, log_std = self.body(self.norm(observations)).chunk(2, -1)
         return mean, log_std.clamp(-20.0, 2.0)
 
     def draw(self, observations: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
@@ -136,7 +138,7 @@ class DeterministicActor(Actor):
 
     def forward(self, observations: Tensor) -> Tensor:
         """Actions [N, A]."""
-        return torch.tanh(self.body(observations))
+        return torch.tanh(self.body(self.norm(observations)))
 
     def fill(self, batch: Batch, names: Collection[str], grad: bool) -> dict[str, Tensor]:
         """The named columns; connected to the parameters when `grad`."""

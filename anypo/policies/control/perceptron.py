@@ -10,6 +10,27 @@ import torch
 from torch import Tensor, nn
 
 
+class Standard(nn.Module):
+    """x -> (x - mean) / (std + 1e-3), the statistics of recorded observations, fixed once they are taken (arXiv:2106.06860)."""
+
+    mean: Tensor
+    scale: Tensor
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(size))
+        self.register_buffer("scale", torch.ones(size))
+
+    def take(self, observations: Tensor) -> None:
+        """The statistics of observations [n, size]."""
+        exact = observations.double()
+        self.mean.copy_(exact.mean(0))
+        self.scale.copy_(exact.std(0, unbiased=False) + 1e-3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x - self.mean) / self.scale
+
+
 class Perceptron(nn.Module):
     """`members` networks of the same shape side by side, ReLU between the layers, initialised like `torch.nn.Linear` (uniform in
     +-1/sqrt(inputs)) from `seed`.
