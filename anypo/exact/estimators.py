@@ -154,7 +154,9 @@ class Estimator:
         self.logp = self.policy.log_table().detach()
         live = self.weights.live[POLICY]
         distils = bool(live) and not {"logp", "entropy"} & live.keys()
-        self.reason = f"it differentiates {', '.join(sorted(live))}, no estimate of the reward's gradient" if distils else ""
+        self.reason = (
+            f"it differentiates {', '.join(sorted(live))}, no estimate of the reward's gradient" if distils else ""
+        )
 
     def _arrive(self) -> None:
         """Put the policy at the end of the path."""

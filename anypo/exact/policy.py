@@ -215,7 +215,9 @@ class EnumerablePolicy(nn.Module):
         letters = self._word(solution)[: self.graph.horizon] if solution else []
         code = sum(letter * self.graph.vocabulary**place for place, letter in enumerate(letters))
         if self.prompts * (code + 2) >= 2**31 - self.graph.vocabulary:
-            raise UserError(f"the enumerable policy cannot be shown a solution of {len(letters)} letters; it is too long")
+            raise UserError(
+                f"the enumerable policy cannot be shown a solution of {len(letters)} letters; it is too long"
+            )
         return code
 
     def decode(self, tokens: np.ndarray) -> str:

@@ -36,8 +36,8 @@ class View(Part, slot="view"):
 class Privileged(View, name="privileged"):
     """The problem together with its worked solution (its answer where it has none), as OPSD's teacher sees it (arXiv 2601.18734).
 
-    template: the text of the opening's last message, with ``{prompt}`` and ``{solution}``. Trajectories of problems without a text to show, or
-    with media, are seen as they are.
+    template: the text of the opening's last message, with ``{prompt}`` and ``{solution}``. Trajectories of problems without a text to
+    show, or with media, are seen as they are.
     """
 
     view: str = "privileged"
@@ -54,8 +54,8 @@ class Privileged(View, name="privileged"):
         room = getattr(policy, "context", None)
         if room is not None and len(seen.tokens) > room:
             raise UserError(
-                f"the answer to problem {trajectory.prompt} has {len(seen.tokens)} tokens with its prompt and the solution shown, more "
-                f"than the model's context of {room}; shorten generate.max_new, the view's template or the solutions"
+                f"the answer to problem {trajectory.prompt} has {len(seen.tokens)} tokens with its prompt and solution before it, "
+                f"more than the model's context of {room}; lower generate.max_new, or shorten the view's template or the solutions"
             )
         return seen
 

@@ -66,7 +66,8 @@ class Weights:
     """The policy and the parts' own learners, their optimisers, and the references that are kept of them.
 
     live: by learner, the columns that some part reads and the learner can differentiate, by full name, with the name the learner
-    is asked for. given: fixed columns that the policy reads for some of these, the far side of a divergence. held: passes of learners that hold theirs, until they are pushed through. steps: optimiser steps prepared so far.
+    is asked for. given: fixed columns that the policy reads for some of these, the far side of a divergence. held: passes of learners
+    that hold theirs, until they are pushed through. steps: optimiser steps prepared so far.
     """
 
     algorithm: Algorithm

@@ -9,8 +9,8 @@ from pydantic import Field
 from anypo.column import OLD, Column
 from anypo.data.batch import Batch
 from anypo.errors import unknown
-from anypo.objective.base import Aggregate, Objective
 from anypo.objective.aggregates import TokenMean
+from anypo.objective.base import Aggregate, Objective
 from anypo.policies.views import Privileged, View
 
 
@@ -33,7 +33,9 @@ class _Taught(Objective):
         casts = {cast.role: cast for cast in algorithm.models}
         if self.source in casts:
             able = f"model:{self.source}:fill" in casts[self.source].provided()
-            return None if able else f"the {self.source} ({casts[self.source].model}) cannot score tokens; give it weights"
+            return (
+                None if able else f"the {self.source} ({casts[self.source].model}) cannot score tokens; give it weights"
+            )
         known = {OLD, *(keeper.name for keeper in keepers)}
         if self.source in known:
             return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from anypo.algorithm import Algorithm
 from anypo.control import Uniform
+from anypo.credit.plain import Uncredited
 from anypo.generate import Independent
 from anypo.objective.distil.divergences import Distil
 from anypo.systems.registry import system
@@ -26,6 +27,7 @@ def opsd() -> Algorithm:
     return Algorithm(
         control=Uniform(prompts=32, samples=1),
         generate=Independent(temperature=1.1, top_p=0.95, top_k=20),
+        credit=Uncredited(),
         objective=Distil(),
         update=GradientUpdate(reference=FrozenReference()),
     )
