@@ -270,9 +270,9 @@ class Batch:
             t if content is None else dataclasses.replace(t, content=content)
             for t, content in zip(self.trajectories, self.views[view])
         )
-        known = torch.tensor([_sampled_in(t, c) for t, c in zip(self.trajectories, self.views[view])], dtype=torch.bool)
-        mass = self.rows["log_mass"]
-        rows = {**self.rows, "log_mass": torch.where(self.spread(known), mass, torch.zeros_like(mass))}
+        sampled = [_sampled_in(t, content) for t, content in zip(self.trajectories, self.views[view])]
+        recorded, mass = self.spread(torch.tensor(sampled, dtype=torch.bool)), self.rows["log_mass"]
+        rows = {**self.rows, "log_mass": torch.where(recorded, mass, torch.zeros_like(mass))}
         return dataclasses.replace(self, rows=rows, trajectories=trajectories, views={})
 
     # -- reductions ----------------------------------------------------------------------------------------------------------

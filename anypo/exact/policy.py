@@ -136,10 +136,7 @@ class EnumerablePolicy(nn.Module):
 
     def offers(self, name: str) -> bool:
         """Its columns in every view of the batch, and divergences from the sources it is compared with."""
-        if self.compared.column(name):
-            return True
-        stat, _, view = name.partition("@")
-        return stat in self.columns and view not in ("new", "next") and not ("@" in name and not view)
+        return self.compared.offers(name, self.columns)
 
     def reads(self, name: str) -> frozenset[str]:
         """The fixed columns that must be filled before the column `name`."""

@@ -11,13 +11,13 @@ the update, however many optimiser steps follow, with the output head that belon
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from pydantic import Field
 
-from anypo.column import Column
+from anypo.column import BEHAVIOUR, Column
 from anypo.engine.training.divergences import Capped, Leading, Statistic, divergence
 from anypo.engine.training.head import Head
 from anypo.parts import Part
@@ -66,6 +66,14 @@ class Comparisons:
         """The divergence that a column's full name means; None for any other column."""
         column = Column.parse(name, self.sources)
         return column if column.source and column.stat in self.statistics else None
+
+    def offers(self, name: str, columns: Collection[str]) -> bool:
+        """Whether a policy that fills `columns` with a gradient can fill `name`: one of them in any view, or a divergence. Not in a
+        fresh draw (``new`` or ``next``), which is an actor's, and not with another source's weights."""
+        column = Column.parse(name, {BEHAVIOUR, *self.sources})
+        if column.source:
+            return self.column(name) is not None
+        return column.stat in columns and column.view not in ("new", "next") and str(column) == name
 
     def meet(self, source: str, policy: Any) -> None:
         """Remember the head of `policy`, which has just filled the columns of `source`."""

@@ -138,8 +138,12 @@ class Weights:
             if owners:
                 live[owners[0]][name] = name
         self.live = live
-        reads = getattr(self.policy, "reads", lambda name: frozenset())
-        self.given = {name: Column.parse(name, known) for column in live[POLICY] for name in reads(column)}
+        self.given = {
+            name: Column.parse(name, known)
+            for column in live[POLICY]
+            if hasattr(self.policy, "reads")
+            for name in sorted(self.policy.reads(column))
+        }
         self.old = {
             path: {n: c.plain for n, c in self.columns.items() if c.source == OLD and offers(learner, c.plain)}
             for path, learner in self.learners.items()

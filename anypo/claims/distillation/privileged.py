@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -21,7 +21,7 @@ from anypo.policies.views import Privileged, look
 from anypo.replay.solutions import demonstration
 from anypo.run.trainer import Trainer
 from anypo.systems import find
-from anypo.tasks.base import Problem
+from anypo.tasks.base import Problem, Task
 
 LETTERS, LENGTH, FACTS, KNOWN = "abcdef", 2, 8, 0.2
 """Answers of two letters out of six to eight questions, of which the policy was told the right one in one of five cases."""
@@ -98,7 +98,7 @@ def curve(arm: str, facts: Facts, seed: int, steps: int) -> tuple[list[float], f
     method = method.set(changes if name == "sft" else {"generate.max_new": LENGTH + 1, **changes})
     task = Misled(facts.task.problems, facts.task.grade, "facts") if arm == "wrong" else facts.task
     policy = facts.policy()
-    trainer = Trainer(method.check(), World(task, policy, Local().sampler(policy)), seed, steps)
+    trainer = Trainer(method.check(), World(cast(Task, task), policy, Local().sampler(policy)), seed, steps)
     found, tokens = [facts.chance(policy)], []
     for _ in range(steps):
         tokens.append(trainer.step().get("tokens/generated", 0.0))
@@ -114,9 +114,10 @@ def curve(arm: str, facts: Facts, seed: int, steps: int) -> tuple[list[float], f
     stand_in="a character model of 64 hidden units that half knows eight facts and can read a key",
 )
 def opsd(run: ClaimRun) -> Outcome:
-    """Probability of the right answer with nothing shown, mean over a run of 20 steps with 32 sampled answers each, against GRPO with as
-    many answers (4 prompts of 8). The gain must be at least 0.05, and at the end it must also be more than with the next question's
-    solution shown, and than with nothing shown. Notes: these controls, the teacher with live weights, and SFT on as many solutions."""
+    """Probability of the right answer with nothing shown, mean over a run of 20 steps with 32 sampled answers each, against GRPO
+    with as many answers (4 prompts of 8). The gain must be at least 0.05, and at the end it must also be more than with the next
+    question's solution shown, and than with nothing shown. Notes: these controls, the teacher with live weights, SFT on as many
+    solutions."""
     facts = [Facts.of(seed, run.steps(WARM)) for seed in run.seeds]
     curves = {arm: [curve(arm, f, seed, run.steps(STEPS)) for f, seed in zip(facts, run.seeds)] for arm in ARMS}
     area = {arm: [float(np.mean(found)) for found, _ in made] for arm, made in curves.items()}

@@ -136,7 +136,7 @@ class LanguagePolicy:
 
     def fill(self, batch: Batch, names: Collection[str], grad: bool) -> dict[str, Tensor]:
         """The named columns of `batch`, each [N], beside its own; with `grad` connected to the weights (see the class)."""
-        divergences = {name: column for name in sorted(names) if (column := self.compared.column(name))}
+        divergences = {name: told for name in sorted(names) if (told := self.compared.column(name))}
         if divergences:
             rest = self.fill(batch, set(names) - divergences.keys(), grad)
             with torch.set_grad_enabled(grad):
@@ -171,10 +171,7 @@ class LanguagePolicy:
     def offers(self, name: str) -> bool:
         """Its columns in every view of the batch (not in a fresh draw, ``new`` or ``next``, which are an actor's), and divergences
         from the sources it is compared with."""
-        if self.compared.column(name):
-            return True
-        stat, _, view = name.partition("@")
-        return stat in self.columns and view not in ("new", "next") and not ("@" in name and not view)
+        return self.compared.offers(name, self.columns)
 
     def reads(self, name: str) -> frozenset[str]:
         """The fixed columns that must be filled before the column `name`."""
@@ -184,8 +181,8 @@ class LanguagePolicy:
     def output(self) -> Head:
         """What turns the column ``state`` into logits, as it is now: a copy of weights that may still be trained."""
         head = self.forward.network.head
-        kept = [w.detach().clone() if w is not None and w.requires_grad else w for w in (head.weight, head.bias)]
-        return Head(*kept, head.dtype)
+        kept = lambda w: w.detach().clone() if w is not None and w.requires_grad else w
+        return Head(kept(head.weight), kept(head.bias), head.dtype)
 
     def _states(self, batch: Batch) -> Tensor:
         states = self.forward.states(samples(batch), FORWARD_TOKENS)
