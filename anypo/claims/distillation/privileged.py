@@ -111,7 +111,7 @@ def curve(arm: str, facts: Facts, seed: int, steps: int) -> tuple[list[float], f
     published="4 to 8 times fewer sampled tokens than GRPO at its score; Qwen3-1.7B on AIME 2024 from 47.7 to 51.7 % in 200 steps",
     seconds=200,
     seeds=5,
-    stand_in="a character model of 64 hidden units that half knows eight facts and can read a key",
+    stand_in="a character model of 64 hidden units that knows eight facts poorly and can read a key",
 )
 def opsd(run: ClaimRun) -> Outcome:
     """Probability of the right answer with nothing shown, mean over a run of 20 steps with 32 sampled answers each, against GRPO
