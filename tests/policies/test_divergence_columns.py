@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from transformers.models.qwen3.modeling_qwen3 import Qwen3RMSNorm
 
 from anypo.algorithm import Algorithm
 from anypo.context import Context, Memory
@@ -32,6 +33,7 @@ SMALL = TinyConfig(layers=2, hidden=32, intermediate=64, context=256)
 
 def tiny(lora: int = 0, seed: int = 0) -> LanguagePolicy:
     net = model(SMALL, seed).double()
+    torch.manual_seed(seed)  # adapters are drawn
     if lora:
         from peft import LoraConfig, get_peft_model
 
@@ -106,9 +108,18 @@ def by_hand(policy: LanguagePolicy, teacher: LanguagePolicy, batch: Batch, beta:
     return torch.cat(rows)
 
 
-def close(found: Tensor, expected: Tensor, tolerance: float = 1e-6) -> bool:
-    """Equal but for the rounding of rotary angles, which stay in float32 and depend on how sequences are packed."""
-    return float((found - expected).norm()) <= tolerance * float(expected.norm())
+@pytest.fixture(autouse=True)
+def _wide_norms(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The reference in float64 throughout: transformers rounds its norms to float32, the library does not."""
+
+    def forward(self: Qwen3RMSNorm, hidden: Tensor) -> Tensor:
+        return self.weight * hidden * torch.rsqrt(hidden.square().mean(-1, keepdim=True) + self.variance_epsilon)
+
+    monkeypatch.setattr(Qwen3RMSNorm, "forward", forward)
+
+
+def close(found: Tensor, expected: Tensor) -> bool:
+    return torch.allclose(found, expected, rtol=1e-9, atol=1e-12)
 
 
 def gradients(policy: LanguagePolicy) -> list[Tensor]:
@@ -116,6 +127,10 @@ def gradients(policy: LanguagePolicy) -> list[Tensor]:
     for p in policy.parameters():
         p.grad = None
     return found
+
+
+def flat(pieces: list[Tensor]) -> Tensor:
+    return torch.cat([piece.flatten() for piece in pieces])
 
 
 def move(policy: LanguagePolicy, seed: int = 1) -> None:
@@ -148,8 +163,7 @@ def test_value_and_gradient_are_those_of_the_whole_softmax(beta: float, source: 
     for budget in (10_000, 1):
         met = policy.backward(batch, {name: d}, budget)[name]
         assert close(met, expected.detach())
-        for a, b in zip(gradients(policy), by_autograd):
-            assert close(a, b)
+        assert close(flat(gradients(policy)), flat(by_autograd))
 
 
 def test_the_size_of_chunks_does_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
