@@ -21,7 +21,7 @@ from anypo.algorithm import Algorithm
 from anypo.compare.plan import MEASURES, Cell
 from anypo.engine import device as devices
 from anypo.files import replace_text
-from anypo.generate.base import World, check_task
+from anypo.generate.base import World, check_suits
 from anypo.run.memory import peak_gb
 from anypo.tasks.environments import is_environment
 
@@ -52,8 +52,7 @@ def run(cell: Cell, init: str, tell: Tell | None = None) -> dict[str, Any]:
 
     algorithm = Algorithm.from_dict(cell.contender.algorithm).check()
     task = tasks.load(tasks.parse(cell.task, cell.settings.task_options[cell.task]))
-    check_task(algorithm.generate, task)
-    check_task(algorithm.replay, task)
+    check_suits(algorithm, task)
     wanted = Wanted(task, cell.settings.model, cell.seed, device=devices.resolve(cell.settings.device))
     policy = algorithm.policy.open(wanted, "" if is_environment(cell.task) else init)
     sampler = algorithm.engine.sampler(policy)

@@ -16,13 +16,13 @@ from anypo.errors import UserError
 
 
 class Uncredited(Credit, name="none"):
-    """No advantages: for updates that look at rewards alone."""
+    """No advantages: for updates that look at rewards alone, and objectives that look at none."""
 
     def assign(self, batch: Batch, context: Context) -> Batch:
         return batch
 
     def refuse(self, algorithm: Any) -> str | None:
-        if algorithm.objective.fits():
+        if algorithm.objective.fits() and "unrewarded" not in algorithm.objective.provided():
             return (
                 f"it fills no advantages, which objective={algorithm.objective.part} may read; set objective=none too"
             )

@@ -259,7 +259,8 @@ class Batch:
         return Batch(rows, sequences, self.n_groups, trajectories, self.problems, views)
 
     def seen(self, view: str) -> Batch:
-        """The same decisions in the contexts of `view`. What truncation kept there is not known: ``log_mass`` is 0."""
+        """The same decisions in the contexts of `view`. What truncation kept there is known only where the context is the one that was
+        sampled in; elsewhere ``log_mass`` is 0."""
         if view not in self.views:
             known = ", ".join(sorted(self.views)) or "none"
             raise UserError(
@@ -269,7 +270,9 @@ class Batch:
             t if content is None else dataclasses.replace(t, content=content)
             for t, content in zip(self.trajectories, self.views[view])
         )
-        rows = {**self.rows, "log_mass": torch.zeros_like(self.rows["log_mass"])}
+        sampled = [_sampled_in(t, content) for t, content in zip(self.trajectories, self.views[view])]
+        recorded, mass = self.spread(torch.tensor(sampled, dtype=torch.bool)), self.rows["log_mass"]
+        rows = {**self.rows, "log_mass": torch.where(recorded, mass, torch.zeros_like(mass))}
         return dataclasses.replace(self, rows=rows, trajectories=trajectories, views={})
 
     # -- reductions ----------------------------------------------------------------------------------------------------------
@@ -294,6 +297,15 @@ class Batch:
         """Weighted mean of a row column over the whole batch (0 when nothing counts), scalar."""
         weight = self.weight.to(rows.dtype)
         return (rows * weight).sum() / weight.sum().clamp(min=torch.finfo(rows.dtype).tiny)
+
+
+def _sampled_in(trajectory: Trajectory, content: Tokens | None) -> bool:
+    """Whether `content` (None: the trajectory's own) has the context that the trajectory was sampled in."""
+    shown = getattr(trajectory.content, "shown", None)
+    if content is None or shown is None:
+        return content is None and shown is None
+    first = content.actions[0] if len(content.actions) else len(content.tokens)
+    return np.array_equal(content.tokens[:first], shown)
 
 
 def segment_ids(batch: Batch) -> tuple[Tensor, int]:

@@ -22,6 +22,7 @@ from anypo.exact.bench import Setting, pack, scene
 from anypo.exact.estimators import Estimator
 from anypo.exact.graph import EOS
 from anypo.exact.policy import EnumerablePolicy
+from anypo.fits import POLICY
 from anypo.update.gradient import by_gradient
 from anypo.update.weights import push
 
@@ -88,7 +89,7 @@ def library_gradient(algorithm: Algorithm, given: Case) -> Tensor:
     context = estimator.context(0)
     batch = estimator.algorithm.credit.assign(estimator.weights.fill(given.batch), context)
     pull = by_gradient(estimator.algorithm).pull(batch, estimator.weights, estimator.current, context)
-    mine = {name: g for name, g in pull.gradients.items() if name in estimator.policy.columns}
+    mine = {name: g for name, g in pull.gradients.items() if name in estimator.weights.live[POLICY]}
     estimator.policy.zero_grad(set_to_none=True)
     push(estimator.policy, pull.batch, mine, token_budget=16)
     grad = estimator.policy.weight.grad
@@ -101,7 +102,7 @@ def direct_gradient(algorithm: Algorithm, given: Case) -> Tensor:
     context = estimator.context(0)
     weights, policy = estimator.weights, estimator.policy
     batch = estimator.algorithm.credit.assign(weights.fill(given.batch), context)
-    live = policy.fill(batch, sorted(policy.columns & algorithm.columns()), grad=True)
+    live = policy.fill(batch, sorted(weights.live[POLICY]), grad=True)
     batch = batch.with_rows(**live)
     for path, learner in weights.learners.items():
         if path != "policy":

@@ -21,6 +21,7 @@ from anypo.data.records import Group
 from anypo.exact.bench import OLDEST, Scene, Setting, pack, scene, split
 from anypo.exact.policy import LETTERS
 from anypo.filter import Screen
+from anypo.fits import POLICY
 from anypo.generate.base import Independent, World
 from anypo.plugins import chosen, plugin
 from anypo.run.presets import has_path
@@ -96,6 +97,8 @@ def measure(algorithm: Algorithm, setting: Setting, draws: int = 400, warmup: in
     place = scene(setting)
     try:
         estimator = Estimator(algorithm, place, seed)
+        if estimator.reason:
+            return Measurement(algorithm.name, setting, drift=place.drift, reason=estimator.reason)
         gradients, ess = estimator.run(draws, warmup)
     except Exception as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())
@@ -129,6 +132,7 @@ class Estimator:
             "update.minibatches_per_epoch": 1,
             "update.reference.keep": OLDEST + 1,
             "filter.signals.0.answer": "whole",  # answers are words here, not numbers
+            "objective.view.template": "{prompt} ={solution}",  # which is all the policy can read
             "generate.tags": list(LETTERS[: s.vocabulary - 1]),  # and a mode is chosen by the first letter
         }
         plain = {path: value for path, value in wanted.items() if has_path(algorithm, path)}
@@ -148,7 +152,11 @@ class Estimator:
         self.memory = Memory(self.algorithm)
         self.sampler = place.sampler(seed)
         self.logp = self.policy.log_table().detach()
-        self.reason = ""
+        live = self.weights.live[POLICY]
+        distils = bool(live) and not {"logp", "entropy"} & live.keys()
+        self.reason = (
+            f"it differentiates {', '.join(sorted(live))}, no estimate of the reward's gradient" if distils else ""
+        )
 
     def _arrive(self) -> None:
         """Put the policy at the end of the path."""

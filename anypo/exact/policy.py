@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from typing import Literal
 
 import numpy as np
@@ -15,6 +16,7 @@ from anypo.data.records import ACTION, Tokens, Trajectory
 from anypo.data.tokens import ROLE_COLUMNS, charged, to_rows
 from anypo.errors import UserError
 from anypo.exact.graph import EOS, StateGraph
+from anypo.policies.divergences import Comparisons
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 Kind = Literal["tabular", "linear"]
@@ -28,16 +30,27 @@ class EnumerablePolicy(nn.Module):
 
     Tokens 0 (EOS) and 1..V-1 (the letters a, b, ...) are the vocabulary; token V + j stands for prompt j. `spread` is the standard
     deviation of the initial logits (tabular) or weights (linear). Satisfies `anypo.policies.base.Policy`.
+
+    It can be shown a solution (the prompt ``p0 =ab``), which it copies as far as it trusts it: the logit of the letter that the
+    solution has at this position, of EOS behind its end, is larger by `copying`, whatever was written before. That is no parameter:
+    how to read a solution is known, what it says is not. Prompt and solution are one token, V + j + prompts (1 + code).
     """
 
     inputs: Tensor
     columns = frozenset({"logp", "entropy", *ROLE_COLUMNS})
-    features = frozenset({"hidden"})
+    features = frozenset({"hidden", "state"})
 
     def __init__(
-        self, graph: StateGraph, prompts: int, kind: Kind = "tabular", spread: float = 0.5, seed: int = 0
+        self,
+        graph: StateGraph,
+        prompts: int,
+        kind: Kind = "tabular",
+        spread: float = 0.5,
+        seed: int = 0,
+        copying: float = 3.0,
     ) -> None:
         super().__init__()
+        self.copying, self.compared = copying, Comparisons()
         self.graph, self.prompts, self.kind, self.version = graph, prompts, kind, 0
         generator = torch.Generator().manual_seed(seed)
         inputs = _features(graph, prompts) if kind == "linear" else torch.zeros(0, dtype=torch.float64)
@@ -60,30 +73,80 @@ class EnumerablePolicy(nn.Module):
 
     def fill(self, batch: Batch, names: Collection[str], grad: bool) -> dict[str, Tensor]:
         """`logp`, `entropy` [N] (at each sequence's sampling temperature, truncation renormalised by `log_mass`),
-        `logp_context` and `logp_observation` [N] (see `anypo.data.tokens`), and `hidden` [N, F], the input of the last layer,
-        without gradient."""
-        where, token = self.rows(batch)
+        `logp_context` and `logp_observation` [N] (see `anypo.data.tokens`); without gradient `hidden` [N, F], the input of the last
+        layer, and `state` [N, V], the logits; all of these in every view, too (``logp@privileged``). Divergences by full name
+        (``jsd@privileged_ref``) [N], against the column ``state@privileged_ref``, as `compared` defines them."""
+        divergences = {name: column for name in sorted(names) if (column := self.compared.column(name))}
+        views = sorted({name.partition("@")[2] for name in names if "@" in name and name not in divergences})
+        plain = [name for name in names if "@" not in name]
         with torch.set_grad_enabled(grad):
-            out: dict[str, Tensor] = {}
-            if {"logp", "entropy"} & set(names):
-                table = self.logits().reshape(-1, self.graph.vocabulary)[where]
-                heat = batch.spread(batch.sequences["temperature"]).double()
-                logp = (table / heat.clamp(min=1e-6)[:, None]).log_softmax(-1)
-                if "logp" in names:
-                    out["logp"] = logp.gather(1, token[:, None]).squeeze(1) - batch["log_mass"].double()
-                if "entropy" in names:
-                    out["entropy"] = -(logp.exp() * logp).sum(-1)
-            for name in sorted(ROLE_COLUMNS.keys() & set(names)):
-                out[name] = self._other(batch, ROLE_COLUMNS[name])
-            if "hidden" in names:
-                known = self.inputs[where] if self.kind == "linear" else nn.functional.one_hot(where, len(self.weight))
-                out["hidden"] = known.float()
+            out = self._fill(batch, plain) if plain else {}
+            for name, column in divergences.items():
+                given = batch[str(replace(column, stat="state"))]
+                out[name] = self.compared.statistics[column.stat].value(self._logs(batch), self._heated(batch, given))
+            for view in views:
+                asked = {name: name.partition("@")[0] for name in names if name.partition("@")[2] == view}
+                found = self._fill(batch.seen(view), sorted(asked.values()))
+                out |= {name: found[stat] for name, stat in asked.items()}
         return out
+
+    def _fill(self, batch: Batch, names: Collection[str]) -> dict[str, Tensor]:
+        """Columns of `batch` as it is, no view."""
+        out: dict[str, Tensor] = {}
+        if {"logp", "entropy"} & set(names):
+            logp = self._logs(batch)
+            if "logp" in names:
+                token = self.rows(batch)[1]
+                out["logp"] = logp.gather(1, token[:, None]).squeeze(1) - batch["log_mass"].double()
+            if "entropy" in names:
+                out["entropy"] = -(logp.exp() * logp).sum(-1)
+        for name in sorted(ROLE_COLUMNS.keys() & set(names)):
+            out[name] = self._other(batch, ROLE_COLUMNS[name])
+        if "hidden" in names:
+            where = self.rows(batch)[0]
+            known = self.inputs[where] if self.kind == "linear" else nn.functional.one_hot(where, len(self.weight))
+            out["hidden"] = known.float()
+        if "state" in names:
+            out["state"] = self._logits(batch).detach()
+        return out
+
+    def _logits(self, batch: Batch) -> Tensor:
+        """Logits of every decision, [N, V], what was shown included."""
+        where = self.rows(batch)[0]
+        return self.logits().reshape(-1, self.graph.vocabulary)[where] + self._copied(batch, where)
+
+    def _logs(self, batch: Batch) -> Tensor:
+        """Log-probabilities of the whole vocabulary at every decision, at its sequence's temperature, [N, V]."""
+        return self._heated(batch, self._logits(batch))
+
+    def _heated(self, batch: Batch, logits: Tensor) -> Tensor:
+        heat = batch.spread(batch.sequences["temperature"]).double()
+        return (logits / heat.clamp(min=1e-6)[:, None]).log_softmax(-1)
+
+    def _copied(self, batch: Batch, where: Tensor) -> Tensor:
+        """What shown solutions add to the logits, [N, V] (or a zero)."""
+        first = [int(t.content.tokens[0]) if isinstance(t.content, Tokens) else 0 for t in batch.trajectories]
+        codes = [max(0, token - self.graph.vocabulary) // self.prompts for token in first]
+        if not any(codes):
+            return torch.zeros((), dtype=torch.float64)
+        depth = self.graph.depth()[where % self.graph.states]
+        letters = torch.tensor([_spelled(code - 1, self.graph) for code in codes])[batch.sequence, depth]
+        added = nn.functional.one_hot(letters, self.graph.vocabulary).double() * self.copying
+        return added * (torch.tensor(codes)[batch.sequence] > 0)[:, None]
+
+    def offers(self, name: str) -> bool:
+        """Its columns in every view of the batch, and divergences from the sources it is compared with."""
+        return self.compared.offers(name, self.columns)
+
+    def reads(self, name: str) -> frozenset[str]:
+        """The fixed columns that must be filled before the column `name`."""
+        column = self.compared.column(name)
+        return frozenset({str(replace(column, stat="state"))} if column else ())
 
     def _other(self, batch: Batch, role: int) -> Tensor:
         """log pi of the tokens of a role, summed into the decisions they are charged to, [N]."""
         acting = [trajectory for trajectory in batch.trajectories if len(trajectory)]
-        states, tokens = (torch.from_numpy(column) for column in locate(self.graph, acting, role))
+        states, tokens = (torch.from_numpy(column) for column in locate(self.graph, acting, role, self.prompts))
         logp = self.log_table().reshape(-1, self.graph.vocabulary)[states].gather(1, tokens[:, None]).squeeze(1)
         return to_rows(batch, logp, charged(batch.trajectories, role)[1])
 
@@ -97,7 +160,7 @@ class EnumerablePolicy(nn.Module):
         where the batch has them."""
         if "state" in batch.rows and "token" in batch.rows:
             return batch["state"], batch["token"]
-        states, tokens = locate(self.graph, batch.trajectories)
+        states, tokens = locate(self.graph, batch.trajectories, prompts=self.prompts)
         return torch.from_numpy(states), torch.from_numpy(tokens)
 
     def frozen(self) -> EnumerablePolicy:
@@ -125,9 +188,12 @@ class EnumerablePolicy(nn.Module):
         return self.graph.horizon + 2
 
     def encode(self, messages: Sequence[Mapping[str, str]]) -> np.ndarray:
-        """The prompt token of the word ``p<j>`` and the letters of every other word (a shown prefix), in order."""
+        """The prompt token of the word ``p<j>`` and the letters of every other word (a shown prefix), in order. A word ``=ab`` behind
+        the prompt's shows it the solution ``ab``."""
         words = " ".join(message["content"] for message in messages).split()
-        tokens = [self._word(word) for word in words]
+        tokens = [self._word(word) for word in words if word[0] != "="]
+        for shown in (word[1:] for word in words if word[0] == "="):
+            tokens[0] = [tokens[0][0] + self.prompts * (1 + self._code(shown))]
         return np.array([token for piece in tokens for token in piece], dtype=np.int64)
 
     def _word(self, word: str) -> list[int]:
@@ -140,6 +206,16 @@ class EnumerablePolicy(nn.Module):
                 f"the enumerable policy cannot read '{word}'; it knows p0, p1, ... and words over '{known}'"
             )
         return letters
+
+    def _code(self, solution: str) -> int:
+        """A number for the letters of a solution, as far as the horizon goes."""
+        letters = self._word(solution)[: self.graph.horizon] if solution else []
+        code = sum(letter * self.graph.vocabulary**place for place, letter in enumerate(letters))
+        if self.prompts * (code + 2) >= 2**31 - self.graph.vocabulary:
+            raise UserError(
+                f"the enumerable policy cannot be shown a solution of {len(letters)} letters; it is too long"
+            )
+        return code
 
     def decode(self, tokens: np.ndarray) -> str:
         """Letters; EOS is silent."""
@@ -175,9 +251,11 @@ class TableCritic(nn.Module):
             return {"value": self.inputs[where] @ self.weight if self.linear else self.weight[where]}
 
 
-def locate(graph: StateGraph, trajectories: Sequence[Trajectory], role: int = ACTION) -> tuple[np.ndarray, np.ndarray]:
+def locate(
+    graph: StateGraph, trajectories: Sequence[Trajectory], role: int = ACTION, prompts: int = 0
+) -> tuple[np.ndarray, np.ndarray]:
     """Flat (prompt, state) index and token of every decision of `trajectories` (or of every token of another role behind the
-    prompt's), both [N]."""
+    prompt's), both [N]. prompts: how many there are, where solutions may have been shown."""
     contents = [t.content for t in trajectories if isinstance(t.content, Tokens)]
     if not contents:
         return np.zeros(0, np.int64), np.zeros(0, np.int64)
@@ -189,8 +267,15 @@ def locate(graph: StateGraph, trajectories: Sequence[Trajectory], role: int = AC
     acted[filled] = np.concatenate([content.roles for content in contents]) == role
     acted[:, 0] = False
     prompt = tokens[:, :1] - graph.vocabulary
+    if prompts:
+        prompt = prompt % prompts
     states = np.concatenate([prompt, graph.walk(tokens[:, 1:])], 1)
     return (prompt * graph.states + states)[acted], tokens[acted]
+
+
+def _spelled(code: int, graph: StateGraph) -> list[int]:
+    """The letters of a shown solution, EOS behind them, [horizon]."""
+    return [max(code, 0) // graph.vocabulary**place % graph.vocabulary for place in range(graph.horizon)]
 
 
 def _features(graph: StateGraph, prompts: int) -> Tensor:

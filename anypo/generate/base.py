@@ -18,6 +18,7 @@ from anypo.generate.conversation import Episode, converse
 from anypo.generate.workspace import Accumulate, Workspace
 from anypo.generate.worlds.seats import Seat
 from anypo.parts import Part
+from anypo.policies.views import View
 from anypo.roles.base import Model
 from anypo.tasks.base import Problem, Task
 
@@ -149,8 +150,15 @@ def keys_of(generate: Generate) -> frozenset[str]:
 
 
 def check_task(part: Any, task: Task) -> None:
-    """Raise `UserError` where a part that has `suits` (generate, replay) cannot work on a task (ask before anything heavy is
+    """Raise `UserError` where a part that has `suits` (generate, replay, views) cannot work on a task (ask before anything heavy is
     loaded)."""
     reason = part.suits(task)
     if reason:
         raise UserError(f"{part.slot} ({part.part}) cannot work on task '{task.name}': {reason}")
+
+
+def check_suits(algorithm: Any, task: Task) -> None:
+    """`check_task` for every part of an algorithm that has a say: its rooms generate and replay, and its views."""
+    views = [part for _, part in algorithm.walk() if isinstance(part, View)]
+    for part in (algorithm.generate, algorithm.replay, *views):
+        check_task(part, task)

@@ -15,6 +15,7 @@ import numpy as np
 from anypo.data.batch import Batch
 from anypo.data.content import reworded
 from anypo.data.records import CONTEXT, Tokens, Trajectory
+from anypo.errors import UserError
 from anypo.parts import Part
 
 
@@ -27,26 +28,41 @@ class View(Part, slot="view"):
     def content(self, trajectory: Trajectory, problem: Any, policy: Any) -> Tokens | None:
         """The tokens with the same decisions in another context; None where the context is the one that is trained on."""
 
+    def suits(self, task: Any) -> str | None:
+        """A sentence saying why `task` has nothing to show, or None."""
+        return None
+
 
 class Privileged(View, name="privileged"):
     """The problem together with its worked solution (its answer where it has none), as OPSD's teacher sees it (arXiv 2601.18734).
 
-    template: the opening message's text, with ``{prompt}`` and ``{solution}``. Trajectories of problems without a text to show, or
-    with media, are seen as they are.
+    template: the text of the opening's last message, with ``{prompt}`` and ``{solution}``. Trajectories of problems without a text to
+    show, or with media, are seen as they are.
     """
 
     view: str = "privileged"
     template: str = "{prompt}\n\nA correct solution:\n{solution}\n\nNow solve the problem yourself."
 
     def content(self, trajectory: Trajectory, problem: Any, policy: Any) -> Tokens | None:
-        solution = getattr(problem, "solution", "") or getattr(problem, "answer", "")
+        solution = _worked(problem)
         if not solution or not isinstance(trajectory.content, Tokens) or trajectory.content.media:
             return None
-        told = str(solution)
         messages = reworded(
-            problem.messages, lambda asked: self.template.replace("{prompt}", asked).replace("{solution}", told)
+            problem.messages, lambda asked: self.template.replace("{prompt}", asked).replace("{solution}", solution)
         )
-        return behind(policy.encode(messages), trajectory.content)
+        seen = behind(policy.encode(messages), trajectory.content)
+        room = getattr(policy, "context", None)
+        if room is not None and len(seen.tokens) > room:
+            raise UserError(
+                f"the answer to problem {trajectory.prompt} has {len(seen.tokens)} tokens with its prompt and solution before it, "
+                f"more than the model's context of {room}; lower generate.max_new, or shorten the view's template or the solutions"
+            )
+        return seen
+
+    def suits(self, task: Any) -> str | None:
+        if any(_worked(task.train(index)) for index in range(min(len(task), 64))):
+            return None
+        return "it has no worked solutions to show; name their column with --task-set solution=COLUMN, or choose a task that has them"
 
 
 class Shown(View, name="shown"):
@@ -57,6 +73,11 @@ class Shown(View, name="shown"):
     def content(self, trajectory: Trajectory, problem: Any, policy: Any) -> Tokens | None:
         shown = getattr(trajectory.content, "shown", None)
         return None if shown is None else behind(shown, trajectory.content)  # type: ignore[arg-type]
+
+
+def _worked(problem: Any) -> str:
+    """A problem's worked solution, or its answer."""
+    return str(getattr(problem, "solution", "") or getattr(problem, "answer", ""))
 
 
 def behind(prompt: np.ndarray, content: Tokens) -> Tokens:

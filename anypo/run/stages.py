@@ -12,7 +12,7 @@ from anypo.algorithm import Algorithm
 from anypo.engine import device as devices
 from anypo.errors import UserError, nearest
 from anypo.filter.consensus import PSEUDO
-from anypo.generate.base import World, check_task
+from anypo.generate.base import World, check_suits
 from anypo.policies.classes import Wanted
 from anypo.recipes import POLICY, SHELF, Leg, Stage
 from anypo.roles import cast
@@ -67,8 +67,7 @@ class Stages:
         self.task = tasks.load(tasks.parse(config.task, config.task_options))
         self._tasks = {stage.name: self._load(stage) for stage in self.recipe.stages}
         for stage in self.recipe.stages:
-            check_task(stage.algorithm.generate, self._tasks[stage.name])
-            check_task(stage.algorithm.replay, self._tasks[stage.name])
+            check_suits(stage.algorithm, self._tasks[stage.name])
 
     def _load(self, stage: Stage) -> Task:
         own = tasks.load(tasks.parse(stage.task, stage.task_options)) if stage.task else self.task

@@ -26,6 +26,7 @@ from anypo.data.batch import Batch
 from anypo.errors import UserError
 from anypo.fits import POLICY, Fit, Nets
 from anypo.policies.base import Learner
+from anypo.policies.divergences import Comparisons, Divergence
 from anypo.policies.views import View, look
 from anypo.update.base import Optimiser
 
@@ -69,7 +70,8 @@ class Weights:
     """The policy and the parts' own learners, their optimisers, and the references that are kept of them.
 
     live: by learner, the columns that some part reads and the learner can differentiate, by full name, with the name the learner
-    is asked for. held: passes of learners that hold theirs, until they are pushed through. steps: optimiser steps prepared so far.
+    is asked for. given: fixed columns that the policy reads for some of these, the far side of a divergence. held: passes of learners
+    that hold theirs, until they are pushed through. steps: optimiser steps prepared so far.
     start: root mean square of the policy's initial weights (1 where these are nearly 0, as in a table of logits). growth: that of
     the present ones over it.
     """
@@ -84,6 +86,7 @@ class Weights:
     references: dict[str, Any] = field(default_factory=dict)
     columns: Mapping[str, Column] = field(default_factory=dict)
     live: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    given: Mapping[str, Column] = field(default_factory=dict)
     held: dict[str, Mapping[str, Tensor]] = field(default_factory=dict)
     old: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     draws: Mapping[str, Sequence[str]] = field(default_factory=dict)
@@ -114,9 +117,12 @@ class Weights:
             if kept is not None:
                 self.references[keeper.name] = kept
         self.fits = tuple(_owned(self.algorithm))
+        if hasattr(self.policy, "compared"):
+            self.policy.compared = Comparisons(
+                {part.stat: part.statistic() for _, part in self.algorithm.walk() if isinstance(part, Divergence)},
+                frozenset({OLD, *self.frozen}),
+            )
         self._name_columns()
-        if hasattr(self.policy, "sources"):
-            self.policy.sources = self.frozen
 
     # -- who fills what -------------------------------------------------------------------------------------------------
 
@@ -142,6 +148,12 @@ class Weights:
             if owners:
                 live[owners[0]][name] = name
         self.live = live
+        self.given = {
+            name: Column.parse(name, known)
+            for column in live[POLICY]
+            if hasattr(self.policy, "reads")
+            for name in sorted(self.policy.reads(column))
+        }
         self.old = {
             path: {n: c.plain for n, c in self.columns.items() if c.source == OLD and offers(learner, c.plain)}
             for path, learner in self.learners.items()
@@ -157,6 +169,10 @@ class Weights:
         """The algorithm's views that some column is read in."""
         read = {column.view for column in self.columns.values()}
         return tuple(part for _, part in self.algorithm.walk() if isinstance(part, View) and part.view in read)
+
+    def _unseen(self, batch: Batch) -> tuple[View, ...]:
+        """The views whose contexts the batch does not have yet."""
+        return tuple(view for view in self.views if view.view not in batch.views)
 
     @property
     def frozen(self) -> Mapping[str, Any]:
@@ -174,7 +190,7 @@ class Weights:
 
     def prepare(self, batch: Batch, context: Context) -> Batch:
         """The batch with everything credit may read: draws of noise, the fits that come before credit taken, all fixed columns."""
-        batch = self._draw(look(batch, self.views, self.policy), context)
+        batch = self._draw(look(batch, self._unseen(batch), self.policy), context)
         for owned in self.fits:
             if owned.fit.when == "before_credit" and owned.fit.due(context.step):
                 for _ in range(owned.fit.repeat):
@@ -184,6 +200,7 @@ class Weights:
 
     def fill(self, batch: Batch) -> Batch:
         """Fill every column that some part reads and that is fixed during the update: ``*_old``, references', models', features."""
+        batch = self._give(look(batch, self._unseen(batch), self.policy))
         for path, learner in self.learners.items():
             names = self._starting(path, batch)
             filled = self._known(batch, names) if path == POLICY else {}
@@ -202,6 +219,17 @@ class Weights:
             batch = batch.with_sequences(score_norm=norms)
         features = sorted(n for n in getattr(self.policy, "features", ()) if self._missing(n, batch))
         return batch.with_rows(**self.policy.fill(batch, features, grad=False)) if features else batch
+
+    def _give(self, batch: Batch) -> Batch:
+        """The batch with the far side of every divergence, each source's as it is now, and the policy told who they were."""
+        for source in sorted({column.source for column in self.given.values()}):
+            other = self.policy if source == OLD else self.frozen[source]
+            asked = {c.plain: n for n, c in self.given.items() if c.source == source and n not in batch}
+            if asked:
+                found = other.fill(batch, sorted(asked), grad=False)
+                batch = batch.with_rows(**{asked[plain]: column for plain, column in found.items()})
+                self.policy.compared.meet(source, getattr(other, "policy", other))
+        return batch
 
     def _missing(self, name: str, batch: Batch) -> bool:
         return name in self.columns and name not in batch and not any(name in mine for mine in self.live.values())

@@ -12,7 +12,15 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from anypo.engine.training.divergences import ForwardKL, JensenShannon, ReverseKL, compare, divergence
+from anypo.engine.training.divergences import (
+    Capped,
+    ForwardKL,
+    JensenShannon,
+    Leading,
+    ReverseKL,
+    compare,
+    divergence,
+)
 from anypo.engine.training.head import Head
 from anypo.errors import UserError
 
@@ -132,3 +140,48 @@ def test_sides_must_fit_and_beta_lies_between() -> None:
         compare(ReverseKL(), x["hidden"], Head(x["weight"]), x["given"][1:], Head(x["given_weight"]), x["heat"])
     with pytest.raises(UserError, match="beta"):
         JensenShannon(0)
+
+
+def _terms(beta: float, p: Tensor, q: Tensor) -> Tensor:
+    """What every token adds, from probabilities."""
+    if beta in (0, 1):
+        return q * (q / p).log() if beta == 0 else p * (p / q).log()
+    m = (1 - beta) * p + beta * q
+    return beta * q * (q / m).log() + (1 - beta) * p * (p / m).log()
+
+
+@pytest.mark.parametrize("beta", [0, 0.3, 1])
+@pytest.mark.parametrize("cap", [0.02, 100.0])
+@pytest.mark.parametrize("k", [0, 1, 4, V + 5])
+def test_bounded_terms_and_leading_tokens(beta: float, cap: float, k: int) -> None:
+    """The bound is on each token of the vocabulary, after the choice of the given side's likeliest and the renormalisation."""
+    x = _inputs()
+    statistic = Leading(Capped(divergence(beta), cap), k) if k else Capped(divergence(beta), cap)
+    found = compare(statistic, x["hidden"], Head(x["weight"]), x["given"], Head(x["given_weight"]), x["heat"], 4)
+    p, q = (
+        ((x[h] @ x[w].t()) / x["heat"][:, None]).softmax(-1)
+        for h, w in (("hidden", "weight"), ("given", "given_weight"))
+    )
+    q = q.detach()
+    if k:
+        chosen = q.argsort(-1, descending=True)[:, : min(k, V)]
+        p, q = (side.gather(-1, chosen) / side.gather(-1, chosen).sum(-1, keepdim=True) for side in (p, q))
+    terms = _terms(beta, p, q)
+    bound = terms > cap
+    assert cap > 1 or k == 1 or (bool(bound.any()) and not bool(bound.all()))
+    wanted = torch.where(bound, torch.full_like(terms, cap), terms).sum(-1)
+    torch.testing.assert_close(found, wanted, rtol=1e-10, atol=1e-12)
+    live = [x["hidden"], x["weight"]]
+    for ours, theirs in zip(torch.autograd.grad(found, live, x["d"]), torch.autograd.grad(wanted, live, x["d"])):
+        torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-11)
+
+
+@pytest.mark.parametrize("beta", [0, 0.3, 1])
+def test_terms_add_up_to_the_value_where_a_token_is_impossible(beta: float) -> None:
+    statistic = divergence(beta)
+    logs = torch.tensor([[0.0, -1.0, -2.0]]).double().log_softmax(-1)
+    given = torch.tensor([[0.0, -float("inf"), 1.0]]).double().log_softmax(-1)
+    if beta == 1:
+        logs, given = given, logs
+    torch.testing.assert_close(statistic.terms(logs, given).sum(-1), statistic.value(logs, given))
+    assert bool(torch.isfinite(statistic.slopes(logs, given)).all())

@@ -18,15 +18,17 @@ from anypo.algorithm import Algorithm
 from anypo.context import Context, Memory
 from anypo.data.batch import Batch
 from anypo.data.records import ACTION, CONTEXT, FINISHED, TRUNCATED, Group, Tokens, Trajectory
+from anypo.policies.divergences import Comparisons
 from anypo.update.gradient import by_gradient
-from anypo.update.weights import Pull, Weights, push
+from anypo.update.weights import Pull, Weights, offers, push
 
 WIDTH = 5
 COMPONENTS = ("correct", "format", "greedy")
 
 
 class TablePolicy(nn.Module):
-    """Columns from tables by (group, sample), `shift`ed by features @ theta. One instance is the policy, others its references."""
+    """Columns from tables by (group, sample), `shift`ed by features @ theta. One instance is the policy, others its references.
+    Divergences are a table, too: what they are is tests/policies/test_divergence_columns.py."""
 
     columns = frozenset({"logp", "entropy"})
     features = frozenset({"hidden"})
@@ -36,6 +38,10 @@ class TablePolicy(nn.Module):
         super().__init__()
         self.tables, self.logp = tables, logp
         self.theta = nn.Parameter(torch.zeros(WIDTH, dtype=torch.float64))
+        self.compared = Comparisons()
+
+    def offers(self, name: str) -> bool:
+        return name in self.columns or self.compared.column(name) is not None
 
     def fill(self, batch: Batch, names: Sequence[str], grad: bool) -> dict[str, Tensor]:
         with torch.set_grad_enabled(grad):
@@ -45,6 +51,11 @@ class TablePolicy(nn.Module):
                 "entropy": lambda: self.look(batch, "entropy") + 0.5 * shift,
                 "hidden": lambda: self.look(batch, "hidden").float(),
                 "value": lambda: self.look(batch, "value") + shift,
+            }
+            found |= {
+                name: lambda: self.look(batch, "divergence") + 0.1 * shift
+                for name in names
+                if self.offers(name) and "@" in name
             }
             return {name: found[name]().to(batch.weight.dtype if name != "hidden" else torch.float32) for name in names}
 
@@ -114,7 +125,7 @@ class Case:
     def tables(self) -> dict[str, dict[tuple[int, int], np.ndarray]]:
         """Columns of the current, starting and reference policy by (group, sample)."""
         rng = np.random.default_rng([self.seed, 2])
-        names = ("logp", "old", "ref", "entropy", "value", "hidden")
+        names = ("logp", "old", "ref", "entropy", "value", "hidden", "divergence")
         tables: dict[str, dict[tuple[int, int], np.ndarray]] = {name: {} for name in names}
         for group in self.groups():
             for t in group.trajectories:
@@ -128,6 +139,7 @@ class Case:
                 for name, column in rows.items():
                     tables[name][t.extra["key"]] = column
                 tables["hidden"][t.extra["key"]] = rng.standard_normal((n, WIDTH))
+                tables["divergence"][t.extra["key"]] = rng.exponential(0.3, n)
         return tables
 
 
@@ -144,8 +156,14 @@ class Outcome:
     def loss(self) -> float:
         return float(self.pull.loss.detach())
 
-    def by_row(self, column: str = "logp") -> dict[tuple[int, int, int], float]:
-        """The gradient of a column keyed by (group, sample, position)."""
+    @property
+    def acting(self) -> str:
+        """The column through which the policy's choices enter the loss."""
+        return next((name for name in ("logp", *self.pull.gradients) if name in self.pull.gradients), "logp")
+
+    def by_row(self, column: str = "") -> dict[tuple[int, int, int], float]:
+        """The gradient of a column (the acting one) keyed by (group, sample, position)."""
+        column = column or self.acting
         batch, gradient = self.pull.batch, self.pull.gradients[column]
         rows = zip(batch.sequence.tolist(), batch["position"].tolist(), gradient.tolist())
         return {(*batch.trajectories[s].extra["key"], p): g for s, p, g in rows}
@@ -160,7 +178,7 @@ def play(
     step: int = 0,
 ) -> Outcome:
     """Columns, credit and the derivative of the loss, by the real weights. `change` is applied to the packed batch before
-    anything is filled; `nudge` [N] is added to the current log-probabilities."""
+    anything is filled; `nudge` [N] is added to the current log-probabilities and divergences."""
     algorithm = Algorithm.from_dict(algorithm.dump())
     tables = case.tables()
     if on_policy:
@@ -170,7 +188,8 @@ def play(
     if nudge is not None:
         sizes = np.cumsum([len(t) for g in case.groups() for t in g.trajectories])[:-1]
         keys = [t.extra["key"] for g in case.groups() for t in g.trajectories]
-        tables["logp"] = {key: tables["logp"][key] + part for key, part in zip(keys, np.split(nudge, sizes))}
+        for name in ("logp", "divergence"):
+            tables[name] = {key: tables[name][key] + part for key, part in zip(keys, np.split(nudge, sizes))}
     policy = TablePolicy(tables)
     weights = Weights(algorithm, policy, 0)
     context = Context(step, 100, 0, Memory(algorithm))
@@ -192,7 +211,7 @@ def parameter_gradient(outcome: Outcome, budget: int) -> Tensor:
     """The gradient of all learners' parameters when the work is cut into micro-batches of `budget` rows."""
     found: list[Any] = []
     for learner in outcome.weights.learners.values():
-        mine = {name: outcome.pull.gradients[name] for name in sorted(learner.columns & outcome.pull.gradients.keys())}
+        mine = {name: g for name, g in sorted(outcome.pull.gradients.items()) if offers(learner, name)}
         for p in learner.parameters():
             p.grad = None
         if mine:

@@ -120,7 +120,7 @@ def test_the_gradient_does_not_depend_on_the_cut(name: str) -> None:
 
 @names
 def test_rows_that_do_not_count_have_no_influence(name: str) -> None:
-    """A masked decision's log-probability has no gradient, and changing it changes nothing else."""
+    """A masked decision's log-probability (or divergence) has no gradient, and changing it changes nothing else."""
     excused("masked rows", name)
     masked = np.random.default_rng(5).random(41) < 0.3
     case = Case(NORMAL.lengths, NORMAL.rewards, weight=lambda n: (~masked[:n]).astype(float))
@@ -129,7 +129,7 @@ def test_rows_that_do_not_count_have_no_influence(name: str) -> None:
     assert moved.loss == pytest.approx(first.loss, rel=1e-10, abs=1e-12)
     gone = first.batch.weight == 0
     for outcome in (first, moved):
-        assert bool((outcome.pull.gradients["logp"][gone] == 0).all())
+        assert bool((outcome.pull.gradients[outcome.acting][gone] == 0).all())
     assert moved.by_row() == pytest.approx(first.by_row(), rel=1e-9, abs=1e-12)
 
 

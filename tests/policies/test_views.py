@@ -11,6 +11,7 @@ import torch
 from anypo.data.batch import Batch
 from anypo.data.records import ACTION, CONTEXT, Group, Tokens, Trajectory
 from anypo.errors import UserError
+from anypo.policies.divergences import Comparisons
 from anypo.policies.language.causal import LanguagePolicy
 from anypo.policies.language.tiny import TinyConfig, model, tokenizer
 from anypo.policies.views import Privileged, Shown, behind, look
@@ -75,3 +76,18 @@ def test_shown_is_what_the_sampler_saw() -> None:
     batch = look(_batch(policy, shown), (Shown(),), policy)
     content = batch.seen("shown").trajectories[0].content
     assert content.tokens[:3].tolist() == [5, 6, 7] and len(content.actions) == len(batch.trajectories[0])
+
+
+def test_a_view_with_the_weights_of_another_is_not_live() -> None:
+    policy = tiny()
+    policy.compared = Comparisons(sources=frozenset({"old", "ref"}))
+    assert policy.offers("logp") and policy.offers("logp@privileged") and policy.offers("entropy@shown")
+    for name in (
+        "logp@privileged_ref",
+        "logp@privileged_old",
+        "logp@shown_behaviour",
+        "logp@new",
+        "logp@",
+        "jsd@privileged_ref",
+    ):
+        assert not policy.offers(name), name

@@ -83,6 +83,7 @@ class Testbed:
             "generate.max_new": self.horizon,
             "update.optimiser.lr": self.lr,
             "credit.optimiser.lr": self.critic_lr,
+            "objective.view.template": "{prompt} ={solution}",
             "engine.reuse_logp": "always" if self.old == "sampler" else "exact",
         }
         return method.set({path: value for path, value in wanted.items() if _has(method, path)}).set(self.set)

@@ -10,6 +10,14 @@ m = (1 - beta) p + beta q:
 
 The last, generalised to 0 < beta < 1, is that of GKD (Agarwal et al. 2024, arXiv 2306.13649) and OPSD (arXiv 2601.18734), which
 take forward KL at beta = 0 and reverse KL at beta = 1. It tends to zero at both ends, so these are cases of their own and no limits.
+
+All three are sums over the vocabulary of terms t_a that depend on log p_a alone, with slopes s_a = d t_a / d log p_a:
+
+    forward KL    t = q (log q - log p)                            s = -q
+    reverse KL    t = p (log p - log q)                            s = p (log p - log q + 1)
+    Jensen-Shannon  t = beta q (log q - log m) + (1 - beta) p (log p - log m)     s = (1 - beta) p (log p - log m)
+
+and d / d z_a = s_a - p_a sum_b s_b. `Capped` bounds the terms, `Leading` takes the sum over q's likeliest tokens only.
 """
 
 from __future__ import annotations
@@ -39,6 +47,18 @@ class Statistic(Protocol):
         ...
 
 
+class Summed(Statistic, Protocol):
+    """A statistic that is a sum over the vocabulary."""
+
+    def terms(self, logs: Tensor, given: Tensor) -> Tensor:
+        """What each token adds, [rows, vocabulary]."""
+        ...
+
+    def slopes(self, logs: Tensor, given: Tensor) -> Tensor:
+        """The derivative of each term by its own log-probability in `logs`, [rows, vocabulary]."""
+        ...
+
+
 @dataclass(frozen=True)
 class ForwardKL:
     """KL(given || live)."""
@@ -48,6 +68,12 @@ class ForwardKL:
 
     def pull(self, logs: Tensor, given: Tensor, d: Tensor) -> Tensor:
         return (logs.exp() - given.exp()) * d[:, None]
+
+    def terms(self, logs: Tensor, given: Tensor) -> Tensor:
+        return _charged(given, given - logs)
+
+    def slopes(self, logs: Tensor, given: Tensor) -> Tensor:
+        return -given.exp()
 
 
 @dataclass(frozen=True)
@@ -59,6 +85,12 @@ class ReverseKL:
 
     def pull(self, logs: Tensor, given: Tensor, d: Tensor) -> Tensor:
         return _pull_kl(logs, given, d)
+
+    def terms(self, logs: Tensor, given: Tensor) -> Tensor:
+        return _charged(logs, logs - given)
+
+    def slopes(self, logs: Tensor, given: Tensor) -> Tensor:
+        return _charged(logs, logs - given + 1)
 
 
 @dataclass(frozen=True)
@@ -78,11 +110,54 @@ class JensenShannon:
     def pull(self, logs: Tensor, given: Tensor, d: Tensor) -> Tensor:
         return _pull_kl(logs, self._mixture(logs, given), (1 - self.beta) * d)
 
+    def terms(self, logs: Tensor, given: Tensor) -> Tensor:
+        mixed = self._mixture(logs, given)
+        return self.beta * _charged(given, given - mixed) + (1 - self.beta) * _charged(logs, logs - mixed)
+
+    def slopes(self, logs: Tensor, given: Tensor) -> Tensor:
+        return (1 - self.beta) * _charged(logs, logs - self._mixture(logs, given))
+
     def _mixture(self, logs: Tensor, given: Tensor) -> Tensor:
         return torch.logaddexp(logs + math.log1p(-self.beta), given + math.log(self.beta))
 
 
-def divergence(beta: float) -> Statistic:
+@dataclass(frozen=True)
+class Capped:
+    """sum_a min(t_a, cap) of the terms of another statistic. A term above the cap has no gradient; terms are signed, so that the sum
+    may be negative."""
+
+    of: Summed
+    cap: float
+
+    def value(self, logs: Tensor, given: Tensor) -> Tensor:
+        return self.of.terms(logs, given).clamp(max=self.cap).sum(-1)
+
+    def pull(self, logs: Tensor, given: Tensor, d: Tensor) -> Tensor:
+        slopes = self.of.slopes(logs, given).masked_fill(self.of.terms(logs, given) > self.cap, 0.0)
+        return (slopes - logs.exp() * slopes.sum(-1, keepdim=True)) * d[:, None]
+
+
+@dataclass(frozen=True)
+class Leading:
+    """Another statistic between both sides restricted to the `k` tokens that are likeliest to the given one, and renormalised there.
+    Other tokens have no gradient."""
+
+    of: Statistic
+    k: int
+
+    def value(self, logs: Tensor, given: Tensor) -> Tensor:
+        return self.of.value(*self._sides(logs, given)[1:])
+
+    def pull(self, logs: Tensor, given: Tensor, d: Tensor) -> Tensor:
+        chosen, ours, theirs = self._sides(logs, given)
+        return torch.zeros_like(logs).scatter_(-1, chosen, self.of.pull(ours, theirs, d))
+
+    def _sides(self, logs: Tensor, given: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        chosen = given.topk(min(self.k, given.shape[-1]), -1).indices
+        return chosen, logs.gather(-1, chosen).log_softmax(-1), given.gather(-1, chosen).log_softmax(-1)
+
+
+def divergence(beta: float) -> Summed:
     """The family of GKD and OPSD: forward KL at 0, reverse KL at 1, Jensen-Shannon between."""
     return ForwardKL() if beta == 0 else ReverseKL() if beta == 1 else JensenShannon(beta)
 
@@ -178,4 +253,6 @@ def _charged(p: Tensor, by: Tensor) -> Tensor:
     return (weight * by).masked_fill(weight == 0, 0.0)
 
 
-__all__ = ["ForwardKL", "JensenShannon", "ReverseKL", "Statistic", "compare", "divergence"]
+__all__ = [
+    "Capped", "ForwardKL", "JensenShannon", "Leading", "ReverseKL", "Statistic", "Summed", "compare", "divergence",
+]  # fmt: skip

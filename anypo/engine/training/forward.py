@@ -92,11 +92,19 @@ class TrainingForward:
     def hidden(self, samples: Sequence[Sample], budget: int | None = None) -> Tensor:
         """The state (after the final norm) that predicts each decision, [N, hidden]; otherwise as `statistics`."""
 
-        def columns(piece: list[Sample], rows: Tensor) -> dict[str, Tensor]:
-            states, where = self.network.hidden(*_requests(piece))
-            return {"hidden": states.index_select(0, torch.as_tensor(where, device=states.device))}
+        return self._by_decision(samples, budget, self.network.hidden)
 
-        return self._in_pieces(samples, None if torch.is_grad_enabled() else budget, columns)["hidden"]
+    def states(self, samples: Sequence[Sample], budget: int | None = None) -> Tensor:
+        """What enters the output head (`network.head`) at each decision, [N, hidden]: the hidden state, or the logits where the model
+        makes these in another way; otherwise as `statistics`."""
+        return self._by_decision(samples, budget, self.network.states)
+
+    def cut(self, samples: Sequence[Sample], budget: int) -> list[np.ndarray]:
+        """Indices of samples in pieces of at most `budget` tokens; samples without decisions are in none."""
+        acting = np.array([i for i, sample in enumerate(samples) if len(sample.actions)], dtype=np.int64)
+        if not len(acting):
+            return []
+        return [acting[piece] for piece in self.network.cut([samples[i].context for i in acting], budget)]
 
     def backward(
         self, samples: Sequence[Sample], coefficients: Mapping[str, Tensor], budget: int | None = None
@@ -126,6 +134,13 @@ class TrainingForward:
             return _by_decision(found, reading, order)
 
         return self._in_pieces(samples, budget, push)
+
+    def _by_decision(self, samples: Sequence[Sample], budget: int | None, read: Callable[..., Any]) -> Tensor:
+        def columns(piece: list[Sample], rows: Tensor) -> dict[str, Tensor]:
+            states, where = read(*_requests(piece))
+            return {"states": states.index_select(0, torch.as_tensor(where, device=states.device))}
+
+        return self._in_pieces(samples, None if torch.is_grad_enabled() else budget, columns)["states"]
 
     def _read(self, piece: Sequence[Sample]) -> tuple[Tensor, Reading, Tensor]:
         """States that enter the head, what is read off them, and the decision (in sample order) behind each target read."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import shutil
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +17,17 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from anypo.column import Column
 from anypo.data.batch import Batch
 from anypo.data.records import Tokens, Trajectory
 from anypo.data.tokens import ROLE_COLUMNS, charged, decisions, to_rows
 from anypo.engine.device import together
 from anypo.engine.local.engine import end_tokens
 from anypo.engine.training import Sample, TrainingForward
+from anypo.engine.training.divergences import compare
+from anypo.engine.training.head import Head
 from anypo.errors import UserError
+from anypo.policies.divergences import Comparisons
 from anypo.policies.language.chat import Chat, Messages
 from anypo.policies.language.folders import replace_folder
 from anypo.policies.language.merging import merged
@@ -45,7 +49,10 @@ class LanguagePolicy:
       entropy of softmax(logits / T), in nats, before truncation;
       logp_observation, logp_context: of the tokens returned by the environment and of the prompt, at temperature 1, each summed into
       the decision it is charged to (`anypo.data.tokens.charged`);
-      hidden, the last hidden state the token was predicted from (only without gradient), float32 [N, hidden].
+      hidden, the last hidden state the token was predicted from (only without gradient), float32 [N, hidden];
+      state, what enters the output head there (only without gradient), float32 or wider [N, hidden];
+      divergences, by full name (``jsd@privileged_ref``), as `compared` defines them: this policy's next-token distribution against
+      that of a source on a view, whose ``state@privileged_ref`` must be among the batch's columns.
     A greedy rollout (T = 0) is scored at T = 1, since its own distribution has no gradient.
 
     bfloat16: the weights themselves are bfloat16, their gradients are accumulated in float32, and whatever adds up small changes
@@ -56,7 +63,7 @@ class LanguagePolicy:
     """
 
     columns = frozenset({"logp", "entropy", *ROLE_COLUMNS})
-    features = frozenset({"hidden"})
+    features = frozenset({"hidden", "state"})
     notes: tuple[str, ...] = ()
     """What loading the weights had to say, in sentences."""
 
@@ -72,6 +79,7 @@ class LanguagePolicy:
         self.source = source
         self.version = version
         self.forward = TrainingForward(model)
+        self.compared = Comparisons()
         embeddings = self.causal.get_input_embeddings().num_embeddings
         if len(tokenizer) > embeddings:
             raise UserError(
@@ -133,6 +141,11 @@ class LanguagePolicy:
 
     def fill(self, batch: Batch, names: Collection[str], grad: bool) -> dict[str, Tensor]:
         """The named columns of `batch`, each [N], beside its own; with `grad` connected to the weights (see the class)."""
+        divergences = {name: told for name in sorted(names) if (told := self.compared.column(name))}
+        if divergences:
+            rest = self.fill(batch, set(names) - divergences.keys(), grad)
+            with torch.set_grad_enabled(grad):
+                return rest | self._diverge(batch, divergences)
         if any("@" in name for name in names):
             found: dict[str, Tensor] = {}
             for view, asked in _by_view(names).items():
@@ -145,7 +158,7 @@ class LanguagePolicy:
             raise KeyError(f"a language policy cannot fill {sorted(unknown or names)} (with gradient: {grad})")
         if not len(batch):
             width = self.causal.get_input_embeddings().embedding_dim
-            return {name: torch.zeros((0, width) if name == "hidden" else 0) for name in names}
+            return {name: torch.zeros((0, width) if name in self.features else 0) for name in names}
         out: dict[str, Tensor] = {}
         if self.columns & set(names):
             reading = _Reading.of(batch, self.columns & set(names))
@@ -154,12 +167,58 @@ class LanguagePolicy:
         if "hidden" in names:
             with torch.no_grad():
                 out["hidden"] = self.hidden(batch).float().to(batch.sequence.device)
+        if "state" in names:
+            with torch.no_grad():
+                states = self._states(batch)
+                out["state"] = states.to(torch.promote_types(states.dtype, torch.float32)).to(batch.sequence.device)
         return {name: out[name] for name in names}
 
     def offers(self, name: str) -> bool:
-        """Its columns in every view of the batch (not in a fresh draw, ``new`` or ``next``, which are an actor's)."""
-        stat, _, view = name.partition("@")
-        return stat in self.columns and view not in ("new", "next") and not ("@" in name and not view)
+        """Its columns in every view of the batch (not in a fresh draw, ``new`` or ``next``, which are an actor's), and divergences
+        from the sources it is compared with."""
+        return self.compared.offers(name, self.columns)
+
+    def reads(self, name: str) -> frozenset[str]:
+        """The fixed columns that must be filled before the column `name`."""
+        column = self.compared.column(name)
+        return frozenset({str(replace(column, stat="state"))} if column else ())
+
+    def output(self) -> Head:
+        """What turns the column ``state`` into logits, as it is now: a copy of weights that may still be trained."""
+        head = self.forward.network.head
+        kept = lambda w: w.detach().clone() if w is not None and w.requires_grad else w
+        return Head(kept(head.weight), kept(head.bias), head.dtype)
+
+    def _states(self, batch: Batch) -> Tensor:
+        states = self.forward.states(samples(batch), FORWARD_TOKENS)
+        return states[decisions(batch).to(states.device)]
+
+    def _diverge(self, batch: Batch, columns: Mapping[str, Column]) -> dict[str, Tensor]:
+        """The divergences of one pass over the batch, each [N], on the batch's device."""
+        if not len(batch):
+            return {name: torch.zeros(0) for name in columns}
+        states, home = self._states(batch), batch.sequence.device
+        heat = batch.spread(batch.sequences["temperature"]).to(states.device)
+        heat = torch.where(heat > 0, heat, torch.ones_like(heat))
+        out = {}
+        for name, column in columns.items():
+            given = batch[str(replace(column, stat="state"))].to(states.device)
+            statistic, theirs = self.compared.statistics[column.stat], self.compared.heads[column.source]
+            out[name] = compare(statistic, states, self.forward.network.head, given, theirs, heat).to(home)
+        return out
+
+    def _push(self, batch: Batch, gradients: Mapping[str, Tensor], token_budget: int) -> dict[str, Tensor]:
+        """`backward` for divergences."""
+        columns = {name: column for name in gradients if (column := self.compared.column(name))}
+        met = {name: torch.zeros(len(batch)) for name in columns}
+        for piece in self.forward.cut(samples(batch), token_budget):
+            index = torch.as_tensor(np.sort(piece))
+            rows = torch.isin(batch.sequence, index)
+            with torch.enable_grad():
+                found = self._diverge(batch.select(index), columns)
+            torch.autograd.backward([found[n] for n in columns], [gradients[n][rows].to(found[n]) for n in columns])
+            met = {n: met[n].to(found[n].dtype).masked_scatter(rows, found[n].detach()) for n in columns}
+        return met
 
     def hidden(self, batch: Batch) -> Tensor:
         """The last hidden state each decision is predicted from, [N, hidden], in the model's type, where the weights are;
@@ -172,8 +231,13 @@ class LanguagePolicy:
         `token_budget` tokens; each of `gradients` is [N]. Returns the columns met on the way, without gradient."""
         if not len(batch):
             return {name: torch.zeros(0) for name in gradients}
+        divergences = {name: g for name, g in gradients.items() if self.compared.column(name)}
+        if divergences:
+            rest = {name: g for name, g in gradients.items() if name not in divergences}
+            met = self._push(batch, divergences, token_budget)
+            return met | (self.backward(batch, rest, token_budget) if rest else {})
         if any("@" in name for name in gradients):
-            met: dict[str, Tensor] = {}
+            met = {}
             for view, asked in _by_view(gradients).items():
                 seen = batch.seen(view) if view else batch
                 column = self.backward(seen, {plain: gradients[full] for plain, full in asked.items()}, token_budget)

@@ -1,0 +1,1 @@
+"""Claims of `anypo.systems.distillation`."""
