@@ -28,7 +28,7 @@ class Bandits:
         if budget:
             algorithm = algorithm.set({"engine.token_budget": budget})
         self.algorithm = Algorithm.from_dict(algorithm.dump())
-        self.policy = EnumerablePolicy(tree(4, 2), 1, spread=1.0, seed=seed)
+        self.policy = EnumerablePolicy(tree(4, 2), 1, spread=1.0, seed=seed, copying=0.0)
         self.weights = Weights(self.algorithm, self.policy, 0)
         self.context = Context(0, 10, 0, Memory(self.algorithm))
         states, actions = 3, self.policy.weight.shape[1]

@@ -27,7 +27,7 @@ ACTIONS, STEPS = 4, 9
 def built(**fields: float) -> tuple[ImplicitTransport, Weights, Memory]:
     objective = PolicyGradient(trust=Unclipped(), aggregate=TokenMean())
     algorithm = Algorithm.from_dict(Algorithm(objective=objective, update=ImplicitTransport(**fields)).dump())
-    weights = Weights(algorithm, EnumerablePolicy(tree(ACTIONS, 1), 1, spread=1.0, seed=2), 0)
+    weights = Weights(algorithm, EnumerablePolicy(tree(ACTIONS, 1), 1, spread=1.0, seed=2, copying=0.0), 0)
     assert isinstance(algorithm.update, ImplicitTransport)
     return algorithm.update, weights, Memory(algorithm)
 
