@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from anypo.algorithm import Algorithm
     from anypo.plugins import plugin
+    from anypo.recipes import Recipe, Stage
     from anypo.run.session import Result, evaluate, resume, train
     from anypo.systems import SYSTEMS, find
 
@@ -21,7 +22,9 @@ __version__ = "0.1.0"
 _HOME = {
     "Algorithm": "anypo.algorithm",
     "Result": "anypo.run.session",
+    "Recipe": "anypo.recipes",
     "SYSTEMS": "anypo.systems",
+    "Stage": "anypo.recipes",
     "evaluate": "anypo.run.session",
     "find": "anypo.systems",
     "plugin": "anypo.plugins",
@@ -38,4 +41,8 @@ def __getattr__(name: str) -> Any:
     raise AttributeError(f"module 'anypo' has no attribute '{name}'")
 
 
-__all__ = ["SYSTEMS", "Algorithm", "Result", "evaluate", "find", "plugin", "resume", "train"]
+def __dir__() -> list[str]:
+    return sorted([*_HOME, "__version__"])
+
+
+__all__ = ["SYSTEMS", "Algorithm", "Recipe", "Result", "Stage", "evaluate", "find", "plugin", "resume", "train"]

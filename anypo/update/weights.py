@@ -369,47 +369,7 @@ class Weights:
         optimiser.zero_grad(set_to_none=True)
         return done
 
-    # -- all parameters of the policy as one vector ------------------------------------------------------------------------------
-
-    def vector(self) -> Tensor:
-        """The policy's parameters, [P], in the order of ``parameters()``."""
-        return torch.cat([parameter.detach().flatten() for parameter in self.policy.parameters()])
-
-    @torch.no_grad()
-    def assign(self, vector: Tensor) -> None:
-        """Make `vector` [P] the policy's parameters."""
-        named = dict(self.policy.named_parameters())
-        for name, value in shaped(self.policy, vector).items():
-            named[name].copy_(value)
-
-    def gradient(self, pull: Pull) -> Tensor:
-        """The derivative of a pull's loss with respect to the policy's parameters, [P]; nothing is left in them."""
-        parameters = list(self.policy.parameters())
-        for parameter in parameters:
-            parameter.grad = None
-        self.push(POLICY, pull)
-        found = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
-        for parameter in parameters:
-            parameter.grad = None
-        return torch.cat([piece.flatten() for piece in found])
-
-    def fisher_product(self, batch: Batch, vector: Tensor) -> Tensor:
-        """F v [P] with F = sum_i w_i s_i s_i^T / sum w, s_i = grad log pi of decision i: two backward passes give J v (the second
-        through the first, which is linear in its coefficients), a third J^T of that. In micro-batches, like `push`."""
-        parameters = list(self.policy.parameters())
-        along = shaped(self.policy, vector).values()
-        total = torch.zeros_like(vector)
-        for index in cut(batch, self.algorithm.engine.token_budget):
-            piece = batch.select(index)
-            logp = self.policy.fill(piece, ["logp"], grad=True)["logp"]
-            mock = torch.zeros_like(logp, requires_grad=True)
-            pulled = torch.autograd.grad(logp, parameters, mock, create_graph=True, materialize_grads=True)
-            along_it = torch.stack([(g * v).sum() for g, v in zip(pulled, along)]).sum()
-            (image,) = torch.autograd.grad(along_it, mock, retain_graph=True)
-            share = (piece.weight / batch.weight.sum()).to(logp)
-            found = torch.autograd.grad(logp, parameters, share * image, materialize_grads=True)
-            total += torch.cat([value.flatten() for value in found])
-        return total
+    # -- after an update -----------------------------------------------------------------------------------------------------
 
     def moved(self, context: Context) -> None:
         """Say that the policy's weights are others now: what is sampled from here on carries a new version. Raises `UserError` when
@@ -481,13 +441,6 @@ class Weights:
             optimiser.load_state_dict(state["optimisers"][path])
         for name, kept in self.references.items():
             kept.load_state_dict(state["references"][name])
-
-
-def shaped(policy: Any, vector: Tensor) -> dict[str, Tensor]:
-    """A vector [P] over all parameters of the policy, in the order of ``parameters()``, cut into tensors by name."""
-    named = dict(policy.named_parameters())
-    pieces = vector.split([parameter.numel() for parameter in named.values()])
-    return {name: piece.view_as(parameter) for (name, parameter), piece in zip(named.items(), pieces)}
 
 
 @torch.no_grad()
@@ -575,4 +528,4 @@ def _gradients(loss: Tensor, leaves: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {n: torch.zeros_like(leaf) if g is None else g for (n, leaf), g in zip(leaves.items(), found)}
 
 
-__all__ = ["Owned", "Pull", "Weights", "cut", "offers", "push", "score_norms", "shaped", "size"]
+__all__ = ["Owned", "Pull", "Weights", "cut", "offers", "push", "score_norms", "size"]

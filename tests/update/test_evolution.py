@@ -15,7 +15,7 @@ from anypo.errors import UserError
 from anypo.run.acting import control_world
 from anypo.run.trainer import Trainer
 from anypo.systems import find
-from anypo.update.evolution import Truncation, fitness_of
+from anypo.update.direct.evolution import Truncation, fitness_of
 
 
 def trainer(seed: int = 3, **changes: object) -> Trainer:

@@ -14,7 +14,8 @@ from anypo.data.batch import Batch
 from anypo.exact.graph import tree
 from anypo.exact.policy import EnumerablePolicy
 from anypo.objective import PolicyGradient, TokenMean, Unclipped
-from anypo.update.natural import NaturalGradient, conjugate_gradients
+from anypo.update.direct.natural import NaturalGradient, conjugate_gradients
+from anypo.update.direct.vectors import fisher_product, vector
 from anypo.update.weights import Weights
 
 
@@ -75,9 +76,9 @@ class Bandits:
         return float((self.visit[:, None] * self.old.exp() * (self.old - new)).sum())
 
     def moved(self) -> Tensor:
-        before = self.weights.vector()
+        before = vector(self.weights.policy)
         self.update.apply(self.batch(), self.weights, self.context)
-        return self.weights.vector() - before
+        return vector(self.weights.policy) - before
 
 
 @pytest.mark.parametrize("budget", [None, 2])
@@ -86,7 +87,7 @@ def test_the_product_is_that_with_the_dense_matrix(budget: int | None) -> None:
     generator = torch.Generator().manual_seed(5)
     for _ in range(3):
         vector = torch.randn(case.policy.weight.numel(), generator=generator, dtype=torch.float64)
-        found = case.weights.fisher_product(case.batch(), vector)
+        found = fisher_product(case.weights, case.batch(), vector)
         torch.testing.assert_close(found, case.fisher() @ vector, rtol=1e-12, atol=1e-14)
 
 
@@ -103,7 +104,7 @@ def test_the_direction_is_the_inverse_fisher_matrix_times_the_gradient(damping: 
 def test_undamped_it_is_the_centred_advantage() -> None:
     """For a tabular softmax F^+ g = A minus its plain mean over actions, whatever the visits (Kakade 2001)."""
     case = Bandits(damping=0.0, iterations=60)
-    found = conjugate_gradients(lambda v: case.weights.fisher_product(case.batch(), v), case.gradient(), 60)
+    found = conjugate_gradients(lambda v: fisher_product(case.weights, case.batch(), v), case.gradient(), 60)
     expected = torch.zeros_like(case.policy.weight)
     expected[:3] = case.advantage - case.advantage.mean(1, keepdim=True)
     torch.testing.assert_close(found, expected.flatten(), rtol=1e-3, atol=1e-4)
@@ -140,10 +141,10 @@ def test_a_step_that_no_length_makes_good_is_taken_back() -> None:
     stayed = 0
     for seed in range(10):
         case = Bandits(seed, radius=0.5, attempts=1, damping=1e-3, iterations=30)
-        before, moved = case.weights.vector().clone(), case.moved()
+        before, moved = vector(case.weights.policy).clone(), case.moved()
         if case.policy.version == 0:
             stayed += 1
-            assert torch.equal(case.weights.vector(), before)
+            assert torch.equal(vector(case.weights.policy), before)
         else:
             assert moved.any() and case.divergence() <= 0.5
     assert 0 < stayed < 10

@@ -18,7 +18,8 @@ from anypo.exact.policy import EnumerablePolicy
 from anypo.objective import PolicyGradient, TokenMean, Unclipped
 from anypo.run.trainer import Trainer
 from anypo.systems import find
-from anypo.update.recursive import ImplicitTransport
+from anypo.update.direct.recursive import ImplicitTransport
+from anypo.update.direct.vectors import vector
 from anypo.update.weights import Weights
 
 ACTIONS, STEPS = 4, 9
@@ -78,38 +79,38 @@ def test_it_is_the_recursion_written_plainly(first: float, power: float) -> None
 def test_on_a_quadratic_the_average_is_the_gradient_where_the_policy_is() -> None:
     """J = b theta - theta A theta / 2 with exact gradients and first = 1: d_t is the gradient at theta_t for any schedule."""
     update, weights, memory = built(step=0.5)
-    size = len(weights.vector())
+    size = len(vector(weights.policy))
     generator = torch.Generator().manual_seed(1)
     root = torch.randn(size, size, generator=generator, dtype=torch.float64)
     matrix, shift = root @ root.T / size, torch.randn(size, generator=generator, dtype=torch.float64)
     slope = lambda theta: shift - matrix @ theta
     for turn in range(STEPS):
         context = Context(turn, STEPS, 0, memory)
-        here = weights.vector()
+        here = vector(weights.policy)
         update._advance(slope(update.query(weights, context)), weights, context)
         torch.testing.assert_close(memory[update]["average"], slope(here), rtol=1e-9, atol=1e-10)
-        assert float((weights.vector() - here).norm()) == pytest.approx(0.5 * 2 / (turn + 2))
+        assert float((vector(weights.policy) - here).norm()) == pytest.approx(0.5 * 2 / (turn + 2))
 
 
 def test_with_a_constant_weight_of_one_it_is_normalised_ascent() -> None:
     update, weights, memory = built(power=0.0)
     for turn in range(3):
         context = Context(turn, STEPS, 0, memory)
-        here = weights.vector()
+        here = vector(weights.policy)
         torch.testing.assert_close(update.query(weights, context), here, rtol=0, atol=0)
         update._advance(torch.arange(len(here), dtype=torch.float64) - turn, weights, context)
         pull = torch.arange(len(here), dtype=torch.float64) - turn
-        torch.testing.assert_close(weights.vector() - here, 0.1 * 2 / (turn + 2) * pull / pull.norm())
+        torch.testing.assert_close(vector(weights.policy) - here, 0.1 * 2 / (turn + 2) * pull / pull.norm())
 
 
 def test_no_gradient_makes_no_step_and_nan_changes_nothing() -> None:
     update, weights, memory = built()
     context = Context(0, STEPS, 0, memory)
-    here = weights.vector()
+    here = vector(weights.policy)
     update.apply(exact(weights.policy, torch.full((ACTIONS,), math.nan, dtype=torch.float64)), weights, context)
     assert memory[update]["turn"] == 0 and context.metrics["update/skipped"] == 1.0
     update.apply(exact(weights.policy, torch.zeros(ACTIONS, dtype=torch.float64)), weights, context)
-    assert torch.equal(weights.vector(), here) and weights.policy.version == 0 and memory[update]["turn"] == 1
+    assert torch.equal(vector(weights.policy), here) and weights.policy.version == 0 and memory[update]["turn"] == 1
 
 
 def test_rollouts_are_drawn_ahead_and_a_resumed_run_is_exact() -> None:
@@ -126,7 +127,7 @@ def test_rollouts_are_drawn_ahead_and_a_resumed_run_is_exact() -> None:
     update = run.algorithm.update
     assert isinstance(update, ImplicitTransport)
     ahead = update.query(run.weights, context)
-    assert float((ahead - run.weights.vector()).norm()) > 0.01
+    assert float((ahead - vector(run.weights.policy)).norm()) > 0.01
     table = run.weights.policy.log_table().detach()
     run.producer.produce(context)
     batch = Batch.pack(run.groups, torch.float64)
@@ -140,4 +141,4 @@ def test_rollouts_are_drawn_ahead_and_a_resumed_run_is_exact() -> None:
     again.load_state_dict(saved)
     for _ in range(2):
         again.step()
-    assert torch.equal(whole.weights.vector(), again.weights.vector())
+    assert torch.equal(vector(whole.weights.policy), vector(again.weights.policy))

@@ -9,7 +9,7 @@ from anypo.generate.worlds.episodes import Episodes
 from anypo.objective.base import Lossless
 from anypo.policies.classes.networks import Mlp
 from anypo.systems.registry import system
-from anypo.update.evolution import Truncation
+from anypo.update.direct.evolution import Truncation
 
 
 @system("deep-ga", title="Deep GA: a genetic algorithm for deep networks", paper="arXiv:1712.06567")

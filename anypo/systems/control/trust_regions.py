@@ -10,7 +10,7 @@ from anypo.objective.trusts.bounded import BoundedRatio
 from anypo.objective.trusts.clips import Unclipped
 from anypo.systems.registry import system
 from anypo.update import GradientUpdate
-from anypo.update.natural import NaturalGradient
+from anypo.update.direct.natural import NaturalGradient
 
 
 @system("mdpo", title="Mirror Descent Policy Optimization", paper="arXiv:2005.09814", base="ppo")

@@ -15,7 +15,7 @@ from anypo.context import Context
 from anypo.data import segments
 from anypo.data.batch import Batch
 from anypo.update.base import Update
-from anypo.update.weights import shaped
+from anypo.update.direct.vectors import assign, shaped
 
 if TYPE_CHECKING:
     from anypo.update.weights import Weights
@@ -94,7 +94,7 @@ class Truncation(Update, name="truncation"):
         memory = context.memory[self]
         memory["parents"], memory["elite"] = ranked[: self.parents], ranked[0]
         memory["generation"] += 1
-        weights.assign(self.decode(weights.policy, ranked[0]))
+        assign(weights.policy, self.decode(weights.policy, ranked[0]))
         weights.moved(context)
         weights.steps += 1
         context.log("update/fitness", float(np.mean(fitness)))

@@ -15,6 +15,7 @@ from anypo.data.batch import Batch
 from anypo.data.numerics import k3
 from anypo.fits import POLICY
 from anypo.update.base import Update
+from anypo.update.direct.vectors import assign, fisher_product, pulled, vector
 
 if TYPE_CHECKING:
     from anypo.update.weights import Weights
@@ -55,7 +56,7 @@ class NaturalGradient(Update, name="natural"):
         """Take the policy's step; whether there was one."""
         own = [owned for owned in weights.fits if owned.path == POLICY]
         pull = weights.differentiate(batch, own, True, context)
-        gradient = -weights.gradient(pull) if pull.finite else torch.zeros(0)
+        gradient = -pulled(weights, pull) if pull.finite else torch.zeros(0)
         context.log("update/loss", pull.loss if pull.finite else math.nan)
         context.log("update/grad_norm", gradient.norm())
         known = len(gradient) > 0 and bool(torch.isfinite(gradient).all()) and bool(gradient.any())
@@ -68,7 +69,7 @@ class NaturalGradient(Update, name="natural"):
 
     def direction(self, batch: Batch, gradient: Tensor, weights: Weights) -> Tensor:
         """The full step [P]: F^-1 g, scaled to the border of the trust region."""
-        product = lambda vector: weights.fisher_product(batch, vector) + self.damping * vector
+        product = lambda vector: fisher_product(weights, batch, vector) + self.damping * vector
         found = conjugate_gradients(product, gradient, self.iterations)
         curvature = torch.dot(found, product(found))
         return (2 * self.radius / curvature).sqrt() * found if curvature > 0 else torch.zeros_like(found)
@@ -76,10 +77,10 @@ class NaturalGradient(Update, name="natural"):
     def _search(self, step: Tensor, batch: Batch, loss: Tensor, weights: Weights, context: Context) -> float:
         """Shorten the step until it is good enough; the share that was taken, 0 with the weights as they were."""
         own = [owned for owned in weights.fits if owned.path == POLICY]
-        start = weights.vector()
+        start = vector(weights.policy)
         for attempt in range(self.attempts):
             share = self.shrink**attempt
-            weights.assign(start + share * step)
+            assign(weights.policy, start + share * step)
             pull = weights.differentiate(batch, own, False, context)
             weight = batch.weight / batch.weight.sum()
             drift = (batch["logp_old"] - pull.batch["logp"].detach()).double()
@@ -87,7 +88,7 @@ class NaturalGradient(Update, name="natural"):
             if pull.finite and bool(pull.loss < loss) and divergence <= self.radius:
                 context.log("update/kl", divergence)
                 return share
-        weights.assign(start)
+        assign(weights.policy, start)
         return 0.0
 
 

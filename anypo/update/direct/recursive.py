@@ -15,7 +15,7 @@ from anypo.context import Context
 from anypo.data.batch import Batch
 from anypo.fits import POLICY
 from anypo.update.base import Update
-from anypo.update.weights import shaped
+from anypo.update.direct.vectors import assign, pulled, shaped, vector
 
 if TYPE_CHECKING:
     from anypo.update.weights import Weights
@@ -51,7 +51,7 @@ class ImplicitTransport(Update, name="implicit_transport"):
 
     def query(self, weights: Weights, context: Context) -> Tensor:
         """theta~_t, [P]."""
-        here, memory = weights.vector(), context.memory[self]
+        here, memory = vector(weights.policy), context.memory[self]
         if memory["before"] is None:
             return here
         eta = self.weight(memory["turn"])
@@ -66,7 +66,7 @@ class ImplicitTransport(Update, name="implicit_transport"):
         own = [owned for owned in weights.fits if owned.path == POLICY]
         with weights.swapped(self.acting(weights, {}, context)):
             pull = weights.differentiate(self._at_query(batch, weights), own, True, context)
-            gradient = -weights.gradient(pull) if pull.finite else torch.full((1,), math.nan)
+            gradient = -pulled(weights, pull) if pull.finite else torch.full((1,), math.nan)
         finite = bool(torch.isfinite(gradient).all())
         context.log("update/loss", pull.loss if pull.finite else math.nan)
         context.log("update/grad_norm", gradient.norm())
@@ -88,13 +88,13 @@ class ImplicitTransport(Update, name="implicit_transport"):
 
     def _advance(self, gradient: Tensor, weights: Weights, context: Context) -> None:
         """Average, and take the step."""
-        memory, here = context.memory[self], weights.vector()
+        memory, here = context.memory[self], vector(weights.policy)
         eta = self.weight(memory["turn"])
         past = torch.zeros_like(gradient) if memory["average"] is None else memory["average"]
         average = (1.0 - eta) * past + eta * gradient
         size = average.norm()
         if size > 0:
-            weights.assign(here + self.step * 2.0 / (memory["turn"] + 2.0) * average / size)
+            assign(weights.policy, here + self.step * 2.0 / (memory["turn"] + 2.0) * average / size)
             weights.moved(context)
         memory.update(turn=memory["turn"] + 1, average=average, before=here)
         context.log("update/average_norm", size)

@@ -1,0 +1,1 @@
+"""Updates of the whole parameter vector, without an optimiser: natural and recursive gradients, evolution."""
