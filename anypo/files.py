@@ -16,24 +16,57 @@ from anypo.errors import UserError
 REASONS = {
     errno.ENOSPC: "no space left on the disk; free some, or choose another folder",
     errno.EDQUOT: "the disk quota is used up; free some space, or choose another folder",
+    errno.EFBIG: "files may not grow that large here; raise the limit (ulimit -f), or choose another folder",
+    errno.EMFILE: "too many files are open; raise the limit (ulimit -n)",
+    errno.ENFILE: "too many files are open on this machine; close some programs",
     errno.EACCES: "permission denied; choose a folder you may write to",
     errno.EPERM: "permission denied; choose a folder you may write to",
     errno.EROFS: "the file system is read-only; choose another folder",
+    errno.ENOENT: "the folder is gone; it was moved or deleted, or it is a link to nowhere",
+    errno.ESTALE: "the folder is gone from the server that it is on",
+    errno.EISDIR: "there is a folder in its place; move that away",
+    errno.EEXIST: "something else is in its place, perhaps a link to nowhere; move that away",
+    errno.ENOTEMPTY: "there is a folder in its place; move that away",
     errno.ENOTDIR: "part of the path is a file; choose another folder",
+    errno.ELOOP: "part of the path is a link to itself; choose another folder",
     errno.ENAMETOOLONG: "the name is too long; choose a shorter one",
+    errno.EINVAL: "the name is not one that this file system takes; choose another folder",
+    errno.EBUSY: "the file system is busy with it; try again",
+    errno.ETXTBSY: "the file system is busy with it; try again",
+    errno.EIO: "the disk reports an error; look at the machine's log, and choose another disk",
+    errno.ENXIO: "there is no such device; choose another folder",
+    errno.ENODEV: "there is no such device; choose another folder",
+    errno.ENOTCONN: "the file system is no longer connected; mount it again",
+    errno.EHOSTDOWN: "the file system's server does not answer; try again",
+    errno.ETIMEDOUT: "the file system's server does not answer; try again",
 }
 """What a user can do about an operating-system error."""
 
 
+def because(error: OSError) -> str:
+    """What a user can do about it; the system's own words for an error that is not known."""
+    return REASONS.get(error.errno or 0) or (error.strerror or str(error)).lower()
+
+
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Turn the operating-system errors a user can mend into a `UserError` that names `path`."""
+    """Turn the errors of the operating system into a `UserError` that names `path`."""
     try:
         yield
     except OSError as error:
-        if error.errno not in REASONS:
-            raise
-        raise UserError(f"cannot write {path}: {REASONS[error.errno]}") from error
+        raise UserError(f"cannot write {path}: {because(error)}") from error
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """The same for what is only read."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {because(error).removesuffix(ELSEWHERE)}") from error
+
+
+ELSEWHERE = "; choose a folder you may write to"
 
 
 def sync(path: Path) -> None:

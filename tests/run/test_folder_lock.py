@@ -1,5 +1,8 @@
 import json
 import os
+import signal
+import subprocess
+import sys
 import socket
 import time
 
@@ -8,7 +11,8 @@ import pytest
 
 from anypo.errors import UserError
 from anypo.run.disk.folder import RunFolder
-from anypo.run.disk.lock import Lock, alive
+from anypo.run.disk import lock as module
+from anypo.run.disk.lock import Lock, alive, boot, name, ticks
 
 
 def owner(**changes):
@@ -105,3 +109,90 @@ def test_of_many_takers_at_once_one_wins(tmp_path):
     go.touch()
     codes = sorted(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children)
     assert codes == [0, 9, 9, 9, 9, 9]
+
+
+def test_setting_the_clock_lets_nobody_in(tmp_path, monkeypatch):
+    with RunFolder.create(tmp_path / "run", {}):
+        real = psutil.Process.create_time
+        monkeypatch.setattr(psutil.Process, "create_time", lambda self: real(self) + 5)  # the boot time moved with the clock
+        assert RunFolder.read(tmp_path / "run").status()["state"] == "running"
+        with pytest.raises(UserError, match="is in use by process"):
+            RunFolder.open(tmp_path / "run")
+
+
+@pytest.mark.skipif(not boot(), reason="this system has no boot id")
+def test_a_process_is_named_by_the_boot_and_its_ticks(monkeypatch):
+    assert alive(name()) and ticks(os.getpid()) == name()["ticks"] > 0
+    assert not alive(name() | {"ticks": name()["ticks"] + 1}) and not alive(name() | {"boot": "another"})
+    assert ticks(2**22 + 5) is None
+    odd = lambda path: "7 (a) b ( c) S " + " ".join(map(str, range(4, 53)))
+    monkeypatch.setattr(module, "_read", odd)
+    assert ticks(7) == 22  # fields are counted from the last parenthesis
+
+
+@pytest.mark.parametrize("left", [b"\xff\xfe\x00", b'{"pid": "one", "started": 1, "host": "h", "since": "s"}', b"[1]", b"{" * 9000])
+def test_a_lock_that_cannot_be_read_is_none(tmp_path, left):
+    RunFolder.create(tmp_path / "run", {}).close()
+    (tmp_path / "run" / ".lock").write_bytes(left)
+    assert RunFolder.read(tmp_path / "run").status()["state"] == "killed"
+    RunFolder.open(tmp_path / "run").close()
+
+
+def test_a_folder_in_the_place_of_the_lock_is_named(tmp_path):
+    RunFolder.create(tmp_path / "run", {}).close()
+    (tmp_path / "run" / ".lock").unlink()
+    (tmp_path / "run" / ".lock").mkdir()
+    assert RunFolder.read(tmp_path / "run").status()["state"] == "killed"
+    with pytest.raises(UserError, match=r"\.lock: there is a folder in its place"):
+        RunFolder.open(tmp_path / "run")
+
+
+@pytest.mark.parametrize("boots", ["same", "another"])
+def test_another_name_of_this_machine_is_asked_by_the_file_lock(tmp_path, boots):
+    """A restarted container has another host name, but the kernel knows whether the file is still locked."""
+    path = tmp_path / ".lock"
+    other = name() | {"host": "pod-1", "boot": boot() if boots == "same" else "another"}
+    path.write_text(json.dumps(other))
+    assert Lock(path).held() == (boots == "another")
+    if boots == "another":
+        with pytest.raises(UserError, match="on pod-1 since"):
+            Lock(path).acquire()
+        return
+    lock = Lock(path)
+    lock.acquire()
+    path.write_text(json.dumps(other))  # held, by somebody whose processes cannot be seen
+    assert Lock(path).held()
+    with pytest.raises(UserError, match="on pod-1 since"):
+        Lock(path).acquire()
+    lock.release()
+
+
+HOLDER = """
+import os, subprocess, sys, time
+from pathlib import Path
+from anypo.run.disk.lock import Lock
+Lock(Path(sys.argv[1])).acquire()
+if os.fork() == 0:
+    time.sleep(60)
+child = subprocess.Popen(["sleep", "60"], close_fds=False)
+print(child.pid, flush=True)
+time.sleep(60)
+"""
+
+
+def test_what_a_killed_process_started_does_not_go_on_holding_its_lock(tmp_path):
+    path = tmp_path / ".lock"
+    holder = subprocess.Popen(
+        [sys.executable, "-c", HOLDER, str(path)], stdout=subprocess.PIPE, text=True, start_new_session=True
+    )
+    assert holder.stdout is not None and holder.stdout.readline()
+    try:
+        assert Lock(path).held()
+        holder.kill()
+        holder.wait()
+        lock = Lock(path)
+        assert not lock.held()
+        lock.acquire()
+        lock.release()
+    finally:
+        os.killpg(holder.pid, signal.SIGKILL)
