@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import signal
 from collections.abc import Iterable
 
 
@@ -11,7 +12,20 @@ class UserError(Exception):
 
 
 class Interrupted(Exception):
-    """The run was stopped on purpose (Ctrl-C or a stop request) after a clean checkpoint; exit code 130."""
+    """The run was stopped on purpose (Ctrl-C, another signal or a stop request) after a clean checkpoint. The command line exits
+    with `code`: 130, or 128 + the number of the signal."""
+
+    def __init__(self, message: str = "", code: int = 130) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class Killed(KeyboardInterrupt):
+    """A signal other than Ctrl-C's ends the run at once, with the exit code 128 + its number."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(f"ended by {signal.Signals(number).name}")
+        self.code = 128 + number
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

@@ -25,7 +25,7 @@ COMMANDS = (
 
 
 def main() -> None:
-    """Entry point: 0 on success, 2 for bad input (one sentence, no traceback), 130 when interrupted."""
+    """Entry point: 0 on success, 2 for bad input (one sentence, no traceback), 128 + the signal's number when stopped by one."""
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     import typer
@@ -48,9 +48,9 @@ def main() -> None:
     except UserError as error:
         _stop(str(error), 2)
     except Interrupted as error:
-        _stop(str(error), 130)
-    except KeyboardInterrupt:
-        _stop("interrupted", 130)
+        _stop(str(error), error.code)
+    except KeyboardInterrupt as error:
+        _stop(str(error) or "interrupted", getattr(error, "code", 130))
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)

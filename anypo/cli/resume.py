@@ -19,10 +19,18 @@ def resume(
         str | None,
         typer.Option(help="where the weights are: auto, cpu, cuda, cuda:N or mps (default: as the run was told)"),
     ] = None,
+    accept_changes: Annotated[
+        bool,
+        typer.Option(
+            "--accept-changes",
+            help="go on although problems, judges, tokenizer or template are no longer those it began with",
+        ),
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="print the result as JSON")] = False,
 ) -> None:
     """Continue an interrupted run from its last checkpoint; on CPU it ends bit for bit where it would have ended."""
     from anypo.cli.terminal.outcome import watch
     from anypo.run.session import resume as go_on
 
-    watch(lambda observer: go_on(run, steps=steps, device=device, observer=observer), f"resume {run}", as_json)
+    work = lambda observer: go_on(run, steps=steps, device=device, accept_changes=accept_changes, observer=observer)
+    watch(work, f"resume {run}", as_json)

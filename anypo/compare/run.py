@@ -53,7 +53,7 @@ def prepare(task: str, settings: Settings, folder: Path, watcher: Watcher | None
     if (path / "ready").exists():
         return path
     from anypo import policies, tasks
-    from anypo.update.sft import warm_start
+    from anypo.update.sft import finish, warm_start
 
     loaded = tasks.load(tasks.parse(task, settings.task_options[task]))
     if is_environment(task):  # the policy is the method's own affair: every cell begins with one of its seed
@@ -66,7 +66,7 @@ def prepare(task: str, settings: Settings, folder: Path, watcher: Watcher | None
     if settings.sft_steps:
         steps = settings.sft_steps
         tell = (lambda done, _: watcher.preparing(task, done, steps)) if watcher else None
-        warm_start(policy, loaded, steps=steps, lr=settings.sft_lr, seed=settings.init_seed, progress=tell)
+        finish(warm_start(policy, loaded, steps, settings.sft_lr, settings.init_seed), tell)
     policy.save(path)
     (path / "ready").touch()  # a model folder without it was cut short
     return path

@@ -31,6 +31,7 @@ from anypo.generate.conversation import Episode, play
 from anypo.generate.workspace import Workspace
 from anypo.run.config import RunConfig
 from anypo.run.disk.folder import RunFolder
+from anypo.run.stages import weights_of
 from anypo.tasks.base import Problem
 
 EVALUATION = (
@@ -223,7 +224,7 @@ def audit_run(run: Path | str, size: int = 32) -> Audit:
             raise UserError(f"{run} has neither a final model nor a checkpoint; the probe needs one")
         lora = {"rank": config.lora} if config.lora else None
         policy = policies.load(config.model, dtype=config.dtype, lora=lora, seed=config.seed, chat=config.chat_args)
-        policy.load_state_dict(folder.load_checkpoint(latest)["weights"]["learners"]["policy"])
+        policy.load_state_dict(weights_of(folder.load_checkpoint(latest)))
     task = tasks.load(tasks.parse(config.task, config.task_options))
     world = World(task, policy, Local().sampler(policy))
     generate = config.composition().generate

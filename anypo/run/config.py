@@ -16,7 +16,7 @@ from pydantic import (
     model_validator,
 )
 
-from anypo import tasks
+from anypo import __version__, tasks
 from anypo.algorithm import Algorithm
 from anypo.engine import device
 from anypo.errors import UserError, unknown
@@ -85,9 +85,20 @@ class RunConfig(BaseModel):
         return device.check(name)
 
     @classmethod
+    def read(cls, plain: Mapping[str, Any]) -> RunConfig:
+        """The configuration that a run folder holds. `UserError` where it does not validate (changed by hand, another version)."""
+        try:
+            return cls(**plain)
+        except ValidationError as error:
+            newer = "" if error.errors()[0]["type"] != "extra_forbidden" else "; perhaps a newer anypo wrote it"
+            raise UserError(
+                f"the run's config.yaml: {first_reason(error)}{newer} (this is anypo {__version__})"
+            ) from None
+
+    @classmethod
     def recorded(cls, plain: Mapping[str, Any]) -> RunConfig:
         """The configuration that a run folder holds, with its plugins imported. `UserError` when one is gone."""
-        config = cls(**plain)
+        config = cls.read(plain)
         config.load_plugins()
         return config
 

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import platform
+import re
 import shlex
 import subprocess
 import sys
@@ -21,7 +22,7 @@ from torch import Tensor
 import anypo
 from anypo import plugins
 from anypo.engine import device
-from anypo.errors import UserError
+from anypo.errors import shown
 from anypo.run.disk.lock import now
 from anypo.systems import SYSTEMS
 
@@ -42,6 +43,7 @@ def manifest(
     code, model, others = describe_code(), describe_model(config, policy), describe_models(models or {})
     added = plugins.describe(config.get("plugins") or ())
     about = {"name": task.name, "outcome": task.outcome, "weights": dict(task.weights), "problems": len(task)}
+    about |= {"first_problems": first_problems(task)}
     data = {**about, **task.describe()}
     system = SYSTEMS.get(str(config.get("system")))
     paper = system.paper if system is not None else ""
@@ -71,19 +73,59 @@ def manifest(
     }
 
 
-def same_data(recorded: Mapping[str, Any], task: Any) -> None:
-    """`UserError` where the files that a run with the manifest `recorded` draws its data from are no longer what they were."""
-    before = dict(recorded.get("task") or {}).get("source")
-    now = task.describe().get("source") if isinstance(before, Mapping) else None
-    if not isinstance(before, Mapping) or not isinstance(now, Mapping):
-        return
-    for key in (key for key in before if key.endswith("sha256")):
-        if now.get(key) != before[key]:
-            place = before.get(key.replace("sha256", "path"), task.name)
-            raise UserError(
-                f"{place} has changed since the run began (sha256 {str(before[key])[:12]}, now {str(now.get(key))[:12]}), so the run "
-                "cannot be resumed exactly; put the data back as they were, or begin a new run"
-            )
+SEEN = 8
+"""Problems of either side that the manifest knows by their content."""
+
+
+def first_problems(task: Any) -> str:
+    """SHA-256 over the questions and answers of the first training and held-out problems."""
+    digest = hashlib.sha256()
+    for side, size in ((task.train, len(task)), (task.heldout, task.n_heldout)):
+        for problem in (side(index) for index in range(min(size, SEEN))):
+            digest.update(f"{problem.prompt}={problem.answer!r};".encode(errors="replace"))
+    return digest.hexdigest()
+
+
+def changes(recorded: Mapping[str, Any], present: Mapping[str, Any]) -> str:
+    """What the policy is asked, and in which words, that is no longer as a manifest recorded it, as one clause; '' where nothing
+    is. Only what both manifests know is compared."""
+    sides = [(name, _part(recorded, name), _part(present, name)) for name in ("task", "model")]
+    found = [f"the {name}'s {said}" for name, before, now in sides for said in _differing(before, now)]
+    more = f" and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
+    return ", ".join(found[:SHOWN]) + more
+
+
+SHOWN = 4
+"""Changes that a sentence names."""
+
+
+def _part(manifest: Mapping[str, Any], name: str) -> Any:
+    found = manifest.get(name)
+    if not isinstance(found, Mapping):
+        return {}
+    if name == "model":
+        found = {key: found[key] for key in TEXT if key in found}
+    return json.loads(json.dumps(found, default=str))
+
+
+TEXT = ("chat", "context")
+"""What a manifest knows about a model that decides what it reads."""
+
+
+def _differing(before: Any, now: Any, place: str = "") -> list[str]:
+    """Every leaf that differs, with its two values; digests are cut."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        inside = lambda key: f"{place}.{key}" if place else key
+        return [said for key in before if key in now for said in _differing(before[key], now[key], inside(key))]
+    if isinstance(before, list) and isinstance(now, list) and len(before) == len(now):
+        pairs = enumerate(zip(before, now))
+        return [said for number, (old, new) in pairs for said in _differing(old, new, f"{place}.{number}")]
+    if before == now:
+        return []
+    said = [
+        str(value)[:12] if re.fullmatch("[0-9a-f]{64}", str(value)) else shown(value, 60) for value in (before, now)
+    ]
+    return [f"{place.replace('_', ' ')} ({said[0]}, now {said[1]})"]
 
 
 def brief(value: Any) -> str:

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import signal
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import torch
@@ -36,13 +34,17 @@ from anypo.run.disk.folder import RunFolder
 from anypo.run.loggers import check_loggers, open_loggers
 from anypo.run.memory import peak_gb, resident_gb
 from anypo.run.observer import Observer
-from anypo.run.provenance import describe_device, manifest, same_data
-from anypo.run.stages import Running, Stages
+from anypo.run.provenance import changes, describe_device, manifest
+from anypo.run.signals import Stopping
+from anypo.run.stages import WARM, Running, Stages
 from anypo.tasks.environments import is_environment
-from anypo.update.sft import warm_start
+from anypo.update.sft import Fitting, warm_start
 
 WAIT = 0.2
 """Seconds between two looks at whether a paused run may go on."""
+
+MINUTE = 60.0
+"""Seconds between two checkpoints of a supervised warm start, whose steps are short."""
 
 
 @dataclass(frozen=True)
@@ -108,28 +110,43 @@ def train(
     devices.resolve(config.device)
     path = Path(out) if out is not None else _default_path(config)
     observer = observer or Observer()
-    with RunFolder.create(path, config.model_dump(mode="json")) as folder, _gone_if_refused(folder), _status(folder):
-        session = Session(config, folder, observer)
+    stopping, plain = Stopping(observer.note), config.model_dump(mode="json")
+    with stopping.heard(), RunFolder.create(path, plain) as folder, _gone_if_refused(folder), _status(folder):
+        session = Session(config, folder, observer, stopping)
         folder.write_manifest(session.manifest())
         before = session.begin()
         return session.run(before)
 
 
 def resume(
-    run: Path | str, *, steps: int | None = None, device: str | None = None, observer: Observer | None = None
+    run: Path | str,
+    *,
+    steps: int | None = None,
+    device: str | None = None,
+    accept_changes: bool = False,
+    observer: Observer | None = None,
 ) -> Result:
-    """Continue the run in folder `run` from its last checkpoint, up to `steps` and on `device` if given, else as planned."""
-    place = devices.resolve(device or RunConfig(**RunFolder.read_config(Path(run))).device)
-    with RunFolder.open(Path(run)) as folder, _status(folder):
-        config = RunConfig.recorded(folder.config())
-        if steps is not None and config.recipe:
-            raise UserError("the stages of a recipe have steps of their own, so --steps cannot change them")
-        changed = {"steps": steps, "device": device}
-        config = config.model_copy(update={key: value for key, value in changed.items() if value is not None})
-        folder.note_session(device=describe_device(config.device, place))
-        config.parse_tasks()
-        session = Session(config, folder, observer or Observer())
-        before = session.restore()
+    """Continue the run in folder `run` from its last checkpoint, up to `steps` and on `device` if given, else as planned.
+
+    Raises `UserError` where the problems, their judges, the tokenizer or its template are no longer those the run began with,
+    unless `accept_changes`; the session then records what has changed.
+    """
+    place = devices.resolve(device or RunConfig.read(RunFolder.read_config(Path(run))).device)
+    observer = observer or Observer()
+    stopping = Stopping(observer.note)
+    with stopping.heard(), RunFolder.open(Path(run)) as folder, _status(folder):
+        with folder.unchanged_if_refused():
+            config = RunConfig.recorded(folder.config())
+            if steps is not None and config.recipe:
+                raise UserError("the stages of a recipe have steps of their own, so --steps cannot change them")
+            changed = {"steps": steps, "device": device}
+            config = config.model_copy(update={key: value for key, value in changed.items() if value is not None})
+            config.parse_tasks()
+            folder.note_session(device=describe_device(config.device, place))
+            session = Session(config, folder, observer, stopping)
+            session.compare(accept_changes)
+            saved = session.saved()
+        before = session.restore(saved) if saved is not None else session.begin()
         return session.run(before)
 
 
@@ -182,18 +199,20 @@ def evaluate(
 class Session:
     """One run being executed in its folder."""
 
-    def __init__(self, config: RunConfig, folder: RunFolder, observer: Observer) -> None:
+    def __init__(
+        self, config: RunConfig, folder: RunFolder, observer: Observer, stopping: Stopping | None = None
+    ) -> None:
         self.config, self.folder, self.observer = config, folder, observer
+        self.stopping = stopping or Stopping(observer.note)
         self.stages = Stages(config)
         self.scorer = scorer_of(self.stages.task).fit(self.stages.task, config.eval_size)
         observer.phase("loading the model", 0)
         self.world = self.stages.open()
         _say(self.world.policy, observer)
-        same_data(folder.manifest(), self.world.task)
+        self.warming: Fitting | None = None
         self.running: Running | None = None
         self.watch: Watch | None = None
         self.began = time.monotonic()
-        self.stop = False
 
     def manifest(self) -> dict[str, Any]:
         """Who supplied what, for a run that is about to begin."""
@@ -202,15 +221,12 @@ class Session:
     def begin(self) -> Evaluation | None:
         """Everything before the first step of reinforcement learning."""
         if self.config.sft_steps:
-            self.observer.phase("supervised warm start", self.config.sft_steps)
-            warm_start(
-                self.world.policy,
-                self.stages.task,
-                steps=self.config.sft_steps,
-                lr=self.config.sft_lr,
-                seed=self.config.seed,
-                progress=lambda done, _: self.observer.advance(done),
-            )
+            self._warm_start()
+        return self._first()
+
+    def _first(self) -> Evaluation | None:
+        """What follows the warm start."""
+        self.warming = None
         for model in self.world.models.values():
             model.begin()
         before = self._evaluate("before", 0)
@@ -218,17 +234,73 @@ class Session:
         self._checkpoint()
         return before
 
-    def restore(self) -> Evaluation | None:
-        """Load the last checkpoint, or begin afresh when the run died before its first one."""
-        found = self.folder.latest()
-        if found is None:
-            return self.begin()
-        state = self.folder.load_checkpoint(found)
+    def _warm_start(self, saved: Mapping[str, Any] | None = None) -> None:
+        """The supervised steps, or those that are left of them; saved every minute, when asked to, and at the end."""
+        config = self.config
+        self.warming = fitting = warm_start(
+            self.world.policy, self.stages.task, config.sft_steps, config.sft_lr, config.seed
+        )
+        if saved is not None:
+            fitting.load_state_dict(saved)
+        self.observer.phase("supervised warm start", config.sft_steps)
+        self.observer.advance(len(fitting.losses))
+        saved_at = time.monotonic()
+        with self.stopping.finishing():
+            while not fitting.over:
+                fitting.step()
+                self.observer.advance(len(fitting.losses))
+                asked = self._heed(waits=not fitting.over)
+                if asked or self.stopping.code or fitting.over or time.monotonic() - saved_at > MINUTE:
+                    self._checkpoint()
+                    saved_at = time.monotonic()
+                self._end_if_asked(f"supervised step {len(fitting.losses)}")
+
+    def compare(self, accept: bool) -> None:
+        """Hold what the run is to go on with against its manifest; write that, where the run ended before it was written."""
+        present = self.manifest()
+        if not self.folder.begun:
+            self.folder.write_manifest(present)
+            return
+        changed = changes(self.folder.manifest(), present)
+        if changed and not accept:
+            raise UserError(
+                f"what {self.folder.path} is made of has changed since the run began: {changed}; put it back, or go on with "
+                "--accept-changes"
+            )
+        if changed:
+            self.folder.note_session(changed=changed)
+            self.observer.note(f"changed since the run began: {changed}")
+
+    def saved(self) -> dict[str, Any] | None:
+        """The last checkpoint, of the newest step that was recorded; None when the run died before its first one. Raises `UserError`
+        where there are steps and no checkpoint."""
+        saved, recorded = self.folder.checkpoints(), max((row["step"] for row in self.folder.metrics()), default=0)
+        if not saved and recorded:
+            raise UserError(
+                f"{self.folder.path} has recorded {recorded} steps, but no checkpoint is left to go on from; restore its "
+                "checkpoints from a copy, or start the run again with another --out"
+            )
+        whole = [step for step in saved if step <= recorded]
+        if saved and not whole:
+            self.observer.note(
+                f"metrics.jsonl ends at step {recorded}; what came until step {saved[-1]} is lost from it"
+            )
+        elif saved and whole[-1] < saved[-1]:
+            self.observer.note(f"metrics.jsonl ends at step {recorded}, so the run goes on from step {whole[-1]}")
+        return self.folder.load_checkpoint(max(whole or saved)) if saved else None
+
+    def restore(self, state: Mapping[str, Any]) -> Evaluation | None:
+        """Go on from a checkpoint."""
+        if WARM in state:
+            self.folder.rewind(0)
+            torch.set_rng_state(state["torch_rng"])
+            self._warm_start(state[WARM])
+            return self._first()
         number, before = state.get("stage", (0, 0))
         if number:
             self.world = self.stages.open(number)
         self.running = self.stages.start(number, self.world, before)
-        self.running.trainer.load_state_dict(state)
+        self.running.trainer.load_state_dict(dict(state))
         self.folder.rewind(self.running.step)
         self.running.rows = [row for row in self.folder.metrics() if row["step"] > before]
         return _evaluation(self.folder, "before")
@@ -237,13 +309,13 @@ class Session:
         """Train to the planned step, evaluate, report."""
         assert self.running is not None
         loggers = open_loggers(self.config.loggers, self.folder.path, self.config.model_dump(mode="json"))
-        with self._interruptible(), _threads(self.world.policy):
+        with self.stopping.finishing(), _threads(self.world.policy):
             metrics = self._train(self.running, loggers)
             while following := self.stages.after(self.running):
                 self.running, self.world = following, following.world
                 metrics = self._train(following, loggers) or metrics
         after = self._evaluate("after", self.running.step)
-        lost = self.world.policy.save(self.folder.path / "model")
+        lost = self.world.policy.save(self.folder.here() / "model")
         if lost:
             self.observer.note(f"{self.folder.path / 'model'}: {lost}")
         for logger in loggers:
@@ -255,6 +327,8 @@ class Session:
         trainer = running.trainer
         self.watch = self._watch(running)
         metrics: dict[str, Any] = {}
+        if self._owed(running):
+            self._evaluate(f"step {running.step}", running.step)
         self._announce(running)
         while not running.over:
             metrics = self._measured(running, trainer.step())
@@ -265,16 +339,39 @@ class Session:
             over = running.over
             last = over and running.leg is self.stages.legs[-1]
             if self.config.eval_every and running.step % self.config.eval_every == 0 and not (last or scored):
-                self._evaluate(f"step {running.step}", running.step)  # before saving: resuming misses none
+                self._try_evaluating(running)  # before saving: resuming misses none
                 scored = True
             save = self._heed(waits=not last)
-            if over or self.stop or save or running.step % self.config.save_every == 0:
+            if over or self.stopping.code or save or running.step % self.config.save_every == 0:
                 self._checkpoint()
             if scored and not over:
                 self._announce(running)
-            if self.stop:
-                raise Interrupted(f"stopped after step {running.step}; go on with: anypo resume {self.folder.path}")
+            self._end_if_asked(f"step {running.step}")
         return metrics
+
+    def _end_if_asked(self, after: str) -> None:
+        """Stop here, where everything is saved, if the run has been asked to."""
+        if self.stopping.code:
+            said = f"stopped after {after}; go on with: anypo resume {self.folder.path}"
+            raise Interrupted(said, self.stopping.code)
+
+    def _try_evaluating(self, running: Running) -> None:
+        """An evaluation between two steps. Being asked to stop ends it once the step is saved: it is owed to whoever goes on."""
+        if self.stopping.code:
+            return
+        try:
+            self._evaluate(f"step {running.step}", running.step)
+        except KeyboardInterrupt:
+            self._checkpoint()
+            raise
+
+    def _owed(self, running: Running) -> bool:
+        """Whether the step that is gone on from was saved without its evaluation."""
+        every, step = self.config.eval_every, running.step
+        last = running.over and running.leg is self.stages.legs[-1]
+        if not every or step % every or step == running.before or last:
+            return False
+        return all(entry["label"] != f"step {step}" for entry in self.folder.evaluations())
 
     def _announce(self, running: Running) -> None:
         stage = running.leg.stage
@@ -299,13 +396,14 @@ class Session:
         path = self.folder.path
         if waits and requests.asked(path, requests.PAUSE):
             self._pause(path)
-        self.stop = requests.take(path, requests.STOP) or self.stop
+        if requests.take(path, requests.STOP):
+            self.stopping.ask()
         return requests.take(path, requests.CHECKPOINT)
 
     def _pause(self, path: Path) -> None:
         self.observer.note(f"paused; go on with: anypo watch {path} --send resume")
         self.folder.mark("paused")
-        while requests.asked(path, requests.PAUSE) and not (self.stop or requests.asked(path, requests.STOP)):
+        while requests.asked(path, requests.PAUSE) and not (self.stopping.code or requests.asked(path, requests.STOP)):
             if requests.take(path, requests.CHECKPOINT):
                 self._checkpoint()
             time.sleep(WAIT)
@@ -337,41 +435,26 @@ class Session:
     def _evaluate(self, label: str, step: int) -> Evaluation | None:
         if not self.scorer.size:
             return None
-        self.observer.phase(f"evaluating ({label})", self.scorer.size * self.scorer.samples)
         world = dataclasses.replace(self.world, task=self.stages.task)  # with the labels that training may not see
         progress = lambda done, _: self.observer.advance(done)
-        result = self.scorer.score(world, self.stages.acting.generate, self.config.seed, progress)
+        with self.stopping.finishing(False):
+            self.observer.phase(f"evaluating ({label})", self.scorer.size * self.scorer.samples)
+            result = self.scorer.score(world, self.stages.acting.generate, self.config.seed, progress)
         self.folder.append_evaluation(label, step, result, _decoder(self.world.policy))
         self.observer.evaluation(label, result)
         return result
 
     def _checkpoint(self) -> None:
+        if self.warming is not None:
+            state = {"step": 0, WARM: self.warming.state_dict(), "torch_rng": torch.get_rng_state()}
+            self.folder.save_checkpoint(0, state, keep=self.config.keep)
+            return
         running = self.running
         assert running is not None
         place = {"stage": (running.leg.number, running.before)} if self.config.recipe else {}
         spare = last_good(self.folder.checkpoints(), self.watch.metrics if self.watch else ())
         self.folder.save_checkpoint(running.step, running.trainer.state_dict() | place, self.config.keep, spare)
         self.folder.write_shelf(self.world.shelf.texts())
-
-    @contextmanager
-    def _interruptible(self) -> Iterator[None]:
-        """Ctrl-C finishes the step, saves and stops; a second Ctrl-C stops at once (the last checkpoint remains)."""
-
-        def handle(number: int, frame: FrameType | None) -> None:
-            if self.stop:
-                raise KeyboardInterrupt
-            self.stop = True
-            self.observer.note("stopping after this step (Ctrl-C again to stop at once)")
-
-        try:
-            previous = signal.signal(signal.SIGINT, handle)
-        except ValueError:  # not the main thread: whoever owns it handles signals
-            yield
-            return
-        try:
-            yield
-        finally:
-            signal.signal(signal.SIGINT, previous)
 
 
 @contextmanager
@@ -402,7 +485,7 @@ def _shelf(run: Path, algorithm: Algorithm) -> Shelf:
     memory, folder = Memory(algorithm), RunFolder.read(run)
     saved = folder.latest() if memory.shelf.state_dict() else None
     if saved is not None:
-        memory.shelf.load_state_dict(folder.load_checkpoint(saved)["memory"].get(SHELF, {}))
+        memory.shelf.load_state_dict(folder.load_checkpoint(saved).get("memory", {}).get(SHELF, {}))
     return memory.shelf
 
 

@@ -21,6 +21,16 @@ from anypo.run.trainer import Trainer
 from anypo.tasks import Task
 from anypo.tasks.unlabelled import Unlabelled, labelled
 
+WARM = "warm_start"
+"""The entry of a checkpoint that was made inside the supervised warm start, in the place of a trainer's state."""
+
+
+def weights_of(state: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The policy's weights in a checkpoint, of the warm start or later."""
+    found = state[WARM]["policy"]["weights"] if WARM in state else state["weights"]["learners"]["policy"]
+    assert isinstance(found, Mapping)
+    return found
+
 
 @dataclass
 class Running:

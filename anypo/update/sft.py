@@ -8,7 +8,7 @@ One optimiser step minimises the mean over all target tokens of its examples, ho
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -45,45 +45,74 @@ class SFT(BaseModel):
     seed: int = Field(0, ge=0)
 
 
-def train(policy: Any, examples: Sequence[Example], settings: SFT, progress: Progress | None = None) -> list[float]:
-    """Train `policy` in place; returns the loss of every step (nats per target token). Deterministic on a CPU.
+class Fitting:
+    """A supervised training of `policy`, in place, step by step. `losses`: of every step so far (nats per target token).
 
-    Raises `UserError` for no examples, an empty target, an example longer than the context, or a loss that is not finite.
+    Deterministic on a CPU, and taken up again exactly from its `state_dict`. Raises `UserError` for no examples, an empty target,
+    an example longer than the context, or a loss that is not finite.
     """
-    _check(policy, examples)
-    trajectories = [trajectory(prompt, target) for prompt, target in examples]
-    parameters = list(policy.parameters())
-    optimiser = _optimiser(parameters, settings)
-    losses: list[float] = []
-    for step, chosen in zip(range(settings.steps), _order(len(examples), settings.examples, settings.seed)):
-        losses.append(accumulate(policy, [trajectories[i] for i in chosen], settings.token_budget))
-        norm = nn.utils.clip_grad_norm_(parameters, settings.max_grad_norm)
-        if not (math.isfinite(losses[-1]) and bool(torch.isfinite(norm))):
+
+    def __init__(self, policy: Any, examples: Sequence[Example], settings: SFT) -> None:
+        _check(policy, examples)
+        self.policy, self.settings = policy, settings
+        self.trajectories = [trajectory(prompt, target) for prompt, target in examples]
+        self.parameters = list(policy.parameters())
+        self.optimiser = _optimiser(self.parameters, settings)
+        self.order = _order(len(examples), settings.examples, settings.seed)
+        self.losses: list[float] = []
+
+    @property
+    def over(self) -> bool:
+        return len(self.losses) >= self.settings.steps
+
+    def step(self) -> None:
+        """One optimiser step."""
+        settings, step = self.settings, len(self.losses)
+        loss = accumulate(self.policy, [self.trajectories[i] for i in next(self.order)], settings.token_budget)
+        norm = nn.utils.clip_grad_norm_(self.parameters, settings.max_grad_norm)
+        if not (math.isfinite(loss) and bool(torch.isfinite(norm))):
             raise UserError(
                 f"the loss or its gradient is not finite at supervised step {step + 1}; lower the learning rate ({settings.lr:g})"
             )
-        for group in optimiser.param_groups:
+        for group in self.optimiser.param_groups:
             group["lr"] = settings.lr * rate(step, settings)
-        optimiser.step()
-        optimiser.zero_grad(set_to_none=True)
+        self.optimiser.step()
+        self.optimiser.zero_grad(set_to_none=True)
+        self.policy.version += 1
+        self.losses.append(loss)
+
+    def state_dict(self) -> dict[str, Any]:
+        policy = {"weights": self.policy.state_dict(), "version": self.policy.version}
+        return {"policy": policy, "optimiser": self.optimiser.state_dict(), "losses": list(self.losses)}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from another fitting's state, over the same examples; for one that has taken no step yet."""
+        self.policy.load_state_dict(state["policy"]["weights"])
+        self.policy.version = state["policy"]["version"]
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.losses = list(state["losses"])
+        for _ in self.losses:
+            next(self.order)
+
+
+def train(policy: Any, examples: Sequence[Example], settings: SFT, progress: Progress | None = None) -> list[float]:
+    """Train `policy` in place; returns the loss of every step (see `Fitting`)."""
+    return finish(Fitting(policy, examples, settings), progress)
+
+
+def finish(fitting: Fitting, progress: Progress | None = None) -> list[float]:
+    """Every step that is left; returns the loss of every step."""
+    while not fitting.over:
+        fitting.step()
         if progress is not None:
-            progress(step + 1, losses[-1])
-    policy.version += settings.steps
-    return losses
+            progress(len(fitting.losses), fitting.losses[-1])
+    return fitting.losses
 
 
-def warm_start(
-    policy: Any,
-    task: Task,
-    steps: int,
-    lr: float,
-    seed: int,
-    examples: int = 64,
-    progress: Progress | None = None,
-) -> list[float]:
-    """Train on the worked solutions of the task's training problems, `examples` per step (see `train`)."""
+def warm_start(policy: Any, task: Task, steps: int, lr: float, seed: int, examples: int = 64) -> Fitting:
+    """The training on the worked solutions of the task's training problems, `examples` per step, before its first step."""
     settings = SFT(steps=steps, lr=lr, seed=seed, examples=examples)
-    return train(policy, solutions(policy, task, min(len(task), steps * examples)), settings, progress)
+    return Fitting(policy, solutions(policy, task, min(len(task), steps * examples)), settings)
 
 
 def solutions(policy: Any, task: Task, count: int) -> list[Example]:

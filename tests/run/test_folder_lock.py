@@ -1,17 +1,17 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
-import socket
 import time
 
 import psutil
 import pytest
 
 from anypo.errors import UserError
-from anypo.run.disk.folder import RunFolder
 from anypo.run.disk import lock as module
+from anypo.run.disk.folder import RunFolder
 from anypo.run.disk.lock import Lock, alive, boot, name, ticks
 
 
@@ -114,7 +114,9 @@ def test_of_many_takers_at_once_one_wins(tmp_path):
 def test_setting_the_clock_lets_nobody_in(tmp_path, monkeypatch):
     with RunFolder.create(tmp_path / "run", {}):
         real = psutil.Process.create_time
-        monkeypatch.setattr(psutil.Process, "create_time", lambda self: real(self) + 5)  # the boot time moved with the clock
+        monkeypatch.setattr(
+            psutil.Process, "create_time", lambda self: real(self) + 5
+        )  # the boot time moved with the clock
         assert RunFolder.read(tmp_path / "run").status()["state"] == "running"
         with pytest.raises(UserError, match="is in use by process"):
             RunFolder.open(tmp_path / "run")
@@ -130,7 +132,9 @@ def test_a_process_is_named_by_the_boot_and_its_ticks(monkeypatch):
     assert ticks(7) == 22  # fields are counted from the last parenthesis
 
 
-@pytest.mark.parametrize("left", [b"\xff\xfe\x00", b'{"pid": "one", "started": 1, "host": "h", "since": "s"}', b"[1]", b"{" * 9000])
+@pytest.mark.parametrize(
+    "left", [b"\xff\xfe\x00", b'{"pid": "one", "started": 1, "host": "h", "since": "s"}', b"[1]", b"{" * 9000]
+)
 def test_a_lock_that_cannot_be_read_is_none(tmp_path, left):
     RunFolder.create(tmp_path / "run", {}).close()
     (tmp_path / "run" / ".lock").write_bytes(left)

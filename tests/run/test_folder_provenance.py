@@ -9,6 +9,7 @@ import torch
 from anypo.errors import UserError
 from anypo.run import provenance
 from anypo.run.loggers import check_loggers, open_loggers
+from anypo.tasks.base import Problem
 
 
 class Policy(torch.nn.Linear):
@@ -16,10 +17,15 @@ class Policy(torch.nn.Linear):
 
 
 class Task:
-    name, outcome, weights = "chain_sum", "correct", {"correct": 1.0}
+    name, outcome, weights, n_heldout = "chain_sum", "correct", {"correct": 1.0}, 3
 
     def __len__(self):
         return 500
+
+    def train(self, index):
+        return Problem.ask(f"{index} + 1 =", str(index + 1))
+
+    heldout = train
 
     def describe(self):
         return {
@@ -45,12 +51,31 @@ def test_the_manifest_says_who_supplied_what(monkeypatch):
     assert found["supplied"]["rewards"] == "correct, judged by exact" and found["supplied"]["initial weights"] == "tiny"
     assert found["supplied"]["method"].startswith("grpo (arXiv:")
     about = {"name": "chain_sum", "outcome": "correct", "weights": {"correct": 1.0}, "problems": 500}
+    assert found["task"].pop("first_problems") == provenance.first_problems(Task())
     assert found["task"] == about | Task().describe()
     assert found["model"]["trainable_parameters"] == 8 and found["seed"] == 4
     assert (
         found["versions"]["torch"] == torch.__version__.split("+")[0] or found["versions"]["torch"] == torch.__version__
     )
     assert found["created"].endswith("Z") and found["machine"]["cores"] >= 1
+
+
+def test_what_has_changed_is_one_clause():
+    before = provenance.manifest(CONFIG, Policy(3, 2), Task())
+    assert provenance.changes(before, before) == ""
+
+    class Other(Task):
+        def train(self, index):
+            return Problem.ask(f"{index} + 1 =", str(index + 2))
+
+        def __len__(self):
+            return 12
+
+    said = provenance.changes(before, provenance.manifest(CONFIG, Policy(3, 2), Other()))
+    assert said.startswith("the task's problems (500, now 12), the task's first problems (") and len(said) < 120
+    assert provenance.changes({}, before) == ""  # nothing is known about an older run
+    texts = [{"model": {"chat": {"sha256": letter * 64}, "sha256": letter * 64}} for letter in "ab"]
+    assert provenance.changes(*texts) == "the model's chat.sha256 (aaaaaaaaaaaa, now bbbbbbbbbbbb)"
 
 
 def test_other_sources_are_named_in_a_line():

@@ -128,7 +128,7 @@ class LanguagePolicy:
         return min(int(limit) for limit in limits if limit)
 
     def describe(self) -> dict[str, Any]:
-        """Provenance: the source of the weights, the architecture and its size."""
+        """Provenance: the source of the weights, the architecture and its size, and what its text becomes."""
         return {
             "weights": self.source,
             "architecture": type(self.causal).__name__,

@@ -11,6 +11,7 @@ Supervised answers end with what the template writes, so the end that is taught 
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 from collections.abc import Collection, Mapping, Sequence
 from functools import cached_property
@@ -223,9 +224,14 @@ class Chat:
         return own[found.start() :] if found else ""
 
     def describe(self) -> dict[str, Any]:
-        """Provenance: whose the template is, its SHA-256, and its arguments."""
+        """Provenance: whose the template is, its SHA-256 and that of the vocabulary, and the template's arguments."""
         digest = hashlib.sha256(self.template.encode()).hexdigest()
-        return {"template": "the model's" if self.own_template else "plain lines", "sha256": digest, **(
+        known = sorted((token, int(number)) for token, number in self.tokenizer.get_vocab().items())
+        words = hashlib.sha256(
+            json.dumps([known, sorted(map(str, self.tokenizer.all_special_tokens))]).encode()
+        ).hexdigest()
+        named = "the model's" if self.own_template else "plain lines"
+        return {"template": named, "sha256": digest, "vocabulary_sha256": words, **(
             {"arguments": self.arguments} if self.arguments else {}
         )}  # fmt: skip
 

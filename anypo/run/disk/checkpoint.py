@@ -12,7 +12,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import pickle
 import re
 import shutil
 from collections.abc import Mapping
@@ -26,9 +25,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from anypo.files import sync, writing
+from anypo.files import because, sync, writing
 
 TENSORS, STATE, SUMMARY = "tensors.safetensors", "state.pt", "checkpoint.json"
+FILES = (TENSORS, STATE)
 PLAIN = (bool, int, float, complex, str, bytes, type(None), torch.dtype)
 
 
@@ -48,17 +48,47 @@ def save(path: Path, step: int, state: Mapping[str, Any]) -> None:
             _write_tensors(tensors, temporary / TENSORS)
             with open(temporary / STATE, "wb") as file:
                 torch.save(plain, file)
-            files = {name: describe(temporary / name) for name in (TENSORS, STATE)}
+            files = {name: describe(temporary / name) for name in FILES}
             (temporary / SUMMARY).write_text(json.dumps({"step": step, "files": files}, indent=2))
             for name in (TENSORS, STATE, SUMMARY):
                 sync(temporary / name)
-            shutil.rmtree(path, ignore_errors=True)
+            if path.exists():  # of the same step: it stays until the new one is in its place
+                shutil.rmtree(_aside(path), ignore_errors=True)
+                os.replace(path, _aside(path))
             os.replace(temporary, path)
             sync(path.parent)
+            shutil.rmtree(_aside(path), ignore_errors=True)
         except BaseException:
             with suppress(OSError):
                 shutil.rmtree(temporary, ignore_errors=True)
             raise
+
+
+def remove(path: Path) -> None:
+    """Delete a checkpoint; a kill on the way leaves no half of it under its name."""
+    gone = path.with_name(f".{path.name}.gone.tmp")
+    with suppress(OSError):
+        shutil.rmtree(gone, ignore_errors=True)
+        os.replace(path, gone)
+    shutil.rmtree(gone, ignore_errors=True)
+
+
+def repair(folder: Path) -> None:
+    """Finish, among the checkpoints in `folder`, what a kill interrupted: one that was put aside for a new one that never came is
+    put back."""
+    for aside in folder.glob(f".*{ASIDE}"):
+        path = aside.with_name(aside.name.removeprefix(".").removesuffix(ASIDE))
+        if path.exists():
+            shutil.rmtree(aside, ignore_errors=True)
+        else:
+            os.replace(aside, path)
+
+
+ASIDE = ".old"
+
+
+def _aside(path: Path) -> Path:
+    return path.with_name(f".{path.name}{ASIDE}")
 
 
 def load(path: Path) -> dict[str, Any]:
@@ -68,23 +98,34 @@ def load(path: Path) -> dict[str, Any]:
         raise ValueError(problem)
     try:
         plain = torch.load(path / STATE, weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError):
+    except Exception:  # whatever a crafted or a damaged pickle raises
         raise ValueError(f"{STATE} holds something other than plain data") from None
-    return _restore(plain, load_file(path / TENSORS))
+    try:
+        state = _restore(plain, load_file(path / TENSORS))
+    except Exception as error:
+        raise ValueError(f"{TENSORS} does not hold what {STATE} names ({type(error).__name__})") from None
+    if not isinstance(state, dict):
+        raise ValueError(f"{STATE} holds a {type(state).__name__}, not a state")
+    return state
 
 
 def damage(path: Path) -> str:
     """What is wrong with the checkpoint folder, or an empty string: every file must have its recorded size and checksum."""
     try:
         files = json.loads((path / SUMMARY).read_text())["files"]
-    except (OSError, ValueError, KeyError, TypeError):
+        expected = {name: {"bytes": int(files[name]["bytes"]), "sha256": str(files[name]["sha256"])} for name in FILES}
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return f"{SUMMARY} is missing or unreadable"
-    for name, expected in files.items():
+    for name, told in expected.items():
         if not (path / name).is_file():
             return f"{name} is missing"
-        if (path / name).stat().st_size != expected["bytes"]:
-            return f"{name} has {(path / name).stat().st_size} bytes, not {expected['bytes']}"
-        if describe(path / name) != expected:
+        try:
+            found = describe(path / name)
+        except OSError as error:
+            return f"{name} cannot be read: {because(error)}"
+        if found["bytes"] != told["bytes"]:
+            return f"{name} has {found['bytes']} bytes, not {told['bytes']}"
+        if found != told:
             return f"the checksum of {name} does not match"
     return ""
 

@@ -18,8 +18,8 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -31,7 +31,7 @@ import yaml
 from anypo.data.batch import Batch
 from anypo.data.records import Group
 from anypo.errors import UserError, nearest
-from anypo.files import append_line, encode, read_lines, replace_text, write_lines, writing
+from anypo.files import append_line, encode, read_lines, reading, replace_text, write_lines, writing
 from anypo.run.disk import checkpoint, query, requests, rollouts
 from anypo.run.disk.lock import Lock, now
 
@@ -45,6 +45,8 @@ class RunFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._lock = Lock(path / LOCK)
+        self._before: dict[str, Any] | None = None
+        self._refused = False
 
     # -- opening and closing ---------------------------------------------------------------------------------------------
 
@@ -81,6 +83,7 @@ class RunFolder:
         folder._lock.acquire()
         try:
             folder._repair()
+            folder._before = folder._json(STATUS)
             folder._begin_session()
         except BaseException:
             folder.close()
@@ -131,23 +134,35 @@ class RunFolder:
         for name in before_work - {LOCK}:
             (self.path / name).unlink(missing_ok=True)
 
+    def here(self) -> Path:
+        """The folder, for writing into it. Raises `UserError` when it was moved or deleted while it was in use."""
+        if not self._lock.kept():
+            raise UserError(
+                f"{self.path} is no longer there: it was moved or deleted while the run went on, which therefore ends; if it was "
+                "moved, go on with: anypo resume NEW_PLACE"
+            )
+        return self.path
+
     def _repair(self) -> None:
+        checkpoint.repair(self.path / "checkpoints")
         for name in (METRICS, EVALUATIONS):
             file = self.path / name
             if file.exists() and not file.read_bytes().endswith(b"\n"):
                 write_lines(file, read_lines(file))
-        for leftover in (*self.path.glob(".*.tmp"), *self.path.glob("*/.*.tmp")):
-            shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
+        for leftover in (*self.path.glob(".*.tmp"), *self.path.glob("*/.*.tmp"), *self.path.glob(".*.old")):
+            with writing(leftover):
+                shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
 
     # -- what was run ------------------------------------------------------------------------------------------------------
 
     def config(self) -> dict[str, Any]:
         """The resolved configuration. Raises `UserError` when the file is damaged."""
         try:
-            config = yaml.safe_load((self.path / CONFIG).read_text(encoding="utf-8"))
-        except (yaml.YAMLError, UnicodeDecodeError):
+            with reading(self.path / CONFIG):
+                config = yaml.safe_load((self.path / CONFIG).read_text(encoding="utf-8"))
+        except (yaml.YAMLError, ValueError, RecursionError):
             config = None
-        if not isinstance(config, dict):
+        if not isinstance(config, dict) or not all(isinstance(key, str) for key in config):
             raise UserError(f"{self.path / CONFIG} is damaged (not a YAML mapping); restore it from a copy")
         return config
 
@@ -161,13 +176,16 @@ class RunFolder:
         return (self.path / MANIFEST).exists()
 
     def write_manifest(self, manifest: Mapping[str, Any]) -> None:
-        replace_text(self.path / MANIFEST, json.dumps(manifest, indent=2, ensure_ascii=False) + "\n")
+        replace_text(self.here() / MANIFEST, json.dumps(manifest, indent=2, ensure_ascii=False) + "\n")
 
     # -- how it went -------------------------------------------------------------------------------------------------------
 
     def status(self) -> dict[str, Any]:
         """`state` (running, paused, killed, finished, interrupted, failed), `reason`, and `sessions` with their times (UTC)."""
-        status = {"state": "killed", "reason": "", "sessions": []} | self._json(STATUS)
+        status = {"reason": ""} | self._json(STATUS)
+        known = (*requests.LIVE, "finished", "interrupted", "failed")
+        status["state"] = status.get("state") if status.get("state") in known else "killed"
+        status["sessions"] = self._sessions()
         if status["state"] in requests.LIVE and not self._lock.held():
             status["state"] = "killed"
         return status
@@ -181,33 +199,52 @@ class RunFolder:
         requests.ask(self.path, self.status()["state"], action)
 
     def finish(self, state: str, reason: str = "") -> None:
-        """Record how this session ended. Never raises on a full disk: the reason the run ended matters more."""
-        requests.clear(self.path)
-        sessions = self._json(STATUS).get("sessions", [])
-        if sessions:
-            sessions[-1]["ended"] = now()
+        """Record how this session ended. Never raises for what the disk says, and puts nothing where the folder was: the reason the
+        run ended matters more."""
+        if self._refused:
+            return
         with suppress(UserError):
+            requests.clear(self.here())
+            sessions = self._sessions()
+            if sessions:
+                sessions[-1]["ended"] = now()
             self._write_status({"state": state, "reason": reason, "sessions": sessions})
+
+    @contextmanager
+    def unchanged_if_refused(self) -> Iterator[None]:
+        """A `UserError` inside takes the beginning of this session back: nothing has happened to the run."""
+        try:
+            yield
+        except UserError:
+            if self._before is not None:
+                with suppress(UserError):
+                    self._write_status(self._before)
+                self._refused = True
+            raise
 
     def _begin_session(self) -> None:
         requests.clear(self.path)
-        sessions = self._json(STATUS).get("sessions", [])
-        self._write_status({"state": "running", "reason": "", "sessions": [*sessions, {"began": now()}]})
+        self._write_status({"state": "running", "reason": "", "sessions": [*self._sessions(), {"began": now()}]})
 
     def note_session(self, **facts: Any) -> None:
         """Record something of this session, beside its times."""
         status = self._json(STATUS)
-        sessions = status.get("sessions") or [{}]
+        sessions = self._sessions() or [{}]
         self._write_status(status | {"sessions": [*sessions[:-1], sessions[-1] | facts]})
 
+    def _sessions(self) -> list[dict[str, Any]]:
+        sessions = self._json(STATUS).get("sessions")
+        return [one for one in sessions if isinstance(one, dict)] if isinstance(sessions, list) else []
+
     def _write_status(self, status: Mapping[str, Any]) -> None:
-        replace_text(self.path / STATUS, json.dumps(status, indent=2, ensure_ascii=False) + "\n")
+        replace_text(self.here() / STATUS, json.dumps(status, indent=2, ensure_ascii=False) + "\n")
 
     def _json(self, name: str) -> dict[str, Any]:
         file = self.path / name
         try:
-            value = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
-        except ValueError:
+            with reading(file):
+                value = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+        except (ValueError, RecursionError):
             raise UserError(f"{file} is damaged (not JSON); restore it from a copy or delete it") from None
         return value if isinstance(value, dict) else {}
 
@@ -215,11 +252,15 @@ class RunFolder:
 
     def append_metrics(self, metrics: Mapping[str, Any]) -> None:
         """Add a step's metrics, on the disk before this returns."""
-        append_line(self.path / METRICS, encode(metrics))
+        append_line(self.here() / METRICS, encode(metrics))
 
     def metrics(self) -> list[dict[str, Any]]:
         """The metrics of every step."""
-        return read_lines(self.path / METRICS)
+        entries = read_lines(self.path / METRICS)
+        for number, entry in enumerate(entries, 1):
+            if type(entry.get("step")) is not int:
+                raise self._strange(METRICS, number, "the metrics of a step")
+        return entries
 
     def append_evaluation(self, label: str, step: int, result: Any, decode: rollouts.Decoder | None = None) -> None:
         """Add an `anypo.evaluate.Evaluation` and its answers; one of the same label is replaced."""
@@ -228,6 +269,7 @@ class RunFolder:
             Group(problem.prompt, tuple(result.trajectories[i * samples : (i + 1) * samples]), problem, step)
             for i, problem in enumerate(problems)
         ]
+        self.here()
         if groups:
             rollouts.write(self._answers(label), rollouts.table(step, groups, decode=decode))
         others = [entry for entry in self.evaluations() if entry["label"] != label]
@@ -237,7 +279,16 @@ class RunFolder:
         """Every evaluation: label, step, score with its interval (low, high) and unit, n and so on. Those of older runs, which
         knew nothing but accuracy, are given a score and a unit."""
         entries = read_lines(self.path / EVALUATIONS)
+        for number, entry in enumerate(entries, 1):
+            scored = isinstance(entry.get("score", entry.get("accuracy")), (int, float))
+            if not (scored and isinstance(entry.get("label"), str) and type(entry.get("step")) is int):
+                raise self._strange(EVALUATIONS, number, "an evaluation")
         return [e if "score" in e else {**e, "score": e.get("accuracy"), "unit": "accuracy"} for e in entries]
+
+    def _strange(self, name: str, number: int, what: str) -> UserError:
+        return UserError(
+            f"{self.path / name}: entry {number} is not {what}; delete that line, or restore the file from a copy"
+        )
 
     def answers(self, label: str) -> pa.Table | None:
         """The answers of the evaluation `label`, or None when they were not kept."""
@@ -252,6 +303,7 @@ class RunFolder:
         self, step: int, groups: Sequence[Group], batch: Batch | None = None, decode: rollouts.Decoder | None = None
     ) -> None:
         """Keep the rollouts of a step (see `anypo.run.disk.rollouts.table`)."""
+        self.here()
         rollouts.write(self._rollouts(step), rollouts.table(step, groups, batch, decode))
 
     def rollouts(self, step: int) -> pa.Table:
@@ -272,6 +324,8 @@ class RunFolder:
         return self.path / "rollouts" / f"step-{step:06d}.parquet"
 
     def _table(self, file: Path) -> pa.Table:
+        with reading(file):
+            file.open("rb").close()  # whether it may be read at all; what the reader says of it does not tell
         try:
             return pq.read_table(file)
         except (pa.ArrowException, OSError):
@@ -281,10 +335,11 @@ class RunFolder:
 
     def save_checkpoint(self, step: int, state: Mapping[str, Any], keep: int = 2, spare: int | None = None) -> None:
         """Write a checkpoint, then delete all but the newest `keep` and that of the step `spare`."""
+        self.here()
         checkpoint.save(self._checkpoint(step), step, state)
         for old in self.checkpoints()[:-keep]:
             if old != spare:
-                shutil.rmtree(self._checkpoint(old), ignore_errors=True)
+                checkpoint.remove(self._checkpoint(old))
 
     def write_shelf(self, texts: Mapping[str, str]) -> None:
         """Write what was learned in words, a file for each library. It is for reading: checkpoints hold the libraries themselves."""
@@ -327,7 +382,7 @@ class RunFolder:
                 self._rollouts(later).unlink()
         for later in self.checkpoints():
             if later > step:
-                shutil.rmtree(self._checkpoint(later))
+                checkpoint.remove(self._checkpoint(later))
 
     def _checkpoint(self, step: int) -> Path:
         return self.path / "checkpoints" / f"step-{step:06d}"

@@ -96,6 +96,15 @@ class Lock:
         finally:
             os.close(handle)
 
+    def kept(self) -> bool:
+        """Whether what this process locked is still in its place; true where it has locked nothing."""
+        if self._handle is None or self._handle not in _held:
+            return True
+        try:
+            return os.path.samestat(os.stat(self.path), os.fstat(self._handle))
+        except OSError:
+            return False
+
     def _take(self, handle: int) -> None:
         for _ in range(PATIENCE):
             free, owner = _locked(handle), _parse(_content(handle))
