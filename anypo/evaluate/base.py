@@ -8,13 +8,14 @@ from typing import Any, ClassVar, Self
 
 from pydantic import Field
 
-from anypo.data.records import Trajectory
+from anypo.data.records import FAILED, Trajectory
 from anypo.errors import UserError
 from anypo.evaluate.units import ACCURACY
 from anypo.generate.base import Generate, World
 from anypo.generate.conversation import Episode
 from anypo.parts import Part
 from anypo.tasks.base import Problem, Task
+from anypo.tasks.live import posed
 
 CHUNK = 256
 """Episodes played at once (bounds memory and gives a progress display something to show)."""
@@ -134,4 +135,12 @@ def rollouts(
         done += played
         if progress is not None:
             progress(len(done), len(episodes))
+    if done and all(trajectory.finish == FAILED for trajectory in done):
+        why = done[-1].extra.get("failed") or "no reason is known"
+        raise UserError(f"every one of {len(done)} held-out rollouts of task '{world.task.name}' failed: {why}")
     return done
+
+
+def heldout(task: Task, count: int) -> list[Problem]:
+    """The first `count` held-out problems, or as many as there are and again from the first. `UserError` for a task that raises."""
+    return [posed(task, task.heldout, index % task.n_heldout) for index in range(count)]

@@ -9,7 +9,7 @@ import numpy as np
 
 from anypo.data.records import Trajectory
 from anypo.errors import UserError
-from anypo.evaluate.base import PASS, Evaluation, Progress, Scorer, rollouts
+from anypo.evaluate.base import PASS, Evaluation, Progress, Scorer, heldout, rollouts
 from anypo.evaluate.scores import majority_at_k, pass_at_k, wilson
 from anypo.evaluate.units import ACCURACY
 from anypo.generate.base import Generate, World
@@ -35,7 +35,7 @@ class Heldout(Scorer, name="heldout"):
             raise UserError(f"task '{task.name}' has {task.n_heldout} held-out problems, {n} were asked for")
         if samples > 1 and self.heat == 0:
             raise UserError("several samples per problem need a temperature above 0 (greedy samples are all equal)")
-        problems = [task.heldout(index) for index in range(n)]
+        problems = heldout(task, n)
         episodes = [Episode(p, sample=s, seed=(seed, 2**31, p.prompt, s)) for p in problems for s in range(samples)]
         done = rollouts(episodes, world, generate, self.heat, progress)
         right = np.array([t.rewards.get(task.outcome, 0.0) >= 1 - 1e-9 for t in done]).reshape(n, samples)

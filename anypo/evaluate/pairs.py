@@ -8,7 +8,7 @@ import torch
 
 from anypo.data.batch import Batch
 from anypo.errors import UserError
-from anypo.evaluate.base import CHUNK, Evaluation, Progress, Scorer
+from anypo.evaluate.base import CHUNK, Evaluation, Progress, Scorer, heldout
 from anypo.evaluate.scores import wilson
 from anypo.generate.base import Generate, World
 from anypo.replay.solutions import pair
@@ -29,7 +29,7 @@ class Pairs(Scorer, name="pairs"):
         task, n = world.task, self.size
         if n > task.n_heldout:
             raise UserError(f"task '{task.name}' has {task.n_heldout} held-out pairs, {n} were asked for")
-        problems = [task.heldout(index) for index in range(n)]
+        problems = heldout(task, n)
         gaps: list[float] = []
         for begin in range(0, n, CHUNK):
             batch = Batch.pack([pair(problem, world.policy) for problem in problems[begin : begin + CHUNK]])

@@ -7,7 +7,7 @@ from typing import ClassVar, Self
 import numpy as np
 
 from anypo.errors import UserError
-from anypo.evaluate.base import Evaluation, Progress, Scorer, rollouts
+from anypo.evaluate.base import Evaluation, Progress, Scorer, heldout, rollouts
 from anypo.evaluate.scores import mean_interval
 from anypo.generate.base import Generate, World
 from anypo.generate.conversation import Episode
@@ -30,7 +30,7 @@ class Returns(Scorer, name="returns"):
         task, n, samples = world.task, self.size, self.samples
         if n < 2 or not task.n_heldout:
             raise UserError(f"task '{task.name}': a mean return needs at least 2 held-out episodes")
-        problems = [task.heldout(index % task.n_heldout) for index in range(n)]
+        problems = heldout(task, n)
         rounds = [index // task.n_heldout * samples for index in range(n)]
         episodes = [
             Episode(p, sample=first + s, seed=(seed, 2**31, p.prompt, first + s))

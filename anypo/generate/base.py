@@ -21,6 +21,7 @@ from anypo.parts import Part
 from anypo.policies.views import View
 from anypo.roles.base import Model
 from anypo.tasks.base import Problem, Task
+from anypo.tasks.live import posed
 
 
 @dataclass
@@ -40,7 +41,7 @@ class World:
 
     def problem(self, ask: Ask) -> Problem:
         """What an ask asks for: its own problem, or the task's training problem of its index."""
-        return self.task.train(ask.index) if ask.problem is None else ask.problem
+        return posed(self.task, self.task.train, ask.index) if ask.problem is None else ask.problem
 
     def state_dict(self) -> dict[str, Any]:
         """Where the environments in use stand, and what models keep (the copy of the initial policy), for a checkpoint."""

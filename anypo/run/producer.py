@@ -9,10 +9,14 @@ from anypo.algorithm import Algorithm
 from anypo.context import Context
 from anypo.control.visits import Visits
 from anypo.data.batch import Batch
-from anypo.data.records import Group
+from anypo.data.records import FAILED, Group
+from anypo.errors import UserError
 from anypo.generate.base import World
 from anypo.run.timing import timed
 from anypo.update.weights import Weights
+
+PATIENCE = 8
+"""Failed rollouts in a row after which a run stops."""
 
 
 class Producer:
@@ -24,6 +28,7 @@ class Producer:
         self.visits = Visits()
         self.fresh: list[Group] = []
         self.kept: list[Group] = []
+        self.failures = 0
 
     def produce(self, context: Context) -> None:
         """Generate and screen until the planned number of prompts survived or the rounds are used up."""
@@ -47,8 +52,20 @@ class Producer:
             if len(kept) >= control.prompts:
                 break
         context.log("filter/kept_share", len(kept) / max(1, len(self.fresh)))
+        self._stop_if_all_fail()
         self.kept = kept[: control.prompts] if screen.rounds > 1 else kept
         context.world = None
+
+    def _stop_if_all_fail(self) -> None:
+        """Raise `UserError` once `PATIENCE` rollouts in a row failed, in whole steps: nothing is learned from an environment or a
+        verifier that is broken."""
+        made = [trajectory for group in self.fresh for trajectory in group.trajectories]
+        self.failures = self.failures + len(made) if made and all(t.finish == FAILED for t in made) else 0
+        if self.failures >= PATIENCE:
+            why = made[-1].extra.get("failed") or "no reason is known"
+            raise UserError(
+                f"every one of the last {self.failures} rollouts of task '{self.world.task.name}' failed: {why}"
+            )
 
     def _acting(self, plan: Any, context: Context) -> AbstractContextManager[None]:
         """The policy with the parameters that sample for asks with this plan (the trained ones unless the update says otherwise)."""

@@ -25,6 +25,7 @@ from anypo.engine import device
 from anypo.errors import shown
 from anypo.run.disk.lock import now
 from anypo.systems import SYSTEMS
+from anypo.tasks.live import posed
 
 PACKAGES = (
     "torch", "transformers", "tokenizers", "safetensors", "peft", "numpy", "reasoning-gym", "math-verify", "gymnasium", "minari",
@@ -81,7 +82,7 @@ def first_problems(task: Any) -> str:
     """SHA-256 over the questions and answers of the first training and held-out problems."""
     digest = hashlib.sha256()
     for side, size in ((task.train, len(task)), (task.heldout, task.n_heldout)):
-        for problem in (side(index) for index in range(min(size, SEEN))):
+        for problem in (posed(task, side, index) for index in range(min(size, SEEN))):
             digest.update(f"{problem.prompt}={problem.answer!r};".encode(errors="replace"))
     return digest.hexdigest()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -110,8 +111,17 @@ class GymEpisode:
         if seed is not None:  # seeding by itself draws nothing, so the state before the first draw is known
             self.environment.unwrapped.np_random = gymnasium.utils.seeding.np_random(seed)[0]
         self._random, self._actions = gymstate.random_state(self.environment.unwrapped.np_random), []
-        self.observation, _ = self.environment.reset(seed=seed)
+        observation, _ = self.environment.reset(seed=seed)
+        self.observation = self._seen(observation)
         return ()
+
+    def _seen(self, observation: Any) -> Any:
+        shape = self.environment.observation_space.shape
+        if np.shape(observation) != shape:
+            raise ValueError(f"the observation has the shape {np.shape(observation)}, not {shape}")
+        if np.isnan(observation).any():
+            raise ValueError("the observation has numbers that are none (NaN)")
+        return observation
 
     def step(self, action: Action) -> Reply:
         """One step; the reward is the component ``return``, whose sum over an episode is its return."""
@@ -119,7 +129,10 @@ class GymEpisode:
         array = np.asarray(action.array)
         sent: Any = array.reshape(self.action_space.shape) if hasattr(self.action_space, "low") else int(array)
         self._actions.append(array)
-        self.observation, reward, terminated, truncated, _ = self.environment.step(sent)
+        observation, reward, terminated, truncated, _ = self.environment.step(sent)
+        if isinstance(reward, str) or not math.isfinite(reward):
+            raise ValueError(f"the reward is {reward!r}")
+        self.observation = self._seen(observation)
         return Reply(
             {"return": float(reward)},
             done=bool(terminated),

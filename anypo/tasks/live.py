@@ -8,17 +8,21 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from anypo.data.content import Message, pieces
 from anypo.errors import UserError
 from anypo.tasks.base import Action, Environment, Problem, Reply, State, Task, restores
-from anypo.tasks.worker import reason
+from anypo.tasks.worker import place, reason
 
 OWN_KEYS = frozenset({"turn", "position", "sample", "prompt", "group", "sequence", "episode"})
 """Keys that every rollout has of its own (`anypo.data.batch`)."""
+
+
+NOTHING: tuple[Message, ...] = ({"role": "user", "content": "(nothing to see)"},)
+"""What is shown where an environment that cannot begin was to say how."""
 
 
 @dataclass
@@ -51,7 +55,7 @@ class Live:
             raise
         except Exception as error:
             self.environment = Broken(f"environment: reset: {reason(error)}")
-            return self.problem.messages
+            return self.problem.messages or NOTHING
 
     def heard(self, action: Action, reply: Reply) -> None:
         """Keep account of an action that was taken and of its reply."""
@@ -109,6 +113,20 @@ class Live:
             ) from None
 
 
+def posed(task: Task, side: Callable[[int], Problem], index: int) -> Problem:
+    """Problem `index` of `side` (`task.train` or `task.heldout`). Nothing goes on without it, so a task that raises, or gives
+    something else, is a `UserError` with the place in its code."""
+    try:
+        problem = side(index)
+        if not hasattr(problem, "prompt"):
+            raise TypeError(f"it gave a {type(problem).__name__}, not a Problem")
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(f"task '{task.name}' could not give problem {index}: {reason(error)}") from error
+    return problem
+
+
 @dataclass(frozen=True)
 class Broken:
     """Stands in for an environment that could not begin."""
@@ -131,7 +149,14 @@ def attempt(environment: Environment, action: Action) -> Reply:
     except UserError:
         raise
     except Exception as error:
-        return Reply({}, failed=f"environment: {reason(error)}")
+        said = reason(error)
+        return Reply({}, failed=f"environment: {said}{'' if place(error) else made(environment)}")
+
+
+def made(environment: Any) -> str:
+    """` (file, line N)`: where the step of an environment is written."""
+    code = getattr(getattr(type(environment), "step", None), "__code__", None)
+    return f" ({code.co_filename}, line {code.co_firstlineno})" if code is not None else ""
 
 
 def _takes_action(environment: Environment) -> bool:

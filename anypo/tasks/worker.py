@@ -8,6 +8,7 @@ reason). Everything written to stdout is discarded: some generators and verifier
 from __future__ import annotations
 
 import contextlib
+import os
 import pickle
 import signal
 import sys
@@ -45,9 +46,29 @@ def answer(message: bytes) -> bytes:
 
 
 def reason(error: BaseException) -> str:
-    """An exception as one short line."""
+    """An exception as one short line, with the place in the user's code where there is one."""
     text = " ".join(str(error).split())
-    return f"{type(error).__name__}: {text[:300]}" if text else type(error).__name__
+    return (f"{type(error).__name__}: {text[:300]}" if text else type(error).__name__) + place(error)
+
+
+def place(error: BaseException) -> str:
+    """` (file, line N)`: the innermost line that raised outside of this library and of installed packages; '' without one."""
+    here, found = os.path.dirname(os.path.dirname(os.path.abspath(__file__))), ""
+    trace = error.__traceback__
+    while trace is not None:
+        file = trace.tb_frame.f_code.co_filename
+        if (
+            os.path.isfile(file)
+            and not file.startswith((here + os.sep, STANDARD + os.sep))
+            and "site-packages" not in file
+        ):
+            found = f" ({os.path.abspath(file)}, line {trace.tb_lineno})"
+        trace = trace.tb_next
+    return found
+
+
+STANDARD = os.path.dirname(os.path.abspath(contextlib.__file__))
+"""Where the standard library is."""
 
 
 if __name__ == "__main__":

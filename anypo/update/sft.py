@@ -20,6 +20,7 @@ from anypo.data.batch import Batch
 from anypo.data.records import ACTION, CONTEXT, Tokens, Trajectory
 from anypo.errors import UserError
 from anypo.tasks.base import Task
+from anypo.tasks.live import posed
 from anypo.update.precision import exact
 
 Example = tuple[np.ndarray, np.ndarray]
@@ -117,7 +118,7 @@ def warm_start(policy: Any, task: Task, steps: int, lr: float, seed: int, exampl
 
 def solutions(policy: Any, task: Task, count: int) -> list[Example]:
     """The first `count` training problems with a solution, as token pairs. `UserError` when the task has none."""
-    problems = (task.train(index) for index in range(count))
+    problems = (posed(task, task.train, index) for index in range(count))
     pairs = [(policy.encode(p.messages), policy.answer(p.solution)) for p in problems if p.solution]
     if count and not pairs:
         raise UserError(

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from anypo.context import Context
 from anypo.control.base import Ask
-from anypo.data.records import Group, Trajectory
+from anypo.data.records import FAILED, Group, Trajectory
 from anypo.errors import UserError
 from anypo.generate.act import Act, Own
 from anypo.generate.base import OWN, Generate, World, answered, episode
@@ -45,8 +45,10 @@ class Episodes(Generate, name="episodes"):
             with world.acting(ask.plan):
                 played = whole_episodes(episodes, world, self.act, self.sampled)
             keys = {MEMBER: int(ask.plan[MEMBER])} if MEMBER in ask.plan else {}
-            trajectories = [t.replace(keys=keys, extra={"episode_return": t.reward}) for t in played]
+            trajectories = [t.replace(keys=keys, extra={**t.extra, "episode_return": t.reward}) for t in played]
             for trajectory in trajectories:
+                if trajectory.finish == FAILED:
+                    continue
                 context.log("episode/return", trajectory.reward)
                 context.log("episode/length", len(trajectory))
             groups.append(answered(ask, problem, trajectories, context))

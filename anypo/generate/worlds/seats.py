@@ -8,8 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from anypo.data.records import FINISHED, TRUNCATED
+from anypo.data.records import FAILED, FINISHED, TRUNCATED
+from anypo.errors import UserError
 from anypo.tasks.base import Action, Task
+from anypo.tasks.worker import reason
+
+TRIES = 3
+"""Episodes in a row that may fail to begin."""
 
 
 @dataclass
@@ -30,24 +35,46 @@ class Seat:
     actions: list[np.ndarray] = field(default_factory=list)
     logp: list[float] = field(default_factory=list)
     rewards: list[float] = field(default_factory=list)
+    failed: str = ""
 
     @property
     def observation(self) -> Any:
         """What is seen now."""
         return self.environment.observation
 
-    def begin(self, seed: int) -> None:
-        """The next episode: its seed depends on the run's, the seat and how many episodes this seat has begun."""
-        self.episode += 1
-        own = np.random.SeedSequence([seed, self.number, self.episode, 31]).generate_state(1, np.uint32)[0]
-        self.environment.reset(seed=int(own) >> 1)
-        self.earned, self.length = 0.0, 0
+    def begin(self, seed: int, task: Task | None = None) -> None:
+        """The next episode: its seed depends on the run's, the seat and how many episodes this seat has begun.
+
+        One that raises costs that episode: the next is tried in a new environment of `task`, the run's; `UserError` after
+        `TRIES` in a row.
+        """
+        for attempt in range(TRIES):
+            self.episode += 1
+            own = np.random.SeedSequence([seed, self.number, self.episode, 31]).generate_state(1, np.uint32)[0]
+            try:
+                self.environment.reset(seed=int(own) >> 1)
+                break
+            except UserError:
+                raise
+            except Exception as error:
+                if task is None or attempt == TRIES - 1:
+                    raise UserError(f"an environment could not begin an episode: {reason(error)}") from error
+                self.environment = task.environment(task.train(0))
+        self.earned, self.length, self.failed = 0.0, 0, ""
 
     def step(self, action: np.ndarray, sent: np.ndarray, logp: float) -> str:
-        """Take one action (`sent` is what the environment gets of it); the finish reason when the episode ended, else ''."""
-        self.observations.append(np.asarray(self.observation))
-        reply = self.environment.step(Action(array=sent))
-        reward = reply.rewards["return"]
+        """Take one action (`sent` is what the environment gets of it); the finish reason when the episode ended, else ''. A step that
+        raises ends it before that action, with the reason in `failed`."""
+        seen = np.asarray(self.observation)
+        try:
+            reply = self.environment.step(Action(array=sent))
+            reward = reply.rewards["return"]
+        except UserError:
+            raise
+        except Exception as error:
+            self.failed = f"environment: {reason(error)}"
+            return FAILED
+        self.observations.append(seen)
         self.actions.append(action)
         self.logp.append(logp)
         self.rewards.append(reward)

@@ -12,13 +12,14 @@ from pydantic import Field
 
 from anypo.context import Context
 from anypo.control.base import Ask
-from anypo.data.records import FINISHED, TRUNCATED, Group, Steps, Trajectory
+from anypo.data.records import FAILED, FINISHED, TRUNCATED, Group, Steps, Trajectory
 from anypo.errors import UserError
 from anypo.generate.act import Act, Own
 from anypo.generate.base import Generate, World
 from anypo.generate.conversation import Episode
 from anypo.generate.worlds.seats import Seat
 from anypo.tasks.base import Task
+from anypo.tasks.worker import reason
 
 LONGEST = 100_000
 """Steps after which an episode that is evaluated counts as truncated, should its environment have no time limit."""
@@ -44,6 +45,7 @@ class EnvironmentSteps(Generate, name="environment_steps"):
         seats = self._seats(world, context)
         generator = context.generator(29)
         groups: list[Group] = []
+        broken: list[str] = []
         memory = context.memory[self]
         for _ in range(self.steps):
             seen = np.stack([seat.observation for seat in seats])
@@ -51,12 +53,22 @@ class EnvironmentSteps(Generate, name="environment_steps"):
             memory["steps"] += 1
             for number, seat in enumerate(seats):
                 done = seat.step(taken.action[number], taken.sent[number], float(taken.logp[number]))
-                if done:
+                if done == FAILED:
+                    broken.append(seat.failed)
+                    if seat.rewards:
+                        groups.append(self._close(seat, world, number, context, done, {"failed": seat.failed}))
+                    seat.environment = world.task.environment(world.task.train(0))
+                    seat.begin(context.seed, world.task)
+                elif done:
                     context.log("episode/return", seat.earned)
                     context.log("episode/length", seat.length)
                     groups.append(self._close(seat, world, number, context, done, {"episode_return": seat.earned}))
-                    seat.begin(context.seed)
+                    seat.begin(context.seed, world.task)
         groups += [self._close(seat, world, n, context, TRUNCATED, {}) for n, seat in enumerate(seats) if seat.rewards]
+        if broken:
+            context.add("episode/failed", float(len(broken)))
+            if len(broken) == len(seats) * self.steps:
+                raise UserError(f"every step in the environments of task '{world.task.name}' failed: {broken[-1]}")
         context.memory[self]["episodes"] = [seat.episode for seat in seats]
         if hasattr(world.policy, "observe"):
             context.memory[self]["seen"] = np.concatenate([g.trajectories[0].content.observations for g in groups])  # type: ignore[union-attr]
@@ -82,11 +94,11 @@ class EnvironmentSteps(Generate, name="environment_steps"):
             begun = [known[n] if n < len(known) else -1 for n in range(self.environments)]
             world.seats = [Seat(world.task.environment(problem), number, past) for number, past in enumerate(begun)]
             for seat in world.seats:
-                seat.begin(context.seed)
+                seat.begin(context.seed, world.task)
         return world.seats
 
     def _close(
-        self, seat: Seat, world: World, number: int, context: Context, finish: str, extra: dict[str, float]
+        self, seat: Seat, world: World, number: int, context: Context, finish: str, extra: dict[str, Any]
     ) -> Group:
         """The stretch so far as a group; the seat starts a new one."""
         problem = world.task.train(0)
@@ -120,11 +132,9 @@ def whole_episodes(episodes: Sequence[Episode], world: World, act: Act, sampled:
     """Play every episode to its end, all in step."""
     seats = []
     for number, episode in enumerate(episodes):
-        seat = Seat(world.task.environment(episode.problem), number)
-        seat.environment.reset(seed=_number(episode.seed))
-        seats.append(seat)
+        seats.append(_seat(world.task, episode, number))
     generator = torch.Generator().manual_seed(_number(episodes[0].seed) if episodes else 0)
-    finish = [""] * len(seats)
+    finish = [FAILED if seat.failed else "" for seat in seats]
     for _ in range(LONGEST):
         live = [number for number, ended in enumerate(finish) if not ended]
         if not live:
@@ -137,9 +147,7 @@ def whole_episodes(episodes: Sequence[Episode], world: World, act: Act, sampled:
     return [
         Trajectory(
             prompt=episode.problem.prompt,
-            content=Steps(
-                np.stack(seat.observations), np.stack(seat.actions), np.asarray(seat.observation), end == FINISHED
-            ),
+            content=_content(seat, end == FINISHED),
             logp=np.array(seat.logp),
             version=np.full(len(seat.rewards), world.policy.version),
             rewards={"return": seat.earned},
@@ -147,9 +155,32 @@ def whole_episodes(episodes: Sequence[Episode], world: World, act: Act, sampled:
             step_rewards=np.array(seat.rewards),
             finish=end or TRUNCATED,
             sample=episode.sample,
+            extra={"failed": seat.failed} if seat.failed else {},
         )
         for episode, seat, end in zip(episodes, seats, finish)
     ]
+
+
+def _seat(task: Task, episode: Episode, number: int) -> Seat:
+    """A new environment at the beginning of the episode; one that raises has failed."""
+    seat = Seat(task.environment(episode.problem), number)
+    try:
+        seat.environment.reset(seed=_number(episode.seed))
+    except UserError:
+        raise
+    except Exception as error:
+        seat.failed = f"environment: reset: {reason(error)}"
+    return seat
+
+
+def _content(seat: Seat, terminated: bool) -> Steps:
+    if seat.rewards:
+        return Steps(np.stack(seat.observations), np.stack(seat.actions), np.asarray(seat.observation), terminated)
+    space, actions = seat.environment.environment.observation_space, seat.environment.action_space
+    nothing = np.zeros((0, *(actions.shape or ())), dtype=actions.dtype)
+    return Steps(
+        np.zeros((0, *space.shape), dtype=space.dtype), nothing, np.zeros(space.shape, dtype=space.dtype), False
+    )
 
 
 def _number(seed: tuple[int, ...]) -> int:
