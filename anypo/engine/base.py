@@ -73,6 +73,15 @@ class Completion:
     extra: dict[str, Any] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Limit:
+    """The longest prompt that can be sampled from, in tokens. why: what sets it, a clause; advice: what would raise it."""
+
+    tokens: int
+    why: str
+    advice: str
+
+
 class Sampler(Protocol):
     """Any engine: the embedded one, an OpenAI-compatible server, an enumerable policy."""
 

@@ -20,7 +20,7 @@ import requests
 from requests.adapters import HTTPAdapter
 from urllib3.util.retry import Retry
 
-from anypo.engine.base import Completion, Request
+from anypo.engine.base import Completion, Limit, Request
 from anypo.errors import UserError
 
 RETRY = Retry(total=4, backoff_factor=0.5, status_forcelist=(429, 500, 502, 503, 504), allowed_methods=None)
@@ -63,6 +63,18 @@ class RemoteEngine:
         """Continue every request; results in order. Raises `UserError` when the server cannot be used."""
         self._publish()
         return list(self.pool.map(self._complete, requests))
+
+    def longest(self, max_new: int) -> Limit | None:
+        """The longest prompt that the server takes, where it says so (``max_model_len`` of GET /models, as vLLM does)."""
+        try:
+            served = self.session.get(f"{self.url}/models", timeout=10.0).json()["data"]
+            found = [entry["max_model_len"] for entry in served if entry.get("id") == self.model] or [
+                entry["max_model_len"] for entry in served
+            ]
+            most = int(found[0]) - 1
+        except (requests.RequestException, ValueError, LookupError, TypeError, AttributeError):
+            return None
+        return Limit(most, f"the server at {self.url} takes {most:,}", "serve the model with a longer context")
 
     def close(self) -> None:
         """Give threads, connections and published weights back."""

@@ -209,6 +209,8 @@ class Session:
         observer.phase("loading the model", 0)
         self.world = self.stages.open()
         _say(self.world.policy, observer)
+        for said in self.stages.check(self.world, self.scorer.size):
+            observer.note(said)
         self.warming: Fitting | None = None
         self.running: Running | None = None
         self.watch: Watch | None = None

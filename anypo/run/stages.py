@@ -10,13 +10,15 @@ from typing import Any
 from anypo import tasks
 from anypo.algorithm import Algorithm
 from anypo.engine import device as devices
+from anypo.engine.base import Limit
 from anypo.errors import UserError, nearest
 from anypo.filter.consensus import PSEUDO
-from anypo.generate.base import World, check_suits
+from anypo.generate.base import Generate, World, check_suits
 from anypo.policies.classes import Wanted
 from anypo.recipes import POLICY, SHELF, Leg, Stage
 from anypo.roles import cast
 from anypo.run.config import RunConfig
+from anypo.run.limits import check_prompts
 from anypo.run.trainer import Trainer
 from anypo.tasks import Task
 from anypo.tasks.unlabelled import Unlabelled, labelled
@@ -102,6 +104,19 @@ class Stages:
         models = {entry.role: entry for entry in (*self.acting.models, *stage.algorithm.models)}
         return World(self._tasks[stage.name], policy, sampler, cast(tuple(models.values()), policy, sampler, seed))
 
+    def check(self, world: World, heldout: int) -> list[str]:
+        """Raise `UserError` where a prompt is longer than what samples or trains on it takes; what else is worth saying."""
+        policy = world.policy
+        if not hasattr(policy, "chat"):
+            return []
+        limit = limit_of(world.sampler, policy, self.acting.generate)
+        said = {check_prompts(self.task, policy, limit, heldout)}
+        for stage in self.recipe.stages:
+            first, engine = stage is self.legs[0].stage, stage.algorithm.engine
+            limit = limit_of(world.sampler if first else engine.sampler(policy), policy, stage.algorithm.generate)
+            said.add(check_prompts(self._tasks[stage.name], policy, limit))
+        return sorted(said - {""})
+
     def start(self, number: int, world: World, before: int = 0) -> Running:
         """Leg `number` before its first step. Every leg draws random numbers of its own; the first draws those of a plain run."""
         leg = self.legs[number]
@@ -121,6 +136,13 @@ class Stages:
         for name in kept:
             hand_over(name, done.trainer, following.trainer)
         return following
+
+
+def limit_of(sampler: Any, policy: Any, generate: Generate) -> Limit:
+    """The longest prompt that `generate` may begin with."""
+    own = Limit(policy.context - 1, f"the model's context is {policy.context:,}", "choose another model")
+    found = sampler.longest(generate.max_new) if hasattr(sampler, "longest") and generate.part != "nothing" else None
+    return min(own, found or own, key=lambda limit: limit.tokens)
 
 
 def hand_over(name: str, old: Trainer, new: Trainer) -> None:

@@ -17,7 +17,7 @@ class Problem:
     """One item of a task. `messages` is a chat (role/content mappings, see `anypo.data.content`); `solution` a worked answer text
     for supervised warm starts (empty if the task has none); `prompt` the stable id of the question (see
     `anypo.data.records.prompt_id`); `opened` what the policy's chat template has written into its turn before it speaks (``<think>``,
-    say), as far as the generator knows (None: nobody said)."""
+    say), as far as the generator knows (None: nobody said); `place` where it was read, as messages name it."""
 
     prompt: int
     messages: tuple[Message, ...]
@@ -25,6 +25,7 @@ class Problem:
     solution: str = ""
     metadata: Mapping[str, Any] = field(default_factory=dict)
     opened: str | None = None
+    place: str = field(default="", compare=False)
 
     @classmethod
     def ask(cls, question: str, answer: str = "", solution: str = "", **metadata: Any) -> Self:
@@ -105,7 +106,8 @@ class Task(Protocol):
     """Problems with a way to act on them. Train and held-out problems come from disjoint seeds or files.
 
     A task may have a `scorer` (an `anypo.evaluate.Scorer`, or its name) that says how a policy is scored on it and in which
-    unit; without one it is the accuracy on held-out problems. A task whose episodes cannot be taken up again where they stood
+    unit; without one it is the accuracy on held-out problems. A task whose problems are in memory says ``stored = True``: all of
+    them are looked at before a run begins, not a few. A task whose episodes cannot be taken up again where they stood
     has the attribute ``restores = False`` (see `Environment`).
     """
 

@@ -55,6 +55,10 @@ class Unlabelled:
         return replace(problem, answer="", solution="")
 
     @property
+    def stored(self) -> bool:
+        return bool(getattr(self.task, "stored", False))
+
+    @property
     def restores(self) -> bool:
         return restores(self.task)
 

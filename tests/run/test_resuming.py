@@ -84,7 +84,9 @@ def test_other_problems_are_refused_or_recorded(finished: Path, run: Path, answe
     write(finished / "q.jsonl", answer, rows)
     before = RunFolder.read(run).status()
     try:
-        with pytest.raises(UserError, match=rf"has changed since the run began: .*{said} \(.*, now .*--accept-changes$"):
+        with pytest.raises(
+            UserError, match=rf"has changed since the run began: .*{said} \(.*, now .*--accept-changes$"
+        ):
             resume(run, steps=3)
         assert steps(run) == [1, 2] and RunFolder.read(run).status() == before
         notes = Notes()

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from anypo.engine.architecture import Architecture
-from anypo.engine.base import Completion, Request
+from anypo.engine.base import Completion, Limit, Request
 from anypo.engine.local import random
 from anypo.engine.local.backend import Backend, PagedBackend, Work
 from anypo.engine.local.handle import DONE, PAUSED, Event, Handle, Observer
@@ -291,6 +291,14 @@ class LocalEngine:
                 f"a request of {length} prompt and {sampling.max_new} new tokens exceeds the memory budget "
                 f"kv_tokens={self.kv_tokens}; raise engine.kv_tokens or lower max_new"
             )
+
+    def longest(self, max_new: int) -> Limit:
+        """The longest prompt that `max_new` tokens may be sampled after."""
+        if self.context + 2 * self.backend.size <= self.kv_tokens:
+            return Limit(self.context - 1, f"the model's context is {self.context:,}", "choose another model")
+        most = min(self.context - 1, self.kv_tokens - 2 * self.backend.size - max_new)
+        why = f"engine.kv_tokens={self.kv_tokens} with max_new={max_new} leaves room for {max(0, most):,}"
+        return Limit(most, why, "raise engine.kv_tokens or lower generate.max_new")
 
     @contextmanager
     def _evaluating(self) -> Iterator[None]:

@@ -92,6 +92,8 @@ class FileSource:
     on one side. Training rows whose prompt is in the held-out file are dropped. `dropped` counts both.
     """
 
+    stored = True
+
     def __init__(self, path: Path, options: FileOptions, verifier: Verifier) -> None:
         self.path, self.options = path, options
         self.dropped = {"repeated": 0, "in_heldout": 0}
@@ -181,6 +183,7 @@ def _problem(row: Mapping[str, Any], options: FileOptions, where: str) -> Proble
         answer=answer,
         solution=solution,
         metadata={key: value for key, value in row.items() if key not in own},
+        place=where,
     )
 
 

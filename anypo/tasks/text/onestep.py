@@ -42,6 +42,11 @@ class OneStepTask:
         self.outcome = judge.outcome
         self.labelled = judge.labelled
 
+    @property
+    def stored(self) -> bool:
+        """Whether the problems are in memory."""
+        return bool(getattr(self.source, "stored", False))
+
     def __len__(self) -> int:
         return len(self.source)
 

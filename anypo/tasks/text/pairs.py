@@ -62,6 +62,7 @@ class PairTask:
     rewards; the score is the share of held-out pairs that the policy ranks right. Satisfies `anypo.tasks.base.Task`."""
 
     labelled = False
+    stored = True
     scorer = "pairs"
     outcome = ""
     weights: Mapping[str, float] = {}
@@ -121,7 +122,7 @@ def _problem(row: Mapping[str, Any], system: str, where: str) -> Problem:
     better, worse = _answer(chosen, "chosen", where), _answer(rejected, "rejected", where)
     if better == worse:
         raise UserError(f"{where}: the chosen and the rejected answer are the same, so there is nothing to prefer")
-    return Problem(identify(messages), messages, solution=better, metadata={"rejected": worse})
+    return Problem(identify(messages), messages, solution=better, metadata={"rejected": worse}, place=where)
 
 
 def _answer(value: Any, name: str, where: str) -> str:
