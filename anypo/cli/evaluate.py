@@ -23,12 +23,17 @@ def evaluate(
         list[str],
         typer.Option("--chat-arg", metavar="NAME=VALUE", help="argument of the chat template; replaces the run's"),
     ] = [],  # noqa: B006
-    size: Annotated[int, typer.Option("--size", "-n", min=1, help="held-out problems or episodes")] = 200,
+    size: Annotated[
+        int | None,
+        typer.Option("--size", "-n", min=1, help="held-out problems or episodes (default: the run's, or 200)"),
+    ] = None,
     samples: Annotated[int, typer.Option("--samples", "-k", min=1, help="samples per problem; 1 is greedy")] = 1,
     temperature: Annotated[float | None, typer.Option(help="default: 0 for one sample, 1 for several")] = None,
     max_new: Annotated[int | None, typer.Option(min=1, help="most new tokens (default: the run's, or 64)")] = None,
-    seed: Annotated[int, typer.Option(min=0)] = 0,
-    device: Annotated[str, typer.Option(help="where the weights are: auto, cpu, cuda, cuda:N or mps")] = "auto",
+    seed: Annotated[int | None, typer.Option(min=0, help="default: the run's, or 0")] = None,
+    device: Annotated[
+        str | None, typer.Option(help="where the weights are: auto, cpu, cuda, cuda:N or mps (default: the run's)")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json")] = False,
 ) -> None:
     """The task's score with a 95 % interval: held-out accuracy (pass@k and maj@k from several samples), or the mean return."""

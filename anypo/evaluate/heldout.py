@@ -39,18 +39,21 @@ class Heldout(Scorer, name="heldout"):
         episodes = [Episode(p, sample=s, seed=(seed, 2**31, p.prompt, s)) for p in problems for s in range(samples)]
         done = rollouts(episodes, world, generate, self.heat, progress)
         right = np.array([t.rewards.get(task.outcome, 0.0) >= 1 - 1e-9 for t in done]).reshape(n, samples)
-        return summarise(right, done, problems)
+        return summarise(right, done, problems, task)
 
 
-def summarise(right: np.ndarray, done: Sequence[Trajectory], problems: Sequence[Problem]) -> Evaluation:
-    """The evaluation of verdicts [n, samples] and the n * samples rollouts they judge, in the same order."""
+def summarise(
+    right: np.ndarray, done: Sequence[Trajectory], problems: Sequence[Problem], task: Task | None = None
+) -> Evaluation:
+    """The evaluation of verdicts [n, samples] and the n * samples rollouts they judge, in the same order. Majorities are counted
+    over what the task finds to be the `answer` of a text, else over whole texts."""
     n, samples = right.shape
     low, high = wilson(round(right.mean(1).sum()), n) if n else (0.0, 1.0)
     correct = right.sum(1)
     ks = [k for k in (1, 2, 4, 8, 16, 32, 64) if k <= samples and n]
-    majority = [
-        majority_at_k([t.text.strip() for t in done[i * samples : (i + 1) * samples]], list(right[i])) for i in range(n)
-    ]
+    read = getattr(task, "answer", str.strip)
+    answers = [read(trajectory.text) for trajectory in done]
+    majority = [majority_at_k(answers[i * samples : (i + 1) * samples], list(right[i])) for i in range(n)]
     details = {f"{PASS}{k}": float(np.mean([pass_at_k(samples, int(c), k) for c in correct])) for k in ks}
     details["majority"] = float(np.mean(majority)) if n else 0.0
     details["length"] = float(np.mean([len(t) for t in done])) if done else 0.0

@@ -40,12 +40,14 @@ def pass_at_k(n: int, correct: int, k: int) -> float:
     return 1.0 - math.comb(n - correct, k) / math.comb(n, k)
 
 
-def majority_at_k(answers: Sequence[str], right: Sequence[bool]) -> float:
-    """1 if the most frequent answer is right; ties share the credit."""
-    if not answers:
+def majority_at_k(answers: Sequence[str | None], right: Sequence[bool]) -> float:
+    """1 if the most frequent answer is right; ties share the credit.
+
+    Right answers are one answer, however they are written: the verifier found each equal to the problem's. A wrong one that is
+    None (there is no answer in the text) is no vote.
+    """
+    counts = Counter(True if well else answer for answer, well in zip(answers, right) if well or answer is not None)
+    if not counts:
         return 0.0
-    counts = Counter(answers)
     most = max(counts.values())
-    winners = {answer for answer, count in counts.items() if count == most}
-    verdict = dict(zip(answers, right))
-    return sum(verdict[answer] for answer in winners) / len(winners)
+    return float(counts[True] == most) / sum(count == most for count in counts.values())

@@ -36,7 +36,7 @@ from anypo.run.memory import peak_gb, resident_gb
 from anypo.run.observer import Observer
 from anypo.run.provenance import changes, describe_device, manifest
 from anypo.run.signals import Stopping
-from anypo.run.stages import WARM, Running, Stages
+from anypo.run.stages import WARM, Running, Stages, weights_of
 from anypo.tasks.environments import is_environment
 from anypo.update.sft import Fitting, warm_start
 
@@ -156,44 +156,82 @@ def evaluate(
     task: str | None = None,
     task_options: Mapping[str, Any] | None = None,
     model_as: Mapping[str, str] | None = None,
-    size: int = 200,
+    size: int | None = None,
     samples: int = 1,
     temperature: float | None = None,
     max_new: int | None = None,
-    seed: int = 0,
-    device: str = "auto",
+    seed: int | None = None,
+    device: str | None = None,
     chat_args: Mapping[str, Any] | None = None,
     observer: Observer | None = None,
 ) -> Evaluation:
-    """Score a run folder, a model name, a local path or a hub id on `size` held-out problems or episodes of a task, as the task's
-    scorer does. A run acts with its own generator (`max_new` tokens a turn where that is given), with what it learned beside its
-    weights (the shelf of its last checkpoint), with the arguments of its chat template, each replaced by that of `chat_args`, and
-    with its other models, replaced by those of `model_as`."""
-    observer, place = observer or Observer(), devices.resolve(device)
-    weights, options, name, chat = "", dict(task_options or {}), task or "sums", dict(chat_args or {})
-    algorithm = Algorithm()
-    casts, shelf = recast((), model_as or {}), Shelf()
+    """Score a run folder, a model name, a local path or a hub id on `size` held-out problems or episodes of a task (or as many as
+    there are), as the task's scorer does.
+
+    A run is scored as it scored itself, to the last digit on a CPU, in whatever is not said otherwise: `size` (else 200) and `seed`
+    (else 0), its type of numbers, its embedded engine, its own generator (`max_new` tokens a turn where that is given), what it
+    learned beside its weights (the shelf of its last checkpoint), the arguments of its chat template, each replaced by that of
+    `chat_args`, and its other models, replaced by those of `model_as`. A run that sampled from a server is sampled here.
+    """
+    observer = observer or Observer()
+    options, name, chat, config = dict(task_options or {}), task or "sums", dict(chat_args or {}), None
+    algorithm, casts = Algorithm(), recast((), model_as or {})
     if (Path(model) / "config.yaml").is_file():
-        run = Path(model)
-        config = RunConfig.recorded(RunFolder.read_config(run))
+        config = RunConfig.recorded(RunFolder.read_config(Path(model)))
         algorithm = config.composition()
         casts = algorithm.replace(models=recast(algorithm.models, model_as or {})).check().models
-        weights, shelf, model = str(run / "model"), _shelf(run, algorithm), config.model
         name = task or config.task
         options = (config.task_options if name == config.task else {}) | options
         chat = config.chat_args | chat
+        seed = config.seed if seed is None else seed
     elif casts:
         raise UserError(f"{model} is no run, so nothing asks for a {casts[0].role}; --model-as goes with a run folder")
     check(casts if model_as else ())
+    place, seed = devices.resolve(device or (config.device if config else "auto")), seed or 0
     loaded = tasks.load(tasks.parse(name, options))
-    policy = algorithm.policy.open(Wanted(loaded, model, seed, device=place, chat=chat), weights)
+    asked = size or (config.eval_size if config else 0) or 200
+    scorer = scorer_of(loaded).fit(loaded, asked)
+    if not scorer.size:
+        raise UserError(f"task '{loaded.name}' has nothing held out that could be scored")
+    if size and scorer.size < size:
+        observer.note(f"task '{loaded.name}' has {scorer.size} held-out problems, not {size}")
+    if config is None:
+        policy = algorithm.policy.open(Wanted(loaded, model, seed, device=place, chat=chat))
+        saved = None
+    else:
+        needed = config.lora or algorithm.models or Memory(algorithm).shelf.state_dict()
+        saved = _last(Path(model)) if needed else None
+        policy = _final(config, Path(model), loaded, place, chat, saved)
     _say(policy, observer)
-    sampler, generate = Local().sampler(policy), algorithm.generate
-    world = World(loaded, policy, sampler, cast(casts, policy, sampler, seed), shelf)
+    engine = algorithm.engine if isinstance(algorithm.engine, Local) else Local()
+    sampler, generate = engine.sampler(policy), algorithm.generate
+    world = World(loaded, policy, sampler, cast(casts, policy, sampler, seed), _shelf(algorithm, saved))
+    for role, state in (saved or {}).get("world", {}).get("models", {}).items():
+        if role in world.models and role not in (model_as or {}):
+            world.models[role].load_state_dict(state)
     acting = generate.replace(max_new=max_new) if max_new is not None else generate
-    scorer = scorer_of(loaded).replace(size=size, samples=samples, temperature=temperature)
-    observer.phase("evaluating", size * samples)
+    scorer = scorer.replace(samples=samples, temperature=temperature)
+    observer.phase("evaluating", scorer.size * samples)
     return scorer.score(world, acting, seed, lambda done, _: observer.advance(done))
+
+
+def _last(run: Path) -> dict[str, Any] | None:
+    """The newest checkpoint of a run, where one is left."""
+    folder = RunFolder.read(run)
+    found = folder.latest()
+    return folder.load_checkpoint(found) if found is not None else None
+
+
+def _final(config: RunConfig, run: Path, task: Any, place: Any, chat: Mapping[str, Any], saved: Any) -> Any:
+    """A run's policy as the run left it. Its folder ``model`` has all of it, but for adapters, which are merged there, and rounded:
+    these are taken from the last checkpoint, on the model that they were trained on."""
+    wanted = Wanted(task, config.model, config.seed, config.dtype, 0, place, chat)
+    if not config.lora or saved is None:
+        return config.composition().policy.open(wanted, str(run / "model"))
+    initial = f"{config.init}/model" if config.init else ""
+    policy = config.composition().policy.open(dataclasses.replace(wanted, lora=config.lora), initial)
+    policy.load_state_dict(weights_of(saved))
+    return policy
 
 
 class Session:
@@ -482,12 +520,11 @@ def _decoder(policy: Any) -> Any:
     return getattr(policy, "decode", None)
 
 
-def _shelf(run: Path, algorithm: Algorithm) -> Shelf:
-    """What a run's parts shared when it was last saved; its checkpoint is read only where one of them shares anything."""
-    memory, folder = Memory(algorithm), RunFolder.read(run)
-    saved = folder.latest() if memory.shelf.state_dict() else None
-    if saved is not None:
-        memory.shelf.load_state_dict(folder.load_checkpoint(saved).get("memory", {}).get(SHELF, {}))
+def _shelf(algorithm: Algorithm, saved: Mapping[str, Any] | None) -> Shelf:
+    """What a run's parts shared when it was last saved."""
+    memory = Memory(algorithm)
+    if saved is not None and memory.shelf.state_dict():
+        memory.shelf.load_state_dict(saved.get("memory", {}).get(SHELF, {}))
     return memory.shelf
 
 

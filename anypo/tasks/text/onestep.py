@@ -11,6 +11,8 @@ from anypo.data.records import prompt_id
 from anypo.errors import UserError, nearest
 from anypo.tasks.base import Action, Environment, Problem, Reply
 from anypo.tasks.live import attempt
+from anypo.tasks.text.extract import extract
+from anypo.tasks.text.rewards import Correct
 from anypo.tasks.text.scoring import Scorer
 
 
@@ -70,6 +72,12 @@ class OneStepTask:
     ) -> list[Reply]:
         """One reply per rollout, in order (see `Scorer.score`)."""
         return self.judge.score(problems, texts, tokens, limit)
+
+    def answer(self, text: str) -> str | None:
+        """The answer in a text, as the verifier reads it; None when there is none."""
+        correct = next(component for component in self.judge.components if isinstance(component, Correct))
+        found = extract(correct.verifier.extract if correct.verifier else "whole", text)
+        return None if found is None else found.strip()
 
     def describe(self) -> dict[str, Any]:
         """Provenance: where the problems come from, and who judges the answers."""
