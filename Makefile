@@ -6,7 +6,7 @@ export HF_HUB_OFFLINE ?= 1
 
 METHODS := grpo,dr-grpo,rloo,reinforce++,dapo,gspo,cispo,bapo,mc-grpo,spo-single-stream
 
-.PHONY: help train test check bench docs compare verify clean
+.PHONY: help train test check bench chaos docs compare verify clean
 
 help:  ## what there is
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -26,6 +26,9 @@ check: $(READY)  ## formatting, lint, types
 
 bench: $(READY)  ## speed and memory beside the peers (installs them in their own environments)
 	@$(BIN)/python -m benchmarks
+
+chaos: $(READY)  ## kill runs 300 times, fill their disk, set their clock; every resumed one must end as if nothing had been (an hour)
+	@$(BIN)/python scripts/chaos.py --kills 300
 
 verify: $(READY)  ## run every system's claim and refresh docs/systems.md
 	@$(BIN)/anypo verify --all

@@ -20,8 +20,9 @@ class Interrupted(Exception):
         self.code = code
 
 
-class Killed(KeyboardInterrupt):
-    """A signal other than Ctrl-C's ends the run at once, with the exit code 128 + its number."""
+class Killed(BaseException):
+    """A signal other than Ctrl-C's ends the run at once, with the exit code 128 + its number. Like `KeyboardInterrupt` no error that
+    anybody may catch, but none of it: command lines give that an exit code of their own."""
 
     def __init__(self, number: int) -> None:
         super().__init__(f"ended by {signal.Signals(number).name}")

@@ -31,7 +31,7 @@ def main() -> None:
     import typer
 
     from anypo.cli.plugins import offer
-    from anypo.errors import Interrupted, UserError
+    from anypo.errors import Interrupted, Killed, UserError
 
     app = typer.Typer(
         name="anypo",
@@ -49,8 +49,10 @@ def main() -> None:
         _stop(str(error), 2)
     except Interrupted as error:
         _stop(str(error), error.code)
-    except KeyboardInterrupt as error:
-        _stop(str(error) or "interrupted", getattr(error, "code", 130))
+    except Killed as error:
+        _stop(str(error), error.code)
+    except KeyboardInterrupt:
+        _stop("interrupted", 130)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)

@@ -20,7 +20,7 @@ from anypo.diagnose.health import last_good
 from anypo.diagnose.live import Watch, line
 from anypo.engine import device as devices
 from anypo.engine.config import Local
-from anypo.errors import Interrupted, UserError
+from anypo.errors import Interrupted, Killed, UserError
 from anypo.evaluate import Evaluation, scorer_of
 from anypo.evaluate.units import ACCURACY
 from anypo.generate.base import World
@@ -401,7 +401,7 @@ class Session:
             return
         try:
             self._evaluate(f"step {running.step}", running.step)
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, Killed):
             self._checkpoint()
             raise
 
@@ -544,7 +544,7 @@ def _status(folder: RunFolder) -> Iterator[None]:
     """Write into the folder how the run ended, and its report, whatever happens."""
     try:
         yield
-    except (Interrupted, KeyboardInterrupt):
+    except (Interrupted, Killed, KeyboardInterrupt):
         _unfinished(folder, "interrupted")
         raise
     except BaseException as error:

@@ -17,7 +17,7 @@ class Stopping:
     """Whether a run has been asked to stop. `code`: the exit code of what asked (128 + the signal's number), 0 before.
 
     Inside `finishing` the first signal only asks, and the run stops where it can be taken up again; a second one, and every one
-    outside, raises `KeyboardInterrupt` at once (`Killed` for signals other than Ctrl-C's).
+    outside, raises `KeyboardInterrupt` at once, or `Killed` for signals other than Ctrl-C's.
     """
 
     def __init__(self, note: Callable[[str], object]) -> None:

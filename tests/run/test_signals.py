@@ -145,3 +145,42 @@ def test_what_nohup_ignores_stays_ignored_and_handlers_are_put_back(hangups_are_
         signal.raise_signal(signal.SIGTERM)
         assert stopping.code == 143
     assert [signal.getsignal(number) for number in CODES] == before
+
+
+@pytest.mark.parametrize(("phase", "code"), [("loading the model", 143), ("training", 143)])
+def test_the_command_line_exits_with_the_number_of_the_signal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, phase: str, code: int
+) -> None:
+    """Through the whole command line, whose library has an exit code of its own for Ctrl-C."""
+    from anypo.cli import main
+    from anypo.cli.terminal import display
+
+    script = At(phase, -1 if phase != "training" else 1, signal.SIGTERM)
+
+    class Told(display.Display):
+        def phase(self, name: str, total: int) -> None:
+            super().phase(name, total)
+            script.phase(name, total)
+
+        def step(self, metrics: Mapping[str, float]) -> None:
+            script.step(metrics)
+
+    monkeypatch.setattr(display, "Display", Told)
+    words = [
+        "train",
+        "-m",
+        "tiny",
+        "--steps",
+        "3",
+        "--sft-steps",
+        "0",
+        "--eval-size",
+        "0",
+        "--out",
+        str(tmp_path / "run"),
+    ]
+    small = [word for field in ("prompts=2", "samples=2") for word in ("--set", f"control.{field}")]
+    monkeypatch.setattr("sys.argv", ["anypo", *words, *small, "--set", "generate.max_new=2"])
+    with pytest.raises(SystemExit) as caught:
+        main()
+    assert caught.value.code == code and RunFolder.read(tmp_path / "run").status()["state"] == "interrupted"
