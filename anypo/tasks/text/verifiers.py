@@ -13,16 +13,18 @@ import importlib.util
 import logging
 import re
 from collections.abc import Callable
-from decimal import Decimal, InvalidOperation
 from fractions import Fraction
 from importlib import metadata
 from pathlib import Path
 from typing import Any
+from unicodedata import normalize
 
 from pydantic import Field, field_validator
 
 from anypo.parts import Part
 from anypo.tasks.base import Problem
+from anypo.tasks.text.answers.figures import value
+from anypo.tasks.text.answers.numbers import number, readings
 from anypo.tasks.text.extract import ExtractName, extract
 
 
@@ -67,56 +69,40 @@ class Unjudged(Verifier, name="none"):
 
 
 class Exact(Verifier, name="exact"):
-    """The answer, letter for letter; runs of white space count as one space."""
+    """The answer, letter for letter, in whichever Unicode normal form; runs of white space count as one space."""
 
     ignore_case: bool = False
 
     def score(self, found: str, problem: Problem) -> float:
-        mine, right = " ".join(found.split()), " ".join(problem.answer.split())
-        return float(mine.casefold() == right.casefold() if self.ignore_case else mine == right)
+        mine, right = (" ".join(normalize("NFC", text).split()) for text in (found, problem.answer))
+        return float(caseless(mine) == caseless(right) if self.ignore_case else mine == right)
 
 
 class Numeric(Verifier, name="numeric"):
-    """A number within |x - a| <= max(relative |a|, absolute) of the answer a. Reads 1,234.5, 3/4, 1e-3, 50%, $20."""
+    r"""A number within |x - a| <= max(relative |a|, absolute) of the answer a: 1,234.5, 3/4, 1e-3, 50% (which is 0.5), \frac{3}{4}.
+
+    The text may say more than the number (see `anypo.tasks.text.answers.numbers`), unless `extract` is ``whole``.
+    """
 
     extract: ExtractName = "last_number"
     relative: float = Field(1e-6, ge=0.0)
     absolute: float = Field(0.0, ge=0.0)
 
+    def verify(self, problem: Problem, text: str) -> float:
+        return self.score(text, problem) if self.extract == "last_number" else super().verify(problem, text)
+
     def score(self, found: str, problem: Problem) -> float:
         right = number(problem.answer)
         if right is None:
             raise ValueError(f"the answer {problem.answer!r} is not a number")
-        mine = number(found)
-        if mine is None:
-            return 0.0
+        mine = [number(found)] if self.extract == "whole" else [value(reading) for reading in readings(found)]
         tolerance = max(Fraction(self.relative) * abs(right), Fraction(self.absolute))
-        return float(abs(mine - right) <= tolerance)
+        return float(any(one is not None and abs(one - right) <= tolerance for one in mine))
 
     def refuse_problem(self, problem: Problem) -> str | None:
         if number(problem.answer) is None:
             return f"the answer {problem.answer[:80]!r} is not a number"
         return None
-
-
-def number(text: str) -> Fraction | None:
-    """The exact value of a plain number, fraction or percentage, or None. Exponents are limited to +-400."""
-    text = text.strip().replace("−", "-").lstrip("$€£").replace(",", "").rstrip()
-    scale = Fraction(1)
-    if text.endswith("%"):
-        text, scale = text[:-1], Fraction(1, 100)
-    above, slash, below = text.partition("/")
-    try:
-        values = [Decimal(piece.strip()) for piece in ((above, below) if slash else (above,))]
-    except InvalidOperation:
-        return None
-    # Beyond this an exact fraction would be enormous, and no answer key needs it.
-    if len(text) > 1000 or any(not value.is_finite() or abs(value.adjusted()) > 400 for value in values):
-        return None
-    if slash and values[1] == 0:
-        return None
-    exact = [Fraction(value) for value in values]
-    return (exact[0] / exact[1] if slash else exact[0]) * scale
 
 
 class Regex(Verifier, name="regex"):
@@ -220,6 +206,11 @@ class Python(Verifier, name="python"):
 
     def identity(self) -> dict[str, Any]:
         return self.dump() | source(self.function)
+
+
+def caseless(text: str) -> str:
+    """The form in which canonical caseless matches are equal (Unicode standard, section 3.13, D145)."""
+    return normalize("NFD", normalize("NFD", text).casefold())
 
 
 def compiles(pattern: str) -> str:
