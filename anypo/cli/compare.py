@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -128,8 +129,9 @@ def show(found: Comparison, console: Console) -> None:
         best = found.path / "best.yaml"
         console.print(f"winner   {found.search.winner.label}  ({best})", highlight=False, soft_wrap=True)
         console.print("\ntry next", style="bold")
-        again = f"anypo compare {found.search.base},{best} --model {found.settings.model} --task {','.join(found.tasks)} --seeds 5"
-        console.print(f"  {again}", highlight=False, soft_wrap=True)
+        both, on = f"{found.search.base},{best}", ",".join(found.tasks)
+        again = ["anypo", "compare", both, "--model", found.settings.model, "--task", on, "--seeds", "5"]
+        console.print(f"  {shlex.join(again)}", highlight=False, soft_wrap=True)
 
 
 WIDE = 125

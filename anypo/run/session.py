@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import shlex
 import signal
 import time
 from collections.abc import Iterator, Mapping
@@ -70,16 +71,17 @@ class Result:
     def suggestions(self) -> list[str]:
         """Two commands worth trying next."""
         if is_environment(self.config.task):
-            other, model, what = "ppo" if self.config.system != "ppo" else "mdpo", "", "length"
+            other, model, what = "ppo" if self.config.system != "ppo" else "mdpo", [], "length"
         else:
             other, model, what = (
                 "rloo" if self.config.system != "rloo" else "dapo",
-                f" --model {self.config.model}",
+                ["--model", self.config.model],
                 "text",
             )
+        latest = f'"select step, reward, {what} from rollouts order by step desc limit 5"'
         return [
-            f"anypo train --system {other}{model} --task {self.config.task}",
-            f'anypo rollouts {self.path} "select step, reward, {what} from rollouts order by step desc limit 5"',
+            shlex.join(["anypo", "train", "--system", other, *model, "--task", self.config.task]),
+            f"anypo rollouts {shlex.quote(str(self.path))} {latest}",
         ]
 
 
@@ -273,7 +275,8 @@ class Session:
             if scored and not over:
                 self._announce(running)
             if self.stop:
-                raise Interrupted(f"stopped after step {running.step}; go on with: anypo resume {self.folder.path}")
+                again = f"anypo resume {shlex.quote(str(self.folder.path))}"
+                raise Interrupted(f"stopped after step {running.step}; go on with: {again}")
         return metrics
 
     def _announce(self, running: Running) -> None:
@@ -303,7 +306,7 @@ class Session:
         return requests.take(path, requests.CHECKPOINT)
 
     def _pause(self, path: Path) -> None:
-        self.observer.note(f"paused; go on with: anypo watch {path} --send resume")
+        self.observer.note(f"paused; go on with: anypo watch {shlex.quote(str(path))} --send resume")
         self.folder.mark("paused")
         while requests.asked(path, requests.PAUSE) and not (self.stop or requests.asked(path, requests.STOP)):
             if requests.take(path, requests.CHECKPOINT):

@@ -17,6 +17,7 @@ report.html             the report
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -123,9 +124,8 @@ class RunFolder:
         before_work = {LOCK, CONFIG, MANIFEST, STATUS, "report.html"}
         entries = [entry for entry in self.path.iterdir() if entry.name not in before_work]
         if (self.path / CONFIG).exists() and entries:
-            raise UserError(
-                f"{self.path} holds a run already; continue it with 'anypo resume {self.path}' or choose another --out"
-            )
+            again = f"anypo resume {shlex.quote(str(self.path))}"
+            raise UserError(f"{self.path} holds a run already; continue it with: {again}, or choose another --out")
         if entries:
             raise UserError(f"{self.path} is not empty; choose another folder with --out")
         for name in before_work - {LOCK}:

@@ -69,13 +69,17 @@ class Unjudged(Verifier, name="none"):
 
 
 class Exact(Verifier, name="exact"):
-    """The answer, letter for letter, in whichever Unicode normal form; runs of white space count as one space."""
+    """The answer, letter for letter, in whichever Unicode normal form; runs of white space count as one space.
+
+    An answer that is a truth value ("true", "false") is right in any case.
+    """
 
     ignore_case: bool = False
 
     def score(self, found: str, problem: Problem) -> float:
         mine, right = (" ".join(normalize("NFC", text).split()) for text in (found, problem.answer))
-        return float(caseless(mine) == caseless(right) if self.ignore_case else mine == right)
+        any_case = self.ignore_case or right.lower() in {"true", "false"}
+        return float(caseless(mine) == caseless(right) if any_case else mine == right)
 
 
 class Numeric(Verifier, name="numeric"):
