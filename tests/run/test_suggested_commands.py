@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import shlex
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from rich.console import Console
 
+from anypo.cli.terminal.outcome import show
 from anypo.errors import UserError
 from anypo.run.disk.folder import RunFolder
 from anypo.run.disk.requests import ask
@@ -25,6 +28,17 @@ def test_what_to_try_next(name: str) -> None:
     ]
     words = shlex.split(rollouts)
     assert words[:3] == ["anypo", "rollouts", f"runs/{name}"] and len(words) == 4
+
+
+def test_the_terminal_shows_them_whole() -> None:
+    """Neither wrapped nor read as the terminal library's own markup."""
+    config = SimpleNamespace(system="grpo", model="models/[bold]", task=f"data/{'long ' * 40}.jsonl")
+    result = SimpleNamespace(config=config, path=Path("runs/[red]"), before=None, after=None)
+    result.suggestions = lambda: Result.suggestions(result)  # type: ignore[arg-type]
+    console = Console(file=io.StringIO(), width=60)
+    show(result, console)  # type: ignore[arg-type]
+    lines = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
+    assert [line.strip() for line in lines[-2:]] == result.suggestions()
 
 
 @pytest.mark.parametrize("name", ODD)
