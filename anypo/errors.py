@@ -9,6 +9,10 @@ from collections.abc import Iterable
 class UserError(Exception):
     """Bad input: what is wrong, where, and what to do. The command line prints it and exits with code 2."""
 
+    def __init__(self, sentence: str = "") -> None:
+        # What is echoed may hold half a character, which no terminal can print.
+        super().__init__(sentence.encode("utf-8", "backslashreplace").decode())
+
 
 class Interrupted(Exception):
     """The run was stopped on purpose (Ctrl-C or a stop request) after a clean checkpoint; exit code 130."""

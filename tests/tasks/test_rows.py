@@ -165,6 +165,7 @@ HALF = r'{"prompt": "smile \ud83d", "answer": "1"}'
         ('{"prompt": "a", "answer": NaN}', {}, r"line 2: column 'answer' holds nan, which is no number"),
         ('{"prompt": "a", "answer": -Infinity}', {}, r"line 2: column 'answer' holds -inf"),
         ('{"prompt": "a", "answer": 1e999}', {}, r"line 2: column 'answer' holds inf"),
+        (r'{"prom\ud83dt": "a", "answer": "1"}', {}, r"line 2: there is no column 'prompt'.*prom\\ud83dt"),
         ('{"prompt": "a", "answer": [1, NaN]}', {}, r"line 2: column 'answer' holds nan"),
     ],
 )

@@ -171,7 +171,7 @@ def _parquet(data: Data) -> Iterator[Row]:
             for where, row in _tables(data, file.iter_batches()):
                 number += 1
                 yield where, row
-    except (pyarrow.ArrowException, OSError) as error:
+    except (pyarrow.ArrowException, OSError, ValueError) as error:  # ValueError: a column whose name is no UTF-8
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"{data} is damaged or no Parquet file (after row {number}): {reason}") from None
 
