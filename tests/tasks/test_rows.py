@@ -150,6 +150,11 @@ HALF = r'{"prompt": "smile \ud83d", "answer": "1"}'
             {},
             "column 'prompt' holds half a character",
         ),
+        (
+            r'{"prompt": [{"role": "user", "content": "a"}], "answer": "1", "tools": [{"name": "\ud83d"}]}',
+            {},
+            r"line 2: column 'tools' holds half a character",
+        ),
         (r'{"prompt": "a", "answer": "\udc00"}', {}, r"line 2: column 'answer' holds half a character"),
         (r'{"prompt": "a", "answer": "1", "s": "\ud83d"}', {"solution": "s"}, r"line 2: column 's' holds half"),
         (

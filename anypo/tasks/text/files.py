@@ -17,7 +17,7 @@ from anypo.tasks.text.chats import chat, said, with_tools
 from anypo.tasks.text.onestep import OneStepTask, conversation, fill, identify
 from anypo.tasks.text.options import TaskOptions, choose_verifier, read
 from anypo.tasks.text.rewards import complete
-from anypo.tasks.text.rows import ENDINGS, Data, column, columns, saved, text
+from anypo.tasks.text.rows import ENDINGS, Data, column, columns, optional, saved, text
 from anypo.tasks.text.scoring import Scorer, prepare
 from anypo.tasks.text.sides import Sides
 from anypo.tasks.text.verifiers import Exact, MathVerify, Numeric, Unjudged, Verifier
@@ -185,7 +185,7 @@ def _after_marker(answer: str, name: str, where: str) -> str:
 
 
 def _problem(row: Mapping[str, Any], options: FileOptions, where: str) -> Problem:
-    asked = column(row, options.prompt, where)
+    asked, tools = column(row, options.prompt, where), optional(row, "tools", where)
     answer = text(column(row, options.answer, where), options.answer, where) if options.answer else ""
     solution = _solution(column(row, options.solution, where), options.solution, where) if options.solution else ""
     if options.shape == "gsm8k":
@@ -196,10 +196,9 @@ def _problem(row: Mapping[str, Any], options: FileOptions, where: str) -> Proble
         content = fill(options.template, {**row, "prompt": asked}, where)
         if not content.strip():
             raise UserError(f"{where}: the prompt is empty")
-        tools = row.get("tools") if isinstance(row.get("tools"), list) else None
-        messages = with_tools(conversation(content, options.system), tools, where)
+        messages = with_tools(conversation(content, options.system), tools if isinstance(tools, list) else None, where)
     else:
-        messages = chat(asked, options.prompt, where, options.system, row.get("tools"))
+        messages = chat(asked, options.prompt, where, options.system, tools)
     own = {options.prompt, options.answer, options.solution}
     return Problem(
         prompt=identify(messages),

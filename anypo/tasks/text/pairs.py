@@ -11,7 +11,7 @@ from anypo.tasks.base import Problem, Reply
 from anypo.tasks.text import files
 from anypo.tasks.text.chats import chat, said
 from anypo.tasks.text.onestep import identify
-from anypo.tasks.text.rows import Data, column
+from anypo.tasks.text.rows import Data, column, optional
 from anypo.tasks.text.sides import Sides
 
 COLUMNS = ("prompt", "chosen", "rejected")
@@ -106,7 +106,7 @@ def _problem(row: Mapping[str, Any], system: str, where: str) -> Problem:
         if not asked.strip():
             raise UserError(f"{where}: the prompt is empty")
         asked = [{"role": "user", "content": asked}]
-    messages = chat(asked, "prompt", where, system, row.get("tools"))
+    messages = chat(asked, "prompt", where, system, optional(row, "tools", where))
     better, worse = _answer(chosen, "chosen", where), _answer(rejected, "rejected", where)
     if better == worse:
         raise UserError(f"{where}: the chosen and the rejected answer are the same, so there is nothing to prefer")

@@ -217,11 +217,16 @@ def column(row: Mapping[str, Any], name: str, where: str) -> Any:
     return value
 
 
+def optional(row: Mapping[str, Any], name: str, where: str) -> Any:
+    """The value of a column, checked, or None where there is none."""
+    return None if row.get(name) is None else column(row, name, where)
+
+
 def columns(template: str, row: Mapping[str, Any], where: str) -> None:
     """Check the columns that a template names (`UserError`); those that are not there are left to whoever fills it in."""
     for _, name, _, _ in string.Formatter().parse(template):
-        if name and row.get(name) is not None:
-            column(row, name, where)
+        if name:
+            optional(row, name, where)
 
 
 def unsound(value: Any) -> str | None:
