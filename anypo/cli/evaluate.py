@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from anypo.cli.plugins import Trust
+
 
 def register(app: typer.Typer) -> None:
     app.command()(evaluate)
@@ -29,6 +31,7 @@ def evaluate(
     max_new: Annotated[int | None, typer.Option(min=1, help="most new tokens (default: the run's, or 64)")] = None,
     seed: Annotated[int, typer.Option(min=0)] = 0,
     device: Annotated[str, typer.Option(help="where the weights are: auto, cpu, cuda, cuda:N or mps")] = "auto",
+    trust: Trust = False,
     as_json: Annotated[bool, typer.Option("--json")] = False,
 ) -> None:
     """The task's score with a 95 % interval: held-out accuracy (pass@k and maj@k from several samples), or the mean return."""
@@ -55,6 +58,7 @@ def evaluate(
             seed=seed,
             device=device,
             observer=display,
+            trust=trust,
         )
     if as_json:
         print(json.dumps(result.summary(), indent=2))

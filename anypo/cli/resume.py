@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from anypo.cli.plugins import Trust
+
 
 def register(app: typer.Typer) -> None:
     app.command()(resume)
@@ -19,10 +21,15 @@ def resume(
         str | None,
         typer.Option(help="where the weights are: auto, cpu, cuda, cuda:N or mps (default: as the run was told)"),
     ] = None,
+    trust: Trust = False,
     as_json: Annotated[bool, typer.Option("--json", help="print the result as JSON")] = False,
 ) -> None:
     """Continue an interrupted run from its last checkpoint; on CPU it ends bit for bit where it would have ended."""
     from anypo.cli.terminal.outcome import watch
     from anypo.run.session import resume as go_on
 
-    watch(lambda observer: go_on(run, steps=steps, device=device, observer=observer), f"resume {run}", as_json)
+    watch(
+        lambda observer: go_on(run, steps=steps, device=device, observer=observer, trust=trust),
+        f"resume {run}",
+        as_json,
+    )

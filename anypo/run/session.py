@@ -34,6 +34,7 @@ from anypo.roles import cast, check, recast
 from anypo.run.config import RunConfig, resolve
 from anypo.run.disk import requests
 from anypo.run.disk.folder import RunFolder
+from anypo.run.disk.trust import check as check_trust
 from anypo.run.loggers import check_loggers, open_loggers
 from anypo.run.memory import peak_gb, resident_gb
 from anypo.run.observer import Observer
@@ -118,12 +119,19 @@ def train(
 
 
 def resume(
-    run: Path | str, *, steps: int | None = None, device: str | None = None, observer: Observer | None = None
+    run: Path | str,
+    *,
+    steps: int | None = None,
+    device: str | None = None,
+    observer: Observer | None = None,
+    trust: bool = False,
 ) -> Result:
-    """Continue the run in folder `run` from its last checkpoint, up to `steps` and on `device` if given, else as planned."""
+    """Continue the run in folder `run` from its last checkpoint, up to `steps` and on `device` if given, else as planned.
+    trust: run the code that a folder from elsewhere names."""
+    check_trust(RunFolder.read_config(Path(run)), trust)  # before anything of the folder is touched
     place = devices.resolve(device or RunConfig(**RunFolder.read_config(Path(run))).device)
     with RunFolder.open(Path(run)) as folder, _status(folder):
-        config = RunConfig.recorded(folder.config())
+        config = RunConfig.recorded(folder.config(), trust)
         if steps is not None and config.recipe:
             raise UserError("the stages of a recipe have steps of their own, so --steps cannot change them")
         changed = {"steps": steps, "device": device}
@@ -149,18 +157,20 @@ def evaluate(
     device: str = "auto",
     chat_args: Mapping[str, Any] | None = None,
     observer: Observer | None = None,
+    trust: bool = False,
 ) -> Evaluation:
     """Score a run folder, a model name, a local path or a hub id on `size` held-out problems or episodes of a task, as the task's
     scorer does. A run acts with its own generator (`max_new` tokens a turn where that is given), with what it learned beside its
     weights (the shelf of its last checkpoint), with the arguments of its chat template, each replaced by that of `chat_args`, and
-    with its other models, replaced by those of `model_as`."""
+    with its other models, replaced by those of `model_as`. trust: use what a folder from elsewhere names."""
     observer, place = observer or Observer(), devices.resolve(device)
     weights, options, name, chat = "", dict(task_options or {}), task or "sums", dict(chat_args or {})
     algorithm = Algorithm()
     casts, shelf = recast((), model_as or {}), Shelf()
     if (Path(model) / "config.yaml").is_file():
         run = Path(model)
-        config = RunConfig.recorded(RunFolder.read_config(run))
+        own = ("task", "task_options") if task else ()
+        config = RunConfig.recorded(RunFolder.read_config(run), trust, unused=own)
         algorithm = config.composition()
         casts = algorithm.replace(models=recast(algorithm.models, model_as or {})).check().models
         weights, shelf, model = str(run / "model"), _shelf(run, algorithm), config.model

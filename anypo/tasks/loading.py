@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from anypo.errors import UserError, unknown
+from anypo.callables import imported, spelled
+from anypo.errors import UserError, shown, unknown
 from anypo.plugins import discover, look_up
 from anypo.tasks import environments
 from anypo.tasks.base import Task
 from anypo.tasks.named import ALIASES, TASKS, made
 from anypo.tasks.text import files, generators, pairs, reasoning
 from anypo.tasks.text.options import nested
-from anypo.tasks.text.verifiers import imported, spelled
 
 
 def names() -> list[str]:
@@ -82,5 +82,6 @@ def load(spec: str | Mapping[str, Any], options: Mapping[str, Any] | None = None
 def _check_spelling(factory: str) -> None:
     try:
         spelled(factory)
-    except ValueError:
-        raise UserError(f"task '{factory}': write a task of your own as module:factory") from None
+    except ValueError as error:
+        reason = str(error).replace("it as module:function", "a task of your own as module:factory")
+        raise UserError(f"task {shown(factory)}: {reason}") from None

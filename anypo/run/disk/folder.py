@@ -33,7 +33,7 @@ from anypo.data.batch import Batch
 from anypo.data.records import Group
 from anypo.errors import UserError, nearest
 from anypo.files import append_line, encode, read_lines, replace_text, write_lines, writing
-from anypo.run.disk import checkpoint, query, requests, rollouts
+from anypo.run.disk import checkpoint, query, requests, rollouts, trust
 from anypo.run.disk.lock import Lock, now
 
 CONFIG, MANIFEST, STATUS = "config.yaml", "manifest.json", "status.json"
@@ -66,6 +66,7 @@ class RunFolder:
             if manifest is not None:
                 folder.write_manifest(manifest)
             folder._begin_session()
+            trust.remember(config)
             replace_text(folder.path / CONFIG, yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True))
         except BaseException:
             folder.close()

@@ -7,20 +7,16 @@ bounded by its own code says so with `isolated`, and is then run in a worker pro
 
 from __future__ import annotations
 
-import hashlib
-import importlib
-import importlib.util
 import logging
 import re
-from collections.abc import Callable
 from fractions import Fraction
 from importlib import metadata
-from pathlib import Path
 from typing import Any
 from unicodedata import normalize
 
 from pydantic import Field, field_validator
 
+from anypo.callables import imported, source, spelled
 from anypo.parts import Part
 from anypo.tasks.base import Problem
 from anypo.tasks.text.answers.figures import value
@@ -224,34 +220,6 @@ def compiles(pattern: str) -> str:
     except re.error as error:
         raise ValueError(f"{pattern[:80]!r} is not a regular expression ({error})") from None
     return pattern
-
-
-def spelled(function: str) -> str:
-    """`function` itself; ValueError unless it is written ``module:function``."""
-    module, colon, name = function.partition(":")
-    if not colon or not all(piece.isidentifier() for piece in (*module.split("."), name)):
-        raise ValueError("write it as module:function")
-    return function
-
-
-def imported(function: str) -> Callable[..., Any]:
-    """The callable named ``module:function``; raises whatever importing it raises, TypeError when it is not callable."""
-    module, _, name = function.partition(":")
-    found = getattr(importlib.import_module(module), name)
-    if not callable(found):
-        raise TypeError(f"'{function}' is not callable")
-    return found  # type: ignore[no-any-return]
-
-
-def source(function: str) -> dict[str, Any]:
-    """SHA-256 of the file that defines ``module:function``, where there is one (without importing the module itself)."""
-    try:
-        spec = importlib.util.find_spec(function.partition(":")[0])
-    except (ImportError, ValueError):
-        spec = None
-    if spec is None or spec.origin is None or not Path(spec.origin).is_file():
-        return {}
-    return {"source_sha256": hashlib.sha256(Path(spec.origin).read_bytes()).hexdigest()}
 
 
 def versions(*packages: str) -> dict[str, str]:
