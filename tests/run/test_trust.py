@@ -62,7 +62,7 @@ def test_what_a_foreign_folder_names_is_refused_in_a_sentence(kind, foreign, tmp
     run = foreign(**KINDS[kind])
     before = sorted(run.iterdir())
     for use in (lambda: resume(run), lambda: evaluate(str(run)), lambda: audit_run(run)):
-        with pytest.raises(UserError, match="evil|subprocess|127") as said:
+        with pytest.raises(UserError, match=r"evil|subprocess|127") as said:
             use()
         assert "--trust" in str(said.value) or "never called" in str(said.value)
     assert not (tmp_path / "RAN").exists() and sorted(run.iterdir()) == before
