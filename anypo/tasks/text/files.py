@@ -106,7 +106,7 @@ def load(name: str, options: Mapping[str, Any]) -> OneStepTask:
     verifier = choose_verifier(checked.verifier, Exact() if checked.answer else Unjudged(), None)
     source = file_source(name, checked, verifier)
     components = complete(checked.rewards, verifier, checked.graded)
-    scorer = Scorer(components, checked.timeout, Pool(checked.workers, (prepare, (components,))))
+    scorer = Scorer(components, checked.timeout, Pool(checked.workers, (prepare, (components,)), checked.memory))
     if scorer.isolated:
         scorer.pool.check()
     return OneStepTask(Path(name).stem, source, scorer)

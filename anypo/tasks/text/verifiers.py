@@ -11,7 +11,7 @@ import logging
 import re
 from fractions import Fraction
 from importlib import metadata
-from typing import Any
+from typing import Any, ClassVar
 from unicodedata import normalize
 
 from pydantic import Field, field_validator
@@ -136,8 +136,10 @@ class Regex(Verifier, name="regex"):
 class MathVerify(Verifier, name="math_verify"):
     r"""Mathematical equality by the math-verify package: 1/2, 0.5, \frac{1}{2} and 50\% are one answer.
 
-    An answer without LaTeX delimiters is read as LaTeX mathematics.
+    An answer without LaTeX delimiters is read as LaTeX mathematics. Of a longer text the last `LONGEST` characters are read.
     """
+
+    LONGEST: ClassVar[int] = 100_000
 
     def score(self, found: str, problem: Problem) -> float:
         from math_verify import parse, verify
@@ -149,7 +151,7 @@ class MathVerify(Verifier, name="math_verify"):
         right = parse(gold, parsing_timeout=None)
         if not right:
             raise ValueError(f"math-verify cannot read the answer {problem.answer[:80]!r}")
-        return float(verify(right, parse(found, parsing_timeout=None), timeout_seconds=None))
+        return float(verify(right, parse(found[-self.LONGEST :], parsing_timeout=None), timeout_seconds=None))
 
     def isolated(self) -> bool:
         return True
