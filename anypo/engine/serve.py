@@ -155,6 +155,18 @@ class Asked(BaseModel):
         return Request(np.array(self.prompt, dtype=np.int32), sampling, (self.seed,))
 
 
+def asked(body: bytes, name: str, vocabulary: int, context: int) -> Request:
+    """What the body of a request asks the model `name` for. `UserError` says what is wrong with it."""
+    plain = _mapping(body)
+    try:
+        found = Asked(**{key: plain[key] for key in Asked.model_fields.keys() & plain.keys()})
+    except ValidationError as error:
+        raise UserError(first_reason(error)) from None
+    if found.model != name:
+        raise UserError(f"no model {shown(found.model)} here, only '{name}'")
+    return found.request(vocabulary, context)
+
+
 class Refused(Exception):
     """An answer other than 200."""
 
@@ -209,7 +221,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _post(self, body: bytes) -> dict[str, Any]:
         if self.path == "/v1/completions":
-            return self._completion(_mapping(body))
+            return self._completion(body)
         if self.path == "/update_weights_from_disk":
             path = _mapping(body).get("model_path")
             if not isinstance(path, str):
@@ -221,14 +233,9 @@ class _Handler(BaseHTTPRequestHandler):
     def _nowhere(self) -> Refused:
         return Refused(HTTPStatus.NOT_FOUND, f"no such address: {shown(self.path)}")
 
-    def _completion(self, body: dict[str, Any]) -> dict[str, Any]:
-        try:
-            asked = Asked(**{name: body[name] for name in Asked.model_fields.keys() & body.keys()})
-        except ValidationError as error:
-            raise UserError(first_reason(error)) from None
-        if asked.model != self.server_side.name:
-            raise UserError(f"no model {shown(asked.model)} here, only '{self.server_side.name}'")
-        done = self.server_side.complete(asked.request(self.server_side.vocabulary, self.server_side.context))
+    def _completion(self, body: bytes) -> dict[str, Any]:
+        request = asked(body, self.server_side.name, self.server_side.vocabulary, self.server_side.context)
+        done = self.server_side.complete(request)
         tokens = [int(token) for token in done.tokens]
         return {
             "object": "text_completion",
@@ -245,7 +252,7 @@ class _Handler(BaseHTTPRequestHandler):
                     },
                 }
             ],
-            "usage": {"prompt_tokens": len(asked.prompt), "completion_tokens": len(tokens)},
+            "usage": {"prompt_tokens": len(request.tokens), "completion_tokens": len(tokens)},
         }
 
     def _answer(self, status: HTTPStatus, body: dict[str, Any]) -> None:

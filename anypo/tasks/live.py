@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from anypo.data.content import Message, pieces
-from anypo.errors import UserError
+from anypo.errors import UserError, shown
 from anypo.tasks.base import Action, Environment, Problem, Reply, State, Task, restores
 from anypo.tasks.worker import reason
 
@@ -151,7 +151,7 @@ def _checked(reply: Any) -> Reply:
         raise TypeError(f"the rewards are a {type(reply.rewards).__name__}, not a mapping of names to numbers")
     for name, value in reply.rewards.items():
         if isinstance(value, str) or not math.isfinite(value):
-            raise ValueError(f"reward '{name}' is {value!r}")
+            raise ValueError(f"reward '{name}' is {shown(value)}")
     taken = set(reply.keys) & OWN_KEYS
     if taken:
         raise ValueError(f"the key '{min(taken)}' is every rollout's own; give it another name")
@@ -168,6 +168,6 @@ def _shown(messages: Any) -> tuple[Message, ...]:
     shown = tuple(messages)
     for message in shown:
         if not isinstance(message, Mapping) or "content" not in message:
-            raise TypeError(f"{message!r} is no message (a mapping with role and content)")
+            raise TypeError(f"{shown(message)} is no message (a mapping with role and content)")
         pieces(message)
     return shown

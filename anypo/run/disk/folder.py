@@ -33,6 +33,7 @@ from anypo.data.batch import Batch
 from anypo.data.records import Group
 from anypo.errors import UserError, nearest
 from anypo.files import append_line, encode, read_lines, replace_text, write_lines, writing
+from anypo.reading import yaml_value
 from anypo.run.disk import checkpoint, query, requests, rollouts, trust
 from anypo.run.disk.lock import Lock, now
 
@@ -145,8 +146,8 @@ class RunFolder:
     def config(self) -> dict[str, Any]:
         """The resolved configuration. Raises `UserError` when the file is damaged."""
         try:
-            config = yaml.safe_load((self.path / CONFIG).read_text(encoding="utf-8"))
-        except (yaml.YAMLError, UnicodeDecodeError):
+            config = yaml_value((self.path / CONFIG).read_text(encoding="utf-8"))
+        except ValueError:
             config = None
         if not isinstance(config, dict):
             raise UserError(f"{self.path / CONFIG} is damaged (not a YAML mapping); restore it from a copy")

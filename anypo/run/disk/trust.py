@@ -22,6 +22,7 @@ import yaml
 from anypo import plugins
 from anypo.callables import is_callable_name, of_the_standard_library
 from anypo.errors import UserError, shown
+from anypo.reading import yaml_value
 
 DEEPEST = 50
 """Levels of a configuration that are looked through; more is refused, for no run of ours writes that."""
@@ -105,8 +106,8 @@ def installed() -> frozenset[str]:
 
 def _inside(text: str, path: str, depth: int) -> Iterator[tuple[str, str]]:
     try:
-        inner = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError, AttributeError, RecursionError):
+        inner = yaml_value(text)
+    except ValueError:
         return
     if inner != text:
         yield from named(inner, path, depth + 1)

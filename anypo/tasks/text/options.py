@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any, TypeVar
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from anypo.errors import UserError, unknown
 from anypo.parts import first_reason
+from anypo.reading import yaml_value
 from anypo.tasks.text.rewards import Reward
 from anypo.tasks.text.verifiers import Verifier
 
@@ -76,8 +76,8 @@ def from_text(value: Any) -> Any:
     if not isinstance(value, str):
         return value
     try:
-        return yaml.safe_load(value)
-    except yaml.YAMLError:
+        return yaml_value(value)
+    except ValueError:
         return value
 
 
