@@ -64,7 +64,7 @@ def _pieces(value: object, most: int) -> Iterator[str]:
         yield repr(value[: most + 1])
     elif type(value) in (list, tuple):
         yield "[" if isinstance(value, list) else "("
-        for index, item in enumerate(value):  # type: ignore[arg-type]
+        for index, item in enumerate(value):  # type: ignore[arg-type, var-annotated]
             yield ", " if index else ""
             yield from _pieces(item, most)
         yield "]" if isinstance(value, list) else ",)" if len(value) == 1 else ")"  # type: ignore[arg-type]

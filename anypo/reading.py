@@ -28,7 +28,7 @@ def yaml_value(text: str) -> Any:
     except (
         ValueError,
         TypeError,
-        KeyError,
+        LookupError,
         AttributeError,
         ArithmeticError,
     ) as error:  # of tags such as !!float and !!timestamp

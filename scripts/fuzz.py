@@ -37,19 +37,100 @@ SLOW = 20.0
 """Seconds after which an input counts as a failure of its own."""
 
 NASTY = [
-    "", " ", "null", "true", "-1", "0", "1", "1e400", "-1e400", ".nan", ".inf", "1" * 5000, "9" * 30, "0x", "1_000", "2020-01-01",
-    "!!float x", "!!int x", "!!timestamp x", "!!binary x", "!!bool x", "!!set {a}", "!!python/object:os.system x", "&a [*a]", "*a",
-    "[" * 2000, "{" * 2000, "{a: " * 300, "[[[[]]]]", "{}", "[]", "[1, [2", "{part: }", "{part: {}}", "{part: [1]}", "{null: 1}",
-    "{1: 2}", "{true: x}", "a: b: c", "- a\n- b", "? x", "'", '"', "\\", "\0", "\ud800", "é", "𝕏", "\u2028", "\x1b[31m", "%s%n", "../..",
-    "/etc/passwd", "a" * 5000, "os:system", "x:y", "http://127.0.0.1:9", "a=b=c", "=", "==", ".", "..", "a.b.c.d", ",", ",,", "{,}",
+    "",
+    " ",
+    "null",
+    "true",
+    "-1",
+    "0",
+    "1",
+    "1e400",
+    "-1e400",
+    ".nan",
+    ".inf",
+    "1" * 5000,
+    "9" * 30,
+    "0x",
+    "1_000",
+    "2020-01-01",
+    "!!float x",
+    "!!int x",
+    "!!timestamp x",
+    "!!binary x",
+    "!!bool x",
+    "!!set {a}",
+    "!!python/object:os.system x",
+    "&a [*a]",
+    "*a",
+    "[" * 2000,
+    "{" * 2000,
+    "{a: " * 300,
+    "[[[[]]]]",
+    "{}",
+    "[]",
+    "[1, [2",
+    "{part: }",
+    "{part: {}}",
+    "{part: [1]}",
+    "{null: 1}",
+    "{1: 2}",
+    "{true: x}",
+    "a: b: c",
+    "- a\n- b",
+    "? x",
+    "'",
+    '"',
+    "\\",
+    "\0",
+    "\ud800",
+    "é",
+    "𝕏",
+    "\u2028",
+    "\x1b[31m",
+    "%s%n",
+    "../..",
+    "/etc/passwd",
+    "a" * 5000,
+    "os:system",
+    "x:y",
+    "http://127.0.0.1:9",
+    "a=b=c",
+    "=",
+    "==",
+    ".",
+    "..",
+    "a.b.c.d",
+    ",",
+    ",,",
+    "{,}",
     "a: &a [x,x]\nb: &b [*a,*a,*a,*a,*a,*a,*a,*a]\nc: &c [*b,*b,*b,*b,*b,*b,*b,*b]\nd: &d [*c,*c,*c,*c,*c,*c,*c,*c]\ne: [*d,*d,*d,*d]",
-]  # fmt: skip
+]
 
 PATHS = [
-    "control.prompts", "control.samples", "objective.trust", "objective.trust.high", "credit", "credit.centre", "credit.scale",
-    "update.optimizer", "update.lr", "generate.max_new", "generate.stop", "filter", "replay", "engine", "engine.kv_tokens", "models",
-    "models.0.role", "policy", "objective.regularisers", "objective.regularisers.0.coefficient", "objective.ratio", "nothing", "a.b",
-]  # fmt: skip
+    "control.prompts",
+    "control.samples",
+    "objective.trust",
+    "objective.trust.high",
+    "credit",
+    "credit.centre",
+    "credit.scale",
+    "update.optimizer",
+    "update.lr",
+    "generate.max_new",
+    "generate.stop",
+    "filter",
+    "replay",
+    "engine",
+    "engine.kv_tokens",
+    "models",
+    "models.0.role",
+    "policy",
+    "objective.regularisers",
+    "objective.regularisers.0.coefficient",
+    "objective.ratio",
+    "nothing",
+    "a.b",
+]
 OPTIONS = [
     "min_terms",
     "max_terms",
@@ -79,12 +160,29 @@ WORDS = [
     "auto",
 ]
 QUERIES = [
-    "select * from rollouts", "select step, avg(reward) from rollouts group by step", "select * from metrics", "from answers",
-    "select rewards['correct'] from rollouts", "select date '-infinity'", "select timestamp 'infinity' as t", "summarize rollouts",
-    "select map([[1]], [2])", "select 1::hugeint * 170141183460469231731687303715884105727", "select unnest([1, 2])", "select blob '\\xFF'",
-    "select interval '1' year", "select {'a': 1}", "select time '24:00:00'", "select uuid()", "select '1'::bit", "values (1), (null)",
-    "with x as (copy (select 1) to 'stolen') select * from x", "select * from read_text('/etc/passwd')", "describe rollouts", "select nan::float",
-]  # fmt: skip
+    "select * from rollouts",
+    "select step, avg(reward) from rollouts group by step",
+    "select * from metrics",
+    "from answers",
+    "select rewards['correct'] from rollouts",
+    "select date '-infinity'",
+    "select timestamp 'infinity' as t",
+    "summarize rollouts",
+    "select map([[1]], [2])",
+    "select 1::hugeint * 170141183460469231731687303715884105727",
+    "select unnest([1, 2])",
+    "select blob '\\xFF'",
+    "select interval '1' year",
+    "select {'a': 1}",
+    "select time '24:00:00'",
+    "select uuid()",
+    "select '1'::bit",
+    "values (1), (null)",
+    "with x as (copy (select 1) to 'stolen') select * from x",
+    "select * from read_text('/etc/passwd')",
+    "describe rollouts",
+    "select nan::float",
+]
 
 
 def mixed(chance: random.Random, *pools: list[str]) -> str:
@@ -268,7 +366,8 @@ def folders(home: Home, chance: random.Random) -> Callable[[], None]:
             content = json.dumps(strange(chance, json.loads(good))).encode()
         elif file.suffix == ".jsonl" and chance.random() < 0.8:
             lines = [json.loads(line) for line in good.decode().splitlines()]
-            content = "".join(json.dumps(line) + "\n" for line in strange(chance, lines) or []).encode()
+            odd = strange(chance, lines)
+            content = "".join(json.dumps(line) + "\n" for line in (odd if isinstance(odd, list) else [odd])).encode()
 
     def watched() -> None:
         runs = Runs([home.path])
@@ -393,7 +492,7 @@ def main() -> int:
             return 0
         names = given.only.split(",")
         found = {}
-        for number, name in enumerate(names):
+        for name in names:
             share = given.seconds / len(names)
             found[name] = category(name, place_, given.each, time.monotonic() + share)
             print(

@@ -165,9 +165,9 @@ def _checked(reply: Any) -> Reply:
 
 def _shown(messages: Any) -> tuple[Message, ...]:
     """The messages, checked."""
-    shown = tuple(messages)
-    for message in shown:
+    found = tuple(messages)
+    for message in found:
         if not isinstance(message, Mapping) or "content" not in message:
             raise TypeError(f"{shown(message)} is no message (a mapping with role and content)")
         pieces(message)
-    return shown
+    return found

@@ -50,6 +50,7 @@ def run(path: Path, records: Mapping[str, Records], text: str) -> pa.Table:
     """
     connection = duckdb.connect(":memory:")
     try:
+        text.encode()  # a lone surrogate is no text
         statements = connection.extract_statements(text)
         if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
             raise UserError("the query must be one SELECT statement (a run folder is only read)")
