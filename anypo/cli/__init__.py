@@ -60,8 +60,10 @@ def main() -> None:
     except OSError as error:
         if error.errno is None:
             _our_fault(error)
+        from anypo.files import REASONS
+
         place = shown(str(error.filename)) if error.filename else "while writing"
-        _stop(f"{error.strerror}: {place}; free space or choose another folder with --out", 2)
+        _stop(f"{place}: {REASONS.get(error.errno) or error.strerror}", 2)
     except Exception as error:
         _our_fault(error)
 
