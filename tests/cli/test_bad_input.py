@@ -1,4 +1,4 @@
-"""Whatever is typed or written into a file, the command line answers with a sentence: the causes that fuzzing found, and their kind."""
+"""Whatever is typed or written into a file, the command line answers with a sentence: the causes that fuzzing found."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_algorithm_files_that_are_none(anypo, tmp_path, name) -> None:
         ("train -t os:system --dry-run", "standard library"),
         ("train --system " + "x" * 5000, "5,000 characters"),
         ("train --set " + "x" * 5000, "5,000 characters"),
-        ("train --task " + "x" * 5000 + " --dry-run", "5,000 characters"),
+        ("train --task " + "x" * 5000 + " --dry-run", "too long"),
         ("train --config .", "no algorithm file"),
         ("systems show " + "x" * 5000, "5,000 characters"),
     ],
