@@ -57,6 +57,7 @@ def imported(function: str) -> Callable[..., Any]:
 
 def source(function: str) -> dict[str, Any]:
     """SHA-256 of the file that defines ``module:function``, where there is one (without importing the module itself)."""
+    here()
     try:
         spec = importlib.util.find_spec(function.partition(":")[0])
     except (ImportError, ValueError):

@@ -34,7 +34,7 @@ from anypo.errors import Interrupted, UserError
 ROOT = Path(__file__).parents[1]
 RECORD = ROOT / "docs/verification/fuzz.json"
 SLOW = 20.0
-"""Seconds after which an input counts as a failure of its own."""
+"""Seconds of the processor after which an input counts as a failure of its own."""
 
 NASTY = [
     "", " ", "null", "true", "-1", "0", "1", "1e400", "-1e400", ".nan", ".inf", "1" * 5000, "9" * 30, "0x", "1_000",
@@ -57,8 +57,8 @@ OPTIONS = [
     "seed", "size", "name",
 ]  # fmt: skip
 WORDS = [
-    "grpo", "ppo", "dapo", "tiny", "chain_sum", "sums", "CartPole-v1", "halving", "tokens=1k", "trust=clip,balanced",
-    "clip", "auto",
+    "grpo", "3", "0.5", "1e-5", "[]", "2", "16", "ppo", "dapo", "tiny", "chain_sum", "sums", "CartPole-v1",
+    "halving", "tokens=1k", "trust=clip,balanced", "clip", "auto",
 ]  # fmt: skip
 QUERIES = [
     "select * from rollouts", "select step, avg(reward) from rollouts group by step", "select * from metrics",
@@ -318,7 +318,7 @@ def place(error: BaseException) -> str:
 
 def attempt(work: Callable[[], None]) -> str:
     """'accepted', 'refused', or what went wrong."""
-    began = time.monotonic()
+    began = time.process_time()
     try:
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
             work()
@@ -331,7 +331,7 @@ def attempt(work: Callable[[], None]) -> str:
         outcome = "refused" if error.errno is not None else place(error)
     except Exception as error:
         outcome = place(error)
-    return f"more than {SLOW:g} s" if time.monotonic() - began > SLOW else outcome
+    return f"more than {SLOW:g} s" if time.process_time() - began > SLOW else outcome
 
 
 def category(name: str, home: Home, each: int, until: float) -> dict[str, Any]:

@@ -136,3 +136,16 @@ def test_a_configuration_without_end_is_refused():
         deep = [deep]
     with pytest.raises(UserError, match="deeper"):
         trust.check({"task_options": deep})
+
+
+def test_a_folder_is_not_on_the_path_of_who_stands_in_it(foreign, monkeypatch):
+    """Otherwise a file named as a library in it would be imported for that library."""
+    from anypo.cli import main
+
+    monkeypatch.chdir(foreign())
+    monkeypatch.setattr(sys, "path", [place for place in sys.path if place])
+    monkeypatch.setattr(sys, "argv", ["anypo", "rollouts", ".", "select 1"])
+    before = list(sys.path)
+    with pytest.raises(SystemExit):
+        main()
+    assert sys.path == before
