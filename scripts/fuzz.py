@@ -2,7 +2,7 @@
 
 Every category makes inputs of what is right and what is nasty, by a seed of its own, and hands them, in this process, to what
 the command line would call. A `UserError` is as it should be, and so is success; any other exception is counted with its kind
-and its place. The numbers of the last run are in docs/verification/fuzz.json.
+and its place. The numbers of the last run are in docs/fuzz.json.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ import yaml
 from anypo.errors import Interrupted, UserError
 
 ROOT = Path(__file__).parents[1]
-RECORD = ROOT / "docs/verification/fuzz.json"
+RECORD = ROOT / "docs/fuzz.json"
 SLOW = 20.0
 """Seconds of the processor after which an input counts as a failure of its own."""
 
