@@ -1,7 +1,7 @@
 """A run folder is data, whoever wrote it. What its config.yaml names and does not hold (functions, plugins, servers) is used only
-where the user begun that very run on this machine, or says so (``--trust``).
+where the user began that very run on this machine, or says so (``--trust``).
 
-What the user begun is known by a mark outside the folder: an empty file in the user's state directory
+What the user began is known by a mark outside the folder: an empty file in the user's state directory
 (``$XDG_STATE_HOME/anypo/trusted``, by default below ``~/.local/state``) whose name is the SHA-256 of the configuration. It is
 written for configurations that name anything only. Moving or renaming a folder keeps the trust; another machine, another user or
 another configuration has none.
