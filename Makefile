@@ -6,7 +6,7 @@ export HF_HUB_OFFLINE ?= 1
 
 METHODS := grpo,dr-grpo,rloo,reinforce++,dapo,gspo,cispo,bapo,mc-grpo,spo-single-stream
 
-.PHONY: help train test check bench chaos docs compare verify clean
+.PHONY: help train test check bench chaos docs compare verify fuzz clean
 
 help:  ## what there is
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -39,6 +39,9 @@ compare: $(READY)  ## ten methods at an equal budget on the tiny model (about 15
 
 docs: $(READY)  ## the documentation as a site in site/
 	@$(BIN)/python -m pip install -q -r requirements-docs.lock && $(BIN)/mkdocs build -q --strict && echo "site/index.html"
+
+fuzz: $(READY)  ## malformed input by the thousand: not one traceback (about 30 minutes)
+	@nice $(BIN)/python scripts/fuzz.py --each 10000 --seconds 2400 --record
 
 clean:  ## remove the environment and every build product
 	rm -rf .venv site build *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -16,6 +16,7 @@ from anypo.generate import Generate, Independent
 from anypo.objective import Objective, PolicyGradient
 from anypo.parts import SLOTS, Part, assigned
 from anypo.policies.classes import Given, PolicyClass
+from anypo.reading import yaml_value
 from anypo.replay import OnPolicy, Replay
 from anypo.roles import Cast, advice, idle
 from anypo.update import GradientUpdate, Update
@@ -66,9 +67,9 @@ class Algorithm(Part):
     @classmethod
     def from_yaml(cls, text: str) -> Self:
         try:
-            plain = yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            raise UserError(f"the algorithm is not valid YAML: {' '.join(str(error).split())}") from None
+            plain = yaml_value(text)
+        except ValueError as error:
+            raise UserError(f"the algorithm is not valid YAML: {error}") from None
         if not isinstance(plain, dict):
             raise UserError("an algorithm file is a mapping of rooms to parts; see `anypo systems show NAME --yaml`")
         return cls.from_dict(plain)

@@ -4,11 +4,21 @@ from __future__ import annotations
 
 import difflib
 import signal
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+
+LONGEST = 200
+"""Most characters of what a user wrote that a sentence repeats."""
 
 
 class UserError(Exception):
     """Bad input: what is wrong, where, and what to do. The command line prints it and exits with code 2."""
+
+    def __init__(self, sentence: str = "") -> None:
+        # What is echoed may hold half a character, which no terminal can print.
+        super().__init__(sentence.encode("utf-8", "backslashreplace").decode())
+
+    def __str__(self) -> str:
+        return cut(super().__str__(), 10 * LONGEST)
 
 
 class Interrupted(Exception):
@@ -31,8 +41,8 @@ class Killed(BaseException):
 
 def nearest(word: str, known: Iterable[str]) -> str:
     """A ` Did you mean 'x'?` clause for the closest known spelling, or the list of choices when none is close."""
-    known = sorted(known)
-    close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+    known = sorted(name for name in known if isinstance(name, str))
+    close = difflib.get_close_matches(str(word)[:LONGEST], known, n=1, cutoff=0.5)
     if close:
         return f" Did you mean '{close[0]}'?"
     if 0 < len(known) <= 12:
@@ -42,10 +52,47 @@ def nearest(word: str, known: Iterable[str]) -> str:
 
 def unknown(what: str, word: str, known: Iterable[str], hint: str = "") -> UserError:
     """The standard refusal of a name that is not known."""
-    return UserError(f"unknown {what} '{word}'.{nearest(word, known)}{(' ' + hint) if hint else ''}")
+    return UserError(f"unknown {what} '{cut(word)}'.{nearest(word, known)}{(' ' + hint) if hint else ''}")
 
 
-def shown(value: object, most: int = 200) -> str:
-    """What the user gave, as a sentence echoes it: its `repr`, cut where that is long."""
-    text = repr(value)
+def cut(text: object, most: int = LONGEST) -> str:
+    """What the user wrote, as a sentence echoes it: cut where it is long."""
+    text = str(text)
     return text if len(text) <= most else f"{text[:most]}… ({len(text):,} characters)"
+
+
+def shown(value: object, most: int = LONGEST) -> str:
+    """What the user gave, as a sentence echoes it: its `repr`, cut where that is long. Nothing beyond the cut is looked at, for a
+    value of a few lines may have a `repr` of gigabytes."""
+    text = ""
+    for piece in _pieces(value, most):
+        text += piece
+        if len(text) > most:
+            size = f" ({len(value):,} characters)" if isinstance(value, str) else ""
+            return f"{text[:most]}…{size}"
+    return text
+
+
+def _pieces(value: object, most: int) -> Iterator[str]:
+    """The `repr` of `value`, piece by piece."""
+    if isinstance(value, str):
+        yield repr(value[: most + 1])
+    elif type(value) in (list, tuple):
+        yield "[" if isinstance(value, list) else "("
+        for index, item in enumerate(value):  # type: ignore[arg-type, var-annotated]
+            yield ", " if index else ""
+            yield from _pieces(item, most)
+        yield "]" if isinstance(value, list) else ",)" if len(value) == 1 else ")"  # type: ignore[arg-type]
+    elif type(value) is dict:
+        yield "{"
+        for index, (key, held) in enumerate(value.items()):
+            yield ", " if index else ""
+            yield from _pieces(key, most)
+            yield ": "
+            yield from _pieces(held, most)
+        yield "}"
+    else:
+        try:
+            yield repr(value)
+        except Exception:  # a number of thousands of digits, or an object that cannot say what it is
+            yield f"a value of type {type(value).__name__}"

@@ -152,9 +152,11 @@ class Part(BaseModel):
             raise UserError(f"slot '{cls.slot}' needs a part name or a mapping with the key 'part', not {shown(value)}")
         fields = dict(value)
         name = fields.pop("part", None)
+        if name is not None and not isinstance(name, str):
+            raise UserError(f"slot '{cls.slot}': the key 'part' is a name, not {shown(name)}")
         if name is None:
             raise UserError(f"slot '{cls.slot}' needs the key 'part'; known: {', '.join(sorted(cls.parts))}")
-        return look_up(cls.parts, f"{cls.slot} part", str(name)).make(fields)
+        return look_up(cls.parts, f"{cls.slot} part", name).make(fields)
 
     @classmethod
     def make(cls, fields: dict[str, Any]) -> Self:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import errno
 import importlib
 import os
 import sys
+from typing import NoReturn
+
+from anypo.errors import shown
 
 COMMANDS = (
     "train",
@@ -25,7 +27,8 @@ COMMANDS = (
 
 
 def main() -> None:
-    """Entry point: 0 on success, 2 for bad input (one sentence, no traceback), 128 + the signal's number when stopped by one."""
+    """Entry point: 0 on success, 2 for bad input (one sentence, no traceback), 128 + the signal's number when stopped by one (130:
+    Ctrl-C), 1 for a bug of the library (one sentence, the traceback in a file)."""
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     import typer
@@ -57,13 +60,40 @@ def main() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EACCES, errno.EROFS):
-            raise
-        _stop(
-            f"{error.strerror}: {error.filename or 'while writing'}; free space or choose another folder with --out", 2
-        )
+        if error.errno is None:
+            _our_fault(error)
+        from anypo.files import REASONS
+
+        place = shown(str(error.filename)) if error.filename else "while writing"
+        _stop(f"{place}: {REASONS.get(error.errno) or error.strerror}", 2)
+    except Exception as error:
+        _our_fault(error)
 
 
-def _stop(message: str, code: int) -> None:
-    print(f"anypo: {message}", file=sys.stderr)
+def _our_fault(error: Exception) -> NoReturn:
+    """The last net: whatever else happens is a bug of the library, said in a sentence, with the traceback in a file."""
+    import shlex
+    import tempfile
+    import traceback
+
+    if isinstance(error, MemoryError):
+        _stop("there is not enough memory for this", 1)
+    said = shown(str(error))[1:-1]
+    kind = f"{type(error).__name__}: {said}" if said else type(error).__name__
+    text = f"{shlex.join(sys.argv)}\n\n{''.join(traceback.format_exception(error))}"
+    try:
+        with tempfile.NamedTemporaryFile(
+            "w", prefix="anypo-bug-", suffix=".txt", delete=False, encoding="utf-8", errors="backslashreplace"
+        ) as file:
+            file.write(text)
+        where = f"its traceback is in {file.name}"
+    except OSError:
+        print(text, file=sys.stderr)
+        where = "its traceback is above"
+    _stop(f"this is a bug of ours, not a mistake of yours ({kind}); {where}, please report it", 1)
+
+
+def _stop(message: str, code: int) -> NoReturn:
+    text = f"anypo: {message}"
+    print(text.encode("utf-8", "backslashreplace").decode("utf-8"), file=sys.stderr)
     sys.exit(code)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -120,16 +121,20 @@ def show(found: Comparison, console: Console) -> None:
         console.print(effects(found))
     for note in found.board.notes:
         console.print(Text.assemble(("• ", "yellow"), note))
-    console.print(f"\nreport   {found.path / 'report.html'}", highlight=False, soft_wrap=True)
+    console.print(f"\nreport   {found.path / 'report.html'}", highlight=False, markup=False, soft_wrap=True)
     console.print(
-        f"folder   {found.path}  (leaderboard.csv, cells.parquet, curves.parquet)", highlight=False, soft_wrap=True
+        f"folder   {found.path}  (leaderboard.csv, cells.parquet, curves.parquet)",
+        highlight=False,
+        markup=False,
+        soft_wrap=True,
     )
     if found.search is not None:
         best = found.path / "best.yaml"
-        console.print(f"winner   {found.search.winner.label}  ({best})", highlight=False, soft_wrap=True)
+        console.print(f"winner   {found.search.winner.label}  ({best})", highlight=False, markup=False, soft_wrap=True)
         console.print("\ntry next", style="bold")
-        again = f"anypo compare {found.search.base},{best} --model {found.settings.model} --task {','.join(found.tasks)} --seeds 5"
-        console.print(f"  {again}", highlight=False, soft_wrap=True)
+        both, on = f"{found.search.base},{best}", ",".join(found.tasks)
+        again = ["anypo", "compare", both, "--model", found.settings.model, "--task", on, "--seeds", "5"]
+        console.print(f"  {shlex.join(again)}", highlight=False, markup=False, soft_wrap=True)
 
 
 WIDE = 125

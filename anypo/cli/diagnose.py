@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from anypo.cli.plugins import Trust
+
 if TYPE_CHECKING:
     from anypo.diagnose import Finding
 
@@ -30,6 +32,7 @@ def diagnose(
     step: Annotated[int | None, typer.Option(min=1, help="the step of --attribution (default: the last)")] = None,
     probe: Annotated[bool, typer.Option("--probe", help="does the model tell that it is being tested?")] = False,
     size: Annotated[int, typer.Option(min=4, help="held-out problems of --probe")] = 32,
+    trust: Trust = False,
 ) -> None:
     """Name what is wrong with a run, show the evidence, and give the commands that change it.
 
@@ -42,7 +45,7 @@ def diagnose(
     if html is not None and (attribution or probe):
         raise UserError("--html is the page of the detectors; leave out --attribution and --probe")
     if attribution or probe:
-        _look_inside(run, step, attribution, probe, size, as_json)
+        _look_inside(run, step, attribution, probe, size, trust, as_json)
         return
     from anypo.diagnose import diagnose as find
 
@@ -95,7 +98,9 @@ def _show(findings: list[Finding], every: bool) -> None:
     console.print("\n" * bool(shown) + ", ".join(f"{number} {name}" for name, number in count.items()), style="dim")
 
 
-def _look_inside(run: Path, step: int | None, attribution: bool, probe: bool, size: int, as_json: bool) -> None:
+def _look_inside(
+    run: Path, step: int | None, attribution: bool, probe: bool, size: int, trust: bool, as_json: bool
+) -> None:
     """The two looks that load the model."""
     from anypo.files import strict as plain
 
@@ -103,14 +108,14 @@ def _look_inside(run: Path, step: int | None, attribution: bool, probe: bool, si
     if attribution:
         from anypo.diagnose.attribution import attribute
 
-        found = attribute(run, step)
+        found = attribute(run, step, trust=trust)
         out["attribution"] = found.plain()
         if not as_json:
             _show_attribution(found)
     if probe:
         from anypo.diagnose.probe import audit_run
 
-        audit = audit_run(run, size)
+        audit = audit_run(run, size, trust)
         out["probe"] = audit.plain()
         if not as_json:
             _show_probe(audit)

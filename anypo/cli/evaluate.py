@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from anypo.cli.plugins import Trust
+
 
 def register(app: typer.Typer) -> None:
     app.command()(evaluate)
@@ -34,6 +36,7 @@ def evaluate(
     device: Annotated[
         str | None, typer.Option(help="where the weights are: auto, cpu, cuda, cuda:N or mps (default: the run's)")
     ] = None,
+    trust: Trust = False,
     as_json: Annotated[bool, typer.Option("--json")] = False,
 ) -> None:
     """The task's score with a 95 % interval: held-out accuracy (pass@k and maj@k from several samples), or the mean return."""
@@ -60,6 +63,7 @@ def evaluate(
             seed=seed,
             device=device,
             observer=display,
+            trust=trust,
         )
     if as_json:
         print(json.dumps(result.summary(), indent=2))

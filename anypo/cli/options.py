@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
-import yaml
-
-from anypo.errors import UserError, unknown
+from anypo.errors import UserError, cut, unknown
 from anypo.parts import Part
+from anypo.reading import yaml_value
 
 P = TypeVar("P", bound=Part)
 
@@ -19,12 +18,12 @@ def assignments(pairs: Sequence[str], option: str) -> dict[str, Any]:
     for pair in pairs:
         path, equals, text = pair.partition("=")
         if not equals or not path:
-            raise UserError(f"{option} takes path=value, not '{pair}'")
+            raise UserError(f"{option} takes path=value, not '{cut(pair)}'")
         try:
-            out[path.strip()] = number(yaml.safe_load(text))
-        except yaml.YAMLError:
+            out[path.strip()] = number(yaml_value(text))
+        except ValueError as error:
             raise UserError(
-                f"{option} {path}: '{text}' is not a value (number, name, list or mapping in YAML)"
+                f"{option} {cut(path)}: '{cut(text)}' is not a value (number, name, list or mapping in YAML): {error}"
             ) from None
     return out
 
@@ -35,7 +34,7 @@ def roles(pairs: Sequence[str]) -> dict[str, str]:
     for pair in pairs:
         role, equals, model = (piece.strip() for piece in pair.partition("="))
         if not role or not equals or not model:
-            raise UserError(f"--model-as takes ROLE=MODEL, not '{pair}'")
+            raise UserError(f"--model-as takes ROLE=MODEL, not '{cut(pair)}'")
         if role in out:
             raise UserError(f"--model-as names two models for the {role}, {out[role]} and {model}; name one")
         out[role] = model

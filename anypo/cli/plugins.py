@@ -1,4 +1,5 @@
-"""The option ``--plugin``: accepted before the command and after it, by every command."""
+"""The option ``--plugin``: accepted before the command and after it, by every command; and ``--trust``, of those that run what a
+folder names."""
 
 from __future__ import annotations
 
@@ -14,6 +15,10 @@ Plugins = Annotated[
     typer.Option(
         "--plugin", metavar="MODULE", help="import a module or .py file of your own first (repeat; or ANYPO_PLUGINS)"
     ),
+]
+
+Trust = Annotated[
+    bool, typer.Option("--trust", help="run the code that the run folder names, though it was not begun by you here")
 ]
 
 
@@ -44,7 +49,6 @@ def _with_option(command: Callable[..., Any], given: Sequence[str]) -> Callable[
     def run(*arguments: Any, plugins: Sequence[str], **keywords: Any) -> Any:
         from anypo import plugins as loading
 
-        loading.here()
         loading.chosen()
         for name in (*given, *plugins):
             loading.plugin(name)

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from anypo.cli.plugins import Trust
+
 
 def register(app: typer.Typer) -> None:
     app.command()(resume)
@@ -26,11 +28,14 @@ def resume(
             help="go on although problems, judges, tokenizer or template are no longer those it began with",
         ),
     ] = False,
+    trust: Trust = False,
     as_json: Annotated[bool, typer.Option("--json", help="print the result as JSON")] = False,
 ) -> None:
     """Continue an interrupted run from its last checkpoint; on CPU it ends bit for bit where it would have ended."""
     from anypo.cli.terminal.outcome import watch
     from anypo.run.session import resume as go_on
 
-    work = lambda observer: go_on(run, steps=steps, device=device, accept_changes=accept_changes, observer=observer)
+    work = lambda observer: go_on(
+        run, steps=steps, device=device, accept_changes=accept_changes, observer=observer, trust=trust
+    )
     watch(work, f"resume {run}", as_json)

@@ -38,7 +38,8 @@ def rollouts(
     if as_json and as_csv:
         raise UserError("--json and --csv exclude each other; choose one")
     table = RunFolder.read(run).sql(query or DEFAULT)
-    rows = table.to_pylist(maps_as_pydicts="lossy")
+    columns = [_values(column) for column in table.columns]
+    rows = [dict(zip(table.column_names, values)) for values in zip(*columns)]
     if as_json:
         from anypo.files import strict
 
@@ -49,6 +50,17 @@ def rollouts(
         writer.writerows([_cell(row[name]) for name in table.column_names] for row in rows)
     else:
         _show(table.column_names, rows, limit)
+
+
+def _values(column: Any) -> list[Any]:
+    """A column in Python, or as text where Python has no such value: an infinite date, a map whose keys are lists."""
+    try:
+        return list(column.to_pylist(maps_as_pydicts="lossy"))
+    except (ArithmeticError, ValueError, TypeError):
+        import duckdb
+        import pyarrow as pa
+
+        return [text for (text,) in duckdb.from_arrow(pa.table({"x": column})).project("x::varchar").fetchall()]
 
 
 def _show(names: list[str], rows: list[dict[str, Any]], limit: int) -> None:

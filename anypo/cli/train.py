@@ -68,14 +68,12 @@ def train(
     """Train a policy: supervised warm start (optional), reinforcement learning, evaluation before and after, report."""
     from anypo.cli.options import assignments, roles
     from anypo.cli.terminal.outcome import watch
-    from anypo.errors import UserError
+    from anypo.reading import text_of
     from anypo.run.config import resolve
     from anypo.run.methods import read
     from anypo.run.session import train as run
 
-    if config is not None and not config.is_file():
-        raise UserError(f"no algorithm file at {config}")
-    method = read(config.read_text()) if config is not None else system
+    method = read(text_of(config, "algorithm file")) if config is not None else system
     settings = {
         "task_options": assignments(task_set, "--task-set") or None,
         "chat_args": assignments(chat_arg, "--chat-arg") or None,
@@ -95,6 +93,8 @@ def train(
     changes = assignments(set_, "--set")
     resolved = resolve(method, model, changes, roles(model_as), task=task, **settings)
     if dry_run:
+        resolved.load_plugins()
+        resolved.parse_tasks()
         typer.echo(json.dumps(resolved.model_dump(), indent=2))
         return
     watch(

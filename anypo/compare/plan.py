@@ -14,6 +14,7 @@ from anypo.algorithm import Algorithm
 from anypo.compare.vary import Axis, combinations
 from anypo.engine import device as devices
 from anypo.errors import UserError, unknown
+from anypo.reading import text_of
 from anypo.run.config import RunConfig, resolve
 from anypo.run.presets import environment_preset, has_path
 from anypo.systems import find
@@ -177,10 +178,7 @@ def contenders(
 def _algorithm(name: str) -> Algorithm:
     if not name.endswith((".yaml", ".yml")):
         return find(name).algorithm()
-    path = Path(name)
-    if not path.is_file():
-        raise UserError(f"no algorithm file at {path}")
-    return Algorithm.from_yaml(path.read_text(encoding="utf-8"))
+    return Algorithm.from_yaml(text_of(Path(name), "algorithm file"))
 
 
 def _fitting(method: Algorithm) -> dict[str, Any]:

@@ -7,12 +7,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import yaml
-
 from anypo.algorithm import Algorithm
-from anypo.errors import UserError, unknown
+from anypo.errors import UserError, cut, unknown
 from anypo.parts import SLOTS, Part
 from anypo.plugins import discover
+from anypo.reading import yaml_value
 
 SHORT = {"loo": "leave_one_out", "mean": "group_mean", "median": "group_median"}
 """Spellings of part names that their words do not give."""
@@ -31,10 +30,10 @@ class Axis:
         name, equals, rest = text.partition("=")
         levels = tuple(level.strip() for level in rest.split(",") if level.strip())
         if not equals or len(levels) < 2:
-            raise UserError(f"--vary {text}: write slot=level,level with at least two levels")
+            raise UserError(f"--vary {cut(text)}: write slot=level,level with at least two levels")
         repeated = next((level for level in levels if levels.count(level) > 1), None)
         if repeated:
-            raise UserError(f"--vary {text}: '{repeated}' appears twice")
+            raise UserError(f"--vary {cut(text)}: '{cut(repeated)}' appears twice")
         return Axis(name.strip(), levels)
 
 
@@ -73,7 +72,14 @@ def locate(base: Algorithm, axis: Axis) -> tuple[str, dict[str, Any]]:
         raise unknown(f"{slot.slot} part", wrong, slot.parts)
     if "." not in axis.name:
         raise unknown("slot to vary", axis.name, {path.rsplit(".", 1)[-1] for path in known})
-    return axis.name, {level: yaml.safe_load(level) for level in axis.levels}
+    return axis.name, {level: _value(axis, level) for level in axis.levels}
+
+
+def _value(axis: Axis, level: str) -> Any:
+    try:
+        return yaml_value(level)
+    except ValueError as error:
+        raise UserError(f"--vary {axis.name}: '{cut(level)}' is not a value: {error}") from None
 
 
 def slots(base: Part) -> list[tuple[str, type[Part]]]:

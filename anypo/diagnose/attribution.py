@@ -98,7 +98,7 @@ def contributions(
     return whole, mine, norms, inner
 
 
-def attribute(run: Path | str, step: int | None = None) -> Attribution:
+def attribute(run: Path | str, step: int | None = None, trust: bool = False) -> Attribution:
     """Attribute the update of `step` (default: the last with rollouts) to its stored rollouts.
 
     The weights are those of the newest checkpoint at or before the step's beginning; `notes` says so when they are older. Raises
@@ -117,7 +117,7 @@ def attribute(run: Path | str, step: int | None = None) -> Attribution:
     if not before:
         kept = ", ".join(map(str, folder.checkpoints())) or "none"
         raise UserError(f"no checkpoint from before step {step} is left (kept: {kept}); choose a later --step")
-    config = RunConfig.recorded(folder.config())
+    config = RunConfig.recorded(folder.config(), trust)
     if config.recipe:
         raise UserError("a step of a recipe cannot be attributed; train its last stage alone from the run with --init")
     algorithm, notes = config.composition(), []

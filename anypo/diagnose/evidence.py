@@ -14,10 +14,10 @@ import numpy as np
 from anypo.algorithm import Algorithm
 from anypo.data.records import ACTION, Group, Tokens
 from anypo.errors import UserError
-from anypo.plugins import recall
 from anypo.report.sample import spaced
 from anypo.run.disk.folder import RunFolder
 from anypo.run.disk.rollouts import problem_text
+from anypo.run.disk.trust import recall
 from anypo.tasks.environments import is_environment
 
 STEPS = 40
@@ -126,7 +126,7 @@ def read(path: Path | str) -> Evidence:
     """The evidence in a run folder (running, finished or killed). Raises `UserError` when there is none or it is damaged."""
     folder = RunFolder.read(path)
     config, manifest = folder.config(), folder.manifest()
-    recall(config.get("plugins") or ())
+    recall(config)
     stage, method, metrics = _last_stage(config, folder.metrics())
     first = metrics[0].get("step", 0) if metrics else 0
     steps = [step for step in folder.rollout_steps() if step >= first]

@@ -211,10 +211,10 @@ def _hidden(policy: Any, prompts: Sequence[np.ndarray]) -> np.ndarray:
     return np.asarray(policy.fill(batch, ["hidden"], grad=False)["hidden"].double().numpy())
 
 
-def audit_run(run: Path | str, size: int = 32) -> Audit:
+def audit_run(run: Path | str, size: int = 32, trust: bool = False) -> Audit:
     """Audit the final model of a run folder (its last checkpoint when it did not finish) on `size` held-out problems."""
     folder = RunFolder.read(run)
-    config = RunConfig.recorded(folder.config())
+    config = RunConfig.recorded(folder.config(), trust)
     final = folder.path / "model"
     if final.is_dir():
         policy = policies.load(str(final), seed=config.seed, chat=config.chat_args)

@@ -8,6 +8,7 @@ published again, and every token is stamped with the version that was published 
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 from collections.abc import Sequence
@@ -23,6 +24,9 @@ from urllib3.util.retry import Retry
 from anypo.engine.base import Completion, Limit, Request
 from anypo.errors import UserError
 
+KEY = "ANYPO_API_KEY"
+"""Environment variable with the token that a server wants, if it wants one."""
+
 RETRY = Retry(total=4, backoff_factor=0.5, status_forcelist=(429, 500, 502, 503, 504), allowed_methods=None)
 
 
@@ -33,7 +37,7 @@ class RemoteEngine:
     server, ``none`` (they do not), ``disk`` (saved to a shared folder, then POST /update_weights_from_disk) or ``lora`` (adapter
     saved, then POST /v1/load_lora_adapter). processed: the server reports log-probabilities after temperature and truncation
     (vLLM: ``--logprobs-mode processed_logprobs``); without it anything but temperature 1 is refused, because ratios would
-    compare different distributions.
+    compare different distributions. token: what the server wants to see, by default that of the variable ANYPO_API_KEY.
     """
 
     exact = False
@@ -48,12 +52,14 @@ class RemoteEngine:
         processed: bool = False,
         concurrency: int = 64,
         timeout: float = 600.0,
+        token: str = "",
     ) -> None:
         self.url, self.model, self.policy, self.sync = url.rstrip("/"), model, policy, sync
         self.processed, self.timeout = processed, timeout
         self.version = policy.version if policy is not None else 0
         self.served = model
         self.session = requests.Session()
+        authorise(self.session, token)
         self.session.mount("http://", HTTPAdapter(max_retries=RETRY, pool_maxsize=concurrency))
         self.session.mount("https://", HTTPAdapter(max_retries=RETRY, pool_maxsize=concurrency))
         self.pool = ThreadPoolExecutor(concurrency)
@@ -155,6 +161,12 @@ class RemoteEngine:
 def _truncates(request: Request) -> bool:
     sampling = request.sampling
     return sampling.top_p < 1.0 or sampling.top_k > 0 or sampling.min_p > 0.0
+
+
+def authorise(session: requests.Session, token: str = "") -> None:
+    """Let every request of `session` carry the token, or the one of `KEY`, if there is one."""
+    if token := token or os.environ.get(KEY, ""):
+        session.headers["Authorization"] = f"Bearer {token}"
 
 
 def post(session: requests.Session, address: str, body: dict[str, Any], timeout: float) -> dict[str, Any]:

@@ -17,17 +17,17 @@ import yaml
 
 from anypo.evaluate.units import ACCURACY
 from anypo.files import strict
-from anypo.plugins import recall
 from anypo.report import charts, composition, sample
 from anypo.report.curves import Curves, curves
 from anypo.report.headline import headline, plural
 from anypo.run.disk.folder import RunFolder
+from anypo.run.disk.trust import recall
 
 
 def page(folder: RunFolder) -> str:
     """The report of a run folder. The same folder gives the same text."""
     config, manifest, status = folder.config(), folder.manifest(), folder.status()
-    recall(config.get("plugins") or ())
+    recall(config)
     evaluations, found = folder.evaluations(), curves(folder.metrics())
     first, last = (evaluations[0], evaluations[-1]) if evaluations else (None, None)
     units = {str(entry["unit"]) for entry in evaluations}

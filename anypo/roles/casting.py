@@ -7,6 +7,7 @@ from typing import Any
 
 from pydantic import Field, field_validator
 
+from anypo.callables import is_callable_name
 from anypo.column import BEHAVIOUR, OLD, Column
 from anypo.engine.base import Sampler
 from anypo.parts import Part
@@ -49,8 +50,7 @@ def kind(spec: str) -> type[Model]:
         return Speaker if spec == "self" else Initial
     if spec.startswith(("http://", "https://")):
         return Server
-    module, colon, name = spec.partition(":")
-    if colon and all(piece.isidentifier() for piece in (*module.split("."), name)):
+    if is_callable_name(spec):
         return Program
     return Weights
 

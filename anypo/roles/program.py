@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from anypo.callables import imported, source
 from anypo.engine.base import Sampling
 from anypo.errors import UserError
-from anypo.plugins import here
 from anypo.roles.base import Messages, Model
 
 if TYPE_CHECKING:
@@ -25,19 +25,15 @@ class Program(Model):
 
     @classmethod
     def check(cls, role: str, spec: str) -> None:
-        from anypo.tasks.text.verifiers import imported
-
-        here()
         try:
             imported(spec)
+        except UserError as error:
+            raise UserError(f"the {role}: {error}") from None
         except Exception as error:  # importing a user's module may raise anything
             raise UserError(f"the {role} ({spec}) cannot be imported: {type(error).__name__}: {error}") from None
 
     @cached_property
     def function(self) -> Callable[[list[str]], Any]:
-        from anypo.tasks.text.verifiers import imported
-
-        here()
         return imported(self.spec)
 
     def ask(self, prompts: Sequence[Messages], sampling: Sampling, seed: tuple[int, ...]) -> list[str]:
@@ -48,8 +44,6 @@ class Program(Model):
         return np.asarray(numbers, dtype=np.float64)
 
     def describe(self) -> dict[str, Any]:
-        from anypo.tasks.text.verifiers import source
-
         return {"model": self.spec, **source(self.spec)}
 
     def _call(self, prompts: Sequence[Messages], kind: Any, what: str) -> list[Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
@@ -12,12 +11,9 @@ from urllib.parse import urldefrag
 import requests
 
 from anypo.engine.base import Sampling
-from anypo.engine.remote import RETRY, post, stable_seed
+from anypo.engine.remote import RETRY, authorise, post, stable_seed
 from anypo.errors import UserError
 from anypo.roles.base import Messages, Model
-
-KEY = "ANYPO_API_KEY"
-"""Environment variable with the key that the server wants, if it wants one."""
 
 
 class Server(Model):
@@ -33,8 +29,7 @@ class Server(Model):
         adapter = requests.adapters.HTTPAdapter(max_retries=RETRY, pool_maxsize=self.concurrency)
         session.mount("http://", adapter)
         session.mount("https://", adapter)
-        if key := os.environ.get(KEY):
-            session.headers["Authorization"] = f"Bearer {key}"
+        authorise(session)
         return session
 
     @property

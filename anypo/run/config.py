@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, Literal, Self
 
 from pydantic import (
@@ -24,6 +24,7 @@ from anypo.parts import Part, first_reason
 from anypo.plugins import bring, plugin, suppliers
 from anypo.recipes import Recipe, Stage
 from anypo.roles import check
+from anypo.run.disk.trust import check as check_trust
 from anypo.run.methods import Draft, drafted, fitted, rewarded, staged
 from anypo.run.presets import DEFAULT_MODEL, fitting_model, preset_of, suited, task_defaults
 from anypo.systems import find
@@ -96,8 +97,10 @@ class RunConfig(BaseModel):
             ) from None
 
     @classmethod
-    def recorded(cls, plain: Mapping[str, Any]) -> RunConfig:
-        """The configuration that a run folder holds, with its plugins imported. `UserError` when one is gone."""
+    def recorded(cls, plain: Mapping[str, Any], trust: bool = False, unused: Collection[str] = ()) -> RunConfig:
+        """The configuration that a run folder holds, with its plugins imported. `UserError` when one is gone, or when the folder
+        names code that is not trusted (see `anypo.run.disk.trust.check`)."""
+        check_trust(plain, trust, unused)
         config = cls.read(plain)
         config.load_plugins()
         return config

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import yaml
-
 from anypo.algorithm import Algorithm
 from anypo.credit import Pipeline
 from anypo.errors import UserError, shown, unknown
 from anypo.filter import Confidence, MajorityVote, Screen, Signal
 from anypo.filter.consensus import PSEUDO
 from anypo.generate import Independent
+from anypo.reading import yaml_value
 from anypo.recipes import SCORE, Recipe
 from anypo.roles import idle, recast
 from anypo.systems import find
@@ -30,8 +29,8 @@ REWARDS: dict[str, type[Signal]] = {"majority": MajorityVote, "confidence": Conf
 def read(text: str) -> Algorithm | Draft:
     """The algorithm or the recipe in a YAML file. Raises `UserError` for anything else."""
     try:
-        plain = yaml.safe_load(text)
-    except yaml.YAMLError:
+        plain = yaml_value(text)
+    except ValueError:
         plain = None
     return plain if isinstance(plain, dict) and "stages" in plain else Algorithm.from_yaml(text)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import shlex
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -31,6 +32,7 @@ from anypo.roles import cast, check, recast
 from anypo.run.config import RunConfig, resolve
 from anypo.run.disk import requests
 from anypo.run.disk.folder import RunFolder
+from anypo.run.disk.trust import check as check_trust
 from anypo.run.loggers import check_loggers, open_loggers
 from anypo.run.memory import peak_gb, resident_gb
 from anypo.run.observer import Observer
@@ -72,16 +74,17 @@ class Result:
     def suggestions(self) -> list[str]:
         """Two commands worth trying next."""
         if is_environment(self.config.task):
-            other, model, what = "ppo" if self.config.system != "ppo" else "mdpo", "", "length"
+            other, model, what = "ppo" if self.config.system != "ppo" else "mdpo", [], "length"
         else:
             other, model, what = (
                 "rloo" if self.config.system != "rloo" else "dapo",
-                f" --model {self.config.model}",
+                ["--model", self.config.model],
                 "text",
             )
+        latest = f'"select step, reward, {what} from rollouts order by step desc limit 5"'
         return [
-            f"anypo train --system {other}{model} --task {self.config.task}",
-            f'anypo rollouts {self.path} "select step, reward, {what} from rollouts order by step desc limit 5"',
+            shlex.join(["anypo", "train", "--system", other, *model, "--task", self.config.task]),
+            f"anypo rollouts {shlex.quote(str(self.path))} {latest}",
         ]
 
 
@@ -125,18 +128,20 @@ def resume(
     device: str | None = None,
     accept_changes: bool = False,
     observer: Observer | None = None,
+    trust: bool = False,
 ) -> Result:
     """Continue the run in folder `run` from its last checkpoint, up to `steps` and on `device` if given, else as planned.
 
     Raises `UserError` where the problems, their judges, the tokenizer or its template are no longer those the run began with,
-    unless `accept_changes`; the session then records what has changed.
+    unless `accept_changes`; the session then records what has changed. trust: run the code that a folder from elsewhere names.
     """
+    check_trust(RunFolder.read_config(Path(run)), trust)  # before anything of the folder is touched
     place = devices.resolve(device or RunConfig.read(RunFolder.read_config(Path(run))).device)
     observer = observer or Observer()
     stopping = Stopping(observer.note)
     with stopping.heard(), RunFolder.open(Path(run)) as folder, _status(folder):
         with folder.unchanged_if_refused():
-            config = RunConfig.recorded(folder.config())
+            config = RunConfig.recorded(folder.config(), trust)
             if steps is not None and config.recipe:
                 raise UserError("the stages of a recipe have steps of their own, so --steps cannot change them")
             changed = {"steps": steps, "device": device}
@@ -164,6 +169,7 @@ def evaluate(
     device: str | None = None,
     chat_args: Mapping[str, Any] | None = None,
     observer: Observer | None = None,
+    trust: bool = False,
 ) -> Evaluation:
     """Score a run folder, a model name, a local path or a hub id on `size` held-out problems or episodes of a task (or as many as
     there are), as the task's scorer does.
@@ -172,12 +178,14 @@ def evaluate(
     (else 0), its type of numbers, its embedded engine, its own generator (`max_new` tokens a turn where that is given), what it
     learned beside its weights (the shelf of its last checkpoint), the arguments of its chat template, each replaced by that of
     `chat_args`, and its other models, replaced by those of `model_as`. A run that sampled from a server is sampled here.
+    trust: use what a folder from elsewhere names.
     """
     observer = observer or Observer()
     options, name, chat, config = dict(task_options or {}), task or "sums", dict(chat_args or {}), None
     algorithm, casts = Algorithm(), recast((), model_as or {})
     if (Path(model) / "config.yaml").is_file():
-        config = RunConfig.recorded(RunFolder.read_config(Path(model)))
+        own = ("task", "task_options") if task else ()
+        config = RunConfig.recorded(RunFolder.read_config(Path(model)), trust, unused=own)
         algorithm = config.composition()
         casts = algorithm.replace(models=recast(algorithm.models, model_as or {})).check().models
         name = task or config.task
@@ -392,8 +400,8 @@ class Session:
     def _end_if_asked(self, after: str) -> None:
         """Stop here, where everything is saved, if the run has been asked to."""
         if self.stopping.code:
-            said = f"stopped after {after}; go on with: anypo resume {self.folder.path}"
-            raise Interrupted(said, self.stopping.code)
+            again = f"anypo resume {shlex.quote(str(self.folder.path))}"
+            raise Interrupted(f"stopped after {after}; go on with: {again}", self.stopping.code)
 
     def _try_evaluating(self, running: Running) -> None:
         """An evaluation between two steps. Being asked to stop ends it once the step is saved: it is owed to whoever goes on."""
@@ -441,7 +449,7 @@ class Session:
         return requests.take(path, requests.CHECKPOINT)
 
     def _pause(self, path: Path) -> None:
-        self.observer.note(f"paused; go on with: anypo watch {path} --send resume")
+        self.observer.note(f"paused; go on with: anypo watch {shlex.quote(str(path))} --send resume")
         self.folder.mark("paused")
         while requests.asked(path, requests.PAUSE) and not (self.stopping.code or requests.asked(path, requests.STOP)):
             if requests.take(path, requests.CHECKPOINT):

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from anypo.data.content import Message, pieces
-from anypo.errors import UserError
+from anypo.errors import UserError, shown
 from anypo.tasks.base import Action, Environment, Problem, Reply, State, Task, restores
 from anypo.tasks.worker import place, reason
 
@@ -176,7 +176,7 @@ def _checked(reply: Any) -> Reply:
         raise TypeError(f"the rewards are a {type(reply.rewards).__name__}, not a mapping of names to numbers")
     for name, value in reply.rewards.items():
         if isinstance(value, str) or not math.isfinite(value):
-            raise ValueError(f"reward '{name}' is {value!r}")
+            raise ValueError(f"reward '{name}' is {shown(value)}")
     taken = set(reply.keys) & OWN_KEYS
     if taken:
         raise ValueError(f"the key '{min(taken)}' is every rollout's own; give it another name")
@@ -190,9 +190,9 @@ def _checked(reply: Any) -> Reply:
 
 def _shown(messages: Any) -> tuple[Message, ...]:
     """The messages, checked."""
-    shown = tuple(messages)
-    for message in shown:
+    found = tuple(messages)
+    for message in found:
         if not isinstance(message, Mapping) or "content" not in message:
-            raise TypeError(f"{message!r} is no message (a mapping with role and content)")
+            raise TypeError(f"{shown(message)} is no message (a mapping with role and content)")
         pieces(message)
-    return shown
+    return found

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from anypo.errors import UserError, unknown
+from anypo.callables import imported, spelled
+from anypo.errors import UserError, shown, unknown
 from anypo.plugins import discover, look_up
 from anypo.tasks import environments
 from anypo.tasks.base import Task
 from anypo.tasks.named import ALIASES, TASKS, made
 from anypo.tasks.text import files, generators, pairs, reasoning
 from anypo.tasks.text.options import nested
-from anypo.tasks.text.verifiers import imported, spelled
 
 
 def names() -> list[str]:
@@ -29,10 +29,10 @@ def generated(name: str | None) -> bool:
 def parse(spec: str | Mapping[str, Any], options: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """What `load` takes, checked: a plain mapping with the key ``name`` and the options of that task.
 
-    `spec`: the name of a reasoning-gym dataset or of a registered task, the path of a .jsonl or .parquet file, the id of a
-    Gymnasium environment, ``minari:NAME`` or the folder of a Minari data set, ``module:factory`` of the user's own task, or a
-    mapping with the key ``name``. `options` may use dotted names (``verifier.extract``) and YAML texts for values. Raises
-    `UserError` naming the nearest spelling of an unknown task or field.
+    `spec`: the name of a reasoning-gym dataset or of a registered task, the path of a .jsonl, .parquet or .csv file or of a
+    `datasets` folder, the id of a data set on a hub (``owner/name``) or of a Gymnasium environment, ``minari:NAME`` or the folder of
+    a Minari data set, ``module:factory`` of the user's own task, or a mapping with the key ``name``. `options` may use dotted names
+    (``verifier.extract``) and YAML texts for values. Raises `UserError` naming the nearest spelling of an unknown task or field.
     """
     if isinstance(spec, Mapping):
         if not isinstance(spec.get("name"), str):
@@ -48,12 +48,12 @@ def parse(spec: str | Mapping[str, Any], options: Mapping[str, Any] | None = Non
     if environments.is_environment(spec):
         return environments.parse(spec, given)
     if files.is_file(spec):
-        return (pairs if pairs.is_pairs(spec) else files).parse(spec, given)
+        return (pairs if pairs.is_pairs(spec, given, fetch=False) else files).parse(spec, given)
     if ":" in spec:
         _check_spelling(spec)
         return {"name": spec, **given}
     if spec in TASKS or spec not in generators.names():
-        hint = "A file needs the ending .jsonl or .parquet."
+        hint = "A file needs the ending .jsonl, .parquet or .csv."
         return look_up(TASKS, "task", spec, hint, [*generators.names(), *ALIASES]).parse(given)
     return reasoning.parse(spec, given)
 
@@ -71,7 +71,7 @@ def load(spec: str | Mapping[str, Any], options: Mapping[str, Any] | None = None
 
         return GymTask(name, plain)
     if files.is_file(name):
-        return (pairs if pairs.is_pairs(name) else files).load(name, plain)
+        return (pairs if pairs.is_pairs(name, plain) else files).load(name, plain)
     if ":" in name:
         return made(name, lambda: imported(name)(**plain))
     if name in TASKS:
@@ -82,5 +82,6 @@ def load(spec: str | Mapping[str, Any], options: Mapping[str, Any] | None = None
 def _check_spelling(factory: str) -> None:
     try:
         spelled(factory)
-    except ValueError:
-        raise UserError(f"task '{factory}': write a task of your own as module:factory") from None
+    except ValueError as error:
+        reason = str(error).replace("it as module:function", "a task of your own as module:factory")
+        raise UserError(f"task {shown(factory)}: {reason}") from None

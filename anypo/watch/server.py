@@ -18,7 +18,6 @@ No cookie is used: cookies do not tell the ports of one machine apart, a token i
 from __future__ import annotations
 
 import errno
-import hmac
 import json
 import re
 import secrets
@@ -32,14 +31,11 @@ from urllib.parse import parse_qs, urlsplit
 
 from anypo.errors import UserError
 from anypo.files import strict
+from anypo.loopback import HOST, admitted, names_this_machine, own_page, size
 from anypo.report import page as report
 from anypo.run.disk.folder import RunFolder
 from anypo.watch.page import page
 from anypo.watch.runs import Runs, Unknown
-
-HOST = "127.0.0.1"
-NAMES = {"127.0.0.1", "localhost"}
-"""What this machine may be called in a Host header; any port, so that a forwarded one (ssh -L) works."""
 
 LONGEST, MOST = 1000, 100_000
 """Most bytes of a request's body that are considered, and that are read."""
@@ -136,11 +132,10 @@ class Handler(BaseHTTPRequestHandler):
             self._json({"error": f"{type(error).__name__}: {error}"}, HTTPStatus.INTERNAL_SERVER_ERROR)
 
     def _admit(self, query: Mapping[str, str]) -> None:
-        name = re.sub(r":\d+$", "", self.headers.get("Host", ""))
-        if name not in NAMES:
+        if not names_this_machine(self.headers):
             raise Refused(HTTPStatus.FORBIDDEN, "this server answers to 127.0.0.1 and localhost only")
         given = self.headers.get("X-Token") or query.get("token", "")
-        if not hmac.compare_digest(given.encode(), self.server.token.encode()):
+        if not admitted(given, self.server.token):
             raise Refused(
                 HTTPStatus.FORBIDDEN, "open the whole address that 'anypo watch' printed: its token is missing here"
             )
@@ -171,7 +166,7 @@ class Handler(BaseHTTPRequestHandler):
         raise Refused(HTTPStatus.NOT_FOUND, f"a run has no {what}")
 
     def _post(self, path: str, query: Mapping[str, str]) -> None:
-        if self.headers.get("Origin") != f"http://{self.headers.get('Host')}":
+        if not own_page(self.headers):
             raise Refused(HTTPStatus.FORBIDDEN, "requests are taken from this server's own page only")
         match = re.fullmatch(r"/api/run/(\w+)/request", path)
         if match is None:
@@ -190,10 +185,9 @@ class Handler(BaseHTTPRequestHandler):
     def _read(self) -> bytes:
         """The body, empty when it is too long to be a request. It is read before anything is answered: a connection that is
         closed with something unread is reset, and the answer lost."""
-        length = self.headers.get("Content-Length", "")
-        size = int(length) if length.isdecimal() and len(length) < 9 else 0
-        body = self.rfile.read(min(size, MOST))
-        return body if size <= LONGEST else b""
+        length = size(self.headers, 10**8) or 0
+        body = self.rfile.read(min(length, MOST))
+        return body if length <= LONGEST else b""
 
     def _json(self, value: Mapping[str, Any], status: HTTPStatus = HTTPStatus.OK) -> None:
         text = json.dumps(strict(value), ensure_ascii=False, separators=(",", ":"), allow_nan=False)

@@ -81,7 +81,7 @@ def engine(request: pytest.FixtureRequest, policy) -> Iterator[object]:
         yield local
         return
     with Server(local, policy.decode) as server:
-        remote = RemoteEngine(server.url, "policy", processed=True)
+        remote = RemoteEngine(server.url, "policy", token=server.token, processed=True)
         yield remote
         remote.close()
 
@@ -137,7 +137,7 @@ def test_the_server_follows_the_policy(policy, tmp_path) -> None:
     loaded: list[str] = []
     live = policies.load("tiny", seed=6)
     with Server(Local().sampler(live), live.decode, reload=loaded.append) as server:
-        remote = RemoteEngine(server.url, "policy", live, sync="disk")
+        remote = RemoteEngine(server.url, "policy", live, token=server.token, sync="disk")
         assert set(remote.generate([ask(live, "1 + 1 =")])[0].version) == {0}
         live.version = 3
         assert set(remote.generate([ask(live, "1 + 1 =")])[0].version) == {3}
@@ -147,7 +147,7 @@ def test_the_server_follows_the_policy(policy, tmp_path) -> None:
 
 def test_unprocessed_log_probabilities_refuse_other_temperatures(policy) -> None:
     with Server(Local().sampler(policy), policy.decode) as server:
-        remote = RemoteEngine(server.url, "policy")
+        remote = RemoteEngine(server.url, "policy", token=server.token)
         with pytest.raises(UserError, match="temperature 1"):
             remote.generate([ask(policy, "1 + 1 =", temperature=0.7)])
         remote.close()
@@ -170,7 +170,7 @@ def test_a_server_without_token_ids_is_refused() -> None:
 
 def test_wrong_model_name_is_reported(policy) -> None:
     with Server(Local().sampler(policy), policy.decode, name="other") as server:
-        remote = RemoteEngine(server.url, "policy")
+        remote = RemoteEngine(server.url, "policy", token=server.token)
         with pytest.raises(UserError, match="no model 'policy' here"):
             remote.generate([ask(policy, "1 + 1 =")])
         remote.close()
@@ -180,3 +180,92 @@ def test_the_part_builds_the_engine() -> None:
     built = Remote(url="http://127.0.0.1:9/v1", model="m", sync="none").sampler(None)
     assert built.model == "m" and not built.exact
     built.close()
+
+
+# -- what others may try on the server ---------------------------------------------------------------------------------------
+
+
+def sent(
+    server: Server, body: bytes = b"", path: str = "/v1/completions", length: str = "", **headers: str
+) -> tuple[int, str]:
+    """Status and text of a request written by hand."""
+    lines = {
+        "Host": f"127.0.0.1:{server.http.server_port}",
+        "Authorization": f"Bearer {server.token}",
+        "Content-Length": length or str(len(body)),
+        "Connection": "close",
+        **headers,
+    }
+    head = "\r\n".join([f"POST {path} HTTP/1.1", *(f"{name}: {value}" for name, value in lines.items() if value)])
+    with socket.create_connection(("127.0.0.1", server.http.server_port), timeout=20) as line:
+        line.sendall(head.encode() + b"\r\n\r\n" + body)
+        answer = b"".join(iter(lambda: line.recv(65536), b"")).decode()
+    return int(answer.split()[1]), answer.partition("\r\n\r\n")[2]
+
+
+@pytest.fixture(scope="module")
+def loaded() -> list[str]:
+    return []
+
+
+@pytest.fixture(scope="module")
+def open_server(policy, loaded) -> Iterator[Server]:
+    with Server(Local().sampler(policy), policy.decode, reload=loaded.append) as server:
+        yield server
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"Host": "evil.com"}, 403),
+        ({"Host": ""}, 403),
+        ({"Origin": "http://evil.com"}, 403),
+        ({"Origin": "null"}, 403),
+        ({"Authorization": ""}, 401),
+        ({"Authorization": "Bearer wrong"}, 401),
+        ({"Authorization": "Bearer \xff\xe4"}, 401),
+    ],
+)
+def test_only_who_has_the_token_may_load_weights(open_server, loaded, headers, status, capfd) -> None:
+    body = b'{"model_path": "/etc"}'
+    assert sent(open_server, body, "/update_weights_from_disk", **headers)[0] == status
+    assert not loaded and not capfd.readouterr().err
+
+
+WRONG = [
+    b"", b"{", b"[]", b"nonsense", b"[" * 100_000, b'{"a":' * 100_000, b"\xff\xfe",
+    *(b'{"model": "policy", "prompt": %s}' % prompt for prompt in
+     (b"[]", b"[-1]", b"[99999999]", b"[1%s]" % (b"0" * 30), b"[1%s]" % (b"0" * 6000), b'["a"]', b"1", b"null", b"[[1]]",
+      b"[1.5]", b"[true]")),
+    *(b'{"model": "policy", "prompt": [1], %s}' % more for more in
+      (b'"max_tokens": -1', b'"max_tokens": 0', b'"max_tokens": 1000000000', b'"max_tokens": "5"', b'"temperature": -1',
+       b'"temperature": NaN', b'"temperature": Infinity', b'"top_p": 0', b'"top_k": -1', b'"min_p": 2', b'"stop": [1]',
+       b'"stop": [""]', b'"seed": -1', b'"seed": []')),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("body", WRONG, ids=range(len(WRONG)))
+def test_a_wrong_request_is_refused_in_a_sentence(open_server, body, capfd) -> None:
+    status, text = sent(open_server, body)
+    assert status == 400 and len(text) < 700 and '"message": "' in text
+    assert not capfd.readouterr().err
+
+
+@pytest.mark.parametrize("length", ["-1", "x", "99999999999", "1, 1", "9" * 5000])
+def test_a_wrong_length_holds_no_thread(open_server, length) -> None:
+    assert sent(open_server, length=length)[0] == 400
+
+
+def test_one_that_fails_takes_no_other_with_it() -> None:
+    class Picky:
+        exact = False
+
+        def generate(self, requests):
+            if any(request.tokens[0] == 1 for request in requests):
+                raise RuntimeError("one of them")
+            return [request.tokens[0] for request in requests]
+
+    server = Server(Picky(), str)
+    asked = [Request(np.array([token]), Sampling(), (0,)) for token in (0, 1, 2)]
+    assert [str(result) for result in server._results(asked)] == ["0", "one of them", "2"]
+    server.http.server_close()

@@ -45,7 +45,7 @@ def test_a_new_run_can_be_read_back(tmp_path):
 def test_what_is_there_already_is_never_overwritten(tmp_path):
     with RunFolder.create(tmp_path / "run", CONFIG) as folder:
         folder.append_metrics({"step": 1})
-    with pytest.raises(UserError, match=r"holds a run already; continue it with 'anypo resume"):
+    with pytest.raises(UserError, match=r"holds a run already; continue it with: anypo resume"):
         RunFolder.create(tmp_path / "run", CONFIG)
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "thesis.tex").write_text("years of work")

@@ -232,3 +232,56 @@ def test_the_command_says_how_much_it_left_out(folder):
     assert "2 of 6 rows" in ask(str(folder.path), "from rollouts select text, reward", "--limit", "2").output
     assert isinstance(ask(str(folder.path), "--json", "--csv").exception, UserError)
     assert isinstance(ask(str(folder.path), "nonsense").exception, UserError)
+
+
+OUTSIDE = [
+    "with x as (copy (select 1 as a) to '{file}' (format json)) select * from x",
+    "select * from read_text('{file}')",
+    "select * from read_blob('{file}')",
+    "select * from read_csv('{file}')",
+    "select * from '{file}'",
+    "select * from read_parquet('{parquet}')",
+    "select * from glob('{folder}/*')",
+    "select * from 'http://127.0.0.1:9/a.parquet'",
+    "select * from read_csv('s3://bucket/a.csv')",
+    "select * from sqlite_scan('{file}', 'a')",
+    "select * from query('select * from read_text(''{file}'')')",
+    "select * from secret",
+    "attach '{file}' as other",
+    "pragma database_list",
+    "install sqlite",
+    "load sqlite",
+    "set enable_external_access = true",
+    "export database '{folder}'",
+    "select * from arrow_scan(1::pointer, 1::pointer, 1::pointer)",
+]
+
+
+@pytest.mark.parametrize("query", OUTSIDE)
+def test_a_query_reaches_nothing_but_its_views(folder, tmp_path, query, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    secret = [{"a": 1}]  # a Python variable of the caller
+    file = tmp_path / "secret.json"
+    file.write_text(str(secret))
+    parquet = folder.path / "rollouts" / "step-000001.parquet"
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    places = {"file": file, "folder": tmp_path, "parquet": str(parquet).replace("'", "''")}
+    with pytest.raises(UserError):
+        folder.sql(query.format(**places))
+    assert before == {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+
+
+def test_metrics_of_mixed_types_are_texts(folder):
+    folder.append_metrics({"step": 3, "reward/mean": "none", "update/grad_norm": [1]})
+    found = folder.sql("select reward_mean from metrics order by step").column(0).to_pylist()
+    assert found == ["0.5", "1.0", '"none"']
+
+
+def test_values_that_python_has_not_are_shown_as_text():
+    import duckdb
+
+    from anypo.cli.rollouts import _values
+
+    table = duckdb.sql("select date '-infinity' as a, timestamp 'infinity' as b, map([[1], [2]], [3, 4]) as c, 5 as d")
+    columns = [_values(column) for column in table.to_arrow_table().columns]
+    assert columns == [["-infinity"], ["infinity"], ["{[1]=3, [2]=4}"], [5]]

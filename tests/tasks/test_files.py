@@ -169,5 +169,5 @@ def test_damaged_files(tmp_path: Path) -> None:
         tasks.load(str(binary))
     with pytest.raises(UserError, match="no task file"):
         tasks.load(str(tmp_path / "missing.jsonl"))
-    with pytest.raises(UserError, match=r"needs the ending \.jsonl or \.parquet"):
-        tasks.load("data.csv")
+    with pytest.raises(UserError, match=r"needs the ending \.jsonl, \.parquet or \.csv"):
+        tasks.load("data.json")

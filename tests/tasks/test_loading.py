@@ -61,7 +61,7 @@ def test_a_verifier_can_be_replaced_whole_or_by_field() -> None:
             {"verifier": {"part": "numeric", "tolerance": 1}},
             r"field of verifier part 'numeric' 'tolerance'",
         ),
-        ("chain_sum", {"rewards": [{"part": "soft_overlong"}]}, r"'soft_overlong': field 'buffer'.*required"),
+        ("chain_sum", {"rewards": [{"part": "soft_overlong"}]}, r"'soft_overlong': field 'buffer' is missing"),
         ("chain_sum", {"name": "gcd"}, r"unknown field of task 'name'"),
         ("composite", {}, r"Must specify at least one dataset"),
         ("guess_number", {"turn": 3}, r"Did you mean 'turns'"),

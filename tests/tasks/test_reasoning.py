@@ -45,7 +45,7 @@ HOSTILE = [
 class HerePool:
     """The pool's interface without its processes (a hundred of them would take minutes)."""
 
-    def __init__(self, workers: int = 1, prepare: Any = None) -> None:
+    def __init__(self, workers: int = 1, prepare: Any = None, memory: float = 4.0) -> None:
         prepare[0](*prepare[1])
 
     def run(self, function: Callable[..., Any], calls: Sequence[tuple[Any, ...]], limit: float) -> list[Outcome]:

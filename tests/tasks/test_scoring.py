@@ -17,7 +17,7 @@ import pytest
 from anypo import tasks
 from anypo.errors import UserError
 from anypo.tasks.base import Problem
-from anypo.tasks.pool import Pool
+from anypo.tasks.pool import Outcome, Pool
 from anypo.tasks.text import scoring
 from anypo.tasks.text.rewards import Format, Length, PythonReward, complete
 from anypo.tasks.text.scoring import Scorer
@@ -132,7 +132,7 @@ def test_step_all_batches_and_keeps_the_order() -> None:
 def test_an_orphaned_worker_ends_by_itself() -> None:
     """The parent is killed while a verification hangs in C: the kernel's alarm ends the worker."""
     script = (
-        "import sys; from anypo.tasks import worker; from anypo.tasks.pool import Pool, Worker\n"
+        "import sys; from anypo.tasks import worker; from anypo.tasks.pool import Outcome, Pool, Worker\n"
         "child = Worker(); child.submit(bool, (), 60.0); child.receive()\n"
         "child.submit(eval, ('9**9**9',), -4.0)\n"
         "print(child.process.pid, flush=True); import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
@@ -163,3 +163,53 @@ def test_an_interrupted_batch_leaves_no_stale_reply(monkeypatch: pytest.MonkeyPa
             judge.score([problem()], ["raise"])
     assert judge.score([problem()], ["fine"])[0].failed == ""
     judge.pool.close()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits of the Linux kernel")
+def test_memory_and_files_have_limits() -> None:
+    bad = scorer(Python(function="user_verifiers:moody"))
+    memory, file, fine = bad.score([problem()] * 3, ["memory", "file", "fine"])
+    assert "--task-set memory" in memory.failed and "File too large" in file.failed
+    assert fine.rewards == {"correct": 1.0}
+    bad.pool.close()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="orphans are adopted on Linux")
+@pytest.mark.parametrize("mood", ["daemon", "die after daemon"])
+def test_no_process_outlives_the_pool(tmp_path: Path, mood: str) -> None:
+    pids = tmp_path / "pids"
+    bad = scorer(Python(function="user_verifiers:moody"))
+    bad.score([Problem(0, ({"role": "user", "content": "?"},), answer="", metadata={"pids": str(pids)})], [mood])
+    bad.pool.close()
+    until = time.monotonic() + 10
+    running = [int(pid) for pid in pids.read_text().split()]
+    assert running
+    while any(map(alive, running)) and time.monotonic() < until:
+        time.sleep(0.05)
+    assert not any(map(alive, running))
+
+
+def alive(pid: int) -> bool:
+    stat = Path(f"/proc/{pid}/stat")
+    try:
+        return stat.read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def test_repeated_timeouts_are_said_once(capsys: pytest.CaptureFixture[str]) -> None:
+    pool = Pool()
+    for late in (7, 0, 9, 20):
+        for _ in range(late):
+            pool._count(Outcome(failed="took longer than 5 s"), 5.0)
+        if not late:
+            pool._count(Outcome(value=1.0), 5.0)
+    said = capsys.readouterr().err
+    assert said.count("in a row took longer than 5 s") == 1 and "--task-set timeout" in said
+
+
+def test_an_enormous_answer_is_read_from_its_end() -> None:
+    judge, text = MathVerify(), "x " * 5_000_000 + "so it is $\\frac{1}{2}$"
+    began = time.monotonic()
+    assert judge.verify(problem("0.5"), text) == 1.0
+    assert time.monotonic() - began < 60

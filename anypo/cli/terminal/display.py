@@ -120,4 +120,4 @@ class Display(Observer):
         )
 
     def note(self, message: str) -> None:
-        self.console.print(message, highlight=False)
+        self.console.print(message, highlight=False, markup=False)

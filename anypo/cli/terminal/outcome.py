@@ -47,11 +47,11 @@ def show(result: Result, console: Console) -> None:
             name, counted = ("answer length", "tokens") if unit == ACCURACY else ("length", "decisions")
             table.add_row(name, f"{before.length:.1f}", f"{after.length:.1f}", counted)
         console.print(table)
-    console.print(f"run folder  {result.path}", highlight=False)
-    console.print(f"report      {result.path / 'report.html'}", highlight=False)
+    console.print(f"run folder  {result.path}", highlight=False, markup=False, soft_wrap=True)
+    console.print(f"report      {result.path / 'report.html'}", highlight=False, markup=False, soft_wrap=True)
     console.print("\ntry next", style="bold")
     for suggestion in result.suggestions():
-        console.print(f"  {suggestion}", highlight=False)
+        console.print(f"  {suggestion}", highlight=False, markup=False, soft_wrap=True)
 
 
 def _interval(result: Evaluation) -> str:

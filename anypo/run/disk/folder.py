@@ -17,6 +17,7 @@ report.html             the report
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -32,7 +33,8 @@ from anypo.data.batch import Batch
 from anypo.data.records import Group
 from anypo.errors import UserError, nearest
 from anypo.files import append_line, encode, read_lines, reading, replace_text, write_lines, writing
-from anypo.run.disk import checkpoint, query, requests, rollouts
+from anypo.reading import yaml_value
+from anypo.run.disk import checkpoint, query, requests, rollouts, trust
 from anypo.run.disk.lock import Lock, now
 
 CONFIG, MANIFEST, STATUS = "config.yaml", "manifest.json", "status.json"
@@ -67,6 +69,7 @@ class RunFolder:
             if manifest is not None:
                 folder.write_manifest(manifest)
             folder._begin_session()
+            trust.remember(config)
             replace_text(folder.path / CONFIG, yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True))
         except BaseException:
             folder.close()
@@ -126,9 +129,8 @@ class RunFolder:
         before_work = {LOCK, CONFIG, MANIFEST, STATUS, "report.html"}
         entries = [entry for entry in self.path.iterdir() if entry.name not in before_work]
         if (self.path / CONFIG).exists() and entries:
-            raise UserError(
-                f"{self.path} holds a run already; continue it with 'anypo resume {self.path}' or choose another --out"
-            )
+            again = f"anypo resume {shlex.quote(str(self.path))}"
+            raise UserError(f"{self.path} holds a run already; continue it with: {again}, or choose another --out")
         if entries:
             raise UserError(f"{self.path} is not empty; choose another folder with --out")
         for name in before_work - {LOCK}:
@@ -159,8 +161,8 @@ class RunFolder:
         """The resolved configuration. Raises `UserError` when the file is damaged."""
         try:
             with reading(self.path / CONFIG):
-                config = yaml.safe_load((self.path / CONFIG).read_text(encoding="utf-8"))
-        except (yaml.YAMLError, ValueError, RecursionError):
+                config = yaml_value((self.path / CONFIG).read_text(encoding="utf-8"))
+        except ValueError:
             config = None
         if not isinstance(config, dict) or not all(isinstance(key, str) for key in config):
             raise UserError(f"{self.path / CONFIG} is damaged (not a YAML mapping); restore it from a copy")

@@ -10,6 +10,7 @@ one session means nothing to the next: requests are cleared when a session begin
 
 from __future__ import annotations
 
+import shlex
 from contextlib import suppress
 from pathlib import Path
 
@@ -32,7 +33,7 @@ def ask(run: Path, state: str, action: str) -> None:
     if action not in ACTIONS:
         raise unknown("action", action, ACTIONS)
     if state not in LIVE:
-        hint = "" if state == "finished" else f"; go on with: anypo resume {run}"
+        hint = "" if state == "finished" else f"; go on with: anypo resume {shlex.quote(str(run))}"
         raise UserError(f"{run} is not running (it is {state}), so nobody can {action} it{hint}")
     place = run / PLACE
     with writing(place):

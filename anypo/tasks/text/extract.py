@@ -10,12 +10,13 @@ import re
 from collections.abc import Callable
 from typing import Literal
 
+from anypo.tasks.text.answers.choices import choice
+from anypo.tasks.text.answers.numbers import last_number
+
 ExtractName = Literal["whole", "last_line", "last_integer", "last_number", "tags", "boxed", "choice"]
 
 # A minus sign belongs to the number unless it follows a word character or a bracket, as in "12-5" or "(3)-5".
 _NUMBER = re.compile(r"(?:(?<![\w)\]])[-−])?[0-9]+(?:,[0-9]{3})*(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?")
-# A capital letter that stands alone; the article "A" and the pronoun "I" in prose stand before a lower-case word.
-_CHOICE = re.compile(r"(?<![A-Za-z0-9'])([A-Z])(?![A-Za-z0-9']| [a-z])")
 
 
 def whole(text: str) -> str | None:
@@ -29,20 +30,14 @@ def last_line(text: str) -> str | None:
     return stripped[stripped.rfind("\n") + 1 :].strip() or None
 
 
-def last_number(text: str) -> str | None:
-    """The last number, without thousands separators: integer, decimal or scientific notation."""
+def last_integer(text: str) -> str | None:
+    """The last number if it is an integer ("19", "1,019" and "19.0" are; "19.5" is not)."""
     last = None
     for match in _NUMBER.finditer(text):
         last = match.group()
-    return None if last is None else last.replace(",", "").replace("−", "-")
-
-
-def last_integer(text: str) -> str | None:
-    """The last number if it is an integer ("19", "1,019" and "19.0" are; "19.5" is not)."""
-    number = last_number(text)
-    if number is None or "e" in number.lower():
+    if last is None or "e" in last.lower():
         return None
-    integer, _, fraction = number.partition(".")
+    integer, _, fraction = last.replace(",", "").replace("−", "-").partition(".")
     return integer if not fraction.strip("0") else None
 
 
@@ -64,14 +59,6 @@ def boxed(text: str) -> str | None:
         if depth == 0:
             return text[begin + 1 : index].strip()
     return None
-
-
-def choice(text: str) -> str | None:
-    """The last capital letter that stands alone, as in "(B)", "B." or "the answer is B"."""
-    last = None
-    for match in _CHOICE.finditer(text):
-        last = match.group(1)
-    return last
 
 
 EXTRACTORS: dict[str, Callable[[str], str | None]] = {

@@ -1,39 +1,51 @@
-"""The user's own questions and answers: a JSONL or Parquet file with one problem per row."""
+"""The user's own questions and answers: a file or a data set with one problem per row."""
 
 from __future__ import annotations
 
-import hashlib
-import json
+import re
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field, field_validator
 
-from anypo.data.records import prompt_id
-from anypo.errors import UserError, nearest
+from anypo.errors import UserError
 from anypo.tasks.base import Problem
 from anypo.tasks.pool import Pool
 from anypo.tasks.text.chats import chat, said, with_tools
 from anypo.tasks.text.onestep import OneStepTask, conversation, fill, identify
 from anypo.tasks.text.options import TaskOptions, choose_verifier, read
 from anypo.tasks.text.rewards import complete
+from anypo.tasks.text.rows import ENDINGS, Data, column, columns, optional, saved, text
 from anypo.tasks.text.scoring import Scorer, prepare
-from anypo.tasks.text.verifiers import Exact, Unjudged, Verifier
+from anypo.tasks.text.sides import Sides
+from anypo.tasks.text.verifiers import Exact, MathVerify, Numeric, Unjudged, Verifier
 
-ENDINGS = (".jsonl", ".parquet")
+SHAPES: dict[str, dict[str, Any]] = {
+    "gsm8k": {"prompt": "question", "solution": "answer", "verifier": "numeric"},
+    "verl": {"answer": "reward_model.ground_truth"},
+}
+"""Options that well-known shapes of rows stand for; what the user says comes first."""
+
+KNOWN = {"openai/gsm8k": {"shape": "gsm8k", "config": "main"}}
+"""Data sets whose shape is known by their id."""
 
 
 class FileOptions(TaskOptions):
-    """Options of a task from a file.
+    """Options of a task from a file or a data set.
 
-    prompt / answer / solution: column names; the prompt is a text or a list of role/content messages, the answer a text,
-    number or structure (an empty column name: there are none, so nothing is judged unless a verifier is named), the solution a
-    worked answer for supervised warm starts.
-    template: what is asked, from {prompt} and the other columns (text prompts only). heldout: a second file, or the
-    fraction of different prompts kept for evaluation. graded: keep the verifier's partial credit.
+    shape: a well-known one (`SHAPES`), which sets the columns. split / config: of a data set (not of a file).
+    prompt / answer / solution: column names, with dots to reach inside; the prompt is a text or a list of role/content messages,
+    the answer a text, number or structure (an empty column name: there are none, so nothing is judged unless a verifier is named),
+    the solution a worked answer for supervised warm starts.
+    template: what is asked, from {prompt} and the other columns (text prompts only). heldout: a second file, another split of a
+    data set, or the fraction of different prompts kept for evaluation. graded: keep the verifier's partial credit.
     """
 
+    shape: Literal["", "gsm8k", "verl"] = ""
+    split: str = Field("train", min_length=1)
+    config: str = ""
     prompt: str = Field("prompt", min_length=1)
     answer: str = "answer"
     solution: str = ""
@@ -56,126 +68,138 @@ class FileOptions(TaskOptions):
 
 
 def is_file(name: str) -> bool:
-    """Whether a task name is meant as a path."""
-    return name.endswith((*ENDINGS, ".json", ".csv", ".ndjson")) or "/" in name
+    """Whether a task name is meant as a path, or as the id of a data set."""
+    return name.endswith((*ENDINGS, ".json", ".ndjson")) or "/" in name or saved(name)
+
+
+def options_of(name: str, options: Mapping[str, Any]) -> FileOptions:
+    """`options` checked, with those that its shape stands for (`UserError`)."""
+    given = {**KNOWN.get(name, {}), **options}
+    shape = SHAPES.get(str(given.get("shape", "")), {})
+    return read(FileOptions, name, {**shape, **given})
+
+
+def sources(name: str, options: FileOptions) -> list[Data]:
+    """Where the rows are, and where the held-out ones are if they stand apart; `UserError` when one cannot be read."""
+    found = [Data(name, options.split, options.config)]
+    if isinstance(options.heldout, str):
+        own = found[0].file or options.heldout.endswith(ENDINGS) or "/" in options.heldout
+        found.append(Data(options.heldout) if own else Data(name, options.heldout, options.config))
+    for data in found:
+        if reason := data.refuse():
+            raise UserError(reason)
+    return found
 
 
 def parse(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
     """`options` checked without reading the file (`UserError`)."""
-    checked = read(FileOptions, name, options)
-    for path in [name, *([checked.heldout] if isinstance(checked.heldout, str) else [])]:
-        if not path.endswith(ENDINGS):
-            raise UserError(f"task file '{path}' needs the ending {' or '.join(ENDINGS)}")
-        if not Path(path).is_file():
-            raise UserError(f"there is no task file '{path}'")
+    checked = options_of(name, options)
+    sources(name, checked)
     choose_verifier(checked.verifier, Exact() if checked.answer else Unjudged(), None)
     return {"name": name, **options}
 
 
 def load(name: str, options: Mapping[str, Any]) -> OneStepTask:
-    """The task, with every row of the file read and checked."""
+    """The task, with every row read and checked."""
     parse(name, options)
-    checked = read(FileOptions, name, options)
+    checked = options_of(name, options)
     verifier = choose_verifier(checked.verifier, Exact() if checked.answer else Unjudged(), None)
-    source = FileSource(Path(name), checked, verifier)
+    source = file_source(name, checked, verifier)
     components = complete(checked.rewards, verifier, checked.graded)
-    scorer = Scorer(components, checked.timeout, Pool(checked.workers, (prepare, (components,))))
+    scorer = Scorer(components, checked.timeout, Pool(checked.workers, (prepare, (components,)), checked.memory))
     if scorer.isolated:
         scorer.pool.check()
     return OneStepTask(Path(name).stem, source, scorer)
 
 
-class FileSource:
-    """All problems of a file in its order, split into two sides (`Source`).
+@dataclass(frozen=True, eq=False)
+class FileSource(Sides):
+    """All problems of a file or a data set in their order, on two sides (`Source`).
 
     Rows that repeat prompt and answer of an earlier row are dropped; one prompt with several answers makes several problems, all
-    on one side. Training rows whose prompt is in the held-out file are dropped. `dropped` counts both.
+    on one side. Training rows whose prompt is in the held-out file are dropped. `provenance` counts both.
     """
 
-    stored = True
-
-    def __init__(self, path: Path, options: FileOptions, verifier: Verifier) -> None:
-        self.path, self.options = path, options
-        self.dropped = {"repeated": 0, "in_heldout": 0}
-        found = self._unique(_problems(path, options, verifier))
-        if isinstance(options.heldout, str):
-            held = self._unique(_problems(Path(options.heldout), options, verifier))
-            asked = {problem.prompt for problem in held}
-            training = [problem for problem in found if problem.prompt not in asked]
-            self.dropped["in_heldout"] = len(found) - len(training)
-            if not training:
-                raise UserError(f"every prompt of '{path}' is also in the held-out file '{options.heldout}'")
-        else:
-            training, held = split(found, options.heldout, path)
-        self._train, self._heldout = training, held
-
-    def __len__(self) -> int:
-        return len(self._train)
-
-    @property
-    def n_heldout(self) -> int:
-        return len(self._heldout)
-
-    def train(self, index: int) -> Problem:
-        return self._train[index]
-
-    def heldout(self, index: int) -> Problem:
-        return self._heldout[index]
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+    stored: ClassVar[bool] = True
 
     def describe(self) -> dict[str, Any]:
-        out: dict[str, Any] = {"path": str(self.path), "sha256": sha256(self.path)}
-        if isinstance(self.options.heldout, str):
-            out |= {"heldout_path": self.options.heldout, "heldout_sha256": sha256(Path(self.options.heldout))}
-        else:
-            out["split"] = f"by a hash of the prompt, {self.options.heldout:g} held out"
-        columns = self.options.model_dump(include={"prompt", "answer", "solution", "template", "system"})
-        return out | {"columns": columns, "train": len(self), "heldout": self.n_heldout, "dropped": self.dropped}
-
-    def _unique(self, problems: Iterator[Problem]) -> list[Problem]:
-        kept: dict[tuple[int, str], Problem] = {}
-        for problem in problems:
-            key = (problem.prompt, problem.answer)
-            self.dropped["repeated"] += key in kept
-            kept.setdefault(key, problem)
-        return list(kept.values())
+        return {**self.provenance, "train": len(self), "heldout": self.n_heldout}
 
 
-def split(problems: list[Problem], fraction: float, path: Path) -> tuple[list[Problem], list[Problem]]:
-    """Training and held-out problems: by a hash of the prompt, so that added rows move no other row."""
-    places = {problem.prompt: prompt_id(f"heldout:{problem.prompt}") / 2**63 for problem in problems}
-    if len(places) < 2:
-        raise UserError(f"'{path}' has only one different prompt; a train and a held-out side need at least two")
-    chosen = {prompt for prompt, place in places.items() if place < fraction}
-    ranked = sorted(places, key=lambda prompt: places[prompt])
-    chosen = (chosen or {ranked[0]}) - ({ranked[-1]} if len(chosen) == len(ranked) else set())
-    return [p for p in problems if p.prompt not in chosen], [p for p in problems if p.prompt in chosen]
+def file_source(name: str, options: FileOptions, verifier: Verifier) -> FileSource:
+    """The rows of `name` as problems."""
+    data, *apart = sources(name, options)
+    problems, repeated = _unique(_problems(data, options, verifier))
+    provenance = data.identity()
+    if apart:
+        held, more = _unique(_problems(apart[0], options, verifier))
+        repeated += more
+        sides = Sides.apart(problems, held, (name, str(options.heldout)))
+        provenance |= {f"heldout_{key}": value for key, value in apart[0].identity().items()}
+    else:
+        assert isinstance(options.heldout, float)
+        sides = Sides.split(problems, options.heldout, name)
+        provenance["split_by"] = f"a hash of the prompt, {options.heldout:g} held out"
+    provenance["columns"] = options.model_dump(include={"shape", "prompt", "answer", "solution", "template", "system"})
+    provenance["dropped"] = {"repeated": repeated, "in_heldout": sides.overlap}
+    return FileSource(sides.training, sides.held, sides.overlap, provenance)
 
 
-def _problems(path: Path, options: FileOptions, verifier: Verifier) -> Iterator[Problem]:
+def _unique(problems: Iterator[Problem]) -> tuple[list[Problem], int]:
+    """The problems without those whose prompt and answer came before, and how many these were."""
+    kept: dict[tuple[int, str], Problem] = {}
+    repeated = 0
+    for problem in problems:
+        key = (problem.prompt, problem.answer)
+        repeated += key in kept
+        kept.setdefault(key, problem)
+    return list(kept.values()), repeated
+
+
+def _problems(data: Data, options: FileOptions, verifier: Verifier) -> Iterator[Problem]:
     empty = True
-    for where, row in rows(path):
+    for where, row in data.rows():
         problem = _problem(row, options, where)
-        refusal = verifier.refuse_problem(problem)
+        refusal = verifier.refuse_problem(problem) or _worked(problem.answer, verifier)
         if refusal:
             raise UserError(f"{where}: {refusal}, so the verifier '{verifier.part}' cannot judge it")
         empty = False
         yield problem
     if empty:
-        raise UserError(f"'{path}' has no problems: it is empty")
+        raise UserError(f"{data} has no problems: it is empty")
+
+
+def _worked(answer: str, verifier: Verifier) -> str | None:
+    """Why an answer that is a whole worked solution cannot be compared with anything."""
+    if isinstance(verifier, (Exact, Numeric, MathVerify)) and re.search(r"\n#### .+\s*$", answer):
+        return "the answer is a worked solution that ends with '#### ...' (read by --task-set shape=gsm8k)"
+    return None
+
+
+def _after_marker(answer: str, name: str, where: str) -> str:
+    """What GSM8K's answers end with, after "####"."""
+    _, marker, number = answer.rpartition("####")
+    if not marker or not number.strip():
+        raise UserError(f"{where}: column '{name}' does not end with '#### ...', as answers of the shape gsm8k do")
+    return number.strip()
 
 
 def _problem(row: Mapping[str, Any], options: FileOptions, where: str) -> Problem:
-    asked = column(row, options.prompt, where)
-    answer = _text(column(row, options.answer, where), options.answer, where) if options.answer else ""
+    asked, tools = column(row, options.prompt, where), optional(row, "tools", where)
+    answer = text(column(row, options.answer, where), options.answer, where) if options.answer else ""
     solution = _solution(column(row, options.solution, where), options.solution, where) if options.solution else ""
+    if options.shape == "gsm8k":
+        answer = _after_marker(answer, options.answer, where) if answer else ""
+        solution = re.sub(r"<<[^<>]*>>", "", solution)  # notes for a calculator
     if isinstance(asked, str):
+        columns(options.template, {**row, "prompt": asked}, where)
         content = fill(options.template, {**row, "prompt": asked}, where)
         if not content.strip():
             raise UserError(f"{where}: the prompt is empty")
-        tools = row.get("tools") if isinstance(row.get("tools"), list) else None
-        messages = with_tools(conversation(content, options.system), tools, where)
+        messages = with_tools(conversation(content, options.system), tools if isinstance(tools, list) else None, where)
     else:
-        messages = chat(asked, options.prompt, where, options.system, row.get("tools"))
+        messages = chat(asked, options.prompt, where, options.system, tools)
     own = {options.prompt, options.answer, options.solution}
     return Problem(
         prompt=identify(messages),
@@ -187,73 +211,7 @@ def _problem(row: Mapping[str, Any], options: FileOptions, where: str) -> Proble
     )
 
 
-def column(row: Mapping[str, Any], name: str, where: str) -> Any:
-    if name not in row:
-        raise UserError(f"{where}: there is no column '{name}'.{nearest(name, map(str, row))}")
-    if row[name] is None:
-        raise UserError(f"{where}: column '{name}' is empty")
-    return row[name]
-
-
-def _text(value: Any, column: str, where: str) -> str:
-    if isinstance(value, str):
-        return value
-    try:
-        return json.dumps(value, ensure_ascii=False)
-    except (TypeError, ValueError):
-        raise UserError(f"{where}: column '{column}' holds a {type(value).__name__}, not a text or a number") from None
-
-
 def _solution(value: Any, column: str, where: str) -> str:
     """A worked answer: a text, or the one message of a list."""
     messages = isinstance(value, list) and value and isinstance(value[0], Mapping) and "role" in value[0]
-    return said(value, column, where) if messages else _text(value, column, where)
-
-
-def rows(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Every row with the place to name in messages."""
-    return _parquet_rows(path) if path.suffix == ".parquet" else _jsonl_rows(path)
-
-
-def _jsonl_rows(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    number = 0
-    try:
-        with path.open(encoding="utf-8-sig") as file:
-            for number, line in enumerate(file, start=1):
-                if not line.strip():
-                    continue
-                where = f"'{path}' line {number}"
-                try:
-                    row = json.loads(line)
-                except json.JSONDecodeError as error:
-                    raise UserError(f"{where} is not JSON: {error.msg} at column {error.colno}") from None
-                except RecursionError:
-                    raise UserError(f"{where} is not usable JSON: it is nested too deeply") from None
-                if not isinstance(row, dict):
-                    raise UserError(f"{where} is a JSON {type(row).__name__}, not an object with columns")
-                yield where, row
-    except UnicodeDecodeError as error:
-        raise UserError(f"'{path}' is not UTF-8 text after line {number}: {error.reason}") from None
-    except OSError as error:
-        raise UserError(f"'{path}' cannot be read: {error.strerror}") from None
-
-
-def _parquet_rows(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    import pyarrow
-    import pyarrow.parquet
-
-    number = 0
-    try:
-        with pyarrow.parquet.ParquetFile(path) as file:
-            for batch in file.iter_batches():
-                for row in batch.to_pylist():
-                    number += 1
-                    yield f"'{path}' row {number}", row
-    except (pyarrow.ArrowException, OSError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(f"'{path}' is damaged or no Parquet file (after row {number}): {reason}") from None
-
-
-def sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return said(value, column, where) if messages else text(value, column, where)

@@ -20,7 +20,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.errors import PydanticSchemaGenerationError, PydanticUserError
 
 from anypo.data.records import prompt_id
-from anypo.errors import UserError, unknown
+from anypo.errors import UserError, shown, unknown
 from anypo.parts import first_reason
 from anypo.tasks.text.options import from_text
 from anypo.tasks.text.sat import ensure_pycosat
@@ -131,8 +131,8 @@ def _typed(dataset: str, config: Mapping[str, Any]) -> dict[str, Any]:
         try:
             values[field] = _adapter(types[field]).validate_python(value)
         except ValidationError as error:
-            reason = first_reason(error).partition(": ")[2]
-            raise UserError(f"task '{dataset}': field '{field}' = {value!r}: {reason}") from None
+            reason = first_reason(error)  # of a value by itself: it names no field
+            raise UserError(f"task '{dataset}': field '{field}' = {shown(value)}: {reason}") from None
         except (PydanticSchemaGenerationError, PydanticUserError):
             values[field] = value
     return values

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from anypo.data.content import Message
 from anypo.data.records import prompt_id
-from anypo.errors import UserError, nearest
+from anypo.errors import UserError, nearest, shown
 from anypo.tasks.base import Action, Environment, Problem, Reply
 from anypo.tasks.live import attempt
 from anypo.tasks.text.extract import extract
@@ -156,7 +156,7 @@ def fill(template: str, values: Mapping[str, Any], task: str) -> str:
             f"task '{task}': the template has the unknown placeholder {{{name}}}.{nearest(name, map(str, values))}"
         ) from None
     except (ValueError, IndexError, AttributeError, TypeError) as error:
-        raise UserError(f"task '{task}': the template {template!r} cannot be filled in ({error})") from None
+        raise UserError(f"task '{task}': the template {shown(template)} cannot be filled in ({error})") from None
 
 
 def _within(index: int, size: int, side: str) -> int:

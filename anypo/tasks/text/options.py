@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any, TypeVar
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from anypo.errors import UserError, unknown
 from anypo.parts import first_reason
+from anypo.reading import yaml_value
 from anypo.tasks.text.rewards import Reward
 from anypo.tasks.text.verifiers import Verifier
 
@@ -17,12 +17,14 @@ Model = TypeVar("Model", bound=BaseModel)
 
 
 class TaskOptions(BaseModel):
-    """Options shared by the one-step tasks. `timeout`: seconds for one rollout's verification in a worker process."""
+    """Options shared by the one-step tasks. `timeout`: seconds for one rollout's verification in a worker process.
+    `memory`: gigabytes for it beyond what the worker has when it begins; 0 for no limit."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     rewards: tuple[Reward, ...] = ()
     timeout: float = Field(5.0, gt=0.0)
+    memory: float = Field(4.0, ge=0.0, allow_inf_nan=False)
     workers: int = Field(1, ge=1, le=256)
     system: str = ""
 
@@ -74,8 +76,8 @@ def from_text(value: Any) -> Any:
     if not isinstance(value, str):
         return value
     try:
-        return yaml.safe_load(value)
-    except yaml.YAMLError:
+        return yaml_value(value)
+    except ValueError:
         return value
 
 

@@ -1,28 +1,31 @@
-"""Preferences: a JSONL or Parquet file whose rows hold a prompt, a chosen and a rejected answer (the shape that TRL reads)."""
+"""Preferences: a file or a data set whose rows hold a prompt, a chosen and a rejected answer (the shape that TRL reads)."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
 
 from anypo.errors import UserError
 from anypo.tasks.base import Problem, Reply
 from anypo.tasks.text import files
 from anypo.tasks.text.chats import chat, said
 from anypo.tasks.text.onestep import identify
+from anypo.tasks.text.rows import Data, column, optional
+from anypo.tasks.text.sides import Sides
 
 COLUMNS = ("prompt", "chosen", "rejected")
-OPTIONS = {"heldout", "system"}
+OPTIONS = {"heldout", "system", "split", "config"}
 
 
-def is_pairs(name: str) -> bool:
-    """Whether a file is one of preferences: its first row has the columns chosen and rejected."""
-    path = Path(name)
-    if path.suffix not in files.ENDINGS or not path.is_file():
+def is_pairs(name: str, options: Mapping[str, Any], fetch: bool = True) -> bool:
+    """Whether the data are preferences: their first row has the columns chosen and rejected. `fetch`: ask a hub for it."""
+    given = {**files.KNOWN.get(name, {}), **options}
+    data = Data(name, str(given.get("split", "train")), str(given.get("config", "")))
+    if data.refuse() or (data.hub and not fetch):
         return False
     try:
-        _, row = next(files.rows(path), ("", {}))
+        _, row = next(data.rows(), ("", {}))
     except UserError:
         return False  # whoever loads it says what is wrong
     return "chosen" in row and "rejected" in row
@@ -35,7 +38,7 @@ def parse(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
     files.parse(name, plain | columns)
     if extra := sorted(set(plain) - OPTIONS):
         raise UserError(
-            f"task '{name}' holds preferences, which have no option '{extra[0]}'; there are: heldout, system"
+            f"task '{name}' holds preferences, which have no option '{extra[0]}'; there are: {', '.join(sorted(OPTIONS))}"
         )
     return {"name": name, **plain}
 
@@ -43,52 +46,38 @@ def parse(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
 def load(name: str, options: Mapping[str, Any]) -> PairTask:
     """The task, with every row of the file read and checked."""
     parse(name, options)
-    checked = files.read(files.FileOptions, name, options)
-    path = Path(name)
-    problems = _problems(path, checked.system)
-    if isinstance(checked.heldout, str):
-        held = _problems(Path(checked.heldout), checked.system)
-        asked = {problem.prompt for problem in held}
-        training = [problem for problem in problems if problem.prompt not in asked]
-        if not training:
-            raise UserError(f"every prompt of '{path}' is also in the held-out file '{checked.heldout}'")
+    checked = files.options_of(name, options)
+    data, *apart = files.sources(name, checked)
+    problems = _problems(data, checked.system)
+    if apart:
+        sides = Sides.apart(problems, _problems(apart[0], checked.system), (name, str(checked.heldout)))
     else:
-        training, held = files.split(problems, checked.heldout, path)
-    return PairTask(path, training, held)
+        assert isinstance(checked.heldout, float)
+        sides = Sides.split(problems, checked.heldout, name)
+    return PairTask(sides.training, sides.held, sides.overlap, data)
 
 
-class PairTask:
+@dataclass(frozen=True, eq=False)
+class PairTask(Sides):
     """Pairs as problems: `solution` is the chosen answer, ``metadata["rejected"]`` the other. Nobody judges an answer, so there are no
     rewards; the score is the share of held-out pairs that the policy ranks right. Satisfies `anypo.tasks.base.Task`."""
 
-    labelled = False
-    stored = True
-    scorer = "pairs"
-    outcome = ""
-    weights: Mapping[str, float] = {}
-
-    def __init__(self, path: Path, training: list[Problem], held: list[Problem]) -> None:
-        self.name, self.path = path.stem, path
-        self._train, self._heldout = training, held
-
-    def __len__(self) -> int:
-        return len(self._train)
+    data: Data = field(default_factory=lambda: Data(""))
+    labelled: ClassVar[bool] = False
+    scorer: ClassVar[str] = "pairs"
+    outcome: ClassVar[str] = ""
+    weights: ClassVar[Mapping[str, float]] = {}
+    stored: ClassVar[bool] = True
 
     @property
-    def n_heldout(self) -> int:
-        return len(self._heldout)
-
-    def train(self, index: int) -> Problem:
-        return self._train[index]
-
-    def heldout(self, index: int) -> Problem:
-        return self._heldout[index]
+    def name(self) -> str:
+        return self.data.path.stem
 
     def environment(self, problem: Problem) -> _Unjudged:
         return _Unjudged(problem)
 
     def describe(self) -> dict[str, Any]:
-        source = {"path": str(self.path), "sha256": files.sha256(self.path), "columns": COLUMNS}
+        source = {**self.data.identity(), "columns": COLUMNS}
         return {"name": self.name, "source": source, "train": len(self), "heldout": self.n_heldout}
 
 
@@ -105,20 +94,20 @@ class _Unjudged:
         return Reply({})
 
 
-def _problems(path: Path, system: str) -> list[Problem]:
-    found = [_problem(row, system, where) for where, row in files.rows(path)]
+def _problems(data: Data, system: str) -> list[Problem]:
+    found = [_problem(row, system, where) for where, row in data.rows()]
     if not found:
-        raise UserError(f"'{path}' has no pairs: it is empty")
+        raise UserError(f"{data} has no pairs: it is empty")
     return found
 
 
 def _problem(row: Mapping[str, Any], system: str, where: str) -> Problem:
-    asked, chosen, rejected = (files.column(row, name, where) for name in COLUMNS)
+    asked, chosen, rejected = (column(row, name, where) for name in COLUMNS)
     if isinstance(asked, str):
         if not asked.strip():
             raise UserError(f"{where}: the prompt is empty")
         asked = [{"role": "user", "content": asked}]
-    messages = chat(asked, "prompt", where, system, row.get("tools"))
+    messages = chat(asked, "prompt", where, system, optional(row, "tools", where))
     better, worse = _answer(chosen, "chosen", where), _answer(rejected, "rejected", where)
     if better == worse:
         raise UserError(f"{where}: the chosen and the rejected answer are the same, so there is nothing to prefer")

@@ -136,7 +136,7 @@ def load(name: str, options: Mapping[str, Any]) -> OneStepTask:
     verifier = _verifier(name, config, checked)
     graded = checked.graded if checked.graded is not None else preset.graded
     components = complete(checked.rewards, verifier, graded)
-    pool = Pool(checked.workers, (_prepare, (components, name, config)))
+    pool = Pool(checked.workers, (_prepare, (components, name, config)), checked.memory)
     scorer = Scorer(components, checked.timeout, pool)
     if scorer.isolated:
         pool.check()

@@ -10,9 +10,10 @@ from typing import Any, ClassVar
 
 from pydantic import Field, field_validator
 
+from anypo.callables import imported, source, spelled
 from anypo.parts import Part
 from anypo.tasks.base import Problem
-from anypo.tasks.text.verifiers import Verifier, compiles, imported, source, spelled
+from anypo.tasks.text.verifiers import Verifier, compiles
 
 
 class Reward(Part, slot="reward"):

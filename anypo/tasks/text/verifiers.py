@@ -7,22 +7,20 @@ bounded by its own code says so with `isolated`, and is then run in a worker pro
 
 from __future__ import annotations
 
-import hashlib
-import importlib
-import importlib.util
 import logging
 import re
-from collections.abc import Callable
-from decimal import Decimal, InvalidOperation
 from fractions import Fraction
 from importlib import metadata
-from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
+from unicodedata import normalize
 
 from pydantic import Field, field_validator
 
+from anypo.callables import imported, source, spelled
 from anypo.parts import Part
 from anypo.tasks.base import Problem
+from anypo.tasks.text.answers.figures import value
+from anypo.tasks.text.answers.numbers import number, readings
 from anypo.tasks.text.extract import ExtractName, extract
 
 
@@ -67,56 +65,44 @@ class Unjudged(Verifier, name="none"):
 
 
 class Exact(Verifier, name="exact"):
-    """The answer, letter for letter; runs of white space count as one space."""
+    """The answer, letter for letter, in whichever Unicode normal form; runs of white space count as one space.
+
+    An answer that is a truth value ("true", "false") is right in any case.
+    """
 
     ignore_case: bool = False
 
     def score(self, found: str, problem: Problem) -> float:
-        mine, right = " ".join(found.split()), " ".join(problem.answer.split())
-        return float(mine.casefold() == right.casefold() if self.ignore_case else mine == right)
+        mine, right = (" ".join(normalize("NFC", text).split()) for text in (found, problem.answer))
+        any_case = self.ignore_case or right.lower() in {"true", "false"}
+        return float(caseless(mine) == caseless(right) if any_case else mine == right)
 
 
 class Numeric(Verifier, name="numeric"):
-    """A number within |x - a| <= max(relative |a|, absolute) of the answer a. Reads 1,234.5, 3/4, 1e-3, 50%, $20."""
+    r"""A number within |x - a| <= max(relative |a|, absolute) of the answer a: 1,234.5, 3/4, 1e-3, 50% (which is 0.5), \frac{3}{4}.
+
+    The text may say more than the number (see `anypo.tasks.text.answers.numbers`), unless `extract` is ``whole``.
+    """
 
     extract: ExtractName = "last_number"
     relative: float = Field(1e-6, ge=0.0)
     absolute: float = Field(0.0, ge=0.0)
 
+    def verify(self, problem: Problem, text: str) -> float:
+        return self.score(text, problem) if self.extract == "last_number" else super().verify(problem, text)
+
     def score(self, found: str, problem: Problem) -> float:
         right = number(problem.answer)
         if right is None:
             raise ValueError(f"the answer {problem.answer!r} is not a number")
-        mine = number(found)
-        if mine is None:
-            return 0.0
+        mine = [number(found)] if self.extract == "whole" else [value(reading) for reading in readings(found)]
         tolerance = max(Fraction(self.relative) * abs(right), Fraction(self.absolute))
-        return float(abs(mine - right) <= tolerance)
+        return float(any(one is not None and abs(one - right) <= tolerance for one in mine))
 
     def refuse_problem(self, problem: Problem) -> str | None:
         if number(problem.answer) is None:
             return f"the answer {problem.answer[:80]!r} is not a number"
         return None
-
-
-def number(text: str) -> Fraction | None:
-    """The exact value of a plain number, fraction or percentage, or None. Exponents are limited to +-400."""
-    text = text.strip().replace("−", "-").lstrip("$€£").replace(",", "").rstrip()
-    scale = Fraction(1)
-    if text.endswith("%"):
-        text, scale = text[:-1], Fraction(1, 100)
-    above, slash, below = text.partition("/")
-    try:
-        values = [Decimal(piece.strip()) for piece in ((above, below) if slash else (above,))]
-    except InvalidOperation:
-        return None
-    # Beyond this an exact fraction would be enormous, and no answer key needs it.
-    if len(text) > 1000 or any(not value.is_finite() or abs(value.adjusted()) > 400 for value in values):
-        return None
-    if slash and values[1] == 0:
-        return None
-    exact = [Fraction(value) for value in values]
-    return (exact[0] / exact[1] if slash else exact[0]) * scale
 
 
 class Regex(Verifier, name="regex"):
@@ -150,8 +136,10 @@ class Regex(Verifier, name="regex"):
 class MathVerify(Verifier, name="math_verify"):
     r"""Mathematical equality by the math-verify package: 1/2, 0.5, \frac{1}{2} and 50\% are one answer.
 
-    An answer without LaTeX delimiters is read as LaTeX mathematics.
+    An answer without LaTeX delimiters is read as LaTeX mathematics. Of a longer text the last `LONGEST` characters are read.
     """
+
+    LONGEST: ClassVar[int] = 100_000
 
     def score(self, found: str, problem: Problem) -> float:
         from math_verify import parse, verify
@@ -163,7 +151,7 @@ class MathVerify(Verifier, name="math_verify"):
         right = parse(gold, parsing_timeout=None)
         if not right:
             raise ValueError(f"math-verify cannot read the answer {problem.answer[:80]!r}")
-        return float(verify(right, parse(found, parsing_timeout=None), timeout_seconds=None))
+        return float(verify(right, parse(found[-self.LONGEST :], parsing_timeout=None), timeout_seconds=None))
 
     def isolated(self) -> bool:
         return True
@@ -222,6 +210,11 @@ class Python(Verifier, name="python"):
         return self.dump() | source(self.function)
 
 
+def caseless(text: str) -> str:
+    """The form in which canonical caseless matches are equal (Unicode standard, section 3.13, D145)."""
+    return normalize("NFD", normalize("NFD", text).casefold())
+
+
 def compiles(pattern: str) -> str:
     """`pattern` itself; ValueError when it is no regular expression."""
     try:
@@ -229,34 +222,6 @@ def compiles(pattern: str) -> str:
     except re.error as error:
         raise ValueError(f"{pattern[:80]!r} is not a regular expression ({error})") from None
     return pattern
-
-
-def spelled(function: str) -> str:
-    """`function` itself; ValueError unless it is written ``module:function``."""
-    module, colon, name = function.partition(":")
-    if not colon or not all(piece.isidentifier() for piece in (*module.split("."), name)):
-        raise ValueError("write it as module:function")
-    return function
-
-
-def imported(function: str) -> Callable[..., Any]:
-    """The callable named ``module:function``; raises whatever importing it raises, TypeError when it is not callable."""
-    module, _, name = function.partition(":")
-    found = getattr(importlib.import_module(module), name)
-    if not callable(found):
-        raise TypeError(f"'{function}' is not callable")
-    return found  # type: ignore[no-any-return]
-
-
-def source(function: str) -> dict[str, Any]:
-    """SHA-256 of the file that defines ``module:function``, where there is one (without importing the module itself)."""
-    try:
-        spec = importlib.util.find_spec(function.partition(":")[0])
-    except (ImportError, ValueError):
-        spec = None
-    if spec is None or spec.origin is None or not Path(spec.origin).is_file():
-        return {}
-    return {"source_sha256": hashlib.sha256(Path(spec.origin).read_bytes()).hexdigest()}
 
 
 def versions(*packages: str) -> dict[str, str]:

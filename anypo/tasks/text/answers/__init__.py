@@ -1,0 +1,1 @@
+"""The answer that a text gives: numbers and choices, as people and models write them."""
