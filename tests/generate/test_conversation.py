@@ -309,7 +309,7 @@ def test_a_task_that_cannot_be_restored_is_refused_by_name_and_before_loading(mo
     monkeypatch.setattr(session.tasks, "load", lambda spec: task)
     monkeypatch.setattr("anypo.policies.loading.load", lambda *_, **__: pytest.fail("a model was loaded"))
     algorithm = session.resolve("grpo", "m", {"generate": tree.dump()}, task="sums")
-    quiet = SimpleNamespace(phase=lambda *_: None)
+    quiet = SimpleNamespace(phase=lambda *_: None, note=lambda *_: None)
     with pytest.raises(UserError, match="cannot work on task"):
         session.Session(algorithm, None, quiet)
 
