@@ -105,7 +105,7 @@ def load(
             model, tokenizer = _hub(name, DTYPES[dtype], options, said)
         if lora:
             model = _adapt(model, _read(Lora, {"rank": lora} if isinstance(lora, int) else lora, "lora"), seed)
-    policy = LanguagePolicy(model.to(device), tokenizer, source=name, chat=chat)
+        policy = LanguagePolicy(model.to(device), tokenizer, source=name, chat=chat)
     policy.notes = tuple(said)
     return policy
 

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from anypo.engine.base import Sampling
 from anypo.engine.device import together, widest
-from anypo.engine.local.model.product import packed, product
+from anypo.engine.product import packed, product
 from anypo.errors import UserError
 
 SPAN, PIECE = 12288, 256
