@@ -104,6 +104,10 @@ class LocalEngine:
         self.context = int(getattr(text, "max_position_embeddings", None) or 1 << 30)
         self.vocabulary = int(text.vocab_size)
         self.eos = frozenset(end_tokens(model, tokenizer))
+        never = _never(tokenizer, model.get_input_embeddings().num_embeddings, self.eos)  # type: ignore[operator]
+        if never:
+            device = self._parameters[0].device
+            self.backend.vocabulary.never = torch.tensor(never, device=device)
         self.scheduler = Scheduler(self.backend, max_running, max_rows)
         self.stats = Stats()
         self._weights = self._signature()
@@ -350,6 +354,15 @@ def _gap(backend: Backend, reference: guard.Reference) -> float:
 def _text_config(model: Any) -> Any:
     """What is configured of the part that reads and writes text."""
     return (model.get_base_model() if hasattr(model, "get_base_model") else model).config.get_text_config()
+
+
+def _never(tokenizer: Any, size: int, ends: frozenset[int]) -> list[int]:
+    """Ids below `size` that stand for no text: those the tokenizer does not know (vocabularies are padded to round numbers), and the
+    padding token where it ends nothing."""
+    if not hasattr(tokenizer, "get_vocab"):
+        return []
+    known = set(tokenizer.get_vocab().values()) - ({tokenizer.pad_token_id} - ends)
+    return [token for token in range(size) if token not in known] if known & set(range(size)) else []
 
 
 def end_tokens(model: nn.Module, tokenizer: Any) -> set[int]:
