@@ -91,9 +91,11 @@ def plain(model: Any, sequences: Sequence[np.ndarray]) -> Tensor:
     try:
         logits: Tensor = model(input_ids=ids).logits
     except Exception as error:
+        narrow = next(model.parameters()).dtype.itemsize < 4
         raise UserError(
-            f"{kind(model)} cannot be a policy: it does not run on tokens alone ({reason(error)}); "
-            "choose a causal language model"
+            f"{kind(model)} cannot be a policy: a plain pass of transformers over tokens alone fails ({reason(error)}); "
+            + ("try --dtype float32, or " if narrow else "")
+            + "choose another causal language model"
         ) from None
     if logits.shape[:2] != ids.shape:
         raise UserError(

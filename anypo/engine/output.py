@@ -57,27 +57,25 @@ class Output:
         output = Output(linear, *_configured(causal.config))
         seen: list[Tensor] = []
 
-        def louder(module: Any, inputs: Any, result: Any) -> Any:
-            hidden = result[0]
-            if hidden.shape[-1] != linear.in_features:
-                return result
-            hidden = hidden * (LOUD / linear(hidden).abs().max().clamp(min=1e-6))
-            seen.append(hidden)
-            if isinstance(result, tuple):
-                return (hidden, *result[1:])
-            result.last_hidden_state = hidden
-            return result
+        def louder(module: Any, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+            loud = inputs[0] * (LOUD / nn.functional.linear(inputs[0], linear.weight).abs().max().clamp(min=1e-6))
+            seen.extend((inputs[0], loud))
+            return (loud, *inputs[1:])
 
-        hook = body.register_forward_hook(louder)
+        ids = torch.arange(1, 5, device=linear.weight.device)[None] % causal.get_input_embeddings().num_embeddings
+        hook = linear.register_forward_pre_hook(louder)
         try:
-            ids = torch.arange(1, 5, device=linear.weight.device)[None] % causal.get_input_embeddings().num_embeddings
             logits = causal(input_ids=ids).logits.float()
+            states = body(input_ids=ids).last_hidden_state
+        except (AttributeError, TypeError):
+            return None
         finally:
             hook.remove()
-        if len(seen) != 1 or logits.shape[-1] != linear.out_features:
+        if len(seen) != 2 or seen[1].shape[:-1] != logits.shape[:-1] or seen[0].shape != states.shape:
             return None
         near = 4 * torch.finfo(linear.weight.dtype).eps if linear.weight.dtype.itemsize < 4 else 1e-5
-        same = torch.allclose(output(seen[0]).float(), logits, rtol=near, atol=near * LOUD)
+        same = torch.allclose(output(seen[1]).float(), logits, rtol=near, atol=near * LOUD)
+        same = same and torch.allclose(states, seen[0], rtol=near, atol=near * float(states.abs().max()))
         return output if same else None
 
 
