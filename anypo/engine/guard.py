@@ -38,11 +38,13 @@ path may be off by some tenths at this temperature."""
 @dataclass(frozen=True)
 class Reference:
     """sequences: token ids [L]; the last two begin with the same prompt. prompts: how many tokens of each are its prompt.
-    logp: log-probabilities of all tokens but the first by plain passes, [L - 1] each, at `temperature`."""
+    logp: log-probabilities of all tokens but the first, [L - 1] each, at `temperature`. table: those of the whole vocabulary in the
+    second sequence, [L, vocabulary]. bound: largest gap of a right path. telling: whether the logits differ at all."""
 
     sequences: tuple[np.ndarray, ...]
     prompts: tuple[int, ...]
     logp: tuple[Tensor, ...]
+    table: Tensor
     temperature: float
     bound: float
     telling: bool
@@ -58,16 +60,16 @@ class Reference:
         logits = [plain(model, sequences[:1])[0], *plain(model, sequences[1:])]
         spread = float(max((z - z.mean(-1, keepdim=True)).abs().max() for z in logits))
         temperature = min(1.0, spread / LOUD) if spread > 0 else 1.0
+        tables = [(z / temperature).log_softmax(-1) for z in logits]
         logp = tuple(
-            (z[:-1] / temperature).log_softmax(-1).gather(1, torch.from_numpy(ids[1:, None]).to(z.device))[:, 0]
-            for z, ids in zip(logits, sequences)
+            table[:-1].gather(1, torch.from_numpy(ids[1:, None]).to(table.device))[:, 0]
+            for table, ids in zip(tables, sequences)
         )
         wide = all(p.dtype.itemsize >= 4 for p in model.parameters() if p.is_floating_point())
         wide = wide and not torch.is_autocast_enabled(logits[0].device.type)
-        telling = np.isfinite(spread) and spread > 1e-6
-        return Reference(
-            sequences, (short, long, long), logp, temperature, BOUND if wide else BOUND_REDUCED, bool(telling)
-        )
+        telling = bool(np.isfinite(spread) and spread > 1e-6)
+        bound = BOUND if wide else BOUND_REDUCED
+        return Reference(sequences, (short, long, long), logp, tables[1], temperature, bound, telling)
 
     def gap(self, found: Sequence[Tensor]) -> float:
         """How far log-probabilities of the last tokens of every sequence are from the plain ones, in nats."""
@@ -76,11 +78,11 @@ class Reference:
         return worst if np.isfinite(worst) else float("inf")
 
     def ahead(self, model: Any) -> float:
-        """How far the prediction behind a prompt moves when tokens follow it: 0 where nothing looks ahead."""
+        """How far predictions within a prompt move when tokens follow it, in nats: 0 where nothing looks ahead."""
         start = self.prompts[1]
-        prompt, token = self.sequences[1][:start], int(self.sequences[1][start])
-        alone = (plain(model, [prompt])[0, -1] / self.temperature).log_softmax(-1)[token]
-        return abs(float(alone) - float(self.logp[1][start - 1]))
+        alone = (plain(model, [self.sequences[1][:start]])[0] / self.temperature).log_softmax(-1)
+        apart = (alone - self.table[:start]).abs()
+        return float(apart.max() if self.bound == BOUND else apart.mean())
 
 
 @torch.no_grad()

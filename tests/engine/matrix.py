@@ -52,7 +52,7 @@ def measure(name: str, mode: str) -> Cell:
             forward = TrainingForward(model)
             engine = LocalEngine(model, Endless())
         except UserError as error:
-            return Cell(refused=str(error))
+            return Cell(refused=" ".join(str(error).split()))
     rng = np.random.default_rng(0)
     prompts = [rng.integers(3, families.TOKENS, n) for n in (3, 17, 8)]
     with torch.no_grad():

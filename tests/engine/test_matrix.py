@@ -13,7 +13,7 @@ import pytest
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "family" in metafunc.fixturenames:
-        everything = metafunc.config.getoption("--all", default=False)
+        everything = metafunc.config.getoption("--all")
         metafunc.parametrize("family", families.FAMILIES if everything else families.ALWAYS)
 
 

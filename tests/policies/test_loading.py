@@ -328,7 +328,7 @@ def test_a_tokenizer_longer_than_the_embeddings_loads_while_nobody_needs_the_res
     with pytest.warns(Note, match="without an embedding, which no text may contain: '<more>'"):
         policy = policies.load(folder)
     assert policy.encode([{"role": "user", "content": "1 + 1"}]).max() < 98
-    with pytest.raises(UserError, match="a text contains '<more>', for which .* has no embedding"):
+    with pytest.raises(UserError, match=r"a text contains '<more>', for which .* has no embedding"):
         policy.encode([{"role": "user", "content": "1 <more> 1"}])
     with pytest.raises(UserError, match="a text contains '<more>'"):
         policy.answer("<more>")
@@ -346,7 +346,7 @@ def test_encoders_are_refused_as_policies(tmp_path):
     }
     BertLMHeadModel(BertConfig(**sizes)).save_pretrained(tmp_path)
     tiny.tokenizer(64).save_pretrained(tmp_path)
-    with pytest.raises(UserError, match="BertLMHeadModel cannot be a policy: .* sees both directions"):
+    with pytest.raises(UserError, match=r"BertLMHeadModel cannot be a policy: .* sees both directions"):
         policies.load(tmp_path)
     BertLMHeadModel(BertConfig(**sizes, is_decoder=True)).save_pretrained(tmp_path)
     assert policies.load(tmp_path).forward.path == "padded with all logits"

@@ -172,8 +172,8 @@ class Vocabulary:
         return _Read(z, top, best, pieces, total, log_total, entropy.clamp(min=0.0), lost)
 
     def _pass(self, rows: Tensor, n: int, cool: Tensor | None) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor | None]:
-        """Scaled logits z [C, n, span]; per span maxima [C, n], piece masses [C, n, span/PIECE] and sums of p z [C, n]; scaled logits of
-        the ids that are never drawn [n, never], which z leaves out."""
+        """Scaled logits z [C, n, span]; per span maxima [C, n], piece masses [C, n, span/PIECE] and sums of p z [C, n]; and what z
+        leaves out, scaled logits of the ids never drawn [n, never] (None: there are none)."""
         size = self.head.shape[0] if self.head is not None else rows.shape[1]
         span = min(SPAN, -(-size // PIECE) * PIECE)
         spans, height, device = -(-size // span), rows.shape[0], rows.device
