@@ -122,7 +122,7 @@ class Vocabulary:
         )
         span, total = z.shape[2], read.total
         kept = total.log()
-        cut = [i for i, w in enumerate(wishes) if w.sampling.temperature and _truncates(w.sampling)]
+        cut = [i for i, w in enumerate(wishes) if w.sampling.temperature and truncates(w.sampling)]
         originals = None
         if cut:
             where = torch.tensor(cut, device=device)
@@ -232,7 +232,8 @@ class Vocabulary:
         return ids.cpu().numpy(), (_wide(values) - best[row] - log_total[row]).float().cpu().numpy()
 
 
-def _truncates(sampling: Sampling) -> bool:
+def truncates(sampling: Sampling) -> bool:
+    """Whether the request leaves tokens out."""
     return sampling.top_k > 0 or sampling.top_p < 1.0 or sampling.min_p > 0.0
 
 

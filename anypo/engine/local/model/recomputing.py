@@ -59,5 +59,9 @@ class RecomputingBackend:
         states, where = self.network.states(contexts, [torch.tensor(place).numpy() for place in places])
         states = states[torch.as_tensor(where, device=states.device)]
         head = self.network.head
-        logits = states if head.weight is None else nn.functional.linear(states.to(head.weight.dtype), head.weight, head.bias)
+        logits = (
+            states
+            if head.weight is None
+            else nn.functional.linear(states.to(head.weight.dtype), head.weight, head.bias)
+        )
         return logits.float()
