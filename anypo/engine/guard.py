@@ -128,7 +128,7 @@ def choose(
 ) -> tuple[str, Path]:
     """The first of `paths` (name and maker, the fastest first) that agrees with plain passes of `model`, and its name.
 
-    what: what the paths do ("sampling"). A path that cannot be made or run counts as one that differs. Raises `UserError` when none is
+    what: what the paths do ("sampling"). A path that cannot be opened or run counts as one that differs. `UserError` when none is
     left, and whatever `check` raises of the reference.
     """
     key = (what, *paths, *_fingerprint(model))
@@ -141,10 +141,12 @@ def choose(
     for name, make in paths.items():
         try:
             path = make()
-            found = gap(path, known)
-            trouble = "" if found <= known.bound else f"differs from a plain pass of transformers by {found:.2g} nats"
+        except UserError:
+            raise
         except Exception as error:
-            trouble = f"cannot run ({reason(error)})"
+            refused.append(f"{name} it cannot be opened ({reason(error)})")
+            continue
+        trouble = _trouble(path, gap, known)
         if not trouble or not known.telling:
             if known.telling:
                 _CHOSEN[key] = name
@@ -153,6 +155,15 @@ def choose(
             return name, path
         refused.append(f"{name} it {trouble}")
     raise UserError(f"{kind(model)} cannot be a policy, no way of running it is right: {'; '.join(refused)}")
+
+
+def _trouble(path: Path, gap: Callable[[Path, Reference], float], known: Reference) -> str:
+    """What is wrong with a path, or nothing."""
+    try:
+        found = gap(path, known)
+    except Exception as error:
+        return f"cannot run ({reason(error)})"
+    return "" if found <= known.bound else f"differs from a plain pass of transformers by {found:.2g} nats"
 
 
 def kind(model: Any) -> str:
