@@ -239,7 +239,7 @@ class _Handler(BaseHTTPRequestHandler):
         done = self.server_side.complete(request)
         tokens = [int(token) for token in done.tokens]
         # ids without text are left out of every draw; of the whole distribution they are a part, as the trainer sees it
-        logp = done.logp if truncates(sampling) else done.logp + done.log_mass
+        logp = done.logp if truncates(request.sampling) else done.logp + done.log_mass
         return {
             "object": "text_completion",
             "model": self.server_side.name,
