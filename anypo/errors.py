@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import signal
+import warnings
 from collections.abc import Iterable, Iterator
 
 LONGEST = 200
@@ -37,6 +38,15 @@ class Killed(BaseException):
     def __init__(self, number: int) -> None:
         super().__init__(f"ended by {signal.Signals(number).name}")
         self.code = 128 + number
+
+
+class Note(UserWarning):
+    """Something worth knowing that stops nothing. The command line shows it in one line."""
+
+
+def note(sentence: str) -> None:
+    """Say a sentence that stops nothing, once for each place and wording."""
+    warnings.warn(sentence, Note, stacklevel=3)
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

@@ -9,6 +9,11 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.pop("COLUMNS", None)
 os.environ["XDG_STATE_HOME"] = tempfile.mkdtemp(prefix="anypo-state-")
 
+import pytest
 import torch
 
 torch.set_num_threads(1)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--all", action="store_true", help="the whole matrix of families (tests/engine/test_matrix.py)")

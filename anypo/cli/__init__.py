@@ -5,7 +5,8 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-from typing import NoReturn
+import warnings
+from typing import Any, NoReturn
 
 from anypo.errors import shown
 
@@ -36,6 +37,7 @@ def main() -> None:
     from anypo.cli.plugins import offer
     from anypo.errors import Interrupted, Killed, UserError
 
+    _show_notes()
     app = typer.Typer(
         name="anypo",
         help="Any policy, any policy optimisation: every method is a composition of nine parts.",
@@ -68,6 +70,21 @@ def main() -> None:
         _stop(f"{place}: {REASONS.get(error.errno) or error.strerror}", 2)
     except Exception as error:
         _our_fault(error)
+
+
+def _show_notes() -> None:
+    """Notes in one line each, without the place in the code that said them."""
+    from anypo.errors import Note
+
+    whole = warnings.showwarning
+
+    def show(message: Any, category: Any, *where: Any, **more: Any) -> None:
+        if issubclass(category, Note):
+            print(f"anypo: {message}", file=sys.stderr)
+        else:
+            whole(message, category, *where, **more)
+
+    warnings.showwarning = show
 
 
 def _our_fault(error: Exception) -> NoReturn:

@@ -20,6 +20,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from anypo.engine.base import Completion, Request, Sampler, Sampling
+from anypo.engine.local.vocabulary import truncates
 from anypo.engine.remote import KEY
 from anypo.errors import UserError, shown
 from anypo.loopback import HOST, admitted, names_this_machine, own_page, size
@@ -237,6 +238,8 @@ class _Handler(BaseHTTPRequestHandler):
         request = asked(body, self.server_side.name, self.server_side.vocabulary, self.server_side.context)
         done = self.server_side.complete(request)
         tokens = [int(token) for token in done.tokens]
+        # ids without text are left out of every draw; of the whole distribution they are a part, as the trainer sees it
+        logp = done.logp if truncates(request.sampling) else done.logp + done.log_mass
         return {
             "object": "text_completion",
             "model": self.server_side.name,
@@ -248,7 +251,7 @@ class _Handler(BaseHTTPRequestHandler):
                     "token_ids": tokens,
                     "logprobs": {
                         "tokens": [f"token_id:{token}" for token in tokens],
-                        "token_logprobs": [float(value) for value in done.logp],
+                        "token_logprobs": [min(0.0, float(value)) for value in logp],
                     },
                 }
             ],

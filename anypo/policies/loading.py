@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -105,7 +106,7 @@ def load(
             model, tokenizer = _hub(name, DTYPES[dtype], options, said)
         if lora:
             model = _adapt(model, _read(Lora, {"rank": lora} if isinstance(lora, int) else lora, "lora"), seed)
-    policy = LanguagePolicy(model.to(device), tokenizer, source=name, chat=chat)
+        policy = LanguagePolicy(model.to(device), tokenizer, source=name, chat=chat)
     policy.notes = tuple(said)
     return policy
 
@@ -238,10 +239,33 @@ def _sentences(name: str, hub: bool = False) -> Iterator[None]:
                 f"(offline, or no such model).{nearest(name, MODELS)} A model downloaded elsewhere loads by its folder. "
                 f"{missing()}".rstrip()
             ) from None
+        if said := _unsupported(name, error, reason):
+            raise UserError(said) from None
         raise UserError(
             f"the model files of {name} cannot be read ({type(error).__name__}: {_short(reason)}); "
             "they are damaged, truncated or of an unknown kind: download or export the model again"
         ) from None
+
+
+def _unsupported(name: str, error: Exception, reason: str) -> str:
+    """The sentence for files that are whole but that this installation has no means for; empty for others."""
+    import transformers
+
+    if isinstance(error, ImportError):
+        return f"the model files of {name} cannot be read without a package that is not installed ({_short(reason)})"
+    if found := re.search(r"Unrecognized configuration class <class '[\w.]*?(\w+)'>", reason):
+        return (
+            f"{name} is configured by {found[1]}, for which transformers {transformers.__version__} has no causal language model; "
+            "choose a text model, or export the language part of this one into a folder of its own"
+        )
+    if "does not recognize this architecture" in reason or isinstance(error, KeyError):
+        return (
+            f"the model files of {name} cannot be read: transformers {transformers.__version__} does not know its model type "
+            f"({_short(reason)}); a newer transformers may"
+        )
+    if "trust_remote_code" in reason:
+        return f"{name} comes with code of its own, which is not run; choose a model whose class transformers has"
+    return ""
 
 
 def _short(text: str, limit: int = 160) -> str:

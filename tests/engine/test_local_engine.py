@@ -8,7 +8,7 @@ from transformers import MistralConfig, Qwen3Config
 
 from anypo.engine.base import Completion, Request, Sampling
 from anypo.engine.local import LocalEngine
-from anypo.engine.local.model.product import row_invariant
+from anypo.engine.product import row_invariant
 from anypo.errors import UserError
 
 MODELS = {**CONFIGS, "gpt2": GPT2, "sliding": MistralConfig(**SMALL, sliding_window=16)}

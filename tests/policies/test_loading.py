@@ -10,7 +10,10 @@ from policies_making import batch_of, rollout
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from anypo import policies
-from anypo.errors import UserError
+from anypo.engine.base import Request, Sampling
+from anypo.engine.config import Local
+from anypo.engine.training import Sample
+from anypo.errors import Note, UserError
 from anypo.policies.language import folders, smollm2, tiny
 
 SMALL = {"model": "tiny", "layers": 2, "hidden": 64, "intermediate": 96}
@@ -266,9 +269,11 @@ def _no_eos(folder):
     (folder / "tokenizer_config.json").write_text(json.dumps(settings))
 
 
-def _more_tokens(folder):
+def _more_tokens(folder, **roles):
     tokenizer = AutoTokenizer.from_pretrained(folder)
     tokenizer.add_tokens(["<more>"])
+    for role, token in roles.items():
+        setattr(tokenizer, role, token)
     tokenizer.save_pretrained(folder)
 
 
@@ -278,12 +283,31 @@ DAMAGES = {
     "no weights": (lambda f: (f / "model.safetensors").unlink(), "cannot be read"),
     "a tensor is missing": (_without_a_tensor, r"incomplete: 1 parameters.*layers.1.mlp.up_proj"),
     "broken config": (lambda f: (f / "config.json").write_text("{"), "cannot be read"),
-    "unknown kind": (lambda f: (f / "config.json").write_text('{"model_type": "nonesuch"}'), "cannot be read"),
+    "unknown kind": (
+        lambda f: (f / "config.json").write_text('{"model_type": "nonesuch"}'),
+        "does not know its model type",
+    ),
+    "no causal model": (
+        lambda f: (f / "config.json").write_text('{"model_type": "llava"}'),
+        "LlavaConfig.*no causal language",
+    ),
+    "no package": (
+        lambda f: _configure(f, quantization_config={"quant_method": "gptq", "bits": 4}),
+        "package that is not installed",
+    ),
     "no config": (lambda f: (f / "config.json").unlink(), "not a model folder: it has no config.json"),
     "broken tokenizer": (lambda f: (f / "tokenizer.json").write_text('{"version": "1'), "cannot be read"),
     "no end of sequence": (_no_eos, "no end-of-sequence token"),
-    "tokens without embeddings": (_more_tokens, "99 tokens but the model only 98 embeddings"),
+    "tokens without embeddings": (
+        lambda f: _more_tokens(f, eos_token="<more>"),
+        "99 tokens but the model only 98 embeddings",
+    ),
 }
+
+
+def _configure(folder, **values):
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, **values}))
 
 
 def _cut(path, size):
@@ -297,6 +321,112 @@ def test_damaged_folders(folder, name):
     with pytest.raises(UserError, match=sentence) as caught:
         policies.load(folder)
     assert "\n" not in str(caught.value) and len(str(caught.value)) < 500
+
+
+def test_a_tokenizer_longer_than_the_embeddings_loads_while_nobody_needs_the_rest(folder):
+    _more_tokens(folder)
+    with pytest.warns(Note, match="without an embedding, which no text may contain: '<more>'"):
+        policy = policies.load(folder)
+    assert policy.encode([{"role": "user", "content": "1 + 1"}]).max() < 98
+    with pytest.raises(UserError, match=r"a text contains '<more>', for which .* has no embedding"):
+        policy.encode([{"role": "user", "content": "1 <more> 1"}])
+    with pytest.raises(UserError, match="a text contains '<more>'"):
+        policy.answer("<more>")
+
+
+def test_encoders_are_refused_as_policies(tmp_path):
+    from transformers import BertConfig, BertLMHeadModel
+
+    sizes = {
+        "vocab_size": 98,
+        "hidden_size": 32,
+        "intermediate_size": 48,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+    }
+    BertLMHeadModel(BertConfig(**sizes)).save_pretrained(tmp_path)
+    tiny.tokenizer(64).save_pretrained(tmp_path)
+    with pytest.raises(UserError, match=r"BertLMHeadModel cannot be a policy: .* sees both directions"):
+        policies.load(tmp_path)
+    BertLMHeadModel(BertConfig(**sizes, is_decoder=True)).save_pretrained(tmp_path)
+    assert policies.load(tmp_path).forward.path == "padded with all logits"
+
+
+def test_the_text_part_of_a_nested_configuration_is_used(tmp_path):
+    from transformers import Gemma3Config, Gemma3ForConditionalGeneration
+
+    sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
+    text = {**sizes, "vocab_size": 98, "num_key_value_heads": 2, "head_dim": 8, "max_position_embeddings": 256}
+    sight = {**sizes, "image_size": 28, "patch_size": 14}
+    config = Gemma3Config(text_config=text, vision_config=sight, mm_tokens_per_image=4, image_token_index=5)
+    Gemma3ForConditionalGeneration(config).save_pretrained(tmp_path)
+    tiny.tokenizer(512).save_pretrained(tmp_path)
+    policy = policies.load(tmp_path)
+    assert policy.context == 256 and policy.forward.path == "padded"
+    engine = Local().sampler(policy)
+    assert engine.vocabulary == 98 and engine.path == "with a cache"
+
+
+@pytest.mark.parametrize(("context", "longer"), [(256, True), (64, False)])
+def test_longrope_depends_neither_on_neighbours_nor_on_crossing_its_original_length(tmp_path, context, longer):
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    rope = {
+        "rope_type": "longrope",
+        "short_factor": [1.0] * 4,
+        "long_factor": [4.0] * 4,
+        "factor": 4.0,
+        "rope_theta": 1e4,
+    }
+    sizes = {
+        "hidden_size": 32,
+        "intermediate_size": 48,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "vocab_size": 98,
+    }
+    rope["original_max_position_embeddings"] = 64
+    torch.manual_seed(0)
+    config = LlamaConfig(**sizes, max_position_embeddings=256, initializer_range=0.3, rope_parameters=rope)
+    LlamaForCausalLM(config).save_pretrained(tmp_path)
+    tiny.tokenizer(context).save_pretrained(tmp_path)
+    policy = policies.load(tmp_path)
+    short, long = (Sample(np.arange(n) % 90, np.arange(2, n)) for n in (20, 150))
+    with torch.no_grad():
+        alone, beside = (policy.forward.statistics(s, budget=8192)["logp"][:18] for s in ([short], [short, long]))
+    torch.testing.assert_close(alone, beside, atol=2e-5, rtol=1e-5)
+    if not longer:
+        as_saved = AutoModelForCausalLM.from_pretrained(tmp_path)(torch.arange(20)[None]).logits
+        torch.testing.assert_close(policy.model(torch.arange(20)[None]).logits, as_saved)
+        return
+    request = Request(np.arange(3, 50), Sampling(max_new=40), (0,))  # on both sides of the original length
+    (done,) = Local().sampler(policy).generate([request])
+    ids = torch.tensor(np.concatenate([request.tokens, done.tokens]))
+    plain = policy.model(ids[None]).logits[0].log_softmax(-1)[46:-1].gather(1, ids[47:, None])[:, 0]
+    assert len(done.tokens) > 20
+    np.testing.assert_allclose(done.logp + done.log_mass, plain.detach().numpy(), atol=1e-3)
+
+
+def test_ids_without_text_are_never_sampled(tmp_path):
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
+    LlamaForCausalLM(LlamaConfig(**sizes, vocab_size=98 + 64)).save_pretrained(tmp_path)
+    tiny.tokenizer(64).save_pretrained(tmp_path)
+    policy = policies.load(tmp_path)
+    pad = policy.tokenizer.pad_token_id
+    for sampling in (Sampling(max_new=24), Sampling(max_new=24, top_p=0.9), Sampling(max_new=24, temperature=0.0)):
+        requests = [Request(np.array([5, 6]), sampling, (0, i)) for i in range(8)]
+        for request, done in zip(requests, Local().sampler(policy).generate(requests)):
+            assert done.tokens.max() < 98 and pad not in done.tokens
+            ids = torch.tensor(np.concatenate([request.tokens, done.tokens]))
+            table = policy.model(ids[None]).logits[0, 1:-1].log_softmax(-1).detach()
+            entropy = -(table.exp() * table).sum(-1)
+            np.testing.assert_allclose(done.entropy, entropy.numpy(), atol=1e-4)
+            if sampling.temperature:
+                plain = table.gather(1, ids[2:, None])[:, 0]
+                np.testing.assert_allclose(done.logp + done.log_mass, plain.numpy(), atol=1e-4)
+                assert (done.log_mass < -0.3).all()  # about 65 of 162 ids
 
 
 def test_an_adapter_without_its_base(tmp_path):

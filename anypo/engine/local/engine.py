@@ -13,6 +13,7 @@ logits may differ in the last bits, and a token then changes only if its uniform
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,16 +23,24 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from anypo.engine import guard
 from anypo.engine.architecture import Architecture
 from anypo.engine.base import Completion, Limit, Request
-from anypo.engine.local import random
+from anypo.engine.local import random, trial
 from anypo.engine.local.backend import Backend, PagedBackend, Work
 from anypo.engine.local.handle import DONE, PAUSED, Event, Handle, Observer
 from anypo.engine.local.model.general import GeneralBackend
-from anypo.engine.local.model.product import ROWS
+from anypo.engine.local.model.recomputing import RecomputingBackend
 from anypo.engine.local.scheduler import Scheduler
 from anypo.engine.local.vocabulary import Drawn, Wish
+from anypo.engine.output import linear
+from anypo.engine.product import ROWS
+from anypo.engine.training import TrainingForward
 from anypo.errors import UserError
+
+PAGED, CACHED, CACHED_ALONE = "with paged memory", "with a cache", "with a cache, one sequence at a time"
+RECOMPUTING = "without memory, computing every sequence again for every token"
+"""Paths by name; what `LocalEngine.path` says."""
 
 
 @dataclass
@@ -63,6 +72,8 @@ class LocalEngine:
     place, empties the prefix cache; handles in progress keep their keys and values.
     kv_tokens: memory budget for keys and values, in tokens. block: tokens per memory block. max_running: most sequences at
     once. max_rows: most tokens per forward step. fast=False forces the general path.
+    path: the way that was found right when the engine was made (`anypo.engine.guard`): with paged memory, with a cache, with a cache
+    one sequence at a time, or computing every sequence again for every token. `UserError` when none is.
     exact: True when the sampled log-probabilities are the trainer's own for the same weights, up to rounding in float32.
     """
 
@@ -79,22 +90,27 @@ class LocalEngine:
         fast: bool = True,
     ) -> None:
         self.model, self.tokenizer = model, tokenizer
+        self._dropout = True
         self._version = version if callable(version) else lambda: version
         arch = Architecture.of(model) if fast else None
-        self.backend: Backend = (
-            PagedBackend(arch, kv_tokens, block) if arch is not None else GeneralBackend(model, kv_tokens)
-        )
-        self.fast = arch is not None
-        self._dropout = arch is None or not arch.plain
+        with self._evaluating():
+            self.path, self.backend = _backend(model, arch, kv_tokens, block)
+        self.fast = self.path == PAGED
+        self._dropout = arch is None or not arch.plain or not self.fast
         self._parameters = list(model.parameters())
         self.exact = all(p.dtype in (torch.float32, torch.float64) for p in self._parameters)
         self.kv_tokens = kv_tokens
-        self.context = int(getattr(model.config, "max_position_embeddings", None) or 1 << 30)
-        self.vocabulary = int(getattr(model.config, "vocab_size"))  # noqa: B009 - a module attribute has no static type
+        text = _text_config(model)
+        self.context = int(getattr(text, "max_position_embeddings", None) or 1 << 30)
+        self.vocabulary = int(text.vocab_size)
         self.eos = frozenset(end_tokens(model, tokenizer))
+        never = _never(tokenizer, model.get_input_embeddings().num_embeddings, self.eos)  # type: ignore[operator]
+        if never:
+            device = self._parameters[0].device
+            self.backend.vocabulary.never = torch.tensor(never, device=device)
         self.scheduler = Scheduler(self.backend, max_running, max_rows)
         self.stats = Stats()
-        self._weights: tuple[int, int] | None = None
+        self._weights = self._signature()
 
     # -- the Sampler interface -----------------------------------------------------------------------------------------
 
@@ -311,6 +327,42 @@ class LocalEngine:
         finally:
             if training:
                 self.model.train()
+
+
+def _backend(model: nn.Module, arch: Architecture | None, kv_tokens: int, block: int) -> tuple[str, Backend]:
+    """The fastest backend that gives what plain passes of `model` give, and its name."""
+    paths: dict[str, Callable[[], Backend]] = {}
+    if arch is not None:
+        paths[PAGED] = lambda: PagedBackend(arch, kv_tokens, block)
+    paths[CACHED] = lambda: GeneralBackend(model, kv_tokens)
+    paths[CACHED_ALONE] = lambda: GeneralBackend(model, kv_tokens, together=False)
+    paths[RECOMPUTING] = lambda: RecomputingBackend(TrainingForward(model).network, kv_tokens)
+    return guard.choose("sampling", model, paths, _gap)
+
+
+def _gap(backend: Backend, reference: guard.Reference) -> float:
+    if not isinstance(backend, PagedBackend):
+        return trial.gap(backend, reference)
+    if not linear(backend.arch.model):
+        return math.inf
+    graphs, backend.captured = backend.captured, None  # they run the same layers, and take seconds to record
+    found = trial.gap(backend, reference)
+    backend.captured = graphs
+    return found
+
+
+def _text_config(model: Any) -> Any:
+    """What is configured of the part that reads and writes text."""
+    return (model.get_base_model() if hasattr(model, "get_base_model") else model).config.get_text_config()
+
+
+def _never(tokenizer: Any, size: int, ends: frozenset[int]) -> list[int]:
+    """Ids below `size` that stand for no text: those the tokenizer does not know (vocabularies are padded to round numbers), and the
+    padding token where it ends nothing."""
+    if not hasattr(tokenizer, "get_vocab"):
+        return []
+    known = set(tokenizer.get_vocab().values()) - ({tokenizer.pad_token_id} - ends)
+    return [token for token in range(size) if token not in known] if known & set(range(size)) else []
 
 
 def end_tokens(model: nn.Module, tokenizer: Any) -> set[int]:

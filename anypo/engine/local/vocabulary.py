@@ -18,7 +18,7 @@ from torch import Tensor
 
 from anypo.engine.base import Sampling
 from anypo.engine.device import together, widest
-from anypo.engine.local.model.product import packed, product
+from anypo.engine.product import packed, product
 from anypo.errors import UserError
 
 SPAN, PIECE = 12288, 256
@@ -52,11 +52,32 @@ class Drawn:
     top: list[tuple[np.ndarray, np.ndarray] | None]
 
 
+@dataclass(frozen=True)
+class _Read:
+    """One pass over the vocabulary: scaled logits z [C, n, span], maxima per span [C, n] and in all [n]; masses relative to these:
+    of pieces [n, pieces], of all that may be drawn [n], and the log of what there is [n]; the entropy [n] of the whole
+    distribution; logits of the ids never drawn [n, never] (None: there are none)."""
+
+    z: Tensor
+    top: Tensor
+    best: Tensor
+    pieces: Tensor
+    total: Tensor
+    log_total: Tensor
+    entropy: Tensor
+    lost: Tensor | None
+
+
 class Vocabulary:
-    """Draws from softmax(head @ hidden), or from given logits when `head` is None. Keeps its buffers between calls."""
+    """Draws from softmax(head @ hidden), or from given logits when `head` is None. Keeps its buffers between calls.
+
+    never: ids that are not drawn, because the tokenizer has no text for them. Leaving them out is a truncation like any other: their
+    mass is missing in `log_mass`, and the entropy is that of the whole distribution.
+    """
 
     def __init__(self, head: Tensor | None) -> None:
         self.head = head
+        self.never: Tensor | None = None
         self._spans: dict[int, Tensor] = {}
         self._space: dict[str, Tensor] = {}
 
@@ -87,16 +108,21 @@ class Vocabulary:
         n, device = len(wishes), rows.device
         heat = np.array([w.sampling.temperature or 1.0 for w in wishes])
         if any(w.sampling.heat for w in wishes):  # a first pass at temperature 1 says how uncertain each row is
-            doubt = _summary(*self._pass(rows, n, None)[1:])[3].cpu().numpy()
+            doubt = self._read(rows, n, None).entropy.cpu().numpy()
             heat = heat * [w.sampling.heat.factor(d) if w.sampling.heat else 1.0 for w, d in zip(wishes, doubt)]
         cool = None if np.all(heat == 1.0) else torch.from_numpy(1.0 / heat).to(device, torch.float32)[:, None]
-        z, top, mass, moment = self._pass(rows, n, cool)
-        span = z.shape[2]
-        best, pieces, total, entropy = _summary(top, mass, moment)
-        log_total = total.log()
-
-        kept = log_total
-        cut = [i for i, w in enumerate(wishes) if w.sampling.temperature and _truncates(w.sampling)]
+        read = self._read(rows, n, cool)
+        z, top, best, pieces, log_total, entropy = (
+            read.z,
+            read.top,
+            read.best,
+            read.pieces,
+            read.log_total,
+            read.entropy,
+        )
+        span, total = z.shape[2], read.total
+        kept = total.log()
+        cut = [i for i, w in enumerate(wishes) if w.sampling.temperature and truncates(w.sampling)]
         originals = None
         if cut:
             where = torch.tensor(cut, device=device)
@@ -117,6 +143,11 @@ class Vocabulary:
         log_mass = kept - log_total
         if originals is not None:
             logp = _excluded(logp, originals, where, token, best, log_total)
+        if self.never is not None and read.lost is not None:
+            row, column = (token[:, None] == self.never).nonzero(
+                as_tuple=True
+            )  # only a forced token can be one of them
+            logp[row] = read.lost[row, column] - best[row] - log_total[row]
         return Drawn(
             token.cpu().numpy(),
             logp.clamp(max=0.0).float().cpu().numpy(),
@@ -125,8 +156,24 @@ class Vocabulary:
             [self._top(z, i, wish.top, best, log_total, cut, originals) for i, wish in enumerate(wishes)],
         )
 
-    def _pass(self, rows: Tensor, n: int, cool: Tensor | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Scaled logits z [C, n, span] and per span: maxima [C, n], piece masses [C, n, span/PIECE], sums of p z [C, n]."""
+    def _read(self, rows: Tensor, n: int, cool: Tensor | None) -> _Read:
+        """One pass over the vocabulary for the first n rows, logits scaled by `cool` [n, 1]. Raises `UserError` when they are not
+        finite."""
+        z, top, mass, moment, lost = self._pass(rows, n, cool)
+        best, pieces, total, entropy = _summary(top, mass, moment)
+        log_total = total.log()
+        if lost is None:
+            return _Read(z, top, best, pieces, total, log_total, entropy, None)
+        lost = _wide(lost)
+        log_kept, outside = log_total, lost - best[:, None]
+        log_total = torch.logaddexp(log_kept, outside.logsumexp(1))
+        share, outside = log_kept - log_total, outside - log_total[:, None]
+        entropy = share.exp() * (entropy - share) - (outside.exp() * outside).sum(1)
+        return _Read(z, top, best, pieces, total, log_total, entropy.clamp(min=0.0), lost)
+
+    def _pass(self, rows: Tensor, n: int, cool: Tensor | None) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor | None]:
+        """Scaled logits z [C, n, span]; per span maxima [C, n], piece masses [C, n, span/PIECE] and sums of p z [C, n]; and what z
+        leaves out, scaled logits of the ids never drawn [n, never] (None: there are none)."""
         size = self.head.shape[0] if self.head is not None else rows.shape[1]
         span = min(SPAN, -(-size // PIECE) * PIECE)
         spans, height, device = -(-size // span), rows.shape[0], rows.device
@@ -135,6 +182,7 @@ class Vocabulary:
         top = torch.empty(spans, n, device=device)
         mass = torch.empty(spans, n, span // PIECE, device=device)
         moment = torch.empty(spans, n, device=device)
+        lost: list[Tensor] = []
         for c in range(spans):
             low, high = c * span, min(size, (c + 1) * span)
             self._logits(rows, low, high, z[c])
@@ -143,11 +191,15 @@ class Vocabulary:
                 here.mul_(cool)
             if high - low < span:
                 here[:, high - low :] = NOWHERE
+            if self.never is not None:
+                never = self.never if spans == 1 else self.never[(self.never >= low) & (self.never < high)] - low
+                lost.append(here[:, never])
+                here.index_fill_(1, never, NOWHERE)
             torch.amax(here, 1, out=top[c])
             torch.sub(here, top[c][:, None], out=p).exp_()
             torch.sum(p.view(n, -1, PIECE), 2, out=mass[c])
             torch.sum(p.mul_(here), 1, out=moment[c])
-        return z[:, :n], top, mass, moment
+        return z[:, :n], top, mass, moment, torch.cat(lost, 1) if lost else None
 
     def _logits(self, rows: Tensor, low: int, high: int, out: Tensor) -> None:
         """Logits of the tokens low..high-1 into out[:, :high-low]."""
@@ -180,7 +232,8 @@ class Vocabulary:
         return ids.cpu().numpy(), (_wide(values) - best[row] - log_total[row]).float().cpu().numpy()
 
 
-def _truncates(sampling: Sampling) -> bool:
+def truncates(sampling: Sampling) -> bool:
+    """Whether the request leaves tokens out."""
     return sampling.top_k > 0 or sampling.top_p < 1.0 or sampling.min_p > 0.0
 
 

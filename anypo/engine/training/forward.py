@@ -12,20 +12,35 @@ the head, and logits exist for a few rows at a time.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from anypo.engine import guard
 from anypo.engine.architecture import Architecture
+from anypo.engine.output import Output, linear
 from anypo.engine.training import head
 from anypo.engine.training.head import Columns, Reading
 from anypo.engine.training.networks import Network, PackedNetwork, PaddedNetwork
 from anypo.engine.training.packing import joined
 from anypo.errors import UserError
+
+PACKED, PADDED, ALL_LOGITS, ALONE = (
+    "on packed prefix trees",
+    "padded",
+    "padded with all logits",
+    "one sequence at a time",
+)
+"""Paths by name; what `TrainingForward.path` says."""
+
+AHEAD = 2e-2
+"""Most nats by which a prediction may move with the tokens behind it: products of other shapes round differently."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +72,9 @@ class Sample:
 class TrainingForward:
     """Statistics of samples under `model` (a transformers causal LM, or a peft model around one).
 
+    path: the way that was found right when the model was opened (`anypo.engine.guard`): on packed prefix trees, padded, padded with
+    all logits, or one sequence at a time. Raises `UserError` for a model that looks ahead or that no way computes rightly.
+
     The model is put into evaluation mode: dropout has no place in a log-probability. checkpointing: keep only each layer's
     input for the backward pass and recompute the rest.
     """
@@ -64,9 +82,25 @@ class TrainingForward:
     def __init__(self, model: Any, checkpointing: bool = False) -> None:
         self.checkpointing = checkpointing
         arch = Architecture.of(model.eval())
-        self.network: Network = (
-            PaddedNetwork(model, checkpointing) if arch is None else PackedNetwork(arch, checkpointing)
+        paths: dict[str, Callable[[], Network]] = {}
+        if arch is not None:
+            paths[PACKED] = lambda: PackedNetwork(arch, checkpointing)
+        elif (output := Output.of(model)) is not None:
+            paths[PADDED] = lambda: PaddedNetwork(model, checkpointing, output)
+        paths[ALL_LOGITS] = lambda: PaddedNetwork(model, checkpointing)
+        paths[ALONE] = lambda: PaddedNetwork(model, checkpointing, alone=True)
+        self.path, self.network = guard.choose(
+            "training", model, paths, self._gap, partial(_refuse_encoders, model) if arch is None else None
         )
+
+    @torch.no_grad()
+    def _gap(self, network: Network, reference: guard.Reference) -> float:
+        """How far statistics by way of `network` are from plain passes, for every token of the guard's sequences."""
+        self.network = network
+        if isinstance(network, PackedNetwork) and not linear(network.arch.model):
+            return math.inf
+        samples = [Sample(ids, np.arange(1, len(ids)), reference.temperature) for ids in reference.sequences]
+        return reference.gap(self.statistics(samples)["logp"].split([len(sample.actions) for sample in samples]))
 
     @property
     def packed(self) -> bool:
@@ -173,6 +207,17 @@ class TrainingForward:
             return found[0]
         back = torch.argsort(torch.cat(rows)).to(next(iter(found[0].values())).device)
         return {name: torch.cat([columns[name] for columns in found]).index_select(0, back) for name in found[0]}
+
+
+def _refuse_encoders(model: Any, reference: guard.Reference) -> None:
+    """`UserError` for a model whose predictions look ahead, which those that the library knows do not."""
+    ahead = reference.ahead(model)
+    if ahead > max(reference.bound, AHEAD):
+        raise UserError(
+            f"{guard.kind(model)} cannot be a policy: what it predicts behind a text changes by {ahead:.2g} nats with the tokens "
+            "that follow, so it sees both directions; choose a causal language model (of BERT and its kin, one with "
+            "is_decoder=true in its configuration)"
+        )
 
 
 def _requests(piece: Sequence[Sample]) -> tuple[list[np.ndarray], list[np.ndarray]]:

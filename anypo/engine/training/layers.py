@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from anypo.engine.architecture import Architecture, Layer
-from anypo.engine.local.model.product import add_product, product
+from anypo.engine.product import add_product, product
 from anypo.engine.training.attention import Plan, attend
 
 

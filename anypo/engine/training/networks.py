@@ -7,6 +7,7 @@ distinct predicting states with, for every place, the index of its state.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -20,12 +21,15 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from anypo.engine.architecture import Architecture
 from anypo.engine.device import together
+from anypo.engine.output import Output
 from anypo.engine.training import attention, packing
 from anypo.engine.training.head import Head
 from anypo.engine.training.layers import decoder_layer, rms_norm
 from anypo.errors import UserError
 
 Arrays = Sequence[np.ndarray]
+Outputs = Callable[[Tensor, Tensor], Tensor]
+"""From padded ids and their mask, both [B, L], to something [B, L, width]."""
 
 
 class Network(Protocol):
@@ -87,49 +91,67 @@ class PackedNetwork:
 class PaddedNetwork:
     """Any transformers causal LM (or a peft model around one), sequences padded on the right.
 
-    Where the model's logits are its output embedding applied to its last hidden state, which is tried once, only these hidden
-    states are computed; other models (scaled or capped logits) compute all of their logits.
+    output: what turns last hidden states into logits (`Output.of`); with it logits exist only where a decision is predicted, without
+    it the model computes all of them. alone: one sequence at a time, nothing padded.
     """
 
-    def __init__(self, model: Any, checkpointing: bool) -> None:
+    def __init__(self, model: Any, checkpointing: bool, output: Output | None = None, alone: bool = False) -> None:
         self.model = model
         self.causal = model.get_base_model() if hasattr(model, "get_base_model") else model
         self.checkpointing = checkpointing
         self.layers = _layers(self.causal) if checkpointing else []
-        self.output = self._find_output()
+        self.output, self.alone = output, alone
+        self._whole, self._body = accepted(self.causal), accepted(self.causal.base_model)
 
     def cut(self, contexts: Arrays, budget: int) -> list[np.ndarray]:
         return packing.padded_batches([len(context) for context in contexts], budget)
 
     @property
     def head(self) -> Head:
-        return Head(None) if self.output is None else Head.of(self.output.weight, self.output.bias)
+        if self.output is None or not self.output.plain:
+            return Head(None)
+        return Head.of(self.output.linear.weight, self.output.linear.bias)
 
     def states(self, contexts: Arrays, places: Arrays) -> tuple[Tensor, np.ndarray]:
-        return self._run(contexts, places, self._logits if self.output is None else self._hidden)
+        if self.output is None:
+            return self._run(contexts, places, self._logits, self.causal.get_input_embeddings().num_embeddings)
+        states, where = self.hidden(contexts, places)
+        return states if self.output.plain else self.output(states), where
 
     def hidden(self, contexts: Arrays, places: Arrays) -> tuple[Tensor, np.ndarray]:
-        return self._run(contexts, places, self._hidden)
+        return self._run(contexts, places, self._hidden, self.causal.config.get_text_config().hidden_size)
 
-    def _run(self, contexts: Arrays, places: Arrays, outputs: Any) -> tuple[Tensor, np.ndarray]:
+    def _run(self, contexts: Arrays, places: Arrays, outputs: Outputs, width: int) -> tuple[Tensor, np.ndarray]:
         used = [index for index, place in enumerate(places) if len(place)]
         if not used:
-            width = self.causal.config.vocab_size if outputs == self._logits else self.causal.config.hidden_size
             return _no_states(next(self.causal.parameters()), width), np.zeros(0, dtype=np.int64)
         device = self.causal.get_input_embeddings().weight.device
         tokens = [torch.as_tensor(contexts[index], dtype=torch.int64, device=device) for index in used]
+        groups = [[row] for row in range(len(used))] if self.alone else [list(range(len(used)))]
+        with self._recomputing():
+            found = [
+                self._batch([tokens[row] for row in rows], [places[used[row]] for row in rows], outputs)
+                for rows in groups
+            ]
+        return torch.cat(found) if len(found) > 1 else found[0], np.arange(sum(len(places[index]) for index in used))
+
+    def _batch(self, tokens: list[Tensor], places: Arrays, outputs: Outputs) -> Tensor:
+        """What `outputs` gives at the places of sequences that run together."""
         ids = nn.utils.rnn.pad_sequence(tokens, batch_first=True)
         everything = torch.ones_like(ids)  # padding comes after what it could disturb; masked, it may turn into NaN
-        flat = np.concatenate([row * ids.shape[1] + places[index] for row, index in enumerate(used)])
-        with self._recomputing():
-            out = outputs(ids, everything).flatten(0, 1)
-        return out.index_select(0, torch.as_tensor(flat, device=device)), np.arange(len(flat))
+        flat = np.concatenate([row * ids.shape[1] + place for row, place in enumerate(places)])
+        return outputs(ids, everything).flatten(0, 1).index_select(0, torch.as_tensor(flat, device=ids.device))
 
     def _hidden(self, ids: Tensor, mask: Tensor) -> Tensor:
-        return self.causal.base_model(input_ids=ids, attention_mask=mask, use_cache=False).last_hidden_state
+        found = self.causal.base_model(input_ids=ids, **_only(self._body, attention_mask=mask, use_cache=False))
+        if not hasattr(found, "last_hidden_state"):
+            raise UserError(f"{type(self.causal).__name__} does not give its hidden states, which is asked of it here")
+        hidden: Tensor = found.last_hidden_state
+        return hidden
 
     def _logits(self, ids: Tensor, mask: Tensor) -> Tensor:
-        return self.causal(input_ids=ids, attention_mask=mask, use_cache=False).logits
+        logits: Tensor = self.causal(input_ids=ids, **_only(self._whole, attention_mask=mask, use_cache=False)).logits
+        return logits
 
     @contextmanager
     def _recomputing(self) -> Iterator[None]:
@@ -144,16 +166,14 @@ class PaddedNetwork:
             for layer in layers:
                 del layer.forward
 
-    @torch.no_grad()
-    def _find_output(self) -> nn.Linear | None:
-        """The output embedding, if it alone turns hidden states into logits."""
-        module = self.causal.get_output_embeddings()
-        if type(module) is not nn.Linear:
-            return None
-        ids = torch.arange(1, 5, device=module.weight.device)[None] % self.causal.config.vocab_size
-        hidden, logits = (run(ids, torch.ones_like(ids)).float() for run in (self._hidden, self._logits))
-        ours = nn.functional.linear(hidden, module.weight.float(), None if module.bias is None else module.bias.float())
-        return module if torch.allclose(ours, logits, rtol=1e-2, atol=1e-2 * float(logits.abs().max())) else None
+
+def accepted(module: nn.Module) -> frozenset[str]:
+    """The arguments that `module` takes by name; those it would only swallow do not count."""
+    return frozenset(inspect.signature(module.forward).parameters)
+
+
+def _only(names: frozenset[str], **arguments: Any) -> dict[str, Any]:
+    return {name: value for name, value in arguments.items() if name in names}
 
 
 def _layers(model: nn.Module) -> list[nn.Module]:

@@ -29,6 +29,7 @@ from anypo.engine.training.head import Head
 from anypo.errors import UserError
 from anypo.policies.divergences import Comparisons
 from anypo.policies.language.chat import Chat, Messages
+from anypo.policies.language.fitting import check_tokens, fix_frequencies
 from anypo.policies.language.folders import replace_folder
 from anypo.policies.language.merging import merged
 from anypo.policies.language.quiet import quiet
@@ -78,14 +79,10 @@ class LanguagePolicy:
             model.generation_config.eos_token_id = sorted(self.ends)
         self.source = source
         self.version = version
+        check_tokens(self.causal, self.chat, source)
+        fix_frequencies(self.causal, self.context)
         self.forward = TrainingForward(model)
         self.compared = Comparisons()
-        embeddings = self.causal.get_input_embeddings().num_embeddings
-        if len(tokenizer) > embeddings:
-            raise UserError(
-                f"the tokenizer of {source or 'the model'} has {len(tokenizer)} tokens but the model only {embeddings} "
-                "embeddings; they do not belong together"
-            )
         for parameter in self.parameters():
             if low(parameter) and hasattr(parameter, "grad_dtype"):
                 parameter.grad_dtype = torch.float32
@@ -124,7 +121,8 @@ class LanguagePolicy:
     @property
     def context(self) -> int:
         """Most tokens of one sequence."""
-        limits = [getattr(self.causal.config, "max_position_embeddings", None), self.tokenizer.model_max_length]
+        text = self.causal.config.get_text_config()
+        limits = [getattr(text, "max_position_embeddings", None), self.tokenizer.model_max_length]
         return min(int(limit) for limit in limits if limit)
 
     def describe(self) -> dict[str, Any]:
@@ -317,7 +315,7 @@ class LanguagePolicy:
 
         Raises `UserError` when they leave no room in the model's context.
         """
-        tokens = self.chat.encode(messages)
+        tokens = self._readable(self.chat.encode(messages))
         if len(tokens) >= self.context:
             raise UserError(
                 f"a prompt has {len(tokens)} tokens but the model's context is {self.context}; "
@@ -327,11 +325,18 @@ class LanguagePolicy:
 
     def continue_with(self, messages: Messages, ended: bool = True, history: Messages = ()) -> np.ndarray:
         """Tokens to append after the policy's turn (see `Chat.continue_with`), int32 [L]."""
-        return self.chat.continue_with(messages, ended, history)
+        return self._readable(self.chat.continue_with(messages, ended, history))
 
     def answer(self, text: str) -> np.ndarray:
         """Tokens the policy would write for `text`, the end of its turn included, int32 [L]."""
-        return self.chat.answer(text)
+        return self._readable(self.chat.answer(text))
+
+    def _readable(self, tokens: np.ndarray) -> np.ndarray:
+        """`tokens`; `UserError` where one of them has no embedding."""
+        if len(tokens) and int(tokens.max()) >= self.causal.get_input_embeddings().num_embeddings:
+            name = self.tokenizer.convert_ids_to_tokens(int(tokens.max()))
+            raise UserError(f"a text contains '{name}', for which {self.source or 'the model'} has no embedding")
+        return tokens
 
     def words(self, text: str) -> np.ndarray:
         """Tokens of `text` inside the policy's turn, int32 [L]."""

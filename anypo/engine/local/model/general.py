@@ -1,14 +1,13 @@
 """Any transformers causal language model, through its own forward and cache: the path for what the fast one does not know.
 
 Prompts run one by one; sequences that each need one more token run as one left-padded batch, whose cache is kept as long as its
-members stay the same. Models whose cache is more than keys and values of all positions (sliding windows, recurrent states) run
-one sequence at a time.
+members stay the same. Models whose cache is more than keys and values of all positions (sliding windows, recurrent states), or
+that padding disturbs, run one sequence at a time.
 """
 
 from __future__ import annotations
 
 import copy
-import inspect
 from collections.abc import Sequence
 from typing import Any
 
@@ -20,6 +19,7 @@ from transformers.cache_utils import DynamicLayer
 from anypo.engine.local.backend import Work
 from anypo.engine.local.handle import Handle
 from anypo.engine.local.vocabulary import Vocabulary
+from anypo.engine.training.networks import accepted
 
 Pairs = list[tuple[Tensor, Tensor]]
 
@@ -41,17 +41,18 @@ class _Batch:
 
 class GeneralBackend:
     """A handle's memory is a list of (keys, values) [1, kv heads, cached, D] per layer, the `_Batch` it is a row of, or (for
-    caches of other kinds) the model's cache object."""
+    caches of other kinds, or together=False) the model's cache object."""
 
     size = 1
 
-    def __init__(self, model: nn.Module, kv_tokens: int) -> None:
+    def __init__(self, model: Any, kv_tokens: int, together: bool = True) -> None:
         self.model, self.budget = model, kv_tokens
         self.vocabulary = Vocabulary(None)
-        accepted = inspect.signature(model.forward).parameters
-        self._takes_positions = "position_ids" in accepted
-        self._keep_logits = "logits_to_keep" in accepted
-        self._plain = all(type(layer) is DynamicLayer for layer in self._cache().layers)
+        base = model.get_base_model() if hasattr(model, "get_base_model") else model  # adapters hide what it takes
+        names = accepted(base)
+        self._takes_positions = "position_ids" in names
+        self._keep_logits = "logits_to_keep" in names
+        self._plain = together and all(type(layer) is DynamicLayer for layer in self._cache().layers)
         self._held: dict[int, int] = {}
 
     def spare(self) -> int:

@@ -13,7 +13,7 @@ from anypo.engine.architecture import Architecture, Layer
 from anypo.engine.device import together
 from anypo.engine.local.model.attention import Attention, Memory
 from anypo.engine.local.model.plan import Plan
-from anypo.engine.local.model.product import add_product, packed, product
+from anypo.engine.product import add_product, packed, product
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from anypo.engine.local.model.product import ROWS
+from anypo.engine.product import ROWS
 
 TILE = 64
 """Most rows of one job."""
