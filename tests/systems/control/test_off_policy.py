@@ -137,7 +137,7 @@ def test_two_updates_of_td3_are_the_textbooks() -> None:
     """The critics twice, the actor and both averages once, after the second step of the critics: with plain descent, which shows
     signs and factors, and critics of which now one, now the other is the lesser."""
     run = trainer(
-        "td3", update__optimiser={"part": "sgd", "lr": 0.1}, credit__optimiser={"part": "sgd", "lr": 1e-2}
+        "td3", update__optimiser={"part": "sgd", "lr": 0.1}, credit__optimiser={"part": "sgd", "lr": 1e-2}, policy__limit=0.1
     )  # fmt: skip
     weights, arrays = run.weights, batch_of(16)
     actor, critic = copy.deepcopy(weights.policy), weights.learners["credit"]
@@ -155,7 +155,7 @@ def test_two_updates_of_td3_are_the_textbooks() -> None:
         context = Context(number, 4, 3, run.memory)
         batch = run.algorithm.credit.assign(weights.prepare(arrays.batch(), context), context)
         with torch.no_grad():
-            blur = (0.2 * batch["noise@next"]).clamp(-0.5, 0.5)
+            blur = (0.2 * batch["noise@next"]).clamp(-0.1, 0.1)
             y = r + 0.99 * (1 - d) * torch.minimum(
                 *q(target, s2, (torch.tanh(layers(lagged.body, s2)) + blur).clamp(-1, 1))
             )
@@ -237,6 +237,8 @@ def test_published_constants() -> None:
         assert [(r["decay"], r["every"]) for r in method["update"]["references"]] in ([(0.995, 1)], [(0.995, 2)] * 2)
         assert method["replay"]["batch"] == 256 and method["replay"]["capacity"] == 1_000_000
         assert method["replay"]["updates_per_step"] == 1.0 and method["update"]["max_grad_norm"] == math.inf
+    noise = {name: td3["policy"][name] for name in ("exploration", "smoothing", "limit")}
+    assert noise == {"exploration": 0.1, "smoothing": 0.2, "limit": 0.5} and td3["objective"]["every"] == 2
     assert sac["objective"]["temperature"]["target"] is None and sac["objective"]["temperature"]["initial"] == 1.0
 
 
