@@ -198,6 +198,7 @@ def test_in_an_environment_the_critic_of_trpo_learns_as_in_its_releases() -> Non
     assert (update["repeat"], update["minibatches"], update["max_grad_norm"]) == (10, 32, math.inf)
     kept = {"radius": 0.01, "iterations": 10, "damping": 0.1, "shrink": 0.5, "attempts": 10}
     assert {name: update[name] for name in kept} == {name: plain[name] for name in kept} == kept
+    assert (find("trpo").algorithm().credit.gamma, find("trpo").algorithm().credit.lam) == (0.99, 0.95)  # type: ignore[attr-defined]
     credit = method.credit.dump()
     assert (credit["optimiser"]["lr"], credit["gamma"], credit["lam"]) == (1e-3, 0.99, 0.95)
     assert credit["truncated"] == "bootstrap" and credit["whiten"]
