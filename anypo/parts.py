@@ -8,6 +8,7 @@ instance, a name or a mapping. A part never holds mutable state: what it must re
 
 from __future__ import annotations
 
+import copy
 import importlib
 import pkgutil
 import re
@@ -203,10 +204,10 @@ def assigned(plain: dict[str, Any], changes: Mapping[str, Any], whole: str) -> d
     """`plain` (what `dump` gave of `whole`, in words) with the value at every dotted path replaced, checking every step of a path.
 
     The order of `changes` does not matter: what lies further up is replaced first, so a part may be named and its fields set.
-    Raises `UserError` naming the nearest valid spelling.
+    The values themselves are left as they are. Raises `UserError` naming the nearest valid spelling.
     """
     for path in sorted(changes, key=lambda path: path.count(".")):
-        value = changes[path]
+        value = copy.deepcopy(changes[path])
         if any(other.startswith(f"{path}.") for other in changes) and isinstance(value, (str, dict)):
             value = _Named({"part": value} if isinstance(value, str) else value)
         _assign(plain, path, value, whole)

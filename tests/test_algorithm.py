@@ -47,6 +47,14 @@ def test_a_path_replaces_a_field_or_a_part() -> None:
     assert base.objective.trust.high != 0.28, "set returns a variant"
 
 
+def test_setting_a_part_and_its_fields_leaves_the_given_mapping_alone() -> None:
+    """A mapping that many runs share (a preset, a grid) must not take on the fields of one of them."""
+    critic = {"part": "gae", "optimiser": {"part": "adamw", "lr": 3e-4}}
+    made = find("ppo").algorithm().set({"credit": critic, "credit.optimiser.lr": 1e-3, "credit.gamma": 0.5})
+    assert made.credit.optimiser.lr == 1e-3 and made.credit.gamma == 0.5
+    assert critic == {"part": "gae", "optimiser": {"part": "adamw", "lr": 3e-4}}
+
+
 def test_lists_take_indices_and_grow_at_their_end() -> None:
     base = find("grpo").algorithm()
     one = base.set({"filter.survival.0": "drop_degenerate"})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -53,6 +54,12 @@ CONTROL: dict[str, Any] = {
 """What a method that was written for text is given in an environment: PPO's rollouts, critic and update, at stable-baselines3's
 values (2048 steps an update, 10 epochs of 32 minibatches). Its objective stays; a method made for environments is left alone."""
 
+CONTROL_BY_UPDATE: dict[str, dict[str, Any]] = {
+    "natural": {"update.minibatches": 32, "update.max_grad_norm": math.inf, "credit.optimiser.lr": 1e-3}
+}
+"""What an update is given on top of `CONTROL`. natural: the critic of TRPO's releases, which learns from minibatches (of 64 in
+openai/baselines, of 128 in sb3-contrib) at 1e-3, its gradient unbounded; ten steps on whole batches teach it next to nothing."""
+
 STEPS_IN_ENVIRONMENTS = 40_960
 """Steps in the environment of a run whose length is not given; updates of one that takes none."""
 
@@ -75,7 +82,7 @@ def environment_preset(base: Algorithm) -> dict[str, Any]:
     """Settings of a run in an environment: `CONTROL` for a method that was written for text, and a length in steps; one that plays
     whole episodes has no such length and takes the default number of steps."""
     made = hasattr(base.generate, "environments") or base.policy != Given()
-    changes = {} if made else dict(CONTROL)
+    changes = {} if made else CONTROL | CONTROL_BY_UPDATE.get(base.update.part, {})
     generate: Any = Generate.parse(changes["generate"]) if changes else base.generate
     common = {"eval_size": 20, "set": changes}
     if hasattr(generate, "environments"):

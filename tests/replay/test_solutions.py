@@ -17,6 +17,7 @@ from anypo.generate.base import check_task
 from anypo.replay.solutions import Pairs, Solutions
 from anypo.systems import find
 from anypo.update import sft
+from anypo.update.weights import Weights
 
 
 def file(path, rows):
@@ -76,6 +77,36 @@ def test_pairs_come_from_texts_and_messages(tmp_path):
     assert [t.text for t in batch.trajectories] == ["yes", "no"] * 4 and batch.group.tolist() == list(
         np.repeat(range(4), 2)
     )
+
+
+def test_dpo_moves_from_the_policy_it_began_with_and_only_by_answers(tmp_path):
+    """After weight changes, too, the reference is the first policy; prompts have no coefficient, the answers' ends have; the chosen
+    answer gains on the rejected one."""
+    rows = [{"prompt": f"{n}", "chosen": "yes", "rejected": "no"} for n in range(4)]
+    task = tasks.load(file(tmp_path / "pairs.jsonl", rows))
+    small = {"model": "tiny", "layers": 1, "hidden": 32, "intermediate": 48, "context": 32}
+    policy, first = (policies.load(small, dtype="float64", seed=0) for _ in range(2))
+    method = find("dpo").algorithm().set({"replay.examples": 4, "update.optimiser.lr": 1e-3})
+    weights, memory, margins = Weights(method, policy, 0), Memory(method), []
+    for step in range(3):
+        now = Context(step, 10, 3, memory, world=SimpleNamespace(task=task, policy=policy))
+        batch = weights.prepare(Batch.pack(method.replay.select([], 0, now)), now)
+        torch.testing.assert_close(batch["logp_ref"], first.fill(batch, ["logp"], False)["logp"])
+        lengths = [len(policy.answer(text)) for text in ("yes", "no")]
+        assert batch.sequences["length"].tolist() == lengths * 4
+        ended = [int(t.content.tokens[-1]) for t in batch.trajectories]
+        assert set(ended) == {int(policy.answer("yes")[-1])} == {int(policy.answer("")[-1])}
+        method.update.apply(batch, weights, now)
+        margins.append(now.metrics["objective/margin"])
+    assert margins[0] == pytest.approx(0.0, abs=1e-9) and margins[2] > margins[1] > 0
+
+
+def test_published_constants_of_dpo_and_sft():
+    """DPO, appendix B and the release's configuration; InstructGPT, appendix C.1."""
+    dpo, sft_ = find("dpo").algorithm(), find("sft").algorithm()
+    assert (dpo.objective.beta, dpo.objective.label_smoothing, dpo.replay.examples) == (0.1, 0.0, 64)
+    assert (dpo.update.optimiser.lr, dpo.update.max_grad_norm, dpo.update.epochs) == (1e-6, 10.0, 1)
+    assert sft_.update.optimiser.lr == 9.65e-6 and sft_.objective.aggregate.part == "token_mean"
 
 
 @pytest.mark.parametrize("chosen, rejected, reason", [

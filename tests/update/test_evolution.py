@@ -19,7 +19,7 @@ from anypo.update.direct.evolution import Truncation, fitness_of
 
 
 def trainer(seed: int = 3, **changes: object) -> Trainer:
-    algorithm = find("deep-ga").algorithm().set({"control.prompts": 6, "update.parents": 2})
+    algorithm = find("deep-ga").algorithm().set({"control.prompts": 6, "update.parents": 2, "generate.candidates": 0})
     algorithm = algorithm.set({key.replace("__", "."): value for key, value in changes.items()})
     return Trainer(algorithm, control_world("CartPole-v1", seed, hidden=(8,)), seed, 10)
 
@@ -33,14 +33,15 @@ def update_of(run: Trainer) -> Truncation:
     return run.algorithm.update
 
 
-def judged(rewards: dict[int, list[float]]) -> Batch:
-    """One-step episodes with these returns, by member."""
+def judged(rewards: dict[int, list[float]], again: dict[int, list[float]] | None = None) -> Batch:
+    """One-step episodes with these returns, by member; those of candidates (`again`) behind them."""
     one = Steps(np.zeros((1, 4)), np.zeros(1, dtype=np.int64), np.zeros(4))
     groups = [
         Group(0, tuple(
-            Trajectory(0, one, np.zeros(1), np.zeros(1, dtype=np.int64), reward=r, keys={"member": m}) for r in returns
+            Trajectory(0, one, np.zeros(1), np.zeros(1, dtype=np.int64), reward=r, keys={"member": m}, tag=tag)
+            for r in returns
         ))
-        for m, returns in rewards.items()
+        for tag, given in (("", rewards), ("candidate", again or {})) for m, returns in given.items()
     ]  # fmt: skip
     return Batch.pack(groups)
 
@@ -90,6 +91,37 @@ def test_ties_leave_the_elite_where_it_is() -> None:
     elite = update_of(run).seeds(0, context_of(run))
     select(run, {m: [7.0] for m in range(6)})
     assert update_of(run).seeds(0, context_of(run)) == elite
+
+
+def test_the_elite_is_the_best_candidate_by_its_further_episodes() -> None:
+    """One lucky episode makes a parent, not an elite; an elite that is no parent takes the place of the last of them."""
+    run = trainer()
+    update = update_of(run)
+    first = {m: update.seeds(m, context_of(run)) for m in range(6)}
+    luck = {m: [float(m == 4) * 9 + float(m == 3) * 5] for m in range(6)}
+    update.apply(judged(luck, {4: [0.0, 1.0], 2: [3.0, 4.0]}), run.weights, context_of(run))
+    memory = run.memory.states["update"]
+    assert memory["elite"] == first[2] and memory["parents"] == [first[2], first[4]]
+    assert torch.equal(flat(run), update.decode(run.weights.policy, first[2]))
+    assert update.seeds(0, context_of(run)) == first[2]
+    other = trainer()
+    update_of(other).apply(judged(luck, {4: [0.0], 3: [2.0]}), other.weights, context_of(other))
+    memory = other.memory.states["update"]
+    assert memory["elite"] == first[3] and memory["parents"] == [first[4], first[3]]
+
+
+def test_candidates_are_the_fittest_and_the_elite_and_play_new_episodes() -> None:
+    run = trainer(generate__candidates=2, generate__again=3)
+    for step in range(3):
+        run.step()
+        plain = {g.trajectories[0].keys["member"]: g.rewards.mean() for g in run.groups if not g.trajectories[0].tag}
+        again = [g for g in run.groups if g.trajectories[0].tag == "candidate"]
+        found = {g.trajectories[0].keys["member"] for g in again}
+        best = sorted(plain, key=lambda m: (-plain[m], m))[:2]
+        assert len(plain) == 6 and found == ({best[0], 0} if step and 0 not in best else set(best))
+        assert [len(g.trajectories) for g in again] == [3, 3]
+        starts = {t.content.observations[0].tobytes() for g in run.groups for t in g.trajectories}  # type: ignore[union-attr]
+        assert len(starts) == 6 + 6, "every episode begins anew"
 
 
 def test_only_ranks_count() -> None:

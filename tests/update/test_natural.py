@@ -3,17 +3,23 @@ exact, and the Fisher matrix, its inverse and the divergence have closed forms."
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from making_rows import make
 from torch import Tensor
 
 from anypo.algorithm import Algorithm
+from anypo.claims.beds.exact import Testbed
 from anypo.context import Context, Memory
 from anypo.data.batch import Batch
 from anypo.exact.graph import tree
 from anypo.exact.policy import EnumerablePolicy
 from anypo.objective import PolicyGradient, TokenMean, Unclipped
+from anypo.run.config import resolve
+from anypo.run.trainer import Trainer
+from anypo.systems import find
 from anypo.update.direct.natural import NaturalGradient, conjugate_gradients
 from anypo.update.direct.vectors import fisher_product, vector
 from anypo.update.weights import Weights
@@ -157,3 +163,43 @@ def test_conjugate_gradients_solve_in_as_many_steps_as_there_are_dimensions() ->
     found = conjugate_gradients(lambda v: matrix @ v, target, 6)
     torch.testing.assert_close(found, torch.linalg.solve(matrix, target), rtol=1e-4, atol=1e-5)
     assert not conjugate_gradients(lambda v: matrix @ v, torch.zeros(6, dtype=torch.float64), 6).any()
+
+
+def test_other_learners_pass_over_the_batch_in_minibatches(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every pass holds every group once, in an order of its own; the policy's step is one, on the whole batch."""
+    seen: list[tuple[str, list[int]]] = []
+    differentiate = Weights.differentiate
+
+    def noting(self, batch, fits, current, context):  # type: ignore[no-untyped-def]
+        seen.append((fits[0].path, batch.sequences["prompt"].tolist()))
+        return differentiate(self, batch, fits, current, context)
+
+    monkeypatch.setattr(Weights, "differentiate", noting)
+    bed = Testbed(prompts=5, batch=5, group=2)
+    method = find("trpo").algorithm().set({"update.repeat": 3, "update.minibatches": 2})
+    run = Trainer(bed.adapt(method), bed.world(1), 1, 9)
+    before = [p.detach().clone() for p in run.weights.learners["credit"].parameters()]
+    run.step()
+    critic = [sorted(prompts) for path, prompts in seen if path == "credit"]
+    assert len(critic) == 6 and all(len(piece) in (4, 6) for piece in critic)
+    whole = next(sorted(prompts) for path, prompts in seen if path != "credit")
+    passes = [sorted(critic[n] + critic[n + 1]) for n in (0, 2, 4)]
+    assert passes == [whole] * 3 and len({str(piece) for piece in critic}) > 2
+    for _ in range(8):  # the first rewards may all be 0, which is what the critic says at first
+        run.step()
+    moved = [p.detach() for p in run.weights.learners["credit"].parameters()]
+    assert any(not torch.equal(old, new) for old, new in zip(before, moved))
+
+
+def test_in_an_environment_the_critic_of_trpo_learns_as_in_its_releases() -> None:
+    """openai/baselines and sb3-contrib fit it in minibatches, at 1e-3: 80 to 160 steps on every batch of a thousand or two."""
+    method = resolve("trpo", None, task="CartPole-v1").composition()
+    update, plain = method.update.dump(), find("trpo").algorithm().update.dump()
+    assert (update["repeat"], update["minibatches"], update["max_grad_norm"]) == (10, 32, math.inf)
+    kept = {"radius": 0.01, "iterations": 10, "damping": 0.1, "shrink": 0.5, "attempts": 10}
+    assert {name: update[name] for name in kept} == {name: plain[name] for name in kept} == kept
+    assert (find("trpo").algorithm().credit.gamma, find("trpo").algorithm().credit.lam) == (0.99, 0.95)  # type: ignore[attr-defined]
+    credit = method.credit.dump()
+    assert (credit["optimiser"]["lr"], credit["gamma"], credit["lam"]) == (1e-3, 0.99, 0.95)
+    assert credit["truncated"] == "bootstrap" and credit["whiten"]
+    assert resolve("ppo", None, task="CartPole-v1").composition().credit.dump()["optimiser"]["lr"] == 3e-4

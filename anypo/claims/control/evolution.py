@@ -14,7 +14,9 @@ from anypo.run.trainer import Trainer
 from anypo.systems import find
 
 MEMBERS = 10
-SMALL: dict[str, Any] = {"control.prompts": MEMBERS, "update.parents": 3, "update.sigma": 0.2}
+SMALL: dict[str, Any] = {
+    "control.prompts": MEMBERS, "update.parents": 3, "update.sigma": 0.2, "generate.candidates": 3, "generate.again": 5,
+}  # fmt: skip
 """A population so small that the first generation rarely holds a solution."""
 
 RANDOM = {"update.parents": 0}
@@ -24,8 +26,9 @@ UNSELECTED = {"update.parents": MEMBERS, "update.elite": False}
 @claim("deep-ga", base="random search", seconds=60, seeds=6, stand_in="CartPole-v1 for Atari, 16 hidden units",
        published="better than random search on most of the 13 Atari games, random search being surprisingly strong")  # fmt: skip
 def deep_ga(run: ClaimRun) -> Outcome:
-    """Eight generations of ten members on CartPole, 80 episodes, against random search with as many (every member of every generation
-    drawn afresh, the best so far kept and judged again): mean return of the final policy's best actions over ten fresh episodes.
+    """Eight generations of ten members on CartPole, 200 episodes with those of the candidates, against random search with as many
+    (every member of every generation drawn afresh, the elite found and kept in the same way): mean return of the final
+    policy's best actions over ten fresh episodes.
     The remark is the control: mutation in which every member has offspring and none is kept."""
     generations = run.steps(8)
     base = run.each(lambda seed: _final(RANDOM, seed, generations))

@@ -31,7 +31,9 @@ def sac() -> Algorithm:
     included; the actor, a Gaussian squashed into the action bounds, follows the gradient of the lesser critic through its own
     fresh action, plus alpha times its entropy; alpha is learned so that the entropy stays near minus the number of action
     dimensions. Target critics are averages (0.995 a step). One update with 256 transitions for each step in the environment, after
-    100 random ones. Values of stable-baselines3; steps and updates come in blocks of 64."""
+    100 random ones. Values of stable-baselines3 (the authors' release warms up for thousands of steps and does not bound the
+    deviation); steps and updates come in blocks of 64. The lesser critic in the actor's loss is the paper's; the release's last
+    revision takes the mean."""
     return Algorithm(
         control=Uniform(prompts=1, samples=1),
         generate=_rollouts(warmup=100),
@@ -51,7 +53,9 @@ def sac() -> Algorithm:
 def td3() -> Algorithm:
     """The deterministic counterpart of SAC: the lesser of two target critics at a lagged actor's action, blurred with clipped noise
     (deviation 0.2, at most 0.5), is what follows; the actor follows the first critic, in every second step only, and explores with
-    noise of deviation 0.1. Learning rate 1e-3, 256 transitions a batch. The lagged networks move in every second step too."""
+    noise of deviation 0.1. The lagged networks move in every second step too. Learning rate 1e-3 (the paper's), batches of 256 and
+    two layers of 256 (the release's, which has 3e-4), 100 random steps first (stable-baselines3's; the release takes 25,000:
+    --set generate.act.warmup=25000 --set replay.begin=25000)."""
     return Algorithm(
         control=Uniform(prompts=1, samples=1),
         generate=_rollouts(warmup=100),

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 ELITE = 0
 """The member that is the elite, unmutated, from the second generation on."""
 
+CANDIDATES = "tag/candidate"
+"""The sequence column that says which episodes only judge candidates for the elite."""
+
 
 class Truncation(Update, name="truncation"):
     """A genetic algorithm with truncation selection and no crossover (Such et al., "Deep Neuroevolution", arXiv:1712.06567).
@@ -30,8 +33,10 @@ class Truncation(Update, name="truncation"):
     Generation 0: theta = scale * eps, scale 1 / sqrt(fan in) for every matrix, `output` times that for the last one, 0 for biases;
     the policy's own initial weights are not used. After each generation the `parents` fittest members, by mean return over their
     episodes, are the next parents: theta' = theta + sigma * eps, eps ~ N(0, I) over all parameters, of a parent drawn uniformly.
-    The fittest of all is the elite: it becomes the policy and, with `elite`, member 0 of the next generation, judged again on new
-    episodes. Only ranks count; ties go to the lower member, so an elite that does as well stays.
+    The elite becomes the policy and, with `elite`, member 0 of the next generation, judged again on new episodes: the best of those
+    that played further episodes as candidates (`generate.candidates`), by these alone; without such the fittest of all. An elite
+    that is not among the parents takes the place of the last of them. Only ranks count; ties go to the lower member, so an
+    elite that does as well stays.
 
     A member is the list of the seeds that made it, one per generation; vectors are made anew from the list whenever needed, so
     memory does not grow with the network. `parents` 0 is random search: every member of every generation is drawn afresh.
@@ -88,26 +93,37 @@ class Truncation(Update, name="truncation"):
 
     @torch.no_grad()
     def apply(self, batch: Batch, weights: Weights, context: Context) -> Batch:
-        members, fitness = fitness_of(batch)
+        further = batch.sequences.get(CANDIDATES, torch.zeros(batch.n_sequences, dtype=torch.bool))
+        members, fitness = fitness_of(batch, ~further)
         order = sorted(range(len(members)), key=lambda place: (-fitness[place], members[place]))
         ranked = [self.seeds(members[place], context) for place in order]
+        elite = self.seeds(_best(*fitness_of(batch, further)), context) if bool(further.any()) else ranked[0]
+        parents = ranked[: self.parents]
+        if parents and elite not in parents:
+            parents = [elite, *parents[:-1]]
         memory = context.memory[self]
-        memory["parents"], memory["elite"] = ranked[: self.parents], ranked[0]
+        memory["parents"], memory["elite"] = parents, elite
         memory["generation"] += 1
-        assign(weights.policy, self.decode(weights.policy, ranked[0]))
+        assign(weights.policy, self.decode(weights.policy, elite))
         weights.moved(context)
         weights.steps += 1
         context.log("update/fitness", float(np.mean(fitness)))
         context.log("update/fitness_best", fitness[order[0]])
-        context.log("update/mutations", len(ranked[0]) - 1)
+        context.log("update/mutations", len(elite) - 1)
         return batch
 
 
-def fitness_of(batch: Batch) -> tuple[list[int], list[float]]:
-    """The members in a batch, in order, and the mean reward of each; a reward that is not a number counts as minus infinity."""
-    members, place = torch.unique(batch.sequences["key/member"], return_inverse=True)
-    reward = batch.sequences["reward"].double().nan_to_num(nan=-math.inf, posinf=math.inf, neginf=-math.inf)
+def fitness_of(batch: Batch, which: Tensor | None = None) -> tuple[list[int], list[float]]:
+    """The members in a batch, in order, and the mean reward of each over the sequences `which` (bool [S]; all when absent); a reward
+    that is not a number counts as minus infinity."""
+    which = torch.ones(batch.n_sequences, dtype=torch.bool) if which is None else which
+    members, place = torch.unique(batch.sequences["key/member"][which], return_inverse=True)
+    reward = batch.sequences["reward"][which].double().nan_to_num(nan=-math.inf, posinf=math.inf, neginf=-math.inf)
     return members.tolist(), segments.mean(reward, place, len(members)).tolist()
+
+
+def _best(members: Sequence[int], fitness: Sequence[float]) -> int:
+    return min(zip(members, fitness), key=lambda found: (-found[1], found[0]))[0]
 
 
 def _noise(seed: int, like: Tensor) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 import torch
@@ -29,7 +29,8 @@ class NaturalGradient(Update, name="natural"):
     s = grad log pi (the empirical form of the paper, on sampled decisions). `iterations` of conjugate gradients solve
     (F + damping I) x = g; the full step is sqrt(2 radius / x^T (F + damping I) x) x. It is shortened by `shrink` until the loss is
     lower than before and the mean KL(pi_old || pi) of the decisions, estimated without bias, is within `radius`; after `attempts`
-    lengths the weights stay. All other learners take `repeat` steps on their own losses with their own optimisers.
+    lengths the weights stay. All other learners make `repeat` passes over the batch, of `minibatches` steps each, on their own
+    losses with their own optimisers; groups are never split.
     """
 
     reads = frozenset({"logp_old"})
@@ -39,7 +40,8 @@ class NaturalGradient(Update, name="natural"):
     damping: float = Field(0.1, ge=0.0)
     shrink: float = Field(0.5, gt=0.0, lt=1.0)
     attempts: int = Field(10, ge=1, description="lengths that are tried")
-    repeat: int = Field(10, ge=0, description="steps of every other learner")
+    repeat: int = Field(10, ge=0, description="passes of every other learner over the batch")
+    minibatches: int = Field(1, ge=1, description="steps of every such pass")
     max_grad_norm: float = Field(math.inf, gt=0.0, description="bound on the other learners' gradients")
 
     def apply(self, batch: Batch, weights: Weights, context: Context) -> Batch:
@@ -47,10 +49,21 @@ class NaturalGradient(Update, name="natural"):
             weights.moved(context)
         for owned in weights.fits:
             for turn in range(self.repeat if owned.path != POLICY else 0):
-                pull = weights.differentiate(batch, [owned], turn == 0, context)
-                weights.take(owned.path, pull, 1.0, self.max_grad_norm, context)
+                for number, piece in enumerate(self._pieces(batch, turn, context)):
+                    pull = weights.differentiate(piece, [owned], turn == number == 0, context)
+                    weights.take(owned.path, pull, 1.0, self.max_grad_norm, context)
         weights.steps += 1
         return batch
+
+    def _pieces(self, batch: Batch, turn: int, context: Context) -> Iterator[Batch]:
+        """The batches of one pass: all of it, or its groups in a new order."""
+        if self.minibatches == 1:
+            yield batch
+            return
+        present = torch.unique(batch.group)
+        order = present[torch.randperm(len(present), generator=context.generator(17, turn))]
+        for groups in order.chunk(self.minibatches):
+            yield batch.select(torch.isin(batch.group, groups).nonzero().flatten())
 
     def _move(self, batch: Batch, weights: Weights, context: Context) -> bool:
         """Take the policy's step; whether there was one."""

@@ -13,7 +13,11 @@ from anypo.systems import find
 
 
 def trainer(seed: int = 1, **changes: object) -> Trainer:
-    algorithm = find("deep-ga").algorithm().set({"control.prompts": 8, "update.parents": 3, **changes})
+    algorithm = (
+        find("deep-ga")
+        .algorithm()
+        .set({"control.prompts": 8, "update.parents": 3, "generate.candidates": 2, "generate.again": 2, **changes})
+    )
     return Trainer(algorithm, control_world("CartPole-v1", seed, hidden=(8,)), seed, 6)
 
 
