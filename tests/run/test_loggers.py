@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import sys
+import time
 
 import pytest
 
@@ -41,14 +42,24 @@ def wandb(run):
     from wandb.proto import wandb_internal_pb2
 
     file = max(run.glob("wandb/offline-run-*/*.wandb"), key=lambda found: found.stat().st_mtime_ns)
-    history = []
+    history: list[tuple[int, float]] = []
+    ended = False
+    deadline = time.monotonic() + 20
+    while not ended and time.monotonic() < deadline:  # its service may write on for a moment after the run has finished
+        history, ended = _history(file, wandb_internal_pb2)
+    return history
+
+
+def _history(file, wandb_internal_pb2):
+    history, ended = [], False
     for record in records(file.read_bytes()):
         found = wandb_internal_pb2.Record()
         found.ParseFromString(record)
         if found.WhichOneof("record_type") == "history":
             row = {".".join(item.nested_key) or item.key: json.loads(item.value_json) for item in found.history.item}
             history.append((int(row["_step"]), row["reward/mean"]))
-    return history
+        ended |= found.WhichOneof("record_type") == "exit"
+    return history, ended
 
 
 def records(data):
