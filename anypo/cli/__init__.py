@@ -14,6 +14,9 @@ COMMANDS = (
     "train",
     "resume",
     "evaluate",
+    "generate",
+    "chat",
+    "export",
     "compare",
     "diagnose",
     "watch",
@@ -30,7 +33,8 @@ COMMANDS = (
 def main() -> None:
     """Entry point: 0 on success, 2 for bad input (one sentence, no traceback), 128 + the signal's number when stopped by one (130:
     Ctrl-C), 1 for a bug of the library (one sentence, the traceback in a file)."""
-    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    if not any(word.split("=")[0] == "--push" for word in sys.argv):  # the one thing that is asked of a hub
+        os.environ.setdefault("HF_HUB_OFFLINE", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     import typer
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -17,6 +16,7 @@ from anypo.parts import first_reason
 from anypo.plugins import discover, missing, plain, register
 from anypo.plugins import options as fields_of
 from anypo.policies.language import smollm2, tiny
+from anypo.policies.language.base import Base
 from anypo.policies.language.causal import LanguagePolicy
 from anypo.policies.language.merging import merged
 from anypo.policies.language.quiet import quiet
@@ -147,8 +147,9 @@ def _local(path: Path, dtype: str, cache_dir: Path | str | None, said: list[str]
     with _sentences(str(path)):
         from peft import PeftModel
 
-        base = json.loads((path / "adapter_config.json").read_text())["base_model_name_or_path"]
-        policy = load(base, dtype, cache_dir=cache_dir)
+        base = Base.read(path)
+        policy = load(base.model, dtype, seed=base.seed, cache_dir=cache_dir)
+        base.check(policy, path)
         model, lost = merged(PeftModel.from_pretrained(policy.model, str(path)))
         said += [*policy.notes, *([f"{path}: {lost}"] if lost else [])]
         return model, policy.tokenizer

@@ -17,10 +17,10 @@ from typing import Any
 
 import psutil
 import torch
-from torch import Tensor
 
 import anypo
 from anypo import plugins
+from anypo.data.digest import sha256
 from anypo.engine import device
 from anypo.errors import shown
 from anypo.run.disk.lock import now
@@ -196,22 +196,6 @@ def describe_machine() -> dict[str, Any]:
 def describe_device(asked: str, used: torch.device) -> dict[str, str]:
     """Where the weights are: what was asked for, what it came to, and what the hardware calls itself."""
     return {"asked": asked, "used": str(used), "name": device.label(used)}
-
-
-def sha256(state: Mapping[str, Any]) -> str:
-    """SHA-256 over names, types, shapes and bytes of every tensor of a state dictionary, in order of name."""
-    digest = hashlib.sha256()
-    for name in sorted(state):
-        value = state[name]
-        if isinstance(value, Tensor):
-            digest.update(f"{name}:{value.dtype}:{tuple(value.shape)};".encode())
-            flat = value.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
-            digest.update(flat.numpy().data if flat.numel() else b"")
-        elif isinstance(value, Mapping):
-            digest.update(f"{name}:{sha256(value)};".encode())
-        else:
-            digest.update(f"{name}={value!r};".encode())
-    return digest.hexdigest()
 
 
 def version(package: str) -> str:

@@ -26,12 +26,13 @@ from anypo.evaluate import Evaluation, scorer_of
 from anypo.evaluate.units import ACCURACY
 from anypo.generate.base import World
 from anypo.policies.classes import Wanted
+from anypo.policies.control.saved import described
 from anypo.recipes import SCORE, Recipe
 from anypo.report import write_report
 from anypo.roles import cast, check, recast
 from anypo.run.config import RunConfig, resolve
 from anypo.run.disk import requests
-from anypo.run.disk.folder import RunFolder
+from anypo.run.disk.folder import CONFIG, RunFolder
 from anypo.run.disk.trust import check as check_trust
 from anypo.run.loggers import check_loggers, open_loggers
 from anypo.run.memory import peak_gb, resident_gb
@@ -183,9 +184,9 @@ def evaluate(
     observer = observer or Observer()
     options, name, chat, config = dict(task_options or {}), task or "sums", dict(chat_args or {}), None
     algorithm, casts = Algorithm(), recast((), model_as or {})
-    if (Path(model) / "config.yaml").is_file():
+    if (recorded := _recorded(Path(model))) is not None:
         own = ("task", "task_options") if task else ()
-        config = RunConfig.recorded(RunFolder.read_config(Path(model)), trust, unused=own)
+        config = RunConfig.recorded(recorded, trust, unused=own)
         algorithm = config.composition()
         casts = algorithm.replace(models=recast(algorithm.models, model_as or {})).check().models
         name = task or config.task
@@ -223,8 +224,17 @@ def evaluate(
     return scorer.score(world, acting, seed, lambda done, _: observer.advance(done))
 
 
+def _recorded(place: Path) -> dict[str, Any] | None:
+    """The configuration of a run folder, or of the run whose control policy was exported to a folder; None for a model."""
+    if (place / CONFIG).is_file():
+        return RunFolder.read_config(place)
+    return described(place)
+
+
 def _last(run: Path) -> dict[str, Any] | None:
     """The newest checkpoint of a run, where one is left."""
+    if not (run / CONFIG).is_file():
+        return None
     folder = RunFolder.read(run)
     found = folder.latest()
     return folder.load_checkpoint(found) if found is not None else None
@@ -235,7 +245,7 @@ def _final(config: RunConfig, run: Path, task: Any, place: Any, chat: Mapping[st
     these are taken from the last checkpoint, on the model that they were trained on."""
     wanted = Wanted(task, config.model, config.seed, config.dtype, 0, place, chat)
     if not config.lora or saved is None:
-        return config.composition().policy.open(wanted, str(run / "model"))
+        return config.composition().policy.open(wanted, str(run / "model" if (run / CONFIG).is_file() else run))
     initial = f"{config.init}/model" if config.init else ""
     policy = config.composition().policy.open(dataclasses.replace(wanted, lora=config.lora), initial)
     policy.load_state_dict(weights_of(saved))
@@ -356,7 +366,8 @@ class Session:
     def run(self, before: Evaluation | None) -> Result:
         """Train to the planned step, evaluate, report."""
         assert self.running is not None
-        loggers = open_loggers(self.config.loggers, self.folder.path, self.config.model_dump(mode="json"))
+        plain, rows = self.config.model_dump(mode="json"), self.folder.metrics()
+        loggers = open_loggers(self.config.loggers, self.folder.path, plain, rows)
         with self.stopping.finishing(), _threads(self.world.policy):
             metrics = self._train(self.running, loggers)
             while following := self.stages.after(self.running):
@@ -462,9 +473,8 @@ class Session:
         self.folder.append_metrics(metrics)
         self.folder.write_rollouts(running.step, trainer.groups, trainer.batch, _decoder(self.world.policy))
         running.rows.append(metrics)
-        numbers = {name: value for name, value in metrics.items() if not isinstance(value, str)}
         for logger in loggers:
-            logger.log(running.step, numbers)
+            logger.log(running.step, metrics)
         self.observer.step(metrics)
         if said := running.unmeasured():
             self.observer.note(said)

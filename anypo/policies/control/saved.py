@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
 from anypo.errors import UserError
 
 FILE = "policy.safetensors"
+DESCRIPTION = "policy.json"
+"""The configuration of the run that trained it, beside an exported policy."""
 
 
 class Saved(nn.Module):
@@ -38,3 +42,16 @@ class Saved(nn.Module):
             raise UserError(
                 f"the weights in {file} do not fit this policy ({reason}); use its task and policy settings"
             ) from None
+
+
+def described(folder: Path) -> dict[str, Any] | None:
+    """The configuration in the folder of an exported policy; None where there is none. `UserError` where it is damaged."""
+    if not (folder / DESCRIPTION).is_file():
+        return None
+    try:
+        config = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
+    except ValueError:
+        config = None
+    if not isinstance(config, dict):
+        raise UserError(f"{folder / DESCRIPTION} is damaged (not a JSON object); export the run again")
+    return config

@@ -34,6 +34,8 @@ def replace_folder(path: Path) -> Iterator[Path]:
             with _system_errors():
                 yield folder
             for file in folder.rglob("*"):
+                if file.is_file():  # safetensors makes files that nobody else may read
+                    file.chmod(0o666 & ~_umask())
                 sync(file)
             old = folder.with_suffix(".old")
             if path.exists():
