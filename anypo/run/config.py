@@ -126,8 +126,13 @@ class RunConfig(BaseModel):
         """Raise `UserError` for a task that does not exist or whose options are wrong, of the run or of a stage."""
         tasks.parse(self.task, self.task_options)
         for stage in self.plan().stages:
-            if stage.task:
-                tasks.parse(stage.task, stage.task_options)
+            if not stage.task and stage.task_options:
+                raise UserError(f"stage '{stage.name}' has task_options but no task; name it there, too, or leave them out")
+            try:
+                if stage.task:
+                    tasks.parse(stage.task, stage.task_options)
+            except UserError as error:
+                raise UserError(f"stage '{stage.name}': {error}") from None
 
 
 def resolve(
