@@ -54,7 +54,11 @@ def drafted(system: str | Recipe | Draft, changes: Mapping[str, Any], suit: Suit
         recipe = system
     else:
         stages = system.get("stages")
-        plain = [_named(number, stage, suit) for number, stage in enumerate(stages)] if isinstance(stages, (list, tuple)) else stages
+        plain = (
+            [_named(number, stage, suit) for number, stage in enumerate(stages)]
+            if isinstance(stages, (list, tuple))
+            else stages
+        )
         recipe = Recipe.from_dict({**system, "stages": plain})
     return recipe.set(
         {path: _algorithm(value, suit) if path.endswith(".algorithm") else value for path, value in changes.items()}
