@@ -127,7 +127,9 @@ class RunConfig(BaseModel):
         tasks.parse(self.task, self.task_options)
         for stage in self.plan().stages:
             if not stage.task and stage.task_options:
-                raise UserError(f"stage '{stage.name}' has task_options but no task; name it there, too, or leave them out")
+                raise UserError(
+                    f"stage '{stage.name}' has task_options but no task; name it there, too, or leave them out"
+                )
             try:
                 if stage.task:
                     tasks.parse(stage.task, stage.task_options)

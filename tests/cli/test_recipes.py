@@ -73,7 +73,10 @@ def test_a_file_may_name_systems_and_say_what_it_changes(anypo, tmp_path):
         (("--set", "stages.2=more"), "stages.2 of the recipe is a mapping"),
         (("--set", "objective.trust.high=0.3"), "--set stages.0.algorithm.objective.trust.high"),
         (("--set", "stages.1.task_options={min_terms: 3}"), "has task_options but no task"),
-        (("--set", "stages.1.task=chain_sum", "--set", "stages.1.task_options={min_termz: 3}"), "stage 'grpo': unknown"),
+        (
+            ("--set", "stages.1.task=chain_sum", "--set", "stages.1.task_options={min_termz: 3}"),
+            "stage 'grpo': unknown",
+        ),
         (("--set", "stages.0.until=abov"), "Did you mean 'above'?"),
         (("--set", "stages.0.until=plateau", "--set", "stages.1.algorithm=grop"), "Did you mean 'grpo'"),
         (("--set", "stages.1.task=chain_sun"), "Did you mean 'chain_sum'"),
@@ -119,10 +122,10 @@ def test_the_method_of_a_run_is_trained_again_from_its_folder(anypo, tmp_path):
     done = anypo("train", "--config", "recipe.yaml", "--model", "tiny", "--eval-size", "0", "--out", "run")
     assert done.code == 0, done.err
     commands = [
-        command
+        lever["command"]
         for finding in json.loads(anypo("diagnose", "run", "--json").out)
-        for _, command in finding["commands"]
-        if command.startswith("anypo train")
+        for lever in finding["levers"]
+        if lever["command"].startswith("anypo train")
     ]
     for words in (["anypo", "train", "--config", "run/config.yaml", "-m", "tiny"], *map(shlex.split, commands)):
         again = anypo(*words[1:], "--dry-run")
