@@ -137,6 +137,15 @@ class RunConfig(BaseModel):
                 raise UserError(f"stage '{stage.name}': {error}") from None
 
 
+OF_TEXT = {
+    "chat_args": "chat template to give arguments",
+    "lora": "language model to adapt; leave lora out",
+    "sft_steps": "worked solution to imitate first; leave sft_steps out",
+    "reward": "answer to vote on; its rewards are the environment's own, so leave reward out",
+}
+"""Settings that mean nothing where a policy acts in an environment, and what they would need."""
+
+
 def resolve(
     system: str | Algorithm | Recipe | Draft,
     model: str | None,
@@ -157,10 +166,9 @@ def resolve(
     given = {key: value for key, value in settings.items() if value is not None}
     if "task" in given:
         given["task"] = canonical(given["task"])
-    if is_environment(given.get("task")) and given.get("chat_args"):
-        raise UserError(
-            f"task '{given['task']}' takes actions, not text, so there is no chat template to give arguments"
-        )
+    for key, what in OF_TEXT.items() if is_environment(given.get("task")) else ():
+        if given.get(key) and (key, given[key]) != ("reward", "verifier"):
+            raise UserError(f"task '{given['task']}' takes actions, not text, so there is no {what}")
     acts, size = is_environment(given.get("task")), model or DEFAULT_MODEL
     model = fitting_model(model, acts, str(given.get("task")))
     if isinstance(system, Algorithm) or (isinstance(system, str) and find(system).kind != "recipe"):

@@ -84,6 +84,11 @@ def test_such_a_run_is_a_cell_of_a_comparison(data, name):
         (("--system", "sac", "--task", "Pendulum-v1", "--set", "policy.normalise=true"), "recorded observations"),
         (("--system", "sac", *TASK, "--set", "replay.share=1"), "should be less than 1"),
         (("--system", "td3-bc", *TASK, "--model", "tiny"), "takes actions, not text"),
+        (("--system", "td3-bc", *TASK, "--lora", "4"), "no language model to adapt"),
+        (("--system", "td3-bc", *TASK, "--sft-steps", "4"), "no worked solution to imitate"),
+        (("--system", "td3-bc", *TASK, "--reward", "majority"), "no answer to vote on"),
+        (("--system", "td3-bc", "--task", "./data/noisy"), "is no folder of recorded data"),
+        (("--system", "td3-bc", "--task", "minari:"), "Known: pendulum/random-v0. It is neither in"),
     ],
 )
 def test_bad_input_is_one_sentence(anypo, data, tmp_path, words, says):
