@@ -374,7 +374,7 @@ class Session:
         """Take a stage to its end; the metrics of its last step."""
         trainer = running.trainer
         self.watch = self._watch(running)
-        metrics: dict[str, Any] = {}
+        metrics = dict(running.rows[-1]) if running.rows else {}  # of a stage that is over when its run is resumed
         if self._owed(running):
             self._evaluate(f"step {running.step}", running.step)
         self._announce(running)

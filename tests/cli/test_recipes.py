@@ -150,6 +150,13 @@ def test_a_stage_whose_policy_cannot_act_is_refused_before_the_first_begins(anyp
     assert not (tmp_path / "run").exists()
 
 
+def test_a_run_that_is_resumed_after_its_last_step_knows_its_last_step(anypo, tmp_path):
+    small = (*SMALL, "--set", "stages.0.steps=1", "--set", "stages.1.steps=1", "--json")
+    first = json.loads(anypo(*small, "--out", "run").out)["last_step"]
+    again = json.loads(anypo("resume", "run", "--json").out)["last_step"]
+    assert first["step"] == again["step"] == 2 and again["stage"] == "grpo"
+
+
 def test_the_steps_of_a_recipe_are_not_resumes(anypo, tmp_path):
     assert anypo(*SMALL, "--set", "stages.0.steps=1", "--set", "stages.1.steps=1", "--out", "run").code == 0
     done = anypo("resume", "run", "--steps", "9")
