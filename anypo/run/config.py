@@ -173,7 +173,7 @@ def resolve(
     model = fitting_model(model, acts, str(given.get("task")))
     if isinstance(system, Algorithm) or (isinstance(system, str) and find(system).kind != "recipe"):
         base = rewarded(find(system).algorithm() if isinstance(system, str) else system, given.get("reward"))
-        preset = preset_of(base, size, acts)
+        preset = dict(preset_of(base, size, acts))
         algorithm = fitted(suited(base, preset), changes or {}, model_as or {})
         method: Algorithm | Recipe = algorithm
         algorithms = [algorithm]
@@ -185,6 +185,8 @@ def resolve(
         algorithms = [stage.algorithm for stage in recipe.stages]
         preset = {**preset_of(recipe.acting, size, acts), "steps": recipe.steps}
         preset.pop("sft_steps", None)  # a recipe says itself what comes first
+    if given.get("init"):
+        preset.pop("sft_steps", None)  # weights of a run have had their warm start
     for algorithm in algorithms:
         check(algorithm.models)
     merged = {key: value for key, value in preset.items() if key != "set"} | given

@@ -82,6 +82,8 @@ class Result:
                 "text",
             )
         latest = f'"select step, reward, {what} from rollouts order by step desc limit 5"'
+        if self.config.composition().generate.part == "nothing" and not self.config.recipe:  # so there are no rollouts
+            latest = '"select step, update_loss from metrics order by step desc limit 5"'
         return [
             shlex.join(["anypo", "train", "--system", other, *model, "--task", self.config.task]),
             f"anypo rollouts {shlex.quote(str(self.path))} {latest}",

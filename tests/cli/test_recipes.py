@@ -157,6 +157,11 @@ def test_a_run_that_is_resumed_after_its_last_step_knows_its_last_step(anypo, tm
     assert first["step"] == again["step"] == 2 and again["stage"] == "grpo"
 
 
+def test_weights_of_a_run_get_no_second_warm_start_unless_it_is_asked_for(anypo):
+    said = lambda *words: json.loads(anypo("train", "-m", "tiny", "--dry-run", *words).out)["sft_steps"]
+    assert (said(), said("--init", "run"), said("--init", "run", "--sft-steps", "3")) == (150, 0, 3)
+
+
 def test_the_steps_of_a_recipe_are_not_resumes(anypo, tmp_path):
     assert anypo(*SMALL, "--set", "stages.0.steps=1", "--set", "stages.1.steps=1", "--out", "run").code == 0
     done = anypo("resume", "run", "--steps", "9")
