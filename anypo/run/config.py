@@ -166,9 +166,9 @@ def resolve(
     given = {key: value for key, value in settings.items() if value is not None}
     if "task" in given:
         given["task"] = canonical(given["task"])
-    for key, what in OF_TEXT.items() if is_environment(given.get("task")) else ():
+    for key, lacking in OF_TEXT.items() if is_environment(given.get("task")) else ():
         if given.get(key) and (key, given[key]) != ("reward", "verifier"):
-            raise UserError(f"task '{given['task']}' takes actions, not text, so there is no {what}")
+            raise UserError(f"task '{given['task']}' takes actions, not text, so there is no {lacking}")
     acts, size = is_environment(given.get("task")), model or DEFAULT_MODEL
     model = fitting_model(model, acts, str(given.get("task")))
     if isinstance(system, Algorithm) or (isinstance(system, str) and find(system).kind != "recipe"):
