@@ -162,13 +162,13 @@ class Part(BaseModel):
     @classmethod
     def make(cls, fields: dict[str, Any]) -> Self:
         """Validate `fields` into this part; `UserError` names the field, the value and what is accepted."""
+        what = f"{cls.slot or cls.__name__} part '{cls.part}'" if cls.part else cls.__name__.lower()
         for field in fields:
             if field not in cls.model_fields:
-                raise unknown(f"field of {cls.slot} part '{cls.part}'", field, cls.model_fields)
+                raise unknown(f"field of {what}", field, cls.model_fields)
         try:
             return cls(**fields)
         except ValidationError as error:
-            what = f"{cls.slot or cls.__name__} part '{cls.part}'" if cls.part else cls.__name__.lower()
             raise UserError(f"{what}: {first_reason(error)}") from None
 
     @classmethod
@@ -221,13 +221,12 @@ def _assign(plain: dict[str, Any], path: str, value: Any, whole: str) -> None:
     for depth, step in enumerate(steps):
         where = ".".join(steps[:depth]) or whole
         if isinstance(target, list):
-            if not step.isdigit() or int(step) > len(target):
-                raise UserError(f"'{path}': {where} is a list of {len(target)}; use an index from 0 to {len(target)}")
-            if depth == len(steps) - 1:
+            last = depth == len(steps) - 1
+            if not step.isdigit() or int(step) >= len(target) + last:
+                raise UserError(f"'{path}': {where} is a list of {len(target)}; {_indices(len(target), last)}")
+            if last:
                 target[int(step) : int(step) + 1] = [value]
                 return
-            if int(step) == len(target):
-                raise UserError(f"'{path}': {where} has no entry {step}")
             target = target[int(step)]
         elif isinstance(target, dict):
             known = [key for key in target if key != "part"]
@@ -241,10 +240,17 @@ def _assign(plain: dict[str, Any], path: str, value: Any, whole: str) -> None:
             raise UserError(f"'{path}': {where} is a plain value and has no field '{step}'")
 
 
+def _indices(length: int, last: bool) -> str:
+    """Which entries of a list may be named, a new one at the end of it where the path ends there."""
+    if not length and not last:
+        return "it has no entries to change"
+    return f"use an index from 0 to {length if last else length - 1}"
+
+
 def first_reason(error: ValidationError) -> str:
     """The first problem of a pydantic error as `field 'x' = value: reason`."""
     problem = error.errors()[0]
-    reason = problem["msg"].removeprefix("Value error, ")
+    reason = problem["msg"].removeprefix("Value error, ").replace("valid tuple", "list")
     if not problem["loc"]:
         return reason
     where = ".".join(str(step) for step in problem["loc"])

@@ -15,7 +15,7 @@ from anypo.systems import SYSTEMS, find, methods
 INCOMPLETE = {"salsa": "models"}
 """Systems that need something only the user has (salsa: the models of its soup), and what the refusal names."""
 
-OUTSIDE = {"sft", "dpo", "ttrl"}
+OUTSIDE = {"sft", "dpo", "ttrl", "gkd"}
 """Bases that are no registered system."""
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -184,7 +185,7 @@ def leaderboard(found: Comparison, wide: bool = True) -> Any:
             percent(means["pass_at_k"], 0),
             percent(means["maj_at_k"], 0),
             percent(means["diversity"], 0),
-            f"{means['entropy']:.2f}",
+            "–" if math.isnan(means["entropy"]) else f"{means['entropy']:.2f}",
             f"{means['length']:.1f}",
             percent(means["degenerate"], 0),
             f"{means['peak_gb']:.2f}",

@@ -50,7 +50,9 @@ def train(
             "--chat-arg", metavar="NAME=VALUE", help="argument of the chat template, e.g. enable_thinking=false"
         ),
     ] = [],  # noqa: B006
-    config: Annotated[Path | None, typer.Option(help="algorithm or recipe as YAML instead of --system")] = None,
+    config: Annotated[
+        Path | None, typer.Option(help="algorithm or recipe as YAML, or a run's config.yaml, instead of --system")
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="run folder (default: runs/<time>-<system>-<model>)")] = None,
     init: Annotated[str | None, typer.Option(help="start from the final weights of this run folder")] = None,
     seed: Annotated[int, typer.Option(min=0)] = 0,

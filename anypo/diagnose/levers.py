@@ -6,6 +6,7 @@ import json
 import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from anypo.algorithm import Algorithm
@@ -133,6 +134,8 @@ def command(run: Evidence, changes: Changes) -> str:
     model = str(config.get("model", "smollm2-135m"))
     if name in SYSTEMS:
         words += ["-s", name]
+    else:  # a method of the user's own, which the run's configuration holds
+        words += ["--config", str(Path(run.run) / "config.yaml")]
     words += ["-m", model, "-t", str(config.get("task", "sums"))]
     plain = resolve(_named(run), model, None, task=config.get("task"))
     merged = {**own_changes(run, plain), **{f"{stage}{path}": new for path, new in changes.items()}}

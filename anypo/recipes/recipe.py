@@ -77,6 +77,10 @@ class Recipe(Part):
 
     def set(self, changes: Mapping[str, Any]) -> Self:
         """A variant with the value at every dotted path replaced (``stages.0.steps``, ``stages.1.algorithm.update.optimiser.lr``)."""
+        for path in changes:
+            room = path.split(".")[0]
+            if room in Algorithm.model_fields and room not in type(self).model_fields:
+                raise UserError(f"a recipe has no '{room}'; its stages have: --set stages.0.algorithm.{path}=…")
         return self.from_dict(assigned(self.dump(), changes, "the recipe"))
 
     @classmethod
@@ -112,6 +116,8 @@ class Recipe(Part):
 def _stage(number: int, plain: Mapping[str, Any]) -> Stage:
     try:
         fields = dict(plain)
+        if fields.keys() <= Stage.model_fields.keys() and not fields.get("algorithm"):
+            raise UserError("it has no algorithm; give it a system's name (algorithm: grpo)")
         if isinstance(fields.get("algorithm"), Mapping):
             fields["algorithm"] = Algorithm.from_dict(fields["algorithm"])
         return Stage.make(fields)

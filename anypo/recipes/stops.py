@@ -90,15 +90,17 @@ class Below(_Metric, name="below"):
 
 
 class Plateau(_Metric, name="plateau"):
-    """Ends a stage once the mean of the last `window` values exceeds that of the `window` before by less than `least`
-    (a fall counts as no gain; for a metric that is to fall, look at it with ``least`` below zero)."""
+    """Ends a stage once the mean of the last `window` values is better than that of the `window` before by less than `least`.
+    Better is more, or less where the metric is to fall (`falls`: a loss); a change for the worse is no gain."""
 
     window: int = Field(5, ge=1, description="values averaged")
     least: float = 0.0
+    falls: bool = Field(False, description="the metric is to fall, as a loss is")
 
     def reached(self, rows: Rows) -> bool:
         values = self.values(rows)
         if len(values) < 2 * self.window:
             return False
         last, before = values[-self.window :], values[-2 * self.window : -self.window]
-        return (sum(last) - sum(before)) / self.window < self.least
+        gain = (sum(last) - sum(before)) / self.window
+        return (-gain if self.falls else gain) < self.least

@@ -126,8 +126,24 @@ class RunConfig(BaseModel):
         """Raise `UserError` for a task that does not exist or whose options are wrong, of the run or of a stage."""
         tasks.parse(self.task, self.task_options)
         for stage in self.plan().stages:
-            if stage.task:
-                tasks.parse(stage.task, stage.task_options)
+            if not stage.task and stage.task_options:
+                raise UserError(
+                    f"stage '{stage.name}' has task_options but no task; name it there, too, or leave them out"
+                )
+            try:
+                if stage.task:
+                    tasks.parse(stage.task, stage.task_options)
+            except UserError as error:
+                raise UserError(f"stage '{stage.name}': {error}") from None
+
+
+OF_TEXT = {
+    "chat_args": "chat template to give arguments",
+    "lora": "language model to adapt; leave lora out",
+    "sft_steps": "worked solution to imitate first; leave sft_steps out",
+    "reward": "answer to vote on; its rewards are the environment's own, so leave reward out",
+}
+"""Settings that mean nothing where a policy acts in an environment, and what they would need."""
 
 
 def resolve(
@@ -150,15 +166,14 @@ def resolve(
     given = {key: value for key, value in settings.items() if value is not None}
     if "task" in given:
         given["task"] = canonical(given["task"])
-    if is_environment(given.get("task")) and given.get("chat_args"):
-        raise UserError(
-            f"task '{given['task']}' takes actions, not text, so there is no chat template to give arguments"
-        )
+    for key, lacking in OF_TEXT.items() if is_environment(given.get("task")) else ():
+        if given.get(key) and (key, given[key]) != ("reward", "verifier"):
+            raise UserError(f"task '{given['task']}' takes actions, not text, so there is no {lacking}")
     acts, size = is_environment(given.get("task")), model or DEFAULT_MODEL
     model = fitting_model(model, acts, str(given.get("task")))
     if isinstance(system, Algorithm) or (isinstance(system, str) and find(system).kind != "recipe"):
         base = rewarded(find(system).algorithm() if isinstance(system, str) else system, given.get("reward"))
-        preset = preset_of(base, size, acts)
+        preset = dict(preset_of(base, size, acts))
         algorithm = fitted(suited(base, preset), changes or {}, model_as or {})
         method: Algorithm | Recipe = algorithm
         algorithms = [algorithm]
@@ -170,6 +185,8 @@ def resolve(
         algorithms = [stage.algorithm for stage in recipe.stages]
         preset = {**preset_of(recipe.acting, size, acts), "steps": recipe.steps}
         preset.pop("sft_steps", None)  # a recipe says itself what comes first
+    if given.get("init"):
+        preset.pop("sft_steps", None)  # weights of a run have had their warm start
     for algorithm in algorithms:
         check(algorithm.models)
     merged = {key: value for key, value in preset.items() if key != "set"} | given

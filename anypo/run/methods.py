@@ -27,11 +27,15 @@ REWARDS: dict[str, type[Signal]] = {"majority": MajorityVote, "confidence": Conf
 
 
 def read(text: str) -> Algorithm | Draft:
-    """The algorithm or the recipe in a YAML file. Raises `UserError` for anything else."""
+    """The algorithm or the recipe in a YAML file, which may be the ``config.yaml`` of a run. Raises `UserError` for anything else."""
     try:
         plain = yaml_value(text)
-    except ValueError:
-        plain = None
+    except ValueError as error:
+        raise UserError(f"the file of --config is not valid YAML: {' '.join(str(error).split())}") from None
+    if isinstance(plain, dict) and isinstance(plain.get("algorithm"), dict):
+        return Algorithm.from_dict(plain["algorithm"])
+    if isinstance(plain, dict) and isinstance(plain.get("recipe"), dict):
+        return plain["recipe"]
     return plain if isinstance(plain, dict) and "stages" in plain else Algorithm.from_yaml(text)
 
 
@@ -50,7 +54,11 @@ def drafted(system: str | Recipe | Draft, changes: Mapping[str, Any], suit: Suit
         recipe = system
     else:
         stages = system.get("stages")
-        plain = [_named(stage, suit) for stage in stages] if isinstance(stages, (list, tuple)) else stages
+        plain = (
+            [_named(number, stage, suit) for number, stage in enumerate(stages)]
+            if isinstance(stages, (list, tuple))
+            else stages
+        )
         recipe = Recipe.from_dict({**system, "stages": plain})
     return recipe.set(
         {path: _algorithm(value, suit) if path.endswith(".algorithm") else value for path, value in changes.items()}
@@ -79,8 +87,13 @@ def staged(recipe: Recipe, models: Mapping[str, str], reward: str | None, eval_s
     return recipe.replace(stages=tuple(stages)).check()
 
 
-def _named(stage: Any, suit: Suit) -> Any:
-    return {**stage, "algorithm": _algorithm(stage.get("algorithm"), suit)} if isinstance(stage, dict) else stage
+def _named(number: int, stage: Any, suit: Suit) -> Any:
+    if not isinstance(stage, dict) or "algorithm" not in stage:
+        return stage
+    try:
+        return {**stage, "algorithm": _algorithm(stage["algorithm"], suit)}
+    except UserError as error:
+        raise UserError(f"stages.{number} of the recipe: {error}") from None
 
 
 def _algorithm(value: Any, suit: Suit) -> Any:

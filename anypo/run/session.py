@@ -83,6 +83,8 @@ class Result:
                 "text",
             )
         latest = f'"select step, reward, {what} from rollouts order by step desc limit 5"'
+        if self.config.composition().generate.part == "nothing" and not self.config.recipe:  # so there are no rollouts
+            latest = '"select step, update_loss from metrics order by step desc limit 5"'
         return [
             shlex.join(["anypo", "train", "--system", other, *model, "--task", self.config.task]),
             f"anypo rollouts {shlex.quote(str(self.path))} {latest}",
@@ -385,7 +387,7 @@ class Session:
         """Take a stage to its end; the metrics of its last step."""
         trainer = running.trainer
         self.watch = self._watch(running)
-        metrics: dict[str, Any] = {}
+        metrics = dict(running.rows[-1]) if running.rows else {}  # of a stage that is over when its run is resumed
         if self._owed(running):
             self._evaluate(f"step {running.step}", running.step)
         self._announce(running)

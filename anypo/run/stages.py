@@ -80,6 +80,21 @@ class Stages:
         self._tasks = {stage.name: self._load(stage) for stage in self.recipe.stages}
         for stage in self.recipe.stages:
             check_suits(stage.algorithm, self._tasks[stage.name])
+            if self.recipe.stages[1:] or stage.task:
+                self._check_policy(stage)
+
+    def _check_policy(self, stage: Stage) -> None:
+        """Refuse now, not when its turn comes, a stage whose policy cannot act, or whose own environment is of another shape."""
+        try:
+            stage.algorithm.policy.check_acts(self.task)
+        except UserError as error:
+            raise UserError(f"stage '{stage.name}': {error}") from None
+        own, run = self._tasks[stage.name], self.task
+        shape = lambda task: getattr(getattr(task, "observation", None), "shape", None)
+        if shape(own) != shape(run) or getattr(own, "actions", None) != getattr(run, "actions", None):
+            raise UserError(
+                f"stage '{stage.name}': the policy is made for the observations and actions of {run.name}, and {own.name} has others"
+            )
 
     def _load(self, stage: Stage) -> Task:
         own = tasks.load(tasks.parse(stage.task, stage.task_options)) if stage.task else self.task

@@ -61,9 +61,7 @@ def find(name: str) -> Path:
         if wanted and (folder / METADATA).is_file():
             return folder
     known = [file.parent.parent.relative_to(cache).as_posix() for file in cache.glob(f"**/data/{METADATA}")]
-    raise unknown(
-        "Minari data set", wanted, known, f"There is none in {cache} (MINARI_DATASETS_PATH), nor a folder of that name."
-    )
+    raise unknown("Minari data set", wanted, known, f"It is neither in {cache} (MINARI_DATASETS_PATH) nor a folder.")
 
 
 def check(name: str) -> dict[str, Any]:

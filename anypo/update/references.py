@@ -18,7 +18,7 @@ class NoReference(Reference, name="none"):
 
 
 class FrozenReference(Reference, name="frozen"):
-    """The initial policy, for ever (for a LoRA policy: the base with adapters off, at no extra memory)."""
+    """The initial policy, for ever (a LoRA policy's shares its base and owns adapters only)."""
 
     provides = frozenset({"reference"})
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 
 import pytest
 import yaml
@@ -67,7 +68,15 @@ def test_a_file_may_name_systems_and_say_what_it_changes(anypo, tmp_path):
         (("--set", "stages.0.keeps=[polcy]"), "unknown thing to keep 'polcy'. Did you mean 'policy'?"),
         (("--set", "stages.0.keeps=[replay]"), "but stage 'grpo' has on_policy there"),
         (("--set", "stages.0.steps=0"), "'steps' = 0"),
-        (("--set", "stages.5.steps=1"), "use an index from 0 to 2"),
+        (("--set", "stages.5.steps=1"), "use an index from 0 to 1"),
+        (("--set", "stages.2.name=more"), "stages is a list of 2; use an index from 0 to 1"),
+        (("--set", "stages.2=more"), "stages.2 of the recipe is a mapping"),
+        (("--set", "objective.trust.high=0.3"), "--set stages.0.algorithm.objective.trust.high"),
+        (("--set", "stages.1.task_options={min_terms: 3}"), "has task_options but no task"),
+        (
+            ("--set", "stages.1.task=chain_sum", "--set", "stages.1.task_options={min_termz: 3}"),
+            "stage 'grpo': unknown",
+        ),
         (("--set", "stages.0.until=abov"), "Did you mean 'above'?"),
         (("--set", "stages.0.until=plateau", "--set", "stages.1.algorithm=grop"), "Did you mean 'grpo'"),
         (("--set", "stages.1.task=chain_sun"), "Did you mean 'chain_sum'"),
@@ -82,6 +91,75 @@ def test_what_cannot_be_is_said_in_a_sentence(anypo, tmp_path, words, says):
     done = anypo("train", "--system", "sft-then-grpo", "--model", "tiny", *words, "--out", "run")
     assert done.code == 2 and says in " ".join(done.err.split()), done.err
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("stage", "says"),
+    [
+        ("{name: a, algorithm: sft, stepz: 3}", "stages.0 of the recipe: unknown field of stage 'stepz'. Did you mean"),
+        ("{name: a, steps: 3}", "stages.0 of the recipe: it has no algorithm"),
+        ("{name: a, algorithm: }", "stages.0 of the recipe: it has no algorithm"),
+        ("{name: a, algorithm: sftt}", "stages.0 of the recipe: unknown system 'sftt'"),
+        ("{name: a, algorithm: {base: sft, set: {control.promts: 1}}}", "stages.0 of the recipe: unknown field"),
+        ("{name: a, algorithm: sft, keeps: policy}", "'keeps' = 'policy': Input should be a list"),
+        ("{name: a, algorithm: sft}\nround: 2", "unknown field of recipe 'round'. Did you mean 'rounds'?"),
+        ("{name: a, algorithm: sft", "the file of --config is not valid YAML"),
+    ],
+)
+def test_a_mistake_in_a_file_is_said_in_a_sentence(anypo, tmp_path, stage, says):
+    (tmp_path / "recipe.yaml").write_text(f"name: mine\nstages:\n- {stage}\n")
+    done = anypo("train", "--config", "recipe.yaml", "--model", "tiny", "--out", "run")
+    assert done.code == 2 and says in " ".join(done.err.split()), done.err
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_method_of_a_run_is_trained_again_from_its_folder(anypo, tmp_path):
+    """As the commands that diagnosis prints do where no system has the method's name."""
+    (tmp_path / "recipe.yaml").write_text(
+        "name: mine\nstages:\n- {name: first, algorithm: {base: sft, set: {replay.examples: 4}}, steps: 1}\n"
+        "- {name: second, algorithm: {base: grpo, set: {control.prompts: 2, control.samples: 2}}, steps: 3}\n"
+    )
+    done = anypo("train", "--config", "recipe.yaml", "--model", "tiny", "--eval-size", "0", "--out", "run")
+    assert done.code == 0, done.err
+    commands = [
+        lever["command"]
+        for finding in json.loads(anypo("diagnose", "run", "--json").out)
+        for lever in finding["levers"]
+        if lever["command"].startswith("anypo train")
+    ]
+    for words in (["anypo", "train", "--config", "run/config.yaml", "-m", "tiny"], *map(shlex.split, commands)):
+        again = anypo(*words[1:], "--dry-run")
+        assert again.code == 0, (words, again.err)
+        made = json.loads(again.out)["recipe"]
+        assert [stage["name"] for stage in made["stages"]] == ["first", "second"]
+    assert commands
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "says"),
+    [
+        ("algorithm: ppo, keeps: []", "algorithm: sac", "stage 'b': policy=squashed_gaussian acts with vectors"),
+        ("algorithm: ppo, task: Pendulum-v1", "algorithm: ppo", "stage 'a': the policy is made for the observations"),
+        ("algorithm: ppo, task: Acrobot-v1", "algorithm: ppo", "stage 'a': the policy is made for the observations"),
+    ],
+)
+def test_a_stage_whose_policy_cannot_act_is_refused_before_the_first_begins(anypo, tmp_path, first, second, says):
+    (tmp_path / "recipe.yaml").write_text(f"stages:\n- {{name: a, {first}}}\n- {{name: b, {second}}}\n")
+    done = anypo("train", "--config", "recipe.yaml", "--task", "CartPole-v1", "--out", "run")
+    assert done.code == 2 and says in " ".join(done.err.split()), done.err
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_that_is_resumed_after_its_last_step_knows_its_last_step(anypo, tmp_path):
+    small = (*SMALL, "--set", "stages.0.steps=1", "--set", "stages.1.steps=1", "--json")
+    first = json.loads(anypo(*small, "--out", "run").out)["last_step"]
+    again = json.loads(anypo("resume", "run", "--json").out)["last_step"]
+    assert first["step"] == again["step"] == 2 and again["stage"] == "grpo"
+
+
+def test_weights_of_a_run_get_no_second_warm_start_unless_it_is_asked_for(anypo):
+    said = lambda *words: json.loads(anypo("train", "-m", "tiny", "--dry-run", *words).out)["sft_steps"]
+    assert (said(), said("--init", "run"), said("--init", "run", "--sft-steps", "3")) == (150, 0, 3)
 
 
 def test_the_steps_of_a_recipe_are_not_resumes(anypo, tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 
 import pytest
 from killing import killed_run, results
@@ -10,6 +11,9 @@ from recording import metadata, record
 
 from anypo.compare.cell import run
 from anypo.compare.plan import Budget, Cell, contenders, settings
+from anypo.run.config import RunConfig
+from anypo.run.disk.folder import RunFolder
+from anypo.run.session import Result
 
 TASK = ("--task", "minari:pendulum/random-v0")
 SMALL = ("--set", "replay.batch=8", "--set", "policy.hidden=[16,16]", "--set", "credit.hidden=[16,16]")
@@ -32,6 +36,9 @@ def test_an_offline_run_does_all_that_a_run_does(anypo, data, tmp_path):
     assert found["after"]["unit"] == "return" and found["last_step"]["replay/size"] == 60
     assert json.loads(anypo("evaluate", "run", "--size", "2", "--json").out)["score"] == found["after"]["score"]
     assert anypo("evaluate", "run", "--size", "2", "--task", "Pendulum-v1").code == 0  # needs no data to act
+    again = Result(tmp_path / "run", RunConfig.recorded(RunFolder.read_config(tmp_path / "run")), None, None, {}, 0.0)
+    (query,) = (shlex.split(command) for command in again.suggestions() if "rollouts" in command)
+    assert "3 rows" in anypo(*query[1:]).out, "what is suggested after a run without rollouts shows something"
     page = (tmp_path / "run/report.html").read_text()
     assert "pendulum/random-v0" in page and "return" in page
     manifest = json.loads((tmp_path / "run/manifest.json").read_text())
@@ -84,6 +91,11 @@ def test_such_a_run_is_a_cell_of_a_comparison(data, name):
         (("--system", "sac", "--task", "Pendulum-v1", "--set", "policy.normalise=true"), "recorded observations"),
         (("--system", "sac", *TASK, "--set", "replay.share=1"), "should be less than 1"),
         (("--system", "td3-bc", *TASK, "--model", "tiny"), "takes actions, not text"),
+        (("--system", "td3-bc", *TASK, "--lora", "4"), "no language model to adapt"),
+        (("--system", "td3-bc", *TASK, "--sft-steps", "4"), "no worked solution to imitate"),
+        (("--system", "td3-bc", *TASK, "--reward", "majority"), "no answer to vote on"),
+        (("--system", "td3-bc", "--task", "./data/noisy"), "needs the ending"),
+        (("--system", "td3-bc", "--task", "minari:"), "Known: pendulum/random-v0. It is neither in"),
     ],
 )
 def test_bad_input_is_one_sentence(anypo, data, tmp_path, words, says):

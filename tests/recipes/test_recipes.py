@@ -35,6 +35,9 @@ def rows(*values, name="x"):
     (Plateau(metric="x", window=2, least=0.5), rows(0.0, 0.0, 0.4, 0.5), True),
     (Plateau(metric="x", window=2, least=0.5), rows(0.0, 0.0, 0.0), False),
     (Plateau(metric="x", window=2), rows(3.0, 3.0, 1.0, 1.0), True),
+    (Plateau(metric="x", window=1, least=0.1, falls=True), rows(3.0, 2.0), False),
+    (Plateau(metric="x", window=1, least=0.1, falls=True), rows(2.0, 2.0), True),
+    (Plateau(metric="x", window=1, least=0.1, falls=True), rows(2.0, 2.5), True),
     (Above(value=0.5), rows(0.6, name=SCORE), True),
     (Above(metric="stage", value=0.5), [{"stage": "sft"}], False),
 ])  # fmt: skip

@@ -21,6 +21,9 @@ class _ActorClass(PolicyClass):
     normalise: bool = Field(False, description="observations by mean and deviation of the task's recorded ones")
     provides = frozenset({"actor"})
 
+    def check_acts(self, task: Any) -> None:
+        _spaces(task, self.part)
+
     def build(self, wanted: Wanted) -> Actor:
         actor = self._seeing(wanted)
         if isinstance(actor.norm, Standard):
@@ -44,7 +47,7 @@ class _ActorClass(PolicyClass):
         raise NotImplementedError
 
     def _seeing(self, wanted: Wanted) -> Actor:
-        size, low, high = _spaces(wanted, self.part)
+        size, low, high = _spaces(wanted.task, self.part)
         actor: Actor = self.actor(size, low, high, wanted.seed)
         if self.normalise:
             actor.norm = Standard(size)
@@ -69,14 +72,14 @@ class DeterministicClass(_ActorClass, name="deterministic"):
         return DeterministicActor(size, low, high, self.hidden, seed, self.exploration, self.smoothing, self.limit)
 
 
-def _spaces(wanted: Wanted, part: str) -> tuple[int, np.ndarray, np.ndarray]:
+def _spaces(task: Any, part: str) -> tuple[int, np.ndarray, np.ndarray]:
     """Size of an observation and the bounds of an action. `UserError` where the action space is no bounded box."""
-    space = getattr(wanted.task, "actions", None)
+    space = getattr(task, "actions", None)
     low, high = getattr(space, "low", None), getattr(space, "high", None)
     if low is None or high is None or not (np.isfinite(low).all() and np.isfinite(high).all()):
-        name = getattr(wanted.task, "name", "this task")
+        name = getattr(task, "name", "this task")
         raise UserError(
             f"policy={part} acts with vectors in finite bounds, and {name} acts with {space or 'text'}; choose a task with a "
             "bounded Box of actions (Pendulum-v1), or another policy"
         )
-    return int(np.prod(wanted.task.observation.shape or (1,))), low, high
+    return int(np.prod(task.observation.shape or (1,))), low, high

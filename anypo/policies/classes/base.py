@@ -31,6 +31,9 @@ class Wanted:
 class PolicyClass(Part, slot="policy"):
     """Builds the policy of a run."""
 
+    def check_acts(self, task: Any) -> None:
+        """Raise `UserError` where such a policy cannot act in `task`, before any is built."""
+
     def build(self, wanted: Wanted) -> Any:
         """A new policy (`anypo.policies.base.Policy`). Raises `UserError` when it cannot act in the task."""
         raise NotImplementedError
@@ -46,11 +49,12 @@ class PolicyClass(Part, slot="policy"):
 class Given(PolicyClass, name="given"):
     """The model the user named."""
 
+    def check_acts(self, task: Any) -> None:
+        if hasattr(task, "actions"):
+            raise UserError(f"task '{task.name}' takes actions, not text; choose a policy for it: --set policy=mlp")
+
     def build(self, wanted: Wanted) -> Any:
-        if hasattr(wanted.task, "actions"):
-            raise UserError(
-                f"task '{wanted.task.name}' takes actions, not text; choose a policy for it: --set policy=mlp"
-            )
+        self.check_acts(wanted.task)
         from anypo import policies  # loads models, which the grammar itself never needs
 
         lora = {"rank": wanted.lora} if wanted.lora else None

@@ -17,15 +17,18 @@ class Mlp(PolicyClass, name="mlp"):
     hidden: tuple[int, ...] = (64, 64)
     normalise: bool = False
 
+    def check_acts(self, task: Any) -> None:
+        if getattr(task, "observation", None) is None or getattr(task, "actions", None) is None:
+            raise UserError(
+                f"policy=mlp acts in environments of vectors, and task '{task.name}' is none; choose a Gymnasium environment "
+                "(--task CartPole-v1), or a language model with policy=given"
+            )
+
     def build(self, wanted: Wanted) -> Any:
         from anypo.policies.control.networks import CategoricalPolicy, GaussianPolicy
 
-        observation, actions = (getattr(wanted.task, name, None) for name in ("observation", "actions"))
-        if observation is None or actions is None:
-            raise UserError(
-                f"policy=mlp acts in environments of vectors, and task '{wanted.task.name}' is none; choose a Gymnasium environment "
-                "(--task CartPole-v1), or a language model with policy=given"
-            )
+        self.check_acts(wanted.task)
+        observation, actions = wanted.task.observation, wanted.task.actions
         size = int(np.prod(observation.shape or (1,)))
         if hasattr(actions, "n"):
             return CategoricalPolicy(size, int(actions.n), self.hidden, seed=wanted.seed, normalise=self.normalise)

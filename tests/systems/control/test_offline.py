@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 
 import numpy as np
 import pytest
@@ -50,8 +51,9 @@ def plain(network, x, member=0):
 
 
 @pytest.mark.parametrize("alpha", [2.5, 0.0])
-def test_two_updates_are_those_of_the_paper(alpha: float) -> None:
-    """Standardised observations, targets of lagged networks, a critic step, the delayed actor step, and the averages."""
+def test_updates_are_those_of_the_paper(alpha: float) -> None:
+    """Four of them: standardised observations, targets of lagged networks, a critic step, and in every second one the actor's
+    step and the averages. The third is the first whose target tells the lagged actor from the live one."""
     run = trainer(objective__alpha=alpha)
     arrays = run.world.task.transitions()  # type: ignore[attr-defined]
     mean, spread = arrays.observation.astype(np.float64).mean(0), arrays.observation.astype(np.float64).std(0) + 1e-3
@@ -63,7 +65,8 @@ def test_two_updates_are_those_of_the_paper(alpha: float) -> None:
     lagged, target = copy.deepcopy(actor), copy.deepcopy(critic)
     adam = {net: torch.optim.Adam(net.parameters(), lr=3e-4) for net in (actor, critic)}
     q = lambda net, x, act: [plain(net, torch.cat([x, act], -1), e).squeeze(-1) for e in range(2)]
-    for _ in range(2):
+    scale = torch.zeros(())
+    for number in range(4):
         context = Context(0, 4, 3, run.memory)
         batch = run.weights.prepare(rows, context)
         blur = (0.2 * batch["noise@next"]).clamp(-0.5, 0.5)
@@ -74,22 +77,63 @@ def test_two_updates_are_those_of_the_paper(alpha: float) -> None:
         adam[critic].zero_grad()
         (0.5 * sum(((value - y) ** 2).mean() for value in q(critic, s, a))).backward()
         adam[critic].step()
-    pi = torch.tanh(plain(actor, s))
-    value = q(critic, s, pi)[0]
-    scale = alpha / value.abs().mean().detach()
-    loss = -scale * value.mean() + torch.nn.functional.mse_loss(pi, a)
-    loss.backward()
-    adam[actor].step()
+        if not number % 2:
+            continue
+        pi = torch.tanh(plain(actor, s))
+        value = q(critic, s, pi)[0]
+        scale = alpha / value.abs().mean().detach()
+        adam[actor].zero_grad()
+        (-scale * value.mean() + torch.nn.functional.mse_loss(pi, a)).backward()
+        adam[actor].step()
+        with torch.no_grad():
+            for kept, now in ((lagged, actor), (target, critic)):
+                for mine, theirs in zip(kept.parameters(), now.parameters()):
+                    mine.copy_(0.995 * mine + 0.005 * theirs)
     assert context.metrics["objective/scale"] == pytest.approx(float(scale), rel=1e-4)
     close = lambda mine, theirs: torch.testing.assert_close(
         list(mine.parameters()), list(theirs.parameters()), rtol=1e-4, atol=2e-6
     )
     close(run.weights.learners["credit"].body, critic)
     close(run.weights.policy.body, actor)
-    references = run.weights.references
-    for kept, old, new in ((references["lagged"], lagged, actor), (references["target"], target, critic)):
-        for mine, before, now in zip(kept.parameters(), old.parameters(), new.parameters()):
-            torch.testing.assert_close(mine, 0.995 * before + 0.005 * now, rtol=1e-5, atol=1e-6)
+    for name, kept in (("lagged", lagged), ("target", target)):
+        for mine, theirs in zip(run.weights.references[name].body.parameters(), kept.parameters()):
+            torch.testing.assert_close(mine, theirs, rtol=1e-6, atol=2e-8)
+
+
+def test_defaults_are_those_of_the_authors_runs() -> None:
+    """github.com/sfujim/TD3_BC, main.py: a batch of 256, discount 0.99, tau 0.005 and the actor in every second step, noise 0.2
+    clipped at 0.5 (actions in [-1, 1]), alpha 2.5, and 3e-4 for actor and critics."""
+    method = find("td3-bc").algorithm()
+    assert (method.replay.batch, method.credit.gamma, method.credit.optimiser.lr) == (256, 0.99, 3e-4)
+    assert [(kept.decay, kept.every) for kept in method.update.references] == [(0.995, 2)] * 2
+    assert (method.objective.alpha, method.objective.every, method.update.optimiser.lr) == (2.5, 2, 3e-4)
+    assert (method.policy.smoothing, method.policy.limit, method.policy.hidden) == (0.2, 0.5, (256, 256))
+    assert math.isinf(method.update.max_grad_norm) and method.update.optimiser.weight_decay == 0
+
+
+def test_the_distance_is_the_mean_over_dimensions_of_the_action() -> None:
+    class Values:
+        def fill(self, batch, names):
+            return {"q": torch.stack([batch["action"].sum(1), -batch["action"].sum(1)], 1)}
+
+    made, fresh = torch.tensor([[0.1, -0.2, 0.4], [0.5, 0.5, -1.0]]), torch.tensor([[0.3, 0.0, 0.0], [-0.1, 0.2, 0.7]])
+    batch = Arrays(np.zeros((2, 1)), made.numpy(), np.zeros((2, 1)), np.zeros(2), np.zeros(2)).batch()
+    context = Context(1, 4, 0, trainer().memory)
+    context.nets = {"credit": Values()}
+    loss = find("td3-bc").algorithm().objective.loss(batch.with_rows(**{"action@new": fresh}), context)
+    value = fresh.sum(1)
+    expected = torch.nn.functional.mse_loss(fresh, made) - 2.5 / value.abs().mean() * value.mean()
+    assert float(loss) == pytest.approx(float(expected), rel=1e-6)
+
+
+def test_the_noise_at_the_next_observation_is_bounded() -> None:
+    actor = find("td3-bc").algorithm().policy.build(Wanted(Remembered(), seed=1))
+    far = torch.tensor([[9.0], [-9.0], [1.0]])
+    batch = Remembered(3).transitions().batch()
+    still = actor.fill(batch.with_rows(**{"noise@next": torch.zeros(3, 1)}), ["action@next"], False)["action@next"]
+    moved = actor.fill(batch.with_rows(**{"noise@next": far}), ["action@next"], False)["action@next"]
+    expected = (still + torch.tensor([[0.5], [-0.5], [0.2]])).clamp(-1, 1)
+    torch.testing.assert_close(moved, expected)
 
 
 def test_the_actor_loss_is_finite_where_every_value_is_nothing() -> None:

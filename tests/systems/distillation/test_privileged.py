@@ -96,9 +96,23 @@ def test_enumerated_columns_are_exact(beta: float, source: str, kind: str) -> No
     wanted = divergence(probabilities(policy, batch, False), q, beta)
     pull = by_gradient(run.algorithm).pull(batch, weights, False, at)
     torch.testing.assert_close(pull.batch[NAME.format(source)].detach(), wanted.detach(), rtol=1e-11, atol=1e-14)
-    torch.testing.assert_close(pull.loss.detach(), wanted.mean().detach(), rtol=1e-11, atol=1e-14)
-    (expected,) = torch.autograd.grad(wanted.mean(), [policy.weight])
+    answers = wanted.split([len(trajectory.content.actions) for trajectory in batch.trajectories])
+    assert len({len(answer) for answer in answers}) > 1, "means over answers and over tokens differ"
+    mean = torch.stack([answer.mean() for answer in answers]).mean()  # each answer by its own length
+    torch.testing.assert_close(pull.loss.detach(), mean.detach(), rtol=1e-11, atol=1e-14)
+    (expected,) = torch.autograd.grad(mean, [policy.weight])
     torch.testing.assert_close(pulled(weights, pull), expected.flatten(), rtol=1e-9, atol=1e-13)
+
+
+def test_defaults_are_those_of_the_launch_scripts() -> None:
+    """github.com/siyan-zhao/OPSD, scripts/run_opsd.sh: 8 processes of 1 x 4 answers, one to a prompt, temperature 1.1, top-p 0.95,
+    top-k 20, beta 0.5, the fixed teacher, no bound and the whole vocabulary."""
+    method = find("opsd").algorithm()
+    assert (method.control.prompts, method.control.samples) == (32, 1)
+    assert (method.generate.temperature, method.generate.top_p, method.generate.top_k) == (1.1, 0.95, 20)
+    bounded = method.objective.divergence
+    assert (bounded.beta, bounded.clip, bounded.top) == (0.5, 0, 0)
+    assert method.objective.source == "ref" and method.update.reference.part == "frozen" and method.objective.cap == 0
 
 
 def test_nothing_shown_is_nothing_to_learn() -> None:
@@ -148,7 +162,7 @@ def test_a_cap_takes_the_gradient_of_what_is_above_it() -> None:
     (slope,) = torch.autograd.grad(loss, found)
     above = found.detach() > cap
     assert bool(above.any()) and not bool(above.all())
-    assert float(loss.detach()) == pytest.approx(float(found.detach().clamp(max=cap).mean()))
+    assert float(loss.detach()) == pytest.approx(float(batch.sequence_mean(found.detach().clamp(max=cap)).mean()))
     assert bool(((slope == 0) == above).all())
 
 
