@@ -50,4 +50,5 @@ def test_three_random_swaps_train_or_are_refused_in_a_sentence(anypo, seed):
         said = done.err.strip().splitlines()[-1]
         assert done.code == 2 and said.startswith("anypo: "), (name, swaps, done.err)
     last = json.loads(done.out)["last_step"]
-    assert last["step"] == 2 and math.isfinite(last["update/grad_norm"]), (name, swaps)
+    broken = [key for key, value in last.items() if isinstance(value, float) and not math.isfinite(value)]
+    assert last["step"] == 2 and not broken, (name, swaps, broken)
