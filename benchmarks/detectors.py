@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 
 from anypo.diagnose import DETECTORS, examine
-from anypo.evaluate import wilson
+from anypo.scoring import wilson
 from benchmarks.planted import HEALTHY, PLANTED, Case, run
 
 PAGE = Path(__file__).parent.parent / "docs/diagnose.md"

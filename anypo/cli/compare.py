@@ -148,7 +148,7 @@ def leaderboard(found: Comparison, wide: bool = True) -> Any:
     from rich.text import Text
 
     from anypo.compare.report.words import duration, percent, place, quantity, short
-    from anypo.evaluate.units import amount
+    from anypo.scoring.units import amount
 
     board = found.board
     k, unit = board.k, board.unit
@@ -198,7 +198,7 @@ def effects(found: Comparison) -> Any:
     """Main effects and interactions, in points of accuracy or in the unit of the score."""
     from rich.table import Table
 
-    from anypo.evaluate.units import ACCURACY, change
+    from anypo.scoring.units import ACCURACY, change
 
     unit = found.board.unit
     counted = "points" if unit == ACCURACY else unit

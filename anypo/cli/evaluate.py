@@ -45,8 +45,8 @@ def evaluate(
     from anypo.cli.options import assignments, roles
     from anypo.cli.terminal.console import new_console
     from anypo.cli.terminal.display import Display
-    from anypo.evaluate.units import ACCURACY, amount
     from anypo.run.session import evaluate as score
+    from anypo.scoring.units import ACCURACY, amount
 
     console = new_console(stderr=as_json)
     with Display(console, f"anypo evaluate · {model}") as display:

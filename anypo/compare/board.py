@@ -16,7 +16,7 @@ from anypo.compare.notes import notes
 from anypo.compare.plan import MEASURES, Budget
 from anypo.compare.stats import Interval
 from anypo.errors import UserError, unknown
-from anypo.evaluate.units import ACCURACY
+from anypo.scoring.units import ACCURACY
 
 Records = Sequence[Mapping[str, Any]]
 

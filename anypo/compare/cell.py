@@ -22,7 +22,7 @@ from anypo.compare.plan import MEASURES, Cell
 from anypo.engine import device as devices
 from anypo.files import replace_text
 from anypo.generate.base import World, check_suits
-from anypo.run.memory import peak_gb
+from anypo.run.record.memory import peak_gb
 from anypo.tasks.environments import is_environment
 
 HISTORY = {
@@ -157,7 +157,7 @@ class Meter:
         }
 
     def _score(self, samples: int, temperature: float) -> Any:
-        from anypo.evaluate import scorer_of
+        from anypo.scoring import scorer_of
 
         size = self.settings.eval_size
         scorer = scorer_of(self.world.task).replace(size=size, samples=samples, temperature=temperature)

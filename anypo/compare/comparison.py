@@ -18,11 +18,11 @@ from anypo.compare.plan import Budget, Contender, Settings, cells, contenders, f
 from anypo.compare.search import Search, compositions, halving
 from anypo.compare.vary import Axis
 from anypo.errors import UserError, unknown
-from anypo.evaluate import scorer_of
-from anypo.evaluate.units import ACCURACY
 from anypo.files import replace_text, strict
 from anypo.run.disk.lock import Lock, now
-from anypo.run.provenance import describe_code, describe_machine
+from anypo.run.record.provenance import describe_code, describe_machine
+from anypo.scoring import scorer_of
+from anypo.scoring.units import ACCURACY
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from anypo.compare.board import Board, Row
-from anypo.evaluate.units import ACCURACY
 from anypo.files import replace_file, replace_text
+from anypo.scoring.units import ACCURACY
 
 Records = Sequence[Mapping[str, Any]]
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from anypo.compare import stats
 from anypo.compare.effects import missing
-from anypo.evaluate.units import ACCURACY, amount, difference
+from anypo.scoring.units import ACCURACY, amount, difference
 
 if TYPE_CHECKING:
     from anypo.compare.board import Board

@@ -22,7 +22,7 @@ from anypo.engine import device as devices
 from anypo.errors import UserError
 from anypo.files import replace_text
 from anypo.run.config import sources
-from anypo.run.provenance import describe_code
+from anypo.run.record.provenance import describe_code
 from anypo.tasks.environments import is_environment
 
 PROGRAM = (sys.executable, "-m", "anypo.compare.cell")

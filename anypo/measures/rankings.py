@@ -19,8 +19,8 @@ from pydantic import Field
 from anypo.data.batch import Batch
 from anypo.data.records import Group, Tokens, Trajectory
 from anypo.errors import UserError, unknown
-from anypo.evaluate.scores import wilson
 from anypo.measures.base import Estimate, Measure
+from anypo.scoring.scores import wilson
 
 if TYPE_CHECKING:
     from anypo.run.disk.folder import RunFolder

@@ -6,8 +6,8 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
-from anypo.evaluate.units import ACCURACY
 from anypo.report.curves import Curves
+from anypo.scoring.units import ACCURACY
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
-from anypo.evaluate.units import ACCURACY, amount, change
 from anypo.report.curves import Curves, ends
+from anypo.scoring.units import ACCURACY, amount, change
 
 Evaluations = Sequence[Mapping[str, Any]]
 

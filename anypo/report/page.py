@@ -15,13 +15,13 @@ from typing import Any
 
 import yaml
 
-from anypo.evaluate.units import ACCURACY
 from anypo.files import strict
 from anypo.report import charts, composition, sample
 from anypo.report.curves import Curves, curves
 from anypo.report.headline import headline, plural
 from anypo.run.disk.folder import RunFolder
 from anypo.run.disk.trust import recall
+from anypo.scoring.units import ACCURACY
 
 
 def page(folder: RunFolder) -> str:

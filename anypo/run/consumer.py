@@ -9,8 +9,8 @@ from anypo.context import Context
 from anypo.data.batch import Batch
 from anypo.data.records import Group
 from anypo.generate.base import World
-from anypo.run.metrics import fit
-from anypo.run.timing import timed
+from anypo.run.record.metrics import fit
+from anypo.run.record.timing import timed
 from anypo.update.weights import Weights
 
 

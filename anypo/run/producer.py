@@ -12,7 +12,7 @@ from anypo.data.batch import Batch
 from anypo.data.records import FAILED, Group
 from anypo.errors import UserError
 from anypo.generate.base import World
-from anypo.run.timing import timed
+from anypo.run.record.timing import timed
 from anypo.update.weights import Weights
 
 PATIENCE = 8

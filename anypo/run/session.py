@@ -22,8 +22,6 @@ from anypo.diagnose.live import Watch, line
 from anypo.engine import device as devices
 from anypo.engine.config import Local
 from anypo.errors import Interrupted, Killed, UserError
-from anypo.evaluate import Evaluation, scorer_of
-from anypo.evaluate.units import ACCURACY
 from anypo.generate.base import World
 from anypo.policies.classes import Wanted
 from anypo.policies.control.saved import described
@@ -34,12 +32,14 @@ from anypo.run.config import RunConfig, resolve
 from anypo.run.disk import requests
 from anypo.run.disk.folder import CONFIG, RunFolder
 from anypo.run.disk.trust import check as check_trust
-from anypo.run.loggers import check_loggers, open_loggers
-from anypo.run.memory import peak_gb, resident_gb
-from anypo.run.observer import Observer
-from anypo.run.provenance import changes, describe_device, manifest
+from anypo.run.record.loggers import check_loggers, open_loggers
+from anypo.run.record.memory import peak_gb, resident_gb
+from anypo.run.record.observer import Observer
+from anypo.run.record.provenance import changes, describe_device, manifest
 from anypo.run.signals import Stopping
 from anypo.run.stages import WARM, Running, Stages, weights_of
+from anypo.scoring import Evaluation, scorer_of
+from anypo.scoring.units import ACCURACY
 from anypo.tasks.environments import is_environment
 from anypo.update.sft import Fitting, warm_start
 

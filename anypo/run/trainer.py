@@ -20,8 +20,8 @@ from anypo.data.batch import Batch
 from anypo.data.records import Group
 from anypo.generate.base import World
 from anypo.run.consumer import Consumer
-from anypo.run.metrics import describe
 from anypo.run.producer import Producer
+from anypo.run.record.metrics import describe
 from anypo.update.weights import Weights
 
 

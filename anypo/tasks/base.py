@@ -105,7 +105,7 @@ def restores(owner: Any) -> bool:
 class Task(Protocol):
     """Problems with a way to act on them. Train and held-out problems come from disjoint seeds or files.
 
-    A task may have a `scorer` (an `anypo.evaluate.Scorer`, or its name) that says how a policy is scored on it and in which
+    A task may have a `scorer` (an `anypo.scoring.Scorer`, or its name) that says how a policy is scored on it and in which
     unit; without one it is the accuracy on held-out problems. A task whose problems are in memory says ``stored = True``: all of
     them are looked at before a run begins, not a few. A task whose episodes cannot be taken up again where they stood
     has the attribute ``restores = False`` (see `Environment`).

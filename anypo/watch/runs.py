@@ -14,10 +14,10 @@ from typing import Any
 import yaml
 
 from anypo.errors import UserError
-from anypo.evaluate.units import ACCURACY
 from anypo.report import sample
 from anypo.run.disk import requests
 from anypo.run.disk.folder import CONFIG, METRICS, RunFolder
+from anypo.scoring.units import ACCURACY
 from anypo.watch.feed import Feed, newest, tail
 from anypo.watch.findings import findings
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from anypo.run.observer import Observer
+from anypo.run.record.observer import Observer
 from anypo.run.session import train
 
 sys.path.insert(

@@ -14,12 +14,12 @@ from anypo.data.records import ACTION, CONTEXT, FAILED, FINISHED, OBSERVATION, S
 from anypo.data.stored import plain, restore
 from anypo.engine.base import Completion, Sampling
 from anypo.errors import UserError
-from anypo.evaluate import Heldout
 from anypo.generate import EntropyForks, Independent, ReRolled, SegmentTree, Vine
 from anypo.generate.base import World, check_task
 from anypo.generate.conversation import Episode, converse, play
 from anypo.generate.resume import Start, decisions, first_decision, resume
 from anypo.run.disk import checkpoint, rollouts
+from anypo.scoring import Heldout
 from anypo.tasks import Problem, Reply, State
 
 

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 
 from anypo.claims.measures.rankings import BETA, train
 from anypo.errors import UserError
-from anypo.evaluate import wilson
 from anypo.measures.rankings import RankingAccuracy, dpo_loss, flip_threshold, idealised, pairs, ranked, share
 from anypo.run.disk.folder import RunFolder
 from anypo.run.session import train as run_training
+from anypo.scoring import wilson
 
 FINITE = st.floats(-60, 60)
 
@@ -139,7 +139,9 @@ def test_untrained_weights_give_the_log_probabilities_that_were_stored(tmp_path)
     small = {"control.prompts": 4, "control.samples": 3, "update.optimiser.lr": 1e-30}
     run_training("grpo", "tiny", "chain_sum", set=small, out=tmp_path / "run", steps=1, eval_size=0, sft_steps=20)
     rows = RunFolder.read(tmp_path / "run").rollouts(1).to_pylist(maps_as_pydicts="lossy")
-    stored = [sum(row["logp"]) for row in rows]  # without the padding token, which is never drawn: its mass is the tolerance
+    stored = [
+        sum(row["logp"]) for row in rows
+    ]  # without the padding token, which is never drawn: its mass is the tolerance
     assert final_logp(tmp_path / "run", rows) == pytest.approx(stored, abs=2e-2)
 
 

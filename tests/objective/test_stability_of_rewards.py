@@ -1,4 +1,4 @@
-"""`anypo.evaluate.stability`: the bounds of the reward-policy map on random processes, and its cliffs where optima tie."""
+"""`anypo.scoring.stability`: the bounds of the reward-policy map on random processes, and its cliffs where optima tie."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from anypo.errors import UserError
-from anypo.evaluate.stability import distance, effective_reward, gap, greedy, lipschitz, soft_optimal, stress
 from anypo.exact.mdp import random_mdp
+from anypo.scoring.stability import distance, effective_reward, gap, greedy, lipschitz, soft_optimal, stress
 
 GAMMA = 0.9
 

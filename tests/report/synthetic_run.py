@@ -12,8 +12,8 @@ import torch
 from anypo.algorithm import Algorithm
 from anypo.data.batch import Batch
 from anypo.data.records import ACTION, CONTEXT, FINISHED, TRUNCATED, Group, Tokens, Trajectory, prompt_id
-from anypo.evaluate import Evaluation, wilson
 from anypo.run.disk.folder import RunFolder
+from anypo.scoring import Evaluation, wilson
 from anypo.systems import find
 from anypo.tasks.base import Problem
 

@@ -7,12 +7,12 @@ import pytest
 from synthetic_run import configuration, decode, make_run, problem, rollout, step_groups
 
 from anypo.data.records import Group
-from anypo.evaluate import wilson
 from anypo.report import composition, sample
 from anypo.report.charts import missing, sections
 from anypo.report.curves import MOST_POINTS, curves, ends
 from anypo.report.headline import duration, gain_interval
 from anypo.run.disk.folder import RunFolder
+from anypo.scoring import wilson
 
 
 def test_the_interval_of_the_gain_is_newcombes():

@@ -27,7 +27,7 @@ from anypo.roles.casting import kind
 from anypo.roles.program import Program
 from anypo.roles.server import Server
 from anypo.roles.weights import Initial, Speaker, Weights
-from anypo.run import provenance
+from anypo.run.record import provenance
 from anypo.run.trainer import Trainer
 from anypo.tasks.base import Problem
 

@@ -15,8 +15,8 @@ import torch
 from folder_making import credited, group, letters
 
 from anypo.errors import UserError
-from anypo.evaluate import Evaluation
 from anypo.run.disk.folder import RunFolder
+from anypo.scoring import Evaluation
 
 CONFIG = {"system": "grpo", "steps": 3, "nested": {"a": [1, 2]}}
 

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from anypo.errors import UserError
-from anypo.run import provenance
-from anypo.run.loggers import check_loggers, open_loggers
+from anypo.run.record import provenance
+from anypo.run.record.loggers import check_loggers, open_loggers
 from anypo.tasks.base import Problem
 
 

@@ -11,7 +11,7 @@ import pytest
 
 import anypo
 from anypo.run.disk.folder import RunFolder
-from anypo.run.loggers import open_loggers
+from anypo.run.record.loggers import open_loggers
 
 TINY = {"model": "tiny", "task": "chain_sum", "sft_steps": 0, "eval_size": 0, "save_every": 1, "keep": 5, "seed": 0}
 SMALL = {"control.prompts": 2, "control.samples": 2, "generate.max_new": 4}

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from anypo.run.memory import peak_gb, resident_gb
+from anypo.run.record.memory import peak_gb, resident_gb
 
 
 def test_the_peak_remembers_what_was_given_back():

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from anypo.errors import Interrupted, UserError
 from anypo.run.disk import requests
 from anypo.run.disk.folder import RunFolder
-from anypo.run.observer import Observer
+from anypo.run.record.observer import Observer
 from anypo.run.session import resume, train
 
 SETTINGS = {

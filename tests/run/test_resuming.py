@@ -17,7 +17,7 @@ from anypo.errors import UserError
 from anypo.report import write_report
 from anypo.run.disk import checkpoint
 from anypo.run.disk.folder import RunFolder
-from anypo.run.observer import Observer
+from anypo.run.record.observer import Observer
 from anypo.run.session import evaluate, resume, train
 
 SETTINGS: dict[str, Any] = {

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 from anypo.errors import Interrupted, Killed
 from anypo.run.disk.folder import RunFolder
-from anypo.run.observer import Observer
+from anypo.run.record.observer import Observer
 from anypo.run.session import resume, train
 from anypo.run.signals import Stopping
 

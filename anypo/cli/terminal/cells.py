@@ -10,7 +10,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 
 from anypo.compare.plan import Cell
 from anypo.compare.run import Watcher, name
-from anypo.evaluate.units import amount
+from anypo.scoring.units import amount
 
 
 class Display(Watcher):

@@ -12,9 +12,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from anypo.evaluate import Evaluation
-from anypo.evaluate.units import amount
-from anypo.run.observer import Observer
+from anypo.run.record.observer import Observer
+from anypo.scoring import Evaluation
+from anypo.scoring.units import amount
 
 BARS = "▁▂▃▄▅▆▇█"
 PSEUDO_LABELS = "filter/pseudo_label_accuracy"

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 
 from anypo.cli.terminal.console import new_console
-from anypo.evaluate.units import ACCURACY, amount, change
+from anypo.scoring.units import ACCURACY, amount, change
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from anypo.evaluate import Evaluation
-    from anypo.run.observer import Observer
+    from anypo.run.record.observer import Observer
     from anypo.run.session import Result
+    from anypo.scoring import Evaluation
 
 
 def watch(work: Callable[[Observer], Result], title: str, as_json: bool) -> None:

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 from anypo.compare.report import tables
 from anypo.compare.report.data import finite, page_data
 from anypo.compare.report.words import duration, quantity
-from anypo.evaluate.units import ACCURACY, amount
 from anypo.report.page import asset, embedded, section
+from anypo.scoring.units import ACCURACY, amount
 
 if TYPE_CHECKING:
     from anypo.compare.board import Board

@@ -14,7 +14,7 @@ import yaml
 from anypo.compare.board import Board, Row
 from anypo.compare.plan import Contender
 from anypo.compare.report.words import duration, percent, place, short
-from anypo.evaluate.units import ACCURACY, amount, difference
+from anypo.scoring.units import ACCURACY, amount, difference
 
 if TYPE_CHECKING:
     from anypo.compare.comparison import Comparison

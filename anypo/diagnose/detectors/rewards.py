@@ -8,8 +8,8 @@ from anypo.diagnose import observables as see
 from anypo.diagnose.detector import Measured, Missing, detector
 from anypo.diagnose.evidence import Evidence
 from anypo.diagnose.levers import add, ask, scale
-from anypo.evaluate.units import amount
 from anypo.report.headline import gain_interval
+from anypo.scoring.units import amount
 
 STOP_EARLIER = scale("update.optimiser.lr", 0.3, "smaller steps: less optimisation of what is measured wrongly")
 TIED = add(

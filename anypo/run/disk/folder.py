@@ -265,7 +265,7 @@ class RunFolder:
         return entries
 
     def append_evaluation(self, label: str, step: int, result: Any, decode: rollouts.Decoder | None = None) -> None:
-        """Add an `anypo.evaluate.Evaluation` and its answers; one of the same label is replaced."""
+        """Add an `anypo.scoring.Evaluation` and its answers; one of the same label is replaced."""
         samples, problems = max(1, result.samples), getattr(result, "problems", ())
         groups = [
             Group(problem.prompt, tuple(result.trajectories[i * samples : (i + 1) * samples]), problem, step)

@@ -68,7 +68,7 @@ def policy_cliff() -> Algorithm:
     """Where several answers are equally good, the reward-maximising policy jumps under arbitrarily small changes of the reward; with
     entropy in the return it cannot: the optimum softmax(Q / beta) moves by at most 1 / (beta (1 - gamma)) times the change.
     REINFORCE with a leave-one-out baseline on R - beta log pi(y), the exact gradient of E[R] + beta H (beta 0.01, the choice of
-    this project). `anypo.evaluate.stability` measures the cliffs of a reward: ties, gaps, and the policy's response to
+    this project). `anypo.scoring.stability` measures the cliffs of a reward: ties, gaps, and the policy's response to
     perturbations."""
     return Algorithm(
         credit=Pipeline(shaping=(RewardEntropy(coefficient=0.01),), centre=LeaveOneOut()),

@@ -15,12 +15,12 @@ from making_systems import numbers
 from anypo import policies
 from anypo.claims.beds.strategies import STRATEGIES, Strategies
 from anypo.data.records import SHOWN, Tokens
-from anypo.evaluate import scorer_of
 from anypo.replay.libraries.lessons import LESSONS, Operation, revised
 from anypo.replay.reflection import Reflect
 from anypo.run.disk import checkpoint
 from anypo.run.disk.folder import RunFolder
 from anypo.run.trainer import Trainer
+from anypo.scoring import scorer_of
 from anypo.systems import find
 
 BED = Strategies(questions=16)

@@ -12,12 +12,12 @@ from scipy import stats
 from anypo.claims.beds.exact import Testbed
 from anypo.engine.base import Sampling
 from anypo.errors import UserError
-from anypo.evaluate import Evaluation, Heldout, Returns, mean_interval, scorer_of, wilson
-from anypo.evaluate.units import amount, change, difference
 from anypo.generate.base import Independent, World
 from anypo.generate.conversation import Episode, play
 from anypo.generate.worlds.steps import EnvironmentSteps
 from anypo.run.acting import control_world
+from anypo.scoring import Evaluation, Heldout, Returns, mean_interval, scorer_of, wilson
+from anypo.scoring.units import amount, change, difference
 
 BED = Testbed(vocabulary=4, horizon=3, prompts=6)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from anypo.evaluate import Evaluation
+from anypo.scoring import Evaluation
 
 
 class Observer:

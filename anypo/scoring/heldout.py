@@ -9,11 +9,11 @@ import numpy as np
 
 from anypo.data.records import Trajectory
 from anypo.errors import UserError
-from anypo.evaluate.base import PASS, Evaluation, Progress, Scorer, heldout, rollouts
-from anypo.evaluate.scores import majority_at_k, pass_at_k, wilson
-from anypo.evaluate.units import ACCURACY
 from anypo.generate.base import Generate, World
 from anypo.generate.conversation import Episode
+from anypo.scoring.base import PASS, Evaluation, Progress, Scorer, heldout, rollouts
+from anypo.scoring.scores import majority_at_k, pass_at_k, wilson
+from anypo.scoring.units import ACCURACY
 from anypo.tasks.base import Problem, Task
 from anypo.tasks.unlabelled import labelled
 

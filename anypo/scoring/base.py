@@ -10,10 +10,10 @@ from pydantic import Field
 
 from anypo.data.records import FAILED, Trajectory
 from anypo.errors import UserError
-from anypo.evaluate.units import ACCURACY
 from anypo.generate.base import Generate, World
 from anypo.generate.conversation import Episode
 from anypo.parts import Part
+from anypo.scoring.units import ACCURACY
 from anypo.tasks.base import Problem, Task
 from anypo.tasks.live import posed
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from anypo.evaluate.scores import majority_at_k
-from anypo.run.observer import Observer
+from anypo.run.record.observer import Observer
 from anypo.run.session import evaluate, train
+from anypo.scoring.scores import majority_at_k
 
 TEXT = {"model": "tiny", "steps": 2, "sft_steps": 8, "eval_size": 24, "seed": 3}
 SMALL = {"control.prompts": 4, "control.samples": 4, "generate.max_new": 12}

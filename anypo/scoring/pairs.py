@@ -8,10 +8,10 @@ import torch
 
 from anypo.data.batch import Batch
 from anypo.errors import UserError
-from anypo.evaluate.base import CHUNK, Evaluation, Progress, Scorer, heldout
-from anypo.evaluate.scores import wilson
 from anypo.generate.base import Generate, World
 from anypo.replay.solutions import pair
+from anypo.scoring.base import CHUNK, Evaluation, Progress, Scorer, heldout
+from anypo.scoring.scores import wilson
 from anypo.tasks.base import Task
 
 

@@ -19,10 +19,10 @@ from anypo.compare.export import row
 from anypo.compare.plan import Budget, Cell, contenders, settings
 from anypo.compare.report.page import page as compare_page
 from anypo.errors import UserError
-from anypo.evaluate import Evaluation
 from anypo.report.page import page
 from anypo.run.disk.folder import RunFolder
 from anypo.run.session import evaluate, resume, train
+from anypo.scoring import Evaluation
 from anypo.watch.runs import Runs
 
 TASK = "steps_task:make"

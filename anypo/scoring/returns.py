@@ -7,10 +7,10 @@ from typing import ClassVar, Self
 import numpy as np
 
 from anypo.errors import UserError
-from anypo.evaluate.base import Evaluation, Progress, Scorer, heldout, rollouts
-from anypo.evaluate.scores import mean_interval
 from anypo.generate.base import Generate, World
 from anypo.generate.conversation import Episode
+from anypo.scoring.base import Evaluation, Progress, Scorer, heldout, rollouts
+from anypo.scoring.scores import mean_interval
 from anypo.tasks.base import Task
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from anypo.evaluate import Returns
+from anypo.scoring import Returns
 from anypo.tasks import Problem, Reply
 
 
