@@ -12,16 +12,23 @@ from rich.console import Console
 
 from anypo.cli.terminal.outcome import show
 from anypo.errors import UserError
+from anypo.run.config import RunConfig
 from anypo.run.disk.folder import RunFolder
 from anypo.run.disk.requests import ask
 from anypo.run.session import Result
+from anypo.systems import find
 
 ODD = ["plain", "a run", "ä =1", "[brackets]", "it's", '"quoted"', "$HOME", "a;b", "--run"]
 
 
+def configured(model: str, task: str) -> RunConfig:
+    """A configuration with these names, which nobody looks up."""
+    return RunConfig(system="grpo", model=model, task=task, algorithm=find("grpo").algorithm().dump())
+
+
 @pytest.mark.parametrize("name", ODD)
 def test_what_to_try_next(name: str) -> None:
-    config = SimpleNamespace(system="grpo", model=f"models/{name}", task=f"data/{name}.jsonl")
+    config = configured(f"models/{name}", f"data/{name}.jsonl")
     train, rollouts = Result.suggestions(SimpleNamespace(config=config, path=Path(f"runs/{name}")))  # type: ignore[arg-type]
     assert shlex.split(train) == [
         *("anypo", "train", "--system", "rloo", "--model", f"models/{name}", "--task", f"data/{name}.jsonl")
@@ -32,7 +39,7 @@ def test_what_to_try_next(name: str) -> None:
 
 def test_the_terminal_shows_them_whole() -> None:
     """Neither wrapped nor read as the terminal library's own markup."""
-    config = SimpleNamespace(system="grpo", model="models/[bold]", task=f"data/{'long ' * 40}.jsonl")
+    config = configured("models/[bold]", f"data/{'long ' * 40}.jsonl")
     result = SimpleNamespace(config=config, path=Path("runs/[red]"), before=None, after=None)
     result.suggestions = lambda: Result.suggestions(result)  # type: ignore[arg-type]
     console = Console(file=io.StringIO(), width=60)
