@@ -8,7 +8,6 @@ would be a command line.
 from __future__ import annotations
 
 import functools
-import hashlib
 import importlib
 import importlib.util
 import sys
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from anypo.errors import UserError, shown
+from anypo.files import sha256
 from anypo.plugins import here
 
 
@@ -64,7 +64,7 @@ def source(function: str) -> dict[str, Any]:
         spec = None
     if spec is None or spec.origin is None or not Path(spec.origin).is_file():
         return {}
-    return {"source_sha256": hashlib.sha256(Path(spec.origin).read_bytes()).hexdigest()}
+    return {"source_sha256": sha256(Path(spec.origin))}
 
 
 def _home(found: Any) -> str:

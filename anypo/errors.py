@@ -65,6 +65,11 @@ def unknown(what: str, word: str, known: Iterable[str], hint: str = "") -> UserE
     return UserError(f"unknown {what} '{cut(word)}'.{nearest(word, known)}{(' ' + hint) if hint else ''}")
 
 
+def brief(error: BaseException, most: int = LONGEST) -> str:
+    """What an error of another library says, on one line, cut where it is long; its type where it says nothing."""
+    return " ".join(str(error).split())[:most] or type(error).__name__
+
+
 def cut(text: object, most: int = LONGEST) -> str:
     """What the user wrote, as a sentence echoes it: cut where it is long."""
     text = str(text)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import math
 import os
@@ -67,6 +68,12 @@ def reading(path: Path) -> Iterator[None]:
 
 
 ELSEWHERE = "; choose a folder you may write to"
+
+
+def sha256(path: Path) -> str:
+    """SHA-256 of a file's content, read piece by piece."""
+    with path.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
 
 
 def sync(path: Path) -> None:

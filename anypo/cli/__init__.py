@@ -68,10 +68,10 @@ def main() -> None:
     except OSError as error:
         if error.errno is None:
             _our_fault(error)
-        from anypo.files import REASONS
+        from anypo.files import because
 
         place = shown(str(error.filename)) if error.filename else "while writing"
-        _stop(f"{place}: {REASONS.get(error.errno) or error.strerror}", 2)
+        _stop(f"{place}: {because(error)}", 2)
     except Exception as error:
         _our_fault(error)
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from anypo.cli.plugins import Trust
+from anypo.cli.plugins import ChatArgs, Trust
 
 if TYPE_CHECKING:
     from anypo.trained import Conversation
@@ -22,21 +22,15 @@ def chat(
     temperature: Annotated[float, typer.Option(min=0.0, help="0 is greedy")] = 1.0,
     max_new: Annotated[int | None, typer.Option(min=1, help="most new tokens (default: the run's, or 256)")] = None,
     seed: Annotated[int, typer.Option(min=0)] = 0,
-    chat_arg: Annotated[
-        list[str],
-        typer.Option("--chat-arg", metavar="NAME=VALUE", help="argument of the chat template; replaces the run's"),
-    ] = [],  # noqa: B006
+    chat_arg: ChatArgs = [],  # noqa: B006
     device: Annotated[str, typer.Option(help="where the weights are: auto, cpu, cuda, cuda:N or mps")] = "auto",
     trust: Trust = False,
 ) -> None:
     """Talk with a run's policy or a model: a line is a turn, /new begins again, Ctrl-D or Ctrl-C leaves."""
     from anypo.cli.options import assignments
-    from anypo.engine import device as devices
     from anypo.trained import Conversation, Speech, open_trained
 
-    trained = open_trained(model, assignments(chat_arg, "--chat-arg"), devices.resolve(device), trust)
-    for note in trained.policy.notes:
-        print(f"anypo: {note}", file=sys.stderr)
+    trained = open_trained(model, assignments(chat_arg, "--chat-arg"), device, trust)
     talk = Conversation(Speech(trained, temperature, max_new, seed))
     sign = "> " if sys.stdin.isatty() else ""
     try:

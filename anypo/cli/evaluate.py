@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from anypo.cli.plugins import Trust
+from anypo.cli.plugins import ChatArgs, Trust
 
 
 def register(app: typer.Typer) -> None:
@@ -21,10 +21,7 @@ def evaluate(
     model_as: Annotated[
         list[str], typer.Option("--model-as", metavar="ROLE=MODEL", help="replaces the run's model in a role")
     ] = [],  # noqa: B006
-    chat_arg: Annotated[
-        list[str],
-        typer.Option("--chat-arg", metavar="NAME=VALUE", help="argument of the chat template; replaces the run's"),
-    ] = [],  # noqa: B006
+    chat_arg: ChatArgs = [],  # noqa: B006
     size: Annotated[
         int | None,
         typer.Option("--size", "-n", min=1, help="held-out problems or episodes (default: the run's, or 200)"),

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from anypo.cli.plugins import Trust
+from anypo.cli.plugins import ChatArgs, Trust
 
 
 def register(app: typer.Typer) -> None:
@@ -22,10 +22,7 @@ def generate(
     temperature: Annotated[float | None, typer.Option(min=0.0, help="default: 0 for one sample, 1 for several")] = None,
     max_new: Annotated[int | None, typer.Option(min=1, help="most new tokens (default: the run's, or 256)")] = None,
     seed: Annotated[int, typer.Option(min=0)] = 0,
-    chat_arg: Annotated[
-        list[str],
-        typer.Option("--chat-arg", metavar="NAME=VALUE", help="argument of the chat template; replaces the run's"),
-    ] = [],  # noqa: B006
+    chat_arg: ChatArgs = [],  # noqa: B006
     device: Annotated[str, typer.Option(help="where the weights are: auto, cpu, cuda, cuda:N or mps")] = "auto",
     trust: Trust = False,
     as_json: Annotated[bool, typer.Option("--json", help="one JSON object a prompt")] = False,
@@ -35,16 +32,13 @@ def generate(
     Example: anypo generate RUN "What is 12 + 30?" --samples 4
     """
     from anypo.cli.options import assignments
-    from anypo.engine import device as devices
     from anypo.errors import UserError
     from anypo.trained import Speech, open_trained
 
     asked = [text for prompt in prompts for text in (_lines() if prompt == "-" else [prompt])]
     if not asked:
         raise UserError("there is no prompt; give one, or lines on standard input")
-    trained = open_trained(model, assignments(chat_arg, "--chat-arg"), devices.resolve(device), trust)
-    for note in trained.policy.notes:
-        print(f"anypo: {note}", file=sys.stderr)
+    trained = open_trained(model, assignments(chat_arg, "--chat-arg"), device, trust)
     heat = temperature if temperature is not None else float(samples > 1)
     answers = Speech(trained, heat, max_new, seed).answers(asked, samples)
     for number, (prompt, said) in enumerate(zip(asked, answers)):

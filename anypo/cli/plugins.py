@@ -1,5 +1,5 @@
-"""The option ``--plugin``: accepted before the command and after it, by every command; and ``--trust``, of those that run what a
-folder names."""
+"""Options of several commands: ``--plugin``, accepted before the command and after it, by every command; ``--trust``, of those that
+run what a folder names; ``--chat-arg``, of those that speak."""
 
 from __future__ import annotations
 
@@ -14,6 +14,15 @@ Plugins = Annotated[
     list[str],
     typer.Option(
         "--plugin", metavar="MODULE", help="import a module or .py file of your own first (repeat; or ANYPO_PLUGINS)"
+    ),
+]
+
+ChatArgs = Annotated[
+    list[str],
+    typer.Option(
+        "--chat-arg",
+        metavar="NAME=VALUE",
+        help="argument of the chat template, e.g. enable_thinking=false; replaces a run's",
     ),
 ]
 

@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from anypo.cli.plugins import ChatArgs
+
 
 def register(app: typer.Typer) -> None:
     app.command()(train)
@@ -44,12 +46,7 @@ def train(
         list[str], typer.Option("--set", metavar="PATH=VALUE", help="replace any part or field of the method")
     ] = [],  # noqa: B006
     task_set: Annotated[list[str], typer.Option("--task-set", metavar="FIELD=VALUE", help="task configuration")] = [],  # noqa: B006
-    chat_arg: Annotated[
-        list[str],
-        typer.Option(
-            "--chat-arg", metavar="NAME=VALUE", help="argument of the chat template, e.g. enable_thinking=false"
-        ),
-    ] = [],  # noqa: B006
+    chat_arg: ChatArgs = [],  # noqa: B006
     config: Annotated[
         Path | None, typer.Option(help="algorithm or recipe as YAML, or a run's config.yaml, instead of --system")
     ] = None,

@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 
 from anypo.algorithm import Algorithm
 from anypo.context import SHELF
-from anypo.errors import UserError, unknown
+from anypo.errors import UserError, shown, unknown
 from anypo.fits import POLICY
 from anypo.parts import Part, assigned
 from anypo.recipes.stops import Never, Stop
@@ -93,7 +93,7 @@ class Recipe(Part):
         for number, stage in enumerate(stages):
             if not isinstance(stage, (dict, Stage)):
                 raise UserError(
-                    f"stages.{number} of the recipe is a mapping with a name and an algorithm, not {stage!r:.80}"
+                    f"stages.{number} of the recipe is a mapping with a name and an algorithm, not {shown(stage)}"
                 )
         fields["stages"] = [s if isinstance(s, Stage) else _stage(n, s) for n, s in enumerate(stages)]
         return cls.make(fields)

@@ -105,6 +105,11 @@ class RunConfig(BaseModel):
         config.load_plugins()
         return config
 
+    @property
+    def begun_from(self) -> str:
+        """The folder whose weights the run begins with: the final ones of the run of `init`; '' for those of the model itself."""
+        return f"{self.init}/model" if self.init else ""
+
     def load_plugins(self) -> None:
         """Make the names that plugins supplied known."""
         for name in self.plugins:

@@ -248,8 +248,7 @@ def _final(config: RunConfig, run: Path, task: Any, place: Any, chat: Mapping[st
     wanted = Wanted(task, config.model, config.seed, config.dtype, 0, place, chat)
     if not config.lora or saved is None:
         return config.composition().policy.open(wanted, str(run / "model" if (run / CONFIG).is_file() else run))
-    initial = f"{config.init}/model" if config.init else ""
-    policy = config.composition().policy.open(dataclasses.replace(wanted, lora=config.lora), initial)
+    policy = config.composition().policy.open(dataclasses.replace(wanted, lora=config.lora), config.begun_from)
     policy.load_state_dict(weights_of(saved))
     return policy
 

@@ -110,7 +110,7 @@ class Stages:
         config, algorithm = self.config, self.legs[number].stage.algorithm
         place = devices.resolve(config.device)
         wanted = Wanted(self.task, config.model, config.seed, config.dtype, config.lora, place, config.chat_args)
-        return self._world(number, algorithm.policy.open(wanted, f"{config.init}/model" if config.init else ""))
+        return self._world(number, algorithm.policy.open(wanted, config.begun_from))
 
     def _world(self, number: int, policy: Any) -> World:
         """A world around `policy`; it has the models of the last stage too, in whose way the policy acts when it is evaluated."""

@@ -14,7 +14,8 @@ import numpy as np
 
 from anypo.data.records import prompt_id
 from anypo.data.transitions import Arrays
-from anypo.errors import UserError
+from anypo.errors import UserError, brief
+from anypo.files import sha256
 from anypo.tasks import environments
 from anypo.tasks.base import Problem
 from anypo.tasks.gym import GymEpisode, GymTask, opened
@@ -36,7 +37,7 @@ class MinariTask(GymTask):
         try:
             self.data = minari.MinariDataset(self.folder)
         except (ValueError, OSError, AssertionError, KeyError) as error:
-            raise UserError(f"task '{name}' cannot be read by Minari: {' '.join(str(error).split())}") from None
+            raise UserError(f"task '{name}' cannot be read by Minari: {brief(error)}") from None
         self.version = str(minari.__version__)
         super().__init__(str(self.data.id), options)
         self._check_spaces()
@@ -129,7 +130,5 @@ def hashed(folder: Path) -> str:
     """SHA-256 over the names and contents of every file below `folder`."""
     digest = hashlib.sha256()
     for file in sorted(path for path in folder.rglob("*") if path.is_file()):
-        with file.open("rb") as content:
-            own = hashlib.file_digest(content, "sha256").hexdigest()
-        digest.update(json.dumps([file.relative_to(folder).as_posix(), own]).encode())
+        digest.update(json.dumps([file.relative_to(folder).as_posix(), sha256(file)]).encode())
     return digest.hexdigest()

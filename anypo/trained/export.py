@@ -130,7 +130,7 @@ def _adapted(run: Path, config: RunConfig, dtype: str) -> tuple[LanguagePolicy, 
     """A LoRA run's policy as it was trained: its adapters on the base they were trained on, in `dtype`."""
     from peft import PeftModel
 
-    model = f"{config.init}/{MODEL}" if config.init else config.model
+    model = config.begun_from or config.model
     policy = policies.load(model, dtype, seed=config.seed)
     base = Base.of(model, config.seed, policy)
     with quiet():

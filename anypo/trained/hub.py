@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from anypo.errors import UserError
+from anypo.errors import UserError, brief
 
 
 def check(repository: str) -> None:
@@ -16,7 +16,7 @@ def check(repository: str) -> None:
         _hub().whoami()
     except Exception as error:  # of the network, of the hub, of the login: each library has its own
         raise UserError(
-            f"nothing was exported: the hub cannot be reached, or does not know you ({_brief(error)}); "
+            f"nothing was exported: the hub cannot be reached, or does not know you ({brief(error)}); "
             "log in with 'hf auth login', or leave out --push"
         ) from None
 
@@ -27,7 +27,7 @@ def upload(folder: Path, repository: str) -> str:
         made = _hub().create_repo(repository, private=True, exist_ok=True)
         _hub().upload_folder(folder_path=str(folder), repo_id=made.repo_id, commit_message="Exported by anypo")
     except Exception as error:
-        raise UserError(f"{folder} was written, but the hub refuses it ({_brief(error)})") from None
+        raise UserError(f"{folder} was written, but the hub refuses it ({brief(error)})") from None
     return str(made)
 
 
@@ -35,7 +35,3 @@ def _hub() -> Any:
     from huggingface_hub import HfApi
 
     return HfApi()
-
-
-def _brief(error: Exception) -> str:
-    return " ".join(str(error).split())[:160] or type(error).__name__

@@ -10,7 +10,8 @@ from typing import Any
 import torch
 
 from anypo import policies
-from anypo.errors import UserError
+from anypo.engine import device as devices
+from anypo.errors import UserError, note
 from anypo.run.config import RunConfig
 from anypo.run.disk.folder import CONFIG, RunFolder
 
@@ -49,11 +50,15 @@ def open_trained(
     trust: bool = False,
 ) -> Trained:
     """The language policy of a run folder (its final weights, with the arguments of its chat template, each replaced by that of
-    `chat_args`), a model name, a folder or a hub id, in float32. trust: use what a folder from elsewhere names. Raises `UserError`
-    where it does not speak."""
+    `chat_args`), a model name, a folder or a hub id, in float32, on `device` (as `anypo.engine.device.resolve` takes it). What loading
+    had to say is noted. trust: use what a folder from elsewhere names. Raises `UserError` where it does not speak."""
     config = recorded(spec, trust)
     if acts(config):
         raise UserError(f"the policy of the run {spec} takes actions and does not speak; try: anypo evaluate {spec}")
     chat = dict(config.chat_args if config else {}) | dict(chat_args or {})
     where = Path(spec).expanduser() / MODEL if config else spec
-    return Trained(policies.load(where, device=device, chat=chat), config)
+    place = devices.resolve(device) if isinstance(device, str) else device
+    policy = policies.load(where, device=place, chat=chat)
+    for said in policy.notes:
+        note(said)
+    return Trained(policy, config)

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import yaml
 
+from anypo.diagnose import probe
 from anypo.diagnose.probe import EVALUATION, ORDINARY, linear_probe, paired
+from anypo.errors import UserError
+from anypo.run.config import resolve
 
 
 def states(signal: float, seed: int, pairs: int = 8, each: int = 6, width: int = 24):
@@ -48,3 +52,20 @@ def test_paired_interval_covers_the_mean():
 def test_framings_come_in_pairs_of_like_length():
     assert len(EVALUATION) == len(ORDINARY)
     assert all(abs(len(a) - len(b)) <= 16 for a, b in zip(EVALUATION, ORDINARY))
+
+
+def test_an_unfinished_run_is_opened_on_the_weights_it_began_with(tmp_path, monkeypatch) -> None:
+    """Adapters stand on the final weights of the run of --init, not on the model that that run began with."""
+    config = resolve("grpo", "tiny", init="earlier", lora=2)
+    (tmp_path / "run/checkpoints/step-000001").mkdir(parents=True)
+    (tmp_path / "run/config.yaml").write_text(yaml.safe_dump(config.model_dump(mode="json")))
+    asked: list[str] = []
+
+    def load(source: str, **options: object) -> None:
+        asked.append(source)
+        raise UserError("no further")
+
+    monkeypatch.setattr(probe.policies, "load", load)
+    with pytest.raises(UserError, match="no further"):
+        probe.audit_run(tmp_path / "run")
+    assert asked == ["earlier/model"]

@@ -86,9 +86,8 @@ class SoftImprovement(Objective, name="soft_improvement"):
         return batch.row_mean(batch["log_alpha_old"].exp() * batch["logp@new"] - value)
 
 
-class DeterministicImprovement(Objective, name="deterministic_improvement"):
-    """Minus the mean of the first critic's value of the actor's own action (DDPG, arXiv:1509.02971), only in every `every`-th
-    optimiser step (TD3's delay, arXiv:1802.09477)."""
+class _Deterministic(Objective):
+    """An actor that follows the first critic, in every `every`-th optimiser step only (TD3's delay, arXiv:1802.09477)."""
 
     every: int = Field(2, ge=1)
     reads = frozenset({"action@new"})
@@ -97,29 +96,30 @@ class DeterministicImprovement(Objective, name="deterministic_improvement"):
     def fits(self) -> tuple[Fit, ...]:
         return (Fit(self.loss, POLICY, every=self.every),)
 
+    def followed(self, batch: Batch, context: Context) -> Tensor:
+        """The first critic's value of the actor's own action."""
+        return context.nets["credit"].fill(batch.with_rows(action=batch["action@new"]), ["q"])["q"][:, 0]
+
+
+class DeterministicImprovement(_Deterministic, name="deterministic_improvement"):
+    """Minus the mean of the first critic's value of the actor's own action (DDPG, arXiv:1509.02971), only in every `every`-th
+    optimiser step (TD3's delay, arXiv:1802.09477)."""
+
     def loss(self, batch: Batch, context: Context) -> Tensor:
-        value = context.nets["credit"].fill(batch.with_rows(action=batch["action@new"]), ["q"])["q"][:, 0]
-        return -batch.row_mean(value)
+        return -batch.row_mean(self.followed(batch, context))
 
 
-class ClonedImprovement(Objective, name="cloned_improvement"):
+class ClonedImprovement(_Deterministic, name="cloned_improvement"):
     """Mean of |pi(s) - a|^2 (over action dimensions, too) minus lambda Q_1(s, pi(s)), lambda = alpha / mean |Q_1(s, pi(s))|: the
     actor improves near the actions that were taken (TD3+BC, arXiv:2106.06860). alpha = 0 is behaviour cloning. In every `every`-th
     optimiser step."""
 
     alpha: float = Field(2.5, ge=0.0)
-    every: int = Field(2, ge=1)
-    reads = frozenset({"action@new"})
-    requires = frozenset({"action_values"})
-
-    def fits(self) -> tuple[Fit, ...]:
-        return (Fit(self.loss, POLICY, every=self.every),)
 
     def loss(self, batch: Batch, context: Context) -> Tensor:
-        fresh = batch["action@new"]
-        value = context.nets["credit"].fill(batch.with_rows(action=fresh), ["q"])["q"][:, 0]
+        value = self.followed(batch, context)
         scale = self.alpha / batch.row_mean(value.detach().abs()).clamp(min=1e-8)
-        distance = batch.row_mean((fresh - batch["action"]).square().mean(1))
+        distance = batch.row_mean((batch["action@new"] - batch["action"]).square().mean(1))
         context.log("objective/distance", distance)
         context.log("objective/scale", scale)
         return distance - scale * batch.row_mean(value)

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from anypo.errors import UserError
+from anypo.errors import UserError, brief
 
 FILE = "policy.safetensors"
 DESCRIPTION = "policy.json"
@@ -38,7 +38,7 @@ class Saved(nn.Module):
         try:
             self.load_state_dict(load_file(file))
         except (RuntimeError, ValueError, OSError) as error:
-            reason = " ".join(str(error).split())[:160]
+            reason = brief(error)
             raise UserError(
                 f"the weights in {file} do not fit this policy ({reason}); use its task and policy settings"
             ) from None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import hashlib
 import json
 import os
 import re
@@ -15,7 +14,7 @@ from pathlib import Path
 
 from safetensors import SafetensorError
 
-from anypo.files import sync, writing
+from anypo.files import sha256, sync, writing
 
 SEAL = "checksums.json"
 
@@ -66,11 +65,6 @@ def damage(folder: Path) -> str:
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return f"{SEAL} is missing or unreadable"
     return ""
-
-
-def sha256(file: Path) -> str:
-    with open(file, "rb") as content:
-        return hashlib.file_digest(content, "sha256").hexdigest()
 
 
 def _describe(file: Path) -> dict[str, int | str]:

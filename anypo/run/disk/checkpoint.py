@@ -9,7 +9,6 @@ Nothing in a checkpoint is executed when it is loaded. The folder appears under 
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
@@ -25,7 +24,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from anypo.files import because, sync, writing
+from anypo.files import because, sha256, sync, writing
 
 TENSORS, STATE, SUMMARY = "tensors.safetensors", "state.pt", "checkpoint.json"
 FILES = (TENSORS, STATE)
@@ -132,8 +131,7 @@ def damage(path: Path) -> str:
 
 def describe(path: Path) -> dict[str, Any]:
     """Size and SHA-256 of a file."""
-    with open(path, "rb") as file:
-        return {"bytes": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+    return {"bytes": path.stat().st_size, "sha256": sha256(path)}
 
 
 def _write_tensors(tensors: dict[str, Tensor], path: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -91,6 +91,16 @@ def sources(name: str, options: FileOptions) -> list[Data]:
     return found
 
 
+def divided(name: str, options: FileOptions, read: Callable[[Data], Sequence[Problem]]) -> Sides:
+    """The problems that `read` makes of the rows, on the two sides that the options say."""
+    data, *apart = sources(name, options)
+    problems = read(data)
+    if apart:
+        return Sides.apart(problems, read(apart[0]), (name, str(options.heldout)))
+    assert isinstance(options.heldout, float)
+    return Sides.split(problems, options.heldout, name)
+
+
 def parse(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
     """`options` checked without reading the file (`UserError`)."""
     checked = options_of(name, options)
@@ -129,17 +139,19 @@ class FileSource(Sides):
 
 def file_source(name: str, options: FileOptions, verifier: Verifier) -> FileSource:
     """The rows of `name` as problems."""
-    data, *apart = sources(name, options)
-    problems, repeated = _unique(_problems(data, options, verifier))
-    provenance = data.identity()
-    if apart:
-        held, more = _unique(_problems(apart[0], options, verifier))
+    repeated = 0
+
+    def read_once(data: Data) -> list[Problem]:
+        nonlocal repeated
+        problems, more = _unique(_problems(data, options, verifier))
         repeated += more
-        sides = Sides.apart(problems, held, (name, str(options.heldout)))
+        return problems
+
+    data, *apart = sources(name, options)
+    sides, provenance = divided(name, options, read_once), data.identity()
+    if apart:
         provenance |= {f"heldout_{key}": value for key, value in apart[0].identity().items()}
     else:
-        assert isinstance(options.heldout, float)
-        sides = Sides.split(problems, options.heldout, name)
         provenance["split_by"] = f"a hash of the prompt, {options.heldout:g} held out"
     provenance["columns"] = options.model_dump(include={"shape", "prompt", "answer", "solution", "template", "system"})
     provenance["dropped"] = {"repeated": repeated, "in_heldout": sides.overlap}

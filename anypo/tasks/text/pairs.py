@@ -47,14 +47,8 @@ def load(name: str, options: Mapping[str, Any]) -> PairTask:
     """The task, with every row of the file read and checked."""
     parse(name, options)
     checked = files.options_of(name, options)
-    data, *apart = files.sources(name, checked)
-    problems = _problems(data, checked.system)
-    if apart:
-        sides = Sides.apart(problems, _problems(apart[0], checked.system), (name, str(checked.heldout)))
-    else:
-        assert isinstance(checked.heldout, float)
-        sides = Sides.split(problems, checked.heldout, name)
-    return PairTask(sides.training, sides.held, sides.overlap, data)
+    sides = files.divided(name, checked, lambda data: _problems(data, checked.system))
+    return PairTask(sides.training, sides.held, sides.overlap, files.sources(name, checked)[0])
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import csv
 import functools
-import hashlib
 import importlib.util
 import json
 import math
@@ -18,7 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from anypo.errors import UserError, nearest
+from anypo.errors import UserError, brief, nearest
+from anypo.files import sha256
 
 ENDINGS = (".jsonl", ".parquet", ".csv")
 Row = tuple[str, Mapping[str, Any]]
@@ -96,7 +96,7 @@ def _dataset(data: Data) -> Any:
     except UserError:
         raise
     except Exception as error:  # the library raises whatever its readers do
-        reason = " ".join(str(error).split())[:200]
+        reason = brief(error)
         if data.hub and isinstance(error, (ConnectionError, FileNotFoundError)):
             fetch = "; HF_HUB_OFFLINE=0 lets it be fetched" if datasets.config.HF_HUB_OFFLINE else ""
             raise UserError(
@@ -172,7 +172,7 @@ def _parquet(data: Data) -> Iterator[Row]:
                 number += 1
                 yield where, row
     except (pyarrow.ArrowException, OSError, ValueError) as error:  # ValueError: a column whose name is no UTF-8
-        reason = " ".join(str(error).split())[:200]
+        reason = brief(error)
         raise UserError(f"{data} is damaged or no Parquet file (after row {number}): {reason}") from None
 
 
@@ -195,7 +195,7 @@ def _unreadable(data: Data, table: Any, before: int) -> str:
             try:
                 table.column(name)[index].as_py()
             except (ValueError, OverflowError) as error:
-                reason = " ".join(str(error).split())[:200]
+                reason = brief(error)
                 return f"{data} row {before + index + 1}: column '{name}' cannot be read: {reason}"
     return f"{data} cannot be read after row {before}"
 
@@ -260,8 +260,3 @@ def text(value: Any, name: str, where: str) -> str:
 def _names(row: Mapping[str, Any]) -> list[str]:
     nested = [f"{name}.{inner}" for name, value in row.items() if isinstance(value, Mapping) for inner in value]
     return [*map(str, row), *nested]
-
-
-def sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
