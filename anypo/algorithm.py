@@ -14,6 +14,7 @@ from anypo.errors import UserError, unknown
 from anypo.filter import Filter, Screen
 from anypo.generate import Generate, Independent
 from anypo.objective import Objective, PolicyGradient
+from anypo.outlook import Outlook
 from anypo.parts import SLOTS, Part, assigned
 from anypo.policies.classes import Given, PolicyClass
 from anypo.reading import yaml_value
@@ -105,6 +106,15 @@ class Algorithm(Part):
         if reason := idle(self.models, required, self.columns()):
             raise UserError(f"models: {reason}")
         return self
+
+    def sleepers(self, outlook: Outlook) -> tuple[str, ...]:
+        """What parts say of a run that looks like `outlook` and in which they cannot act, one sentence each."""
+        said = (
+            f"{path} ({part.part}) will do nothing: {reason}"
+            for path, part in self.walk()
+            if (reason := part.dormant(self, outlook))
+        )
+        return tuple(dict.fromkeys(said))
 
     def _check_plans(self) -> None:
         """Refuse what control says in its asks and nobody reads."""

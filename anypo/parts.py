@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, GetJsonSchemaH
 from pydantic_core import CoreSchema, core_schema
 
 from anypo.errors import UserError, shown, unknown
+from anypo.outlook import Outlook
 from anypo.plugins import look_up, register
 
 SLOTS: dict[str, type[Part]] = {}
@@ -83,6 +84,11 @@ class Part(BaseModel):
 
     def refuse(self, algorithm: Any) -> str | None:
         """A sentence saying why this part cannot work inside `algorithm`, or None."""
+        return None
+
+    def dormant(self, algorithm: Any, outlook: Outlook) -> str | None:
+        """A sentence saying why this part will do nothing in a run of `algorithm` that looks like `outlook`, though it may stand
+        there, with the setting that would let it act; None where it acts or nobody can know yet. Said before the run, which goes on."""
         return None
 
     def start(self) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from anypo.engine.base import Limit
 from anypo.errors import UserError, nearest
 from anypo.filter.consensus import PSEUDO
 from anypo.generate.base import Generate, World, check_suits
+from anypo.outlook import Outlook
 from anypo.policies.classes import Wanted
 from anypo.recipes import POLICY, SHELF, Leg, Stage
 from anypo.roles import cast
@@ -121,16 +122,26 @@ class Stages:
 
     def check(self, world: World, heldout: int) -> list[str]:
         """Raise `UserError` where a prompt is longer than what samples or trains on it takes; what else is worth saying."""
-        policy = world.policy
+        policy, sleepers = world.policy, self.sleepers()
         if not hasattr(policy, "chat"):
-            return []
+            return sleepers
         limit = limit_of(world.sampler, policy, self.acting.generate)
         said = {check_prompts(self.task, policy, limit, heldout)}
         for stage in self.recipe.stages:
             first, engine = stage is self.legs[0].stage, stage.algorithm.engine
             limit = limit_of(world.sampler if first else engine.sampler(policy), policy, stage.algorithm.generate)
             said.add(check_prompts(self._tasks[stage.name], policy, limit))
-        return sorted(said - {""})
+        return sleepers + sorted(said - {""})
+
+    def sleepers(self) -> list[str]:
+        """What cannot act in the run as it is planned, a sentence each."""
+        out = []
+        for stage in self.recipe.stages:
+            task = self._tasks[stage.name]
+            outlook = Outlook(stage.steps, len(task), task)
+            among = f"stage '{stage.name}': " if self.recipe.stages[1:] else ""
+            out += [f"{among}{said}" for said in stage.algorithm.sleepers(outlook)]
+        return out
 
     def start(self, number: int, world: World, before: int = 0) -> Running:
         """Leg `number` before its first step. Every leg draws random numbers of its own; the first draws those of a plain run."""
