@@ -88,7 +88,7 @@ class Part(BaseModel):
 
     def dormant(self, algorithm: Any, outlook: Outlook) -> str | None:
         """A sentence saying why this part will do nothing in a run of `algorithm` that looks like `outlook`, though it may stand
-        there, with the setting that would let it act; None where it acts or nobody can know yet. Said before the run, which goes on."""
+        there, with the setting that would let it act; None where it acts, or where nobody can know yet. The run goes on."""
         return None
 
     def start(self) -> dict[str, Any]:
