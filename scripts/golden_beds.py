@@ -330,7 +330,7 @@ def verdicts() -> list[tuple[str, str]]:
 
 
 def programs() -> Words:
-    trace = take("trace", "anypo.tasks.programs")
+    trace = take("trace", "anypo.tasks.code.straight")
     asked = tuple(question(f"print {a}", f"print({a})", want=a) for a in range(1, 9))
 
     def grade(problem: Any, text: str) -> float:

@@ -14,7 +14,7 @@ from anypo.filter import Confidence, EquationCheck, IntervalConsensus, MajorityV
 from anypo.filter.consensus import interval, majority, overlap, widened
 from anypo.filter.flaws import first_false_equation, judge_reward
 from anypo.generate.groups.auxiliary import ExecutionTraces, SelfJudging, first_word, round_robin
-from anypo.tasks.programs import grade_prediction, same, trace
+from anypo.tasks.code.straight import grade_prediction, same, trace
 
 
 def group(texts: list[str], right: list[float] | None = None, **fields) -> Group:

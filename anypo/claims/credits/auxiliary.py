@@ -12,7 +12,7 @@ from anypo.data.records import Tokens, Trajectory
 from anypo.generate.groups.auxiliary import SelfJudging, _execution_question
 from anypo.systems import find
 from anypo.tasks.base import Problem
-from anypo.tasks.programs import grade_prediction, trace
+from anypo.tasks.code.straight import grade_prediction, trace
 
 
 @claim("spark", published="+9.7 % on reasoning, +12.1 % on reward benchmarks over the bases (7B)", seconds=120, seeds=3,

@@ -25,7 +25,7 @@ from anypo.generate.trees.segments import _OneTurn
 from anypo.parts import Part
 from anypo.tasks import step_all
 from anypo.tasks.base import Environment, Problem, Reply
-from anypo.tasks.programs import grade_prediction, trace
+from anypo.tasks.code.straight import grade_prediction, trace
 
 
 @dataclass(frozen=True)

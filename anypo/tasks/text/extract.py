@@ -13,7 +13,7 @@ from typing import Literal
 from anypo.tasks.text.answers.choices import choice
 from anypo.tasks.text.answers.numbers import last_number
 
-ExtractName = Literal["whole", "last_line", "last_integer", "last_number", "tags", "boxed", "choice"]
+ExtractName = Literal["whole", "last_line", "last_integer", "last_number", "tags", "boxed", "choice", "code"]
 
 # A minus sign belongs to the number unless it follows a word character or a bracket, as in "12-5" or "(3)-5".
 _NUMBER = re.compile(r"(?:(?<![\w)\]])[-−])?[0-9]+(?:,[0-9]{3})*(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?")
@@ -61,8 +61,20 @@ def boxed(text: str) -> str | None:
     return None
 
 
+def code(text: str) -> str | None:
+    """What stands in the last block between ``` and ```, without the name of the language; a block that does not end goes on to
+    the end of the text; without a block the whole text."""
+    fences = [match.start() for match in re.finditer(r"^[ \t]*```", text, re.MULTILINE)]
+    if not fences:
+        return text.strip("\n").rstrip() or None
+    opening = fences[-1] if len(fences) % 2 else fences[-2]
+    block = text[text.index("```", opening) + 3 :]
+    _, _, inside = block.partition("\n")
+    return re.split(r"^[ \t]*```", inside, maxsplit=1, flags=re.MULTILINE)[0].rstrip() or None
+
+
 EXTRACTORS: dict[str, Callable[[str], str | None]] = {
-    function.__name__: function for function in (whole, last_line, last_integer, last_number, tags, boxed, choice)
+    function.__name__: function for function in (whole, last_line, last_integer, last_number, tags, boxed, choice, code)
 }
 
 INSTRUCTIONS: dict[str, str] = {
@@ -73,6 +85,7 @@ INSTRUCTIONS: dict[str, str] = {
     "tags": "Write the final answer between <answer> and </answer>.",
     "boxed": "Write the final answer inside \\boxed{}.",
     "choice": "End with the letter of the right choice.",
+    "code": "Answer with one ```python block.",
 }
 """What the prompt asks for, so that the extractor can find the answer."""
 
@@ -88,4 +101,6 @@ def write(name: str, answer: str) -> str:
         return f"<answer>{answer}</answer>"
     if name == "boxed":
         return f"\\boxed{{{answer}}}"
+    if name == "code":
+        return f"```python\n{answer}\n```"
     return answer
