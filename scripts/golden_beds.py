@@ -343,7 +343,7 @@ def programs() -> Words:
 def executions() -> list[tuple[str, str]]:
     """The form of programs and of predictions what they print."""
     rng = np.random.default_rng(SEED)
-    asked = "Give the final output and variables as one line of JSON with the keys final_output and variables:"
+    asked = "Give the final output as one line of JSON with the keys final_output and variables:"
     guess = lambda: json.dumps({"final_output": int(rng.integers(1, 9)), "variables": {}})
     programs_ = [(problem.messages[0]["content"], f"print({rng.integers(1, 9)})") for problem in programs().problems]
     return programs_ + [(f"print({n})\n{asked}", guess()) for n in range(1, 9)]

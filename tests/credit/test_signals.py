@@ -13,7 +13,9 @@ from anypo.data.records import CANCELLED, Group
 from anypo.filter import Confidence, EquationCheck, IntervalConsensus, MajorityVote
 from anypo.filter.consensus import interval, majority, overlap, widened
 from anypo.filter.flaws import first_false_equation, judge_reward
-from anypo.generate.groups.auxiliary import ExecutionTraces, SelfJudging, first_word, round_robin
+from anypo.generate.groups.auxiliary import SelfJudging, first_word, round_robin
+from anypo.generate.groups.execution import ExecutionTraces
+from anypo.tasks.base import Problem
 from anypo.tasks.code.straight import grade_prediction, same, trace
 
 
@@ -162,7 +164,8 @@ def test_prediction_reward_table() -> None:
 def test_execution_questions_come_from_failed_programs() -> None:
     programs = group(["a = 2\nprint(a)", "b = 3\nprint(b)", "nonsense("])
     one = programs.replace(
-        trajectories=tuple(t.replace(reward=float(i == 0)) for i, t in enumerate(programs.trajectories))
+        trajectories=tuple(t.replace(reward=float(i == 0)) for i, t in enumerate(programs.trajectories)),
+        problem=Problem(0, ()),
     )
     part = ExecutionTraces()
     questions = part.questions(one, None, np.random.default_rng(0))  # type: ignore[arg-type]

@@ -9,7 +9,8 @@ import numpy as np
 from anypo.claims.base import ClaimRun, Outcome, claim, compare
 from anypo.claims.beds.words import TextTask, greedy, question, run_on, warm
 from anypo.data.records import Tokens, Trajectory
-from anypo.generate.groups.auxiliary import SelfJudging, _execution_question
+from anypo.generate.groups.auxiliary import SelfJudging
+from anypo.generate.groups.execution import Executed, asked
 from anypo.systems import find
 from anypo.tasks.base import Problem
 from anypo.tasks.code.straight import grade_prediction, trace
@@ -108,18 +109,18 @@ def _code(seed: int, steps: int, warm_up: int) -> list[tuple[float, float]]:
         code = program(a, b, int(rng.integers(3)))
         output, first, second = rng.integers(1, 9, 3).tolist()
         guess = json.dumps({"final_output": output, "variables": {"a": first, "b": second}})
-        examples.append((_execution_question(code, *trace(code)).text, guess))  # type: ignore[misc]
+        examples.append((asked(Executed(code, "", *trace(code))).text, guess))  # type: ignore[misc]
     copy = warm(examples, warm_up, seed)
     unseen = [task.heldout(i) for i in range(min(48, task.n_heldout))]
     runs = [ran for ran in (trace(p.metadata["code"]) for p in unseen) if ran is not None]
-    asked = [_execution_question(p.metadata["code"], *ran).text for p, ran in zip(unseen, runs)]
+    shown = [asked(Executed(p.metadata["code"], "", *ran)).text for p, ran in zip(unseen, runs)]
     sizes = {"control.prompts": 8, "control.samples": 8, "generate.max_new": 56, "update.optimiser.lr": 1e-3}
     found = []
     for share in (0.0, 1.0):
         policy = copy()
         run_on(find("coderl-plus").algorithm().set(sizes | {"generate.share": share}), task, policy, steps, seed)
         graded = [
-            max(0.0, (grade_prediction(text, *ran) - 0.1) / 0.9) for text, ran in zip(greedy(policy, asked, 56), runs)
+            max(0.0, (grade_prediction(text, *ran) - 0.1) / 0.9) for text, ran in zip(greedy(policy, shown, 56), runs)
         ]
         written = greedy(policy, [p.messages[0]["content"] for p in unseen], 24)
         solved = float(np.mean([grade(p, text) for p, text in zip(unseen, written)]))

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 from pydantic import Field
@@ -25,7 +25,6 @@ from anypo.generate.trees.segments import _OneTurn
 from anypo.parts import Part
 from anypo.tasks import step_all
 from anypo.tasks.base import Environment, Problem, Reply
-from anypo.tasks.code.straight import grade_prediction, trace
 
 
 @dataclass(frozen=True)
@@ -99,32 +98,6 @@ def first_word(text: str) -> str:
     """The first word or number of a reply in lower case ('' for none)."""
     match = re.search(r"[A-Za-z]+|\d+", text)
     return match.group().lower() if match else ""
-
-
-class ExecutionTraces(Auxiliary, name="execution_traces"):
-    """Programs that failed are run, and the policy is asked what they print and what their variables hold (CodeRL+,
-    arXiv:2510.18471). Programs that cannot be run give no question.
-
-    The last line of a reply is a JSON object with ``final_output`` and ``variables``; see `grade_prediction` for the reward.
-    `failed_only`: use programs with the wrong result only, whose meaning differs from what the policy intended.
-    """
-
-    failed_only: bool = True
-
-    def questions(self, group: Group, world: World, generator: np.random.Generator) -> list[Question]:
-        out = []
-        for trajectory in group.trajectories:
-            if self.failed_only and trajectory.reward >= 1 - 1e-9:
-                continue
-            ran = trace(trajectory.text)
-            if ran is not None:
-                out.append(_execution_question(trajectory.text, *ran))
-        return [out[i] for i in generator.permutation(len(out))]
-
-
-def _execution_question(program: str, output: Any, variables: Mapping[str, Any]) -> Question:
-    text = f"{program.strip()}\nGive the final output and variables as one line of JSON with the keys final_output and variables:"
-    return Question(text, lambda reply: grade_prediction(reply, output, variables), "execution")
 
 
 @dataclass(frozen=True)

@@ -54,7 +54,7 @@ class Program(Verifier, name="program"):
     def trials(self, problem: Problem) -> list[Trial]:
         """The tests of a problem, at least one. ValueError where they cannot be read."""
         tests = problem.metadata.get("tests", problem.answer)
-        return _trials(tests, str(problem.metadata.get("entry_point") or self.entry))
+        return trials_of(tests, str(problem.metadata.get("entry_point") or self.entry))
 
     def refuse_problem(self, problem: Problem) -> str | None:
         try:
@@ -71,11 +71,12 @@ class Program(Verifier, name="program"):
             raise UserError(reason)
 
 
-def _trials(tests: Any, entry: str) -> list[Trial]:
+def trials_of(tests: Any, entry: str = "") -> list[Trial]:
+    """The tests in what a data set keeps of them (see `Program`). ValueError where they cannot be read."""
     if isinstance(tests, str):
         if tests.lstrip()[:1] in {"[", "{"}:
             try:
-                return _trials(json.loads(tests), entry)
+                return trials_of(json.loads(tests), entry)
             except json.JSONDecodeError:
                 pass
         if not tests.strip():
@@ -102,7 +103,7 @@ def _trials(tests: Any, entry: str) -> list[Trial]:
 
 def _one(test: Any, entry: str) -> list[Trial]:
     if isinstance(test, str):
-        return _trials(test, entry) if test.strip() else []
+        return trials_of(test, entry) if test.strip() else []
     if isinstance(test, Mapping) and {"input", "output"} <= test.keys():
         return [Trial(stdin=_text(test["input"]), stdout=_text(test["output"]))]
     raise ValueError(f"a test is a statement or a mapping with 'input' and 'output', not {str(test)[:60]}")
