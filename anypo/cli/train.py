@@ -39,7 +39,9 @@ def train(
     ] = None,
     reward: Annotated[
         str | None,
-        typer.Option(help="verifier (default), or without labels: majority (the rollouts' vote) or confidence"),
+        typer.Option(
+            help="verifier (default), or without labels: majority (the rollouts' vote), confidence, judge (a model's)"
+        ),
     ] = None,
     steps: Annotated[int | None, typer.Option(help="optimisation steps")] = None,
     set_: Annotated[

@@ -3,12 +3,13 @@
 from anypo.filter.base import DropDegenerate, DropTruncated, Filter, Screen, Signal, Survival
 from anypo.filter.consensus import Confidence, IntervalConsensus, MajorityVote
 from anypo.filter.flaws import EquationCheck
+from anypo.filter.judge import Judge
 from anypo.filter.route import SuccessGate
 from anypo.parts import load
 
 load(__name__)
 
 __all__ = [
-    "Confidence", "DropDegenerate", "DropTruncated", "EquationCheck", "Filter", "IntervalConsensus", "MajorityVote", "Screen",
+    "Confidence", "DropDegenerate", "DropTruncated", "EquationCheck", "Filter", "IntervalConsensus", "Judge", "MajorityVote", "Screen",
     "Signal", "SuccessGate", "Survival",
 ]  # fmt: skip

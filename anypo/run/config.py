@@ -42,7 +42,7 @@ class RunConfig(BaseModel):
     model: str = "smollm2-135m"
     task: str = "sums"
     task_options: dict[str, Any] = Field(default_factory=dict)
-    reward: Literal["verifier", "majority", "confidence"] = Field(
+    reward: Literal["verifier", "majority", "confidence", "judge"] = Field(
         "verifier",
         description="where rewards come from; without the verifier the task's labels are only measured against",
     )

@@ -8,7 +8,7 @@ from typing import Any
 from anypo.algorithm import Algorithm
 from anypo.credit import Pipeline
 from anypo.errors import UserError, shown, unknown
-from anypo.filter import Confidence, MajorityVote, Screen, Signal
+from anypo.filter import Confidence, Judge, MajorityVote, Screen, Signal
 from anypo.filter.consensus import PSEUDO
 from anypo.generate import Independent
 from anypo.reading import yaml_value
@@ -22,7 +22,11 @@ Draft = Mapping[str, Any]
 Suit = Callable[[Algorithm], Algorithm]
 """What a preset does to an algorithm that was named, not written out."""
 
-REWARDS: dict[str, type[Signal]] = {"majority": MajorityVote, "confidence": Confidence}
+REWARDS: dict[str, Callable[[], Signal]] = {
+    "majority": MajorityVote,
+    "confidence": Confidence,
+    "judge": lambda: Judge(replace_reward=True),
+}
 """Rewards that need no labels, by the name that `anypo train --reward` takes; "verifier" is the task's own."""
 
 

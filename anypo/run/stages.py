@@ -199,7 +199,7 @@ def _visible(task: Task, reward: str, algorithm: Algorithm) -> Task:
         return task
     if not labelled(task) and not any(part.provided() & PSEUDO for _, part in algorithm.walk()):
         raise UserError(
-            f"task '{task.name}' has no answers to verify; add --reward majority or --reward confidence, or name the "
+            f"task '{task.name}' has no answers to verify; add --reward majority, confidence or judge, or name the "
             "column of answers with --task-set answer=COLUMN"
         )
     return task if reward == "verifier" and labelled(task) else Unlabelled(task)
