@@ -21,8 +21,8 @@ import numpy as np
 import torch
 
 from anypo.algorithm import Algorithm
-from anypo.claims.base import paired_interval
 from anypo.claims.beds.exact import Testbed, train
+from anypo.claims.statistics import paired_interval
 from anypo.exact.bench import Setting
 from anypo.exact.estimators import measure
 from anypo.systems import find

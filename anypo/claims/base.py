@@ -4,17 +4,58 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, TypeVar
 
 import numpy as np
 
+from anypo.claims.statistics import fisher_exact, paired_interval, sign_test
 from anypo.parts import folder
 from anypo.plugins import look_up, register
 
-Verdict = Literal["reproduced", "direction_only", "not_reproduced"]
+Verdict = Literal["reproduced", "direction_only", "not_reproduced", "untested"]
+"""What came of a claim. untested: the bed did not let the effect show, or not let it fail, so nothing is known."""
 T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Premise:
+    """Why a bed can show the effect: what must happen to the base there, in `met` of `of` runs, at least in the share `needed`."""
+
+    what: str
+    met: int
+    of: int
+    needed: float = 0.4
+
+    @property
+    def holds(self) -> bool:
+        return self.met >= self.needed * self.of > 0
+
+
+def fails(runs: Sequence[bool], what: str) -> Premise:
+    """The failure that the method repairs happens to the base, by run: in at least four of ten."""
+    return Premise(what, sum(map(bool, runs)), len(runs), 0.4)
+
+
+def learns(
+    before: Sequence[float], after: Sequence[float], ceiling: float, by: float = 0.05, what: str = ""
+) -> Premise:
+    """The base learns (`after` lies above `before` by at least `by`) and stays below `ceiling`, in at least eight of ten runs: what is
+    better can be seen, and what is worse, too. Negate both sides of a quantity that is to fall."""
+    met = sum(b + by <= a <= ceiling for b, a in zip(before, after, strict=True))
+    return Premise(what or f"the base rises by {by:g} and stays below {ceiling:g}", met, len(after), 0.8)
+
+
+@dataclass(frozen=True)
+class Control:
+    """Another explanation of an effect: its mean, and how far ours is better than it, with the 95 % interval."""
+
+    name: str
+    mean: float
+    effect: float
+    low: float
+    high: float
 
 
 @dataclass(frozen=True)
@@ -23,7 +64,8 @@ class Outcome:
 
     base / ours: the metric of the base method and of the system. effect: the quantity the verdict rests on (usually ours - base),
     with its 95 % interval [low, high]; statistic: what effect is and how its uncertainty was found, in words; p: of a test,
-    where one was made. seeds: those behind the numbers, chosen before the run.
+    where one was made. seeds: those behind the numbers, chosen before the run. least: the smallest effect that matters, fixed
+    beforehand. controls: other explanations of the effect that ours had to beat, too. premise: whether the bed let it show.
     """
 
     base: float
@@ -37,10 +79,16 @@ class Outcome:
     p: float | None = None
     notes: str = ""
     seeds: tuple[int, ...] = ()
+    least: float = 0.0
+    controls: tuple[Control, ...] = ()
+    premise: Premise | None = None
 
     def plain(self) -> dict[str, Any]:
         """JSON-safe: non-finite numbers become None."""
-        return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in asdict(self).items()}
+        safe = lambda v: None if isinstance(v, float) and not math.isfinite(v) else v
+        out: dict[str, Any] = {key: safe(value) for key, value in asdict(self).items()}
+        out["controls"] = [{key: safe(value) for key, value in vars(control).items()} for control in self.controls]
+        return out
 
 
 @dataclass
@@ -112,69 +160,41 @@ def find(name: str) -> Claim:
     return look_up(CLAIMS, "claim", name, "`anypo verify --list` shows all.")
 
 
-# -- statistics -----------------------------------------------------------------------------------------------------------------
-
-
-def paired_bootstrap(differences: Sequence[float], draws: int = 10_000, level: float = 0.95) -> tuple[float, float]:
-    """Percentile interval of the mean of paired differences, resampling pairs. (nan, nan) without pairs."""
-    values = np.asarray(differences, dtype=np.float64)
-    if not len(values):
-        return math.nan, math.nan
-    index = np.random.default_rng(0).integers(len(values), size=(draws, len(values)))
-    low, high = np.quantile(values[index].mean(1), [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)
-
-
-def paired_interval(differences: Sequence[float], draws: int = 10_000, level: float = 0.95) -> tuple[float, float]:
-    """Interval of the mean of paired differences: the hull of the bootstrap's and Student's. With the handful of seeds a claim can
-    afford the bootstrap alone is too narrow; Student's alone is wrong for skewed differences. (nan, nan) below two pairs."""
-    values = np.asarray(differences, dtype=np.float64)
-    if len(values) < 2:
-        return math.nan, math.nan
-    from scipy.stats import t
-
-    half = float(t.ppf(0.5 + level / 2, len(values) - 1)) * float(values.std(ddof=1)) / math.sqrt(len(values))
-    low, high = paired_bootstrap(differences, draws, level)
-    return min(low, float(values.mean()) - half), max(high, float(values.mean()) + half)
-
-
-def sign_test(differences: Sequence[float]) -> float:
-    """One-sided exact p-value that positive differences are no more likely than negative ones (zeros dropped)."""
-    positive = sum(d > 0 for d in differences)
-    trials = sum(d != 0 for d in differences)
-    return sum(math.comb(trials, k) for k in range(positive, trials + 1)) / 2**trials
-
-
-def fisher_exact(base: int, base_of: int, ours: int, ours_of: int) -> float:
-    """One-sided exact p-value that `ours` of `ours_of` is no rarer than `base` of `base_of` (Fisher 1934): the hypergeometric
-    chance of as few or fewer events among ours."""
-    events, total = base + ours, base_of + ours_of
-    ways = math.comb(total, events)
-    smallest = max(0, events - base_of)
-    return sum(math.comb(ours_of, k) * math.comb(base_of, events - k) for k in range(smallest, ours + 1)) / ways
-
-
 # -- outcomes -------------------------------------------------------------------------------------------------------------------
 
 
-def judge(effect: float, low: float, high: float) -> Verdict:
-    """The effect is claimed to be positive: reproduced when its whole interval is, direction only when just the estimate is."""
-    if low > 0:
+def judge(effect: float, low: float, high: float, least: float = 0.0) -> Verdict:
+    """The effect is claimed to be positive: reproduced when its whole interval is and it is no smaller than `least`, direction only
+    when just the estimate is positive."""
+    if low > 0 and effect >= least:
         return "reproduced"
     return "direction_only" if effect > 0 else "not_reproduced"
 
 
 def weaker(*verdicts: Verdict) -> Verdict:
     """The least favourable of several verdicts that must all hold."""
-    order: tuple[Verdict, ...] = ("not_reproduced", "direction_only", "reproduced")
+    order: tuple[Verdict, ...] = ("untested", "not_reproduced", "direction_only", "reproduced")
     return min(verdicts, key=order.index)
 
 
 def compare(
-    base: Sequence[float], ours: Sequence[float], metric: str, run: ClaimRun, *, larger: bool = True
+    base: Sequence[float],
+    ours: Sequence[float],
+    metric: str,
+    run: ClaimRun,
+    *,
+    larger: bool = True,
+    least: float = 0.0,
+    controls: Mapping[str, Sequence[float]] | None = None,
+    premise: Premise | None = None,
 ) -> Outcome:
     """Paired comparison by seed: the mean difference with its interval (`paired_interval`), and a sign test. The claim is that ours is
-    larger (or smaller, with `larger=False`)."""
+    larger (or smaller, with `larger=False`).
+
+    least: the smallest effect that matters; one below it is a direction at most. controls: by name, the metric of what would explain
+    the effect without the method; ours must beat each of them as it must beat the base. premise: where it does not hold,
+    the claim is untested, whatever the numbers.
+    """
     sign = 1.0 if larger else -1.0
     gains = [sign * (o - b) for b, o in zip(base, ours, strict=True)]
     low, high = paired_interval(gains)
@@ -182,14 +202,41 @@ def compare(
     if not all(math.isfinite(gain) for gain in gains):
         run.note("some runs gave non-finite numbers; these count against the claim")
         effect, low, high = -math.inf, -math.inf, -math.inf
+    verdict = judge(effect, low, high, least)
+    others = tuple(_control(name, values, ours, sign) for name, values in (controls or {}).items())
+    verdict = weaker(verdict, *(judge(other.effect, other.low, other.high) for other in others))
+    if premise is not None and not premise.holds:
+        verdict = "untested"
     low, high, effect = (low, high, effect) if larger else (-high, -low, -effect)
-    verdict = judge(sign * effect, low if larger else -high, high if larger else -low)
     wins = sum(gain > 0 for gain in gains)
     return Outcome(
         base=float(np.mean(base)), ours=float(np.mean(ours)), effect=effect, low=low, high=high, verdict=verdict,
-        metric=metric, p=sign_test(gains), seeds=run.seeds, notes=" ".join(run.notes),
+        metric=metric, p=sign_test(gains), seeds=run.seeds, notes=" ".join(run.notes), least=least, controls=others,
+        premise=premise,
         statistic=f"mean paired difference over {len(gains)} seeds, {wins} of {len(gains)} in the claimed direction",
     )  # fmt: skip
+
+
+def _control(name: str, values: Sequence[float], ours: Sequence[float], sign: float) -> Control:
+    gains = [sign * (o - c) for c, o in zip(values, ours, strict=True)]
+    low, high = paired_interval(gains)
+    if not all(map(math.isfinite, gains)):
+        low = high = -math.inf
+    return Control(name, float(np.mean(values)), float(np.mean(gains)), low, high)
+
+
+def sooner(
+    base: Sequence[float], ours: Sequence[float], metric: str, run: ClaimRun, *, most: float, **more: Any
+) -> Outcome:
+    """Paired comparison of what a run needs until it reaches a goal (steps, tokens): the claim is that ours needs less. inf for one
+    that never does: it is lost, counted as `most` (no less than what any run may need), and ours may lose no more runs than the base.
+    more: `least`, `controls`, `premise` of `compare`."""
+    lost = [sum(not math.isfinite(value) for value in side) for side in (base, ours)]
+    capped = lambda side: [min(float(value), most) for value in side]
+    more["controls"] = {name: capped(values) for name, values in more.get("controls", {}).items()}
+    run.note(f"never there: {lost[0]} (base), {lost[1]} (ours) of {len(base)} runs.")
+    found = compare(capped(base), capped(ours), metric, run, larger=False, **more)
+    return found if lost[1] <= lost[0] else replace(found, verdict=weaker(found.verdict, "not_reproduced"))
 
 
 def not_worse(

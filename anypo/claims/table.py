@@ -14,6 +14,7 @@ VERDICTS = {
     "reproduced": "reproduced",
     "direction_only": "direction only",
     "not_reproduced": "**not reproduced**",
+    "untested": "*untested here*",
     "error": "error",
 }
 
@@ -26,7 +27,8 @@ def markdown(entries: Mapping[str, Any]) -> str:
         "",
         "Every named method, what it changes against its base, and the effect its claim measured beside the one its paper reports.",
         "Written by `anypo verify --table` from the registry and the last recorded verification; `anypo verify NAME` runs a row.",
-        "*Reproduced*: the whole 95 % interval lies on the claimed side (or the identity holds). *Direction only*: the estimate does.",
+        "*Reproduced*: the whole 95 % interval lies on the claimed side (or the identity holds), against controls, too.",
+        "*Direction only*: the estimate does. *Untested here*: the bed gave the effect no chance to show, or to fail.",
         "",
     ]
     for family in sorted({system.family for system in SYSTEMS.values()}):
@@ -67,6 +69,8 @@ def _row(system: System, claim: Any, entry: Mapping[str, Any] | None) -> str:
             metric = f"{entry['metric']}: " if entry["metric"] else ""
             measured = f"{metric}{number(entry['base'])} → {number(entry['ours'])} (against {entry['base_system']})"
             effect = f"{number(entry['effect'])} [{number(entry['low'])}, {number(entry['high'])}]"
+            for control in entry.get("controls", ()):
+                measured += f"; {control['name']}: {number(control['mean'])}"
             if entry["stand_in"]:
                 measured += f"; stand-in: {entry['stand_in']}"
     published = claim.published if claim is not None else ""

@@ -85,7 +85,13 @@ def _run(claims: list[Any], jobs: int, quick: bool, where: Path | None, as_json:
     return sorted(entries, key=lambda entry: str(entry["name"]))
 
 
-COLOURS = {"reproduced": "green", "direction_only": "yellow", "not_reproduced": "red", "error": "bold red"}
+COLOURS = {
+    "reproduced": "green",
+    "direction_only": "yellow",
+    "not_reproduced": "red",
+    "untested": "magenta",
+    "error": "bold red",
+}
 
 
 def _show(entry: dict[str, Any], console: Any) -> None:
@@ -109,6 +115,13 @@ def _show(entry: dict[str, Any], console: Any) -> None:
             entry["metric"] or "effect",
             f"{number(entry['effect'])}  95 % [{number(entry['low'])}, {number(entry['high'])}]",
         )
+        for control in entry.get("controls", ()):
+            beaten = f"ours better by {number(control['effect'])}  95 % [{number(control['low'])}, {number(control['high'])}]"
+            grid.add_row(control["name"], f"{number(control['mean'])}; {beaten}")
+        if premise := entry.get("premise"):
+            grid.add_row(
+                "the bed", f"{premise['what']}: {premise['met']} of {premise['of']} (needed {premise['needed']:.0%})"
+            )
         grid.add_row("statistic", entry["statistic"] + (f", p = {entry['p']:.3g}" if entry["p"] is not None else ""))
     grid.add_row("published", entry["published"])
     if entry["stand_in"]:

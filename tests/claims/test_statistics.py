@@ -8,18 +8,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from anypo.claims.base import (
-    ClaimRun,
-    compare,
-    fewer_events,
-    fisher_exact,
-    identity,
-    judge,
-    not_worse,
-    paired_bootstrap,
-    paired_interval,
-    sign_test,
-)
+from anypo.claims.base import ClaimRun, compare, fails, fewer_events, identity, judge, learns, not_worse, sooner
+from anypo.claims.statistics import fisher_exact, paired_bootstrap, paired_interval, sign_test
 
 
 def run(n=8):
@@ -99,3 +89,68 @@ def test_events_and_identities():
     assert fewer_events([False], [False], "collapsed", run(1)).verdict == "not_reproduced"
     assert identity(1e-9, 1e-6, "error", run()).verdict == "reproduced"
     assert identity(math.nan, 1e-6, "error", run()).verdict == "not_reproduced"
+
+
+# -- what earns a verdict ----------------------------------------------------------------------------------------------------------
+
+
+def seeds(count: int = 6) -> ClaimRun:
+    return ClaimRun(tuple(range(count)))
+
+
+BASE = [0.50, 0.52, 0.48, 0.51, 0.49, 0.50]
+OURS = [b + g for b, g in zip(BASE, (0.10, 0.11, 0.09, 0.10, 0.12, 0.10))]
+
+
+def test_a_bed_that_shows_nothing_leaves_a_claim_untested() -> None:
+    idle = fails([True, False, False, False, False, False, False, False, False, False], "collapses")
+    assert not idle.holds and fails([True] * 4 + [False] * 6, "collapses").holds and not fails([], "collapses").holds
+    assert compare(BASE, OURS, "reward", seeds()).verdict == "reproduced"
+    found = compare(BASE, OURS, "reward", seeds(), premise=idle)
+    assert found.verdict == "untested" and found.plain()["premise"]["met"] == 1
+
+
+def test_a_base_at_its_ceiling_or_that_does_not_learn_shows_nothing() -> None:
+    assert learns([0.1] * 5, [0.6] * 5, ceiling=0.9).holds
+    assert not learns([0.1] * 5, [0.95] * 5, ceiling=0.9).holds
+    assert not learns([0.1] * 5, [0.12] * 5, ceiling=0.9).holds
+    assert learns([-0.9] * 5, [-0.2] * 5, ceiling=-0.1).holds, "a quantity that falls, negated"
+
+
+@pytest.mark.parametrize(
+    ("control", "verdict"),
+    [
+        (BASE, "reproduced"),
+        ([o - 0.001 * (-1) ** i for i, o in enumerate(OURS)], "not_reproduced"),
+        ([o + 0.01 for o in OURS], "not_reproduced"),
+    ],
+)
+def test_what_a_control_explains_is_not_the_method_s(control: list[float], verdict: str) -> None:
+    found = compare(BASE, OURS, "reward", seeds(), controls={"a constant": control})
+    assert found.verdict == verdict
+    assert found.plain()["controls"][0]["name"] == "a constant"
+    falling = compare(
+        [-b for b in BASE], [-o for o in OURS], "loss", seeds(), larger=False, controls={"c": [-c for c in control]}
+    )
+    assert falling.verdict == verdict and falling.effect == pytest.approx(-found.effect)
+
+
+def test_an_effect_too_small_to_matter_is_a_direction() -> None:
+    assert compare(BASE, OURS, "reward", seeds(), least=0.2).verdict == "direction_only"
+    assert compare(BASE, OURS, "reward", seeds(), least=0.05).verdict == "reproduced"
+
+
+def test_runs_that_never_arrive_are_lost() -> None:
+    never = math.inf
+    fast = [40.0, 41.0, 42.0, 40.0, 39.0, 41.0]
+    slow = [80.0, 82.0, 81.0, 79.0, 80.0, 83.0]
+    assert sooner(slow, fast, "steps", seeds(), most=100).verdict == "reproduced"
+    some = sooner(slow, [*fast[:5], never], "steps", seeds(), most=100)
+    assert some.verdict == "not_reproduced" and "1 (ours) of 6" in some.notes
+    all_lost = sooner([never] * 6, [never] * 6, "steps", seeds(), most=100)
+    assert all_lost.verdict == "not_reproduced" and all_lost.effect == 0.0
+    both = sooner([never] * 6, [*fast[:5], never], "steps", seeds(), most=100)
+    assert both.verdict == "reproduced" and both.base == 100.0
+    random_selection = [fast[0] - 5] * 6
+    beaten = sooner(slow, fast, "steps", seeds(), most=100, controls={"random": random_selection})
+    assert beaten.verdict == "not_reproduced" and beaten.controls[0].effect < 0
