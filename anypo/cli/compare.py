@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -35,6 +36,12 @@ def compare(
         str | None, typer.Option(help="halving: look for a good composition, starting from METHOD")
     ] = None,
     count: Annotated[int, typer.Option(min=2, help="compositions that a search starts with")] = 16,
+    regime: Annotated[
+        str | None,
+        typer.Option(
+            help="which method when: all, or fresh, reuse, stale, sparse, small, mismatch, long (on an exact bed, no model)"
+        ),
+    ] = None,
     base: Annotated[str | None, typer.Option(help="the method others are measured against (default: grpo)")] = None,
     threshold: Annotated[float | None, typer.Option(help="score whose time and tokens are reported")] = None,
     set_: Annotated[
@@ -65,6 +72,11 @@ def compare(
     from anypo.errors import UserError, unknown
 
     names = [name.strip() for name in methods.split(",") if name.strip()]
+    if regime is not None:
+        from anypo.cli import regimes
+
+        regimes.run(names, regime, base, seeds or 6, out, jobs or os.cpu_count() or 1, report, as_json)
+        return
     if search is not None and search != "halving":
         raise unknown("search", search, ["halving"])
     if search is not None and len(names) != 1:
