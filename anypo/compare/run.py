@@ -14,7 +14,9 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Self
+
+from pydantic import Field, model_validator
 
 from anypo.algorithm import Algorithm
 from anypo.compare.plan import Cell, Settings, fingerprint
@@ -22,7 +24,9 @@ from anypo.engine import device as devices
 from anypo.errors import UserError
 from anypo.files import replace_text
 from anypo.run.config import sources
+from anypo.run.disk.shape import Shape
 from anypo.run.record.provenance import describe_code
+from anypo.scoring.units import ACCURACY
 from anypo.tasks.environments import is_environment
 
 PROGRAM = (sys.executable, "-m", "anypo.compare.cell")
@@ -88,7 +92,7 @@ def run(
     """
     watcher = watcher or Watcher()
     (folder / "cells").mkdir(parents=True, exist_ok=True)
-    waiting = [cell for cell in cells if not path(folder, cell).exists()]
+    waiting = [cell for cell in cells if recorded(folder, cell) is None]
     watcher.begin(len(cells), len(cells) - len(waiting))
     inits = {task: prepare(task, cells[0].settings, folder, watcher) for task in dict.fromkeys(c.task for c in waiting)}
     code, failures, crew = describe_code(), {}, Crew(program)
@@ -104,7 +108,7 @@ def run(
             crew.stop()
             pool.shutdown(wait=True, cancel_futures=True)
             raise
-    records = [json.loads(path(folder, cell).read_text()) for cell in cells if path(folder, cell).exists()]
+    records = [record for cell in cells if (record := recorded(folder, cell)) is not None]
     if not records:
         first, reason = next(iter(failures.items()))
         raise UserError(f"every cell of the comparison failed; the first was {first}: {reason}")
@@ -182,6 +186,40 @@ def _at_a_time(settings: Settings) -> int:
 def path(folder: Path, cell: Cell) -> Path:
     """Where the record of a cell is kept."""
     return folder / "cells" / f"{cell.key}.json"
+
+
+def recorded(folder: Path, cell: Cell) -> dict[str, Any] | None:
+    """The record of a finished cell; None where there is none, or one that is damaged: such a cell is run again."""
+    try:
+        record = json.loads(path(folder, cell).read_text())
+    except (OSError, ValueError, RecursionError):
+        return None
+    return None if not isinstance(record, dict) or Recorded.problem(record) else record
+
+
+class Recorded(Shape):
+    """What `anypo.compare.cell.measure` writes."""
+
+    label: str
+    task: str
+    seed: int
+    factors: dict[str, Any]
+    curve: Annotated[list[dict[str, float]], Field(min_length=1)]
+    final: dict[str, float]
+    spent: dict[str, float]
+    steps: int
+    history: dict[str, list[float]]
+    unit: str = ACCURACY
+    code: dict[str, Any] = {}
+    device: str = "cpu"
+    wall: float | None = None
+    k: int = 1
+
+    @model_validator(mode="after")
+    def _was_scored(self) -> Self:
+        if any(self.unit not in place for place in (self.final, *self.curve)):
+            raise ValueError(f"there is no {self.unit}")
+        return self
 
 
 def name(cell: Cell) -> str:

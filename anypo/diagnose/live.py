@@ -16,6 +16,7 @@ from anypo.data.records import Group
 from anypo.diagnose import DETECTORS, Evidence, Finding, examine
 from anypo.diagnose.evidence import Row, rows
 from anypo.files import append_line, encode, read_lines, write_lines
+from anypo.run.disk import shape
 from anypo.run.disk.folder import RunFolder
 
 WARNINGS = "warnings.jsonl"
@@ -95,4 +96,7 @@ def line(found: Finding) -> str:
 
 def warnings(path: Path | str) -> list[dict[str, Any]]:
     """Every warning of the run folder at `path`, in order: step, pathology, severity, evidence, levers."""
-    return read_lines(Path(path) / WARNINGS)
+    file = Path(path) / WARNINGS
+    found = read_lines(file)
+    shape.check_lines(file, shape.Step, found, "a warning")
+    return found

@@ -48,6 +48,14 @@ def small(out: Path, methods=("grpo", "dapo"), **options):
     return compare(methods, budget="tokens=100k", seeds=2, out=out, jobs=2, program=STUB, **options)
 
 
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"label": "grpo", "final": 3}'])
+def test_a_damaged_record_is_made_again(place, content: str) -> None:
+    before = small(place / "out")
+    next(iter((place / "out/cells").glob("*.json"))).write_text(content)
+    assert small(place / "out").board == before.board
+    assert len(ran(place)) == 5
+
+
 def test_a_comparison_leaves_everything_behind(place) -> None:
     found = small(place / "out")
     assert [row.label for row in found.board.rows] == ["dapo", "grpo"] and found.board.base == "grpo"

@@ -9,6 +9,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 import yaml
@@ -162,7 +164,13 @@ def test_a_strange_status_hinders_nobody(run: Path, status: dict[str, Any]) -> N
     [
         ("evaluations.jsonl", {}, "entry 3 is not an evaluation"),
         ("evaluations.jsonl", {"label": "x", "step": 1, "score": None}, "entry 3 is not an evaluation"),
+        (
+            "evaluations.jsonl",
+            {"label": "x", "step": 1, "score": 0.5, "low": "a", "high": 1, "n": 4, "unit": "accuracy"},
+            "entry 3 is not an evaluation .field 'low'",
+        ),
         ("metrics.jsonl", {"step": "Infinity"}, "entry 3 is not the metrics of a step"),
+        ("metrics.jsonl", {"step": 3, "reward/mean": 10**400}, "entry 3 is not the metrics of a step"),
     ],
 )
 def test_a_strange_line_is_named(run: Path, file: str, line: dict[str, Any], said: str) -> None:
@@ -172,6 +180,36 @@ def test_a_strange_line_is_named(run: Path, file: str, line: dict[str, Any], sai
         write_report(run)
     with pytest.raises(UserError, match=f"{file}: {said}"):
         resume(run, steps=3)
+
+
+@pytest.mark.parametrize(
+    ("file", "odd", "said"),
+    [
+        ("manifest.json", {"created": []}, "field 'created'"),
+        ("manifest.json", {"task": "sums"}, "field 'task'"),
+        ("manifest.json", {"code": {"version": 3}}, "field 'code.version'"),
+        ("config.yaml", {"recipe": {"stages": ["sft"]}}, "field 'recipe.stages.0'"),
+        ("config.yaml", {"steps": "many"}, "field 'steps'"),
+    ],
+)
+def test_a_value_of_another_type_is_named(run: Path, file: str, odd: dict[str, Any], said: str) -> None:
+    good = yaml.safe_load((run / file).read_text())
+    (run / file).write_text(json.dumps(good | odd))
+    with pytest.raises(UserError, match=f"{file}: {said}.* restore it"):
+        write_report(run)
+
+
+def test_rollouts_whose_lists_do_not_fit_are_refused(run: Path) -> None:
+    file = run / "rollouts/step-000001.parquet"
+    rows = pq.read_table(file)
+    assert RunFolder.read(run).rollouts(1) == rows
+    short = pa.array([row[:-1] for row in rows["logp"].to_pylist()], rows.schema.field("logp").type)
+    pq.write_table(rows.set_column(rows.column_names.index("logp"), "logp", short), file)
+    with pytest.raises(UserError, match="is damaged"):
+        RunFolder.read(run).rollouts(1)
+    pq.write_table(rows.drop_columns(["tag", "visit"]), file)  # as an older version wrote them
+    assert RunFolder.read(run).rollouts(1)["visit"].null_count == len(rows)
+    write_report(run)
 
 
 def crafted(path: Path, step: int, plain: object, tensors: bytes | None = None) -> None:

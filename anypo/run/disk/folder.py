@@ -34,7 +34,7 @@ from anypo.data.records import Group
 from anypo.errors import UserError, nearest
 from anypo.files import append_line, encode, read_lines, reading, replace_text, write_lines, writing
 from anypo.reading import yaml_value
-from anypo.run.disk import checkpoint, query, requests, rollouts, trust
+from anypo.run.disk import checkpoint, query, requests, rollouts, shape, trust
 from anypo.run.disk.lock import Lock, now
 
 CONFIG, MANIFEST, STATUS = "config.yaml", "manifest.json", "status.json"
@@ -166,11 +166,14 @@ class RunFolder:
             config = None
         if not isinstance(config, dict) or not all(isinstance(key, str) for key in config):
             raise UserError(f"{self.path / CONFIG} is damaged (not a YAML mapping); restore it from a copy")
+        shape.check(self.path / CONFIG, shape.Configuration, config)
         return config
 
     def manifest(self) -> dict[str, Any]:
         """The provenance; empty when the run ended before it was written."""
-        return self._json(MANIFEST)
+        manifest = self._json(MANIFEST)
+        shape.check(self.path / MANIFEST, shape.Manifest, manifest)
+        return manifest
 
     @property
     def begun(self) -> bool:
@@ -187,7 +190,7 @@ class RunFolder:
         status = {"reason": ""} | self._json(STATUS)
         known = (*requests.LIVE, "finished", "interrupted", "failed")
         status["state"] = status.get("state") if status.get("state") in known else "killed"
-        status["sessions"] = self._sessions()
+        status["reason"], status["sessions"] = str(status["reason"]), self._sessions()
         if status["state"] in requests.LIVE and not self._lock.held():
             status["state"] = "killed"
         return status
@@ -259,9 +262,7 @@ class RunFolder:
     def metrics(self) -> list[dict[str, Any]]:
         """The metrics of every step."""
         entries = read_lines(self.path / METRICS)
-        for number, entry in enumerate(entries, 1):
-            if type(entry.get("step")) is not int:
-                raise self._strange(METRICS, number, "the metrics of a step")
+        shape.check_lines(self.path / METRICS, shape.Step, entries, "the metrics of a step")
         return entries
 
     def append_evaluation(self, label: str, step: int, result: Any, decode: rollouts.Decoder | None = None) -> None:
@@ -281,16 +282,8 @@ class RunFolder:
         """Every evaluation: label, step, score with its interval (low, high) and unit, n and so on. Those of older runs, which
         knew nothing but accuracy, are given a score and a unit."""
         entries = read_lines(self.path / EVALUATIONS)
-        for number, entry in enumerate(entries, 1):
-            scored = isinstance(entry.get("score", entry.get("accuracy")), (int, float))
-            if not (scored and isinstance(entry.get("label"), str) and type(entry.get("step")) is int):
-                raise self._strange(EVALUATIONS, number, "an evaluation")
+        shape.check_lines(self.path / EVALUATIONS, shape.Scored, entries, "an evaluation")
         return [e if "score" in e else {**e, "score": e.get("accuracy"), "unit": "accuracy"} for e in entries]
-
-    def _strange(self, name: str, number: int, what: str) -> UserError:
-        return UserError(
-            f"{self.path / name}: entry {number} is not {what}; delete that line, or restore the file from a copy"
-        )
 
     def answers(self, label: str) -> pa.Table | None:
         """The answers of the evaluation `label`, or None when they were not kept."""
@@ -329,7 +322,7 @@ class RunFolder:
         with reading(file):
             file.open("rb").close()  # whether it may be read at all; what the reader says of it does not tell
         try:
-            return pq.read_table(file)
+            return shape.conformed(pq.read_table(file))
         except (pa.ArrowException, OSError):
             raise query.damaged(file) from None
 
