@@ -115,6 +115,8 @@ def _dying_at(fatal: int) -> None:
 
 def result(run: Path) -> dict[str, Any]:
     """What a run came to, without what depends on the hour."""
+    if not (run / "config.yaml").exists():
+        return {"state": "there is no run"}
     folder = RunFolder.read(run)
     plain = lambda rows: [{k: v for k, v in row.items() if not k.startswith(TIMED)} for row in rows]
     weights = {
@@ -190,7 +192,7 @@ def main() -> int:
         else:
             told, died = killed(name, run, chance, whole[name][1])
         found, expected = result(run), whole[name][0]
-        differing = [key for key in expected if found[key] != expected[key]]
+        differing = [key for key in expected if found.get(key) != expected[key]]
         rounds, kills, wrong = rounds + 1, kills + died, wrong + bool(differing)
         print(json.dumps({"round": rounds, "run": name, "differs": differing, "told": told}), flush=True)
         if not differing:

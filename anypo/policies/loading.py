@@ -21,6 +21,7 @@ from anypo.policies.language.causal import LanguagePolicy
 from anypo.policies.language.merging import merged
 from anypo.policies.language.quiet import quiet
 from anypo.policies.language.surplus import surplus
+from anypo.policies.language.wrapped import text_part, wrapper
 
 Factory = TypeVar("Factory", bound=Callable[..., tuple[Any, Any]])
 
@@ -166,10 +167,12 @@ def _hub(name: str, dtype: torch.dtype, options: dict[str, Any], said: list[str]
 def _pretrained(name: str, dtype: torch.dtype, said: list[str], hub: bool = False, **options: Any) -> tuple[Any, Any]:
     """Model and tokenizer by transformers. Every parameter must come from the files and be a number, and what the files hold beyond
     the model must be nothing that it would compute otherwise with; what is left out is `said`."""
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
     with _sentences(name, hub):
-        model, info = AutoModelForCausalLM.from_pretrained(name, dtype=dtype, output_loading_info=True, **options)
+        kind = wrapper(AutoConfig.from_pretrained(name, **options))
+        loader = kind or AutoModelForCausalLM
+        model, info = loader.from_pretrained(name, dtype=dtype, output_loading_info=True, **options)
         tokenizer = AutoTokenizer.from_pretrained(name, **options)
     absent = sorted(info["missing_keys"]) + sorted(str(key[0]) for key in info["mismatched_keys"])
     if absent:
@@ -178,6 +181,11 @@ def _pretrained(name: str, dtype: torch.dtype, said: list[str], hub: bool = Fals
             "among them; download or export the model again"
         )
     said += surplus(name, model, info["unexpected_keys"])
+    if kind is not None:
+        model = text_part(name, model)
+        said.append(
+            f"{name} takes more than text: its text part, a {type(model).__name__}, is the policy, and is what is saved"
+        )
     _cast(model, dtype, copy=True)  # loaded weights are views of the mapped file, which may change
     ruined = [key for key, parameter in model.named_parameters() if not bool(torch.isfinite(parameter).all())]
     if ruined:

@@ -165,13 +165,21 @@ ALWAYS = (
 """Families of the suite: one of every kind that was ever wrong; `--all` runs the others too."""
 
 
-def build(name: str, dtype: torch.dtype = torch.float32, lora: bool = False) -> Any:
-    """The model, with weights drawn from a fixed seed; `lora` with adapters that do something."""
+NEVER_DROP = ("diffllama",)
+"""Families that refuse a configuration with dropout."""
+
+
+def build(name: str, dtype: torch.dtype = torch.float32, lora: bool = False, dropout: float = 0.0) -> Any:
+    """The model, with weights drawn from a fixed seed; `lora` with adapters that do something; `dropout` wherever the
+    configuration knows a rate of dropping."""
     options = {**SIZES, **FAMILIES[name]}
     kind = options.pop("model_type", name)
     for key in options.pop("without", ()):
         del options[key]
     config = CONFIG_MAPPING[kind](**options)
+    for key, rate in config.to_dict().items() if dropout and name not in NEVER_DROP else ():
+        if "drop" in key and isinstance(rate, float):
+            setattr(config, key, dropout)
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_config(config).eval()
     with torch.no_grad():

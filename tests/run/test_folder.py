@@ -67,6 +67,14 @@ def test_a_run_that_ended_before_its_first_result_may_be_tried_again(tmp_path):
         assert len(folder.status()["sessions"]) == 1
 
 
+@pytest.mark.parametrize("name", ["status.json", "config.yaml", "manifest.json"])
+def test_a_run_killed_while_it_was_created_may_be_tried_again(tmp_path, name):
+    (tmp_path / f".{name}.tmp").write_text("hal")
+    (tmp_path / ".lock").touch()
+    with RunFolder.create(tmp_path, CONFIG) as folder:
+        assert not list(folder.path.glob(".*.tmp"))
+
+
 def test_a_missing_run_is_refused_with_the_nearest_name(tmp_path):
     RunFolder.create(tmp_path / "grpo-tiny", CONFIG).close()
     for attempt in (RunFolder.open, RunFolder.read, RunFolder.read_config):

@@ -126,7 +126,12 @@ class RunFolder:
 
     def _claim(self) -> None:
         """Refuse a folder that holds anything, unless it is a run that ended before it produced anything."""
-        before_work = {LOCK, CONFIG, MANIFEST, STATUS, "report.html"}
+        written = {CONFIG, MANIFEST, STATUS, "report.html"}
+        before_work = {
+            LOCK,
+            *written,
+            *(f".{name}.tmp" for name in written),
+        }  # a kill leaves what was not yet in its place
         entries = [entry for entry in self.path.iterdir() if entry.name not in before_work]
         if (self.path / CONFIG).exists() and entries:
             again = f"anypo resume {shlex.quote(str(self.path))}"
