@@ -130,7 +130,7 @@ def result(run: Path) -> dict[str, Any]:
         "evaluations": repr(sorted(plain(folder.evaluations()), key=lambda entry: str(entry["label"]))),
         "rollouts": [repr(folder.rollouts(step).to_pylist()) for step in folder.rollout_steps()],
         "weights": repr(weights),
-        "checkpoints": folder.checkpoints(),
+        "checkpoint": (folder.latest(), len(folder.checkpoints())),  # an ended session leaves one more before it
         "manifest": bool(folder.manifest()),
         "leftovers": leftovers,
     }

@@ -93,6 +93,15 @@ def test_built_in_verifiers_need_no_process_and_record_failures_too() -> None:
     assert not inline.isolated and not inline.pool._idle
 
 
+def test_symbolic_answers_of_numeric_are_judged_in_a_worker_and_numbers_here() -> None:
+    judge = scorer(Numeric())
+    problems = [problem("3"), problem(r"3\sqrt{2}"), problem("4"), problem("[2,5)")]
+    replies = judge.score(problems, ["3", r"\boxed{\sqrt{18}}", "5", r"$[2,5]$"])
+    assert [reply.rewards["correct"] for reply in replies] == [1.0, 1.0, 0.0, 0.0]
+    assert not any(reply.failed for reply in replies) and judge.pool._idle
+    judge.pool.close()
+
+
 def test_replies_keep_the_order_and_several_components() -> None:
     components = complete((Format(pattern=r"\d+", weight=0.5), Length(weight=0.1)), Exact())
     judge = Scorer(components, pool=Pool(2))

@@ -118,6 +118,10 @@ def test_numbers_are_exact() -> None:
 
 def test_verifiers_that_cannot_judge_say_so() -> None:
     assert "not a number" in (Numeric().refuse_problem(problem("many")) or "")
+    for prose in ("12 apples", "B", "2020-01-01", "5-7", "12:30", r"\text{Tuesday}"):
+        assert "not a number" in (Numeric().refuse_problem(problem(prose)) or ""), prose
+    for mathematics in (r"\sqrt{2}", "[2,5)", "x^2+1", r"\{1,2\}"):
+        assert Numeric().refuse_problem(problem(mathematics)) is None
     assert "not the letter" in (MultipleChoice().refuse_problem(problem("BC")) or "")
     assert "regular expression" in (Regex().refuse_problem(problem("a(")) or "")
     assert "empty" in (Exact().refuse_problem(problem(" ")) or "")

@@ -36,6 +36,10 @@ class Reward(Part, slot="reward"):
         """Whether it must run under a hard time limit in a process of its own."""
         return False
 
+    def isolates(self, problem: Problem) -> bool:
+        """The same for one problem, where its answer decides it."""
+        return self.isolated()
+
     def prepare(self) -> None:
         """Import what `value` needs."""
 
@@ -57,6 +61,9 @@ class Correct(Reward, name="correct"):
 
     def isolated(self) -> bool:
         return self.verifier is not None and self.verifier.isolated()
+
+    def isolates(self, problem: Problem) -> bool:
+        return self.verifier is not None and self.verifier.isolates(problem)
 
     def prepare(self) -> None:
         if self.verifier is not None:

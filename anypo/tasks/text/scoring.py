@@ -16,7 +16,8 @@ from anypo.tasks.worker import reason
 class Scorer:
     """Scores rollouts with `components`; `timeout` seconds each where a component must be isolated.
 
-    Components that are bounded by their own code run here; as soon as one is not, the whole rollout is scored in a worker.
+    Components that are bounded by their own code run here; as soon as one is not (for this problem), the whole rollout is scored in a
+    worker.
     """
 
     def __init__(self, components: tuple[Reward, ...], timeout: float = 5.0, pool: Pool | None = None) -> None:
@@ -48,9 +49,10 @@ class Scorer:
         calls = [
             (self.components, problem, text, count, limit) for problem, text, count in zip(problems, texts, counts)
         ]
-        if self.isolated:
-            return [self._reply(outcome) for outcome in self.pool.run(evaluate, calls, self.timeout)]
-        return [self._reply(_attempt(*call)) for call in calls]
+        apart = [any(component.isolates(problem) for component in self.components) for problem in problems]
+        elsewhere = [call for call, alone in zip(calls, apart) if alone]
+        outcomes = iter(self.pool.run(evaluate, elsewhere, self.timeout) if elsewhere else ())
+        return [self._reply(next(outcomes) if alone else _attempt(*call)) for call, alone in zip(calls, apart)]
 
     def _reply(self, outcome: Outcome) -> Reply:
         values = dict.fromkeys(self.weights, 0.0) if outcome.failed else outcome.value

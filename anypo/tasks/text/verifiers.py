@@ -21,6 +21,7 @@ from anypo.parts import Part
 from anypo.tasks.base import Problem
 from anypo.tasks.text.answers.figures import value
 from anypo.tasks.text.answers.numbers import number, readings
+from anypo.tasks.text.answers.symbols import claimed, symbolic
 from anypo.tasks.text.extract import ExtractName, extract
 
 
@@ -45,6 +46,10 @@ class Verifier(Part, slot="verifier"):
     def isolated(self) -> bool:
         """Whether it must run under a hard time limit in a process of its own."""
         return False
+
+    def isolates(self, problem: Problem) -> bool:
+        """The same for one problem, where its answer decides it."""
+        return self.isolated()
 
     def prepare(self) -> None:
         """Import what `score` needs (called once per worker process, outside the time limit)."""
@@ -81,7 +86,8 @@ class Exact(Verifier, name="exact"):
 class Numeric(Verifier, name="numeric"):
     r"""A number within |x - a| <= max(relative |a|, absolute) of the answer a: 1,234.5, 3/4, 1e-3, 50% (which is 0.5), \frac{3}{4}.
 
-    The text may say more than the number (see `anypo.tasks.text.answers.numbers`), unless `extract` is ``whole``.
+    The text may say more than the number (see `anypo.tasks.text.answers.numbers`), unless `extract` is ``whole``. An answer that is
+    mathematics but no number (a root, a set, an interval, an expression) is compared by math-verify, in a worker.
     """
 
     extract: ExtractName = "last_number"
@@ -93,6 +99,8 @@ class Numeric(Verifier, name="numeric"):
 
     def score(self, found: str, problem: Problem) -> float:
         right = number(problem.answer)
+        if right is None and symbolic(problem.answer):
+            return MathVerify().score(found if self.extract == "whole" else claimed(found), problem)
         if right is None:
             raise ValueError(f"the answer {problem.answer!r} is not a number")
         mine = [number(found)] if self.extract == "whole" else [value(reading) for reading in readings(found)]
@@ -100,9 +108,15 @@ class Numeric(Verifier, name="numeric"):
         return float(any(one is not None and abs(one - right) <= tolerance for one in mine))
 
     def refuse_problem(self, problem: Problem) -> str | None:
-        if number(problem.answer) is None:
+        if number(problem.answer) is None and not symbolic(problem.answer):
             return f"the answer {problem.answer[:80]!r} is not a number"
         return None
+
+    def isolates(self, problem: Problem) -> bool:
+        return number(problem.answer) is None and symbolic(problem.answer)
+
+    def prepare(self) -> None:
+        MathVerify().prepare()
 
 
 class Regex(Verifier, name="regex"):

@@ -113,7 +113,7 @@ _LABELS = frozenset(
         "option",
     ]
 )
-_NEGATED = re.compile(r"(?:\bnot|n't|\brather than|\binstead of|\bno)\s*(?:the |equal to )?$", re.IGNORECASE)
+DENIED = re.compile(r"(?:\bnot|n't|\brather than|\binstead of|\bno)\s*(?:the |equal to )?$", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -169,7 +169,7 @@ def runs(text: str) -> Iterator[Run]:
             piece = text[start:stop]
             if kind == "word" or kind == "end":
                 piece = piece.rstrip(" /-") if token is None or not re.search(r"\d", token[0]) else piece
-            if not _NEGATED.search(text[max(0, start - 24) : start]):
+            if not DENIED.search(text[max(0, start - 24) : start]):
                 aside = bool(word) and piece.startswith("(") and piece.endswith(")")
                 yield Run(start, _balanced(piece), aside or word.lower() in _LABELS)
         begin, holds = -1, False
@@ -208,7 +208,7 @@ def _balanced(piece: str) -> str:
     return piece
 
 
-_CUE = re.compile(
+CUE = re.compile(
     r"\banswers?\b(?:[^.\n:=;]|\.(?=\d)){0,60}?(?:\b(?:is|are|was|be|equals)\b|[:=≈;])|#{4}"
     r"|\bantwort\b(?: ist|:)|\brespuesta\b(?: es|:)|答案[是:]",
     re.IGNORECASE,
@@ -227,7 +227,7 @@ _FILLER = re.compile(
 def readings(text: str) -> tuple[str, ...]:
     """The number that a text answers with, best first where it names it twice ("1/3 ≈ 0.33"); empty where there is none."""
     plain = _ASIDE.sub(_unwrap, _CITATION.sub("", plainly(text[-TAIL:])))
-    if cues := list(_CUE.finditer(plain)):
+    if cues := list(CUE.finditer(plain)):
         after = plain[cues[-1].end() :]
         if corrections := list(_CORRECTION.finditer(after)):
             return _last(after[corrections[-1].end() :]) or _last(after)
