@@ -218,7 +218,8 @@ class _Handler(BaseHTTPRequestHandler):
     def _get(self, body: bytes) -> dict[str, Any]:
         if self.path != "/v1/models":
             raise self._nowhere()
-        return {"object": "list", "data": [{"id": self.server_side.name, "object": "model"}]}
+        own = {"id": self.server_side.name, "object": "model", "max_model_len": self.server_side.context}
+        return {"object": "list", "data": [own]}
 
     def _post(self, body: bytes) -> dict[str, Any]:
         if self.path == "/v1/completions":

@@ -10,7 +10,24 @@ import re
 from anypo.tasks.text.answers.numbers import CUE, DENIED, TAIL
 
 _FUNCTIONS = frozenset(
-    {"sqrt", "pi", "sin", "cos", "tan", "cot", "sec", "csc", "arcsin", "arccos", "arctan", "sinh", "cosh", "tanh", "log", "ln"}
+    {
+        "sqrt",
+        "pi",
+        "sin",
+        "cos",
+        "tan",
+        "cot",
+        "sec",
+        "csc",
+        "arcsin",
+        "arccos",
+        "arctan",
+        "sinh",
+        "cosh",
+        "tanh",
+        "log",
+        "ln",
+    }
     | {"exp", "infty", "inf", "frac", "infinity", "cup", "cap"}
 )
 _COMMAND = re.compile(r"\\(?:(?:begin|end)\{\w+\}|[a-zA-Z]+|.)")
@@ -62,22 +79,23 @@ def claimed(text: str) -> str:
 
 _WORD = re.compile(r"(?<![\\\w])[^\W\d_]{2,}\b")
 _SAYING = frozenset(
-    {"is", "are", "be", "equals", "get", "obtain", "have", "gives", "therefore", "thus", "so", "hence", "answer", "then"}
+    {
+        "is",
+        "are",
+        "be",
+        "equals",
+        "get",
+        "obtain",
+        "have",
+        "gives",
+        "therefore",
+        "thus",
+        "so",
+        "hence",
+        "answer",
+        "then",
+    }
 )
-_DENYING.match(piece) or (not cues and DENIED.search(piece)):
-        return ""
-    if _DELIMITED.search(piece):
-        return piece
-    words = [word for word in _WORD.finditer(piece) if word[0].lower() not in _FUNCTIONS]
-    if words and not cues and words[-1][0].lower() not in _SAYING:
-        return ""  # "Expand x^2 + 1": mathematics that is spoken about
-    bare = piece[words[-1].end() :].strip(" :=*") if words else piece
-    bare = _PI.sub(r"\\pi", _ROOT.sub(r"\\sqrt{\1}", bare))
-    return f"${bare}$"
-
-
-_WORD = re.compile(r"(?<![\\\w])[^\W\d_]{2,}\b")
-_SAYING = frozenset(["is", "are", "be", "equals", "get", "obtain", "have", "gives", "therefore", "thus", "so", "hence", "answer", "then"])
 _DENYING = re.compile(r"(?:not|never|neither)\b", re.IGNORECASE)
 _ROOT = re.compile(r"√(\d+|\w)")
 _PI = re.compile(r"(?<![\\\w])pi\b")
