@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 import signal
 import warnings
 from collections.abc import Iterable, Iterator
@@ -50,11 +51,16 @@ def note(sentence: str) -> None:
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
-    """A ` Did you mean 'x'?` clause for the closest known spelling, or the list of choices when none is close."""
+    """A ` Did you mean 'x'?` clause for the closest known spelling, else for those that hold the word or a part of it, or the list
+    of choices when they are few."""
     known = sorted(name for name in known if isinstance(name, str))
     close = difflib.get_close_matches(str(word)[:LONGEST], known, n=1, cutoff=0.5)
     if close:
         return f" Did you mean '{close[0]}'?"
+    parts = [part for part in re.split(r"[^a-z0-9]+", str(word)[:LONGEST].lower()) if len(part) > 2]
+    holding = [name for name in known if any(part in name.lower() for part in parts)]
+    if 0 < len(holding) <= 4:
+        return f" Did you mean {' or '.join(repr(name) for name in holding)}?"
     if 0 < len(known) <= 12:
         return " Known: " + ", ".join(known) + "."
     return ""

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from anypo.cli.plugins import ChatArgs
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -48,6 +50,7 @@ def compare(
         list[str], typer.Option("--set", metavar="PATH=VALUE", help="for every method that has the field")
     ] = [],  # noqa: B006
     task_set: Annotated[list[str], typer.Option("--task-set", metavar="FIELD=VALUE", help="task configuration")] = [],  # noqa: B006
+    chat_arg: ChatArgs = [],  # noqa: B006
     sft_steps: Annotated[int | None, typer.Option(min=0, help="supervised warm start shared by all runs")] = None,
     eval_size: Annotated[int | None, typer.Option(min=1, help="held-out problems of an evaluation")] = None,
     evaluations: Annotated[int | None, typer.Option(min=1, help="evaluations over the budget")] = None,
@@ -95,6 +98,7 @@ def compare(
         "evaluations": evaluations,
         "samples": samples,
         "device": device,
+        "chat_args": assignments(chat_arg, "--chat-arg") or None,
     }
     tasks = [name.strip() for name in task.split(",") if name.strip()]
     console = new_console(stderr=as_json)

@@ -53,7 +53,8 @@ def run(cell: Cell, init: str, tell: Tell | None = None) -> dict[str, Any]:
     algorithm = Algorithm.from_dict(cell.contender.algorithm).check()
     task = tasks.load(tasks.parse(cell.task, cell.settings.task_options[cell.task]))
     check_suits(algorithm, task)
-    wanted = Wanted(task, cell.settings.model, cell.seed, device=devices.resolve(cell.settings.device))
+    own = cell.settings
+    wanted = Wanted(task, own.model, cell.seed, device=devices.resolve(own.device), chat=own.chat_args)
     policy = algorithm.policy.open(wanted, "" if is_environment(cell.task) else init)
     sampler = algorithm.engine.sampler(policy)
     models = roles.cast(algorithm.models, policy, sampler, cell.seed)

@@ -72,7 +72,8 @@ class Settings:
 
     sft_steps, sft_lr: the supervised warm start that all cells of a task begin with. evaluations: how often over the budget,
     besides once before it; each of `samples` answers at temperature 1 to the same `eval_size` held-out problems. init_seed: of
-    the initial weights and of those answers. device: where every cell keeps its weights.
+    the initial weights and of those answers. device: where every cell keeps its weights. chat_args: what the model's chat template
+    is given beside the messages.
     """
 
     model: str
@@ -85,10 +86,13 @@ class Settings:
     samples: int = 8
     init_seed: int = 0
     device: str = "auto"
+    chat_args: Mapping[str, Any] = field(default_factory=dict)
 
     def plain(self) -> dict[str, Any]:
-        """As plain data; the device only where one was asked for: it is not what is compared, but numbers hang on it."""
-        return {key: value for key, value in asdict(self).items() if (key, value) != ("device", "auto")}
+        """As plain data; the device only where one was asked for: it is not what is compared, but numbers hang on it. Arguments of
+        the template only where there are some."""
+        usual = {"device": "auto", "chat_args": {}}
+        return {key: value for key, value in asdict(self).items() if key not in usual or value != usual[key]}
 
     def check(self) -> Settings:
         """`UserError` for numbers that make no sense."""
@@ -194,7 +198,7 @@ def settings(
     from anypo import tasks as room
 
     chosen = {key: value for key, value in given.items() if value is not None}
-    warm = {key: chosen[key] for key in ("sft_steps", "sft_lr") if key in chosen}
+    warm = {key: chosen[key] for key in ("sft_steps", "sft_lr", "chat_args") if key in chosen}
     if not tasks:
         raise UserError("name at least one task with --task")
     known = {

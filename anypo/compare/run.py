@@ -26,6 +26,7 @@ from anypo.files import replace_text
 from anypo.run.config import sources
 from anypo.run.disk.shape import Shape
 from anypo.run.record.provenance import describe_code
+from anypo.run.signals import Stopping
 from anypo.scoring.units import ACCURACY
 from anypo.tasks.environments import is_environment
 
@@ -52,6 +53,7 @@ class Watcher:
 def prepare(task: str, settings: Settings, folder: Path, watcher: Watcher | None = None) -> Path:
     """The initial weights all cells of a task start from (the supervised warm start runs once), as a model folder."""
     own = {key: getattr(settings, key) for key in ("model", "sft_steps", "sft_lr", "init_seed")}
+    own |= {"chat_args": settings.chat_args} if settings.chat_args and settings.sft_steps else {}
     needs_task = {"task": task, "task_options": settings.task_options[task]} if settings.sft_steps else {}
     path = folder / "init" / fingerprint(own | needs_task)
     if (path / "ready").exists():
@@ -66,7 +68,8 @@ def prepare(task: str, settings: Settings, folder: Path, watcher: Watcher | None
         raise UserError(
             f"--eval-size {settings.eval_size}: task '{task}' has only {loaded.n_heldout} held-out problems"
         )
-    policy = policies.load(settings.model, seed=settings.init_seed, device=devices.resolve(settings.device))
+    place = devices.resolve(settings.device)
+    policy = policies.load(settings.model, seed=settings.init_seed, device=place, chat=settings.chat_args)
     if settings.sft_steps:
         steps = settings.sft_steps
         tell = (lambda done, _: watcher.preparing(task, done, steps)) if watcher else None
@@ -87,8 +90,8 @@ def run(
     """Records of the cells that succeeded, in order, and the last words of those that failed, by label and seed.
 
     Cells already in `folder` are read, the others run `jobs` at a time (default: one per processor; one alone on an accelerator,
-    which they would share), each in a process with one thread. On an interrupt the running cells are ended and
-    `KeyboardInterrupt` goes on; running the same cells again continues. Raises `UserError` when every cell failed.
+    which they would share), each in a process with one thread. On Ctrl-C, SIGTERM or SIGHUP the running cells are ended and
+    `KeyboardInterrupt` or `Killed` goes on; running the same cells again continues. Raises `UserError` when every cell failed.
     """
     watcher = watcher or Watcher()
     (folder / "cells").mkdir(parents=True, exist_ok=True)
@@ -96,7 +99,7 @@ def run(
     watcher.begin(len(cells), len(cells) - len(waiting))
     inits = {task: prepare(task, cells[0].settings, folder, watcher) for task in dict.fromkeys(c.task for c in waiting)}
     code, failures, crew = describe_code(), {}, Crew(program)
-    with ThreadPoolExecutor(jobs or _at_a_time(cells[0].settings)) as pool:
+    with Stopping(lambda _: None).heard(), ThreadPoolExecutor(jobs or _at_a_time(cells[0].settings)) as pool:
         futures = {pool.submit(crew.work, c, folder, inits[c.task], code, watcher): c for c in waiting}
         try:
             for future in as_completed(futures):

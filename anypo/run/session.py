@@ -361,6 +361,7 @@ class Session:
         self.running = self.stages.start(number, self.world, before)
         self.running.trainer.load_state_dict(dict(state))
         self.folder.rewind(self.running.step)
+        self.folder.trim(self.config.keep, self._spare())  # a kill may have come between a checkpoint and this
         self.running.rows = [row for row in self.folder.metrics() if row["step"] > before]
         return _evaluation(self.folder, "before")
 
@@ -511,9 +512,12 @@ class Session:
         running = self.running
         assert running is not None
         place = {"stage": (running.leg.number, running.before)} if self.config.recipe else {}
-        spare = last_good(self.folder.checkpoints(), self.watch.metrics if self.watch else ())
-        self.folder.save_checkpoint(running.step, running.trainer.state_dict() | place, self.config.keep, spare)
+        self.folder.save_checkpoint(running.step, running.trainer.state_dict() | place, self.config.keep, self._spare())
         self.folder.write_shelf(self.world.shelf.texts())
+
+    def _spare(self) -> int | None:
+        """The step whose checkpoint is kept although it is old."""
+        return last_good(self.folder.checkpoints(), self.watch.metrics if self.watch else ())
 
 
 @contextmanager

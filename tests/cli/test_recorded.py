@@ -94,7 +94,7 @@ def test_such_a_run_is_a_cell_of_a_comparison(data, name):
         (("--system", "td3-bc", *TASK, "--lora", "4"), "no language model to adapt"),
         (("--system", "td3-bc", *TASK, "--sft-steps", "4"), "no worked solution to imitate"),
         (("--system", "td3-bc", *TASK, "--reward", "majority"), "no answer to vote on"),
-        (("--system", "td3-bc", "--task", "./data/noisy"), "needs the ending"),
+        (("--system", "td3-bc", "--task", "./data/noisy"), "there is no task folder './data/noisy'"),
         (("--system", "td3-bc", "--task", "minari:"), "Known: pendulum/random-v0. It is neither in"),
     ],
 )

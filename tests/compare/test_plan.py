@@ -147,3 +147,13 @@ def test_a_cell_survives_the_way_to_its_process() -> None:
     back = Cell.from_plain(json.loads(json.dumps(asdict(cell))))
     assert back.key == cell.key
     assert Algorithm.from_dict(back.contender.algorithm) == Algorithm.from_dict(cell.contender.algorithm)
+
+
+def test_arguments_of_the_template_are_a_condition_where_there_are_some() -> None:
+    plain, thinking = (
+        settings("tiny", ["chain_sum"], Budget.parse("tokens=1k"), chat_args=given)
+        for given in (None, {"enable_thinking": True})
+    )
+    assert "chat_args" not in plain.plain() and thinking.plain()["chat_args"] == {"enable_thinking": True}
+    with pytest.raises(UserError, match="no chat template to give arguments"):
+        settings("tiny", ["CartPole-v1"], Budget.parse("tokens=1k"), chat_args={"enable_thinking": True})

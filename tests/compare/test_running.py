@@ -22,7 +22,7 @@ from anypo.compare import run as runner
 from anypo.compare.comparison import compare, search
 from anypo.compare.plan import Budget, contenders
 from anypo.compare.search import compositions, grammar
-from anypo.errors import UserError
+from anypo.errors import Killed, UserError
 from anypo.run.disk.lock import Lock
 from anypo.systems import find
 
@@ -46,6 +46,30 @@ def ran(place: Path) -> list[str]:
 
 def small(out: Path, methods=("grpo", "dapo"), **options):
     return compare(methods, budget="tokens=100k", seeds=2, out=out, jobs=2, program=STUB, **options)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_other_signals_end_a_comparison_as_ctrl_c_does(place, monkeypatch, number) -> None:
+    monkeypatch.setenv("STUB_SLOW", "dapo")
+    processes: list[subprocess.Popen[str]] = []
+
+    class Once(runner.Watcher):
+        def progress(self, cell, share, score, unit) -> None:
+            if cell.contender.label == "dapo":
+                os.kill(os.getpid(), number)
+
+    start = runner.Crew._start
+    monkeypatch.setattr(
+        runner.Crew,
+        "_start",
+        lambda self, *a: (processes.append(start(self, *a)), processes[-1])[1],  # type: ignore[func-returns-value]
+    )
+    with pytest.raises(Killed) as ended:
+        small(place / "out", watcher=Once())
+    assert ended.value.code == 128 + number and signal.getsignal(number) is signal.SIG_DFL
+    assert all(process.wait(10) is not None for process in processes)
+    monkeypatch.delenv("STUB_SLOW")
+    assert [row.label for row in small(place / "out").board.rows] == ["dapo", "grpo"]
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"label": "grpo", "final": 3}'])

@@ -16,6 +16,7 @@ import torch
 import yaml
 
 from anypo.errors import UserError
+from anypo.policies import load
 from anypo.report import write_report
 from anypo.run.disk import checkpoint
 from anypo.run.disk.folder import RunFolder
@@ -148,6 +149,21 @@ def test_a_configuration_that_does_not_validate(run: Path, change: dict[Any, Any
     for act in (resume, lambda path: evaluate(str(path))):
         with pytest.raises(UserError, match=said):
             act(run)
+
+
+@pytest.mark.parametrize("lora", [0, 2])
+def test_another_base_below_the_adapters_is_noticed(tmp_path: Path, lora: int) -> None:
+    load("tiny", seed=1).save(tmp_path / "base")
+    settings = SETTINGS | {"model": str(tmp_path / "base"), "lora": lora}
+    train(out=tmp_path / "run", **settings)
+    shutil.rmtree(tmp_path / "base")
+    load("tiny", seed=2).save(tmp_path / "base")
+    if lora:
+        with pytest.raises(UserError, match=r"has changed since the run began: the model's base \([0-9a-f]{12}, now"):
+            resume(tmp_path / "run", steps=3)
+        resume(tmp_path / "run", steps=3, accept_changes=True)
+    else:  # checkpoints hold all weights
+        resume(tmp_path / "run", steps=3)
 
 
 @pytest.mark.parametrize("status", [{"sessions": None}, {"sessions": [1], "state": ["running"]}, {"state": "flying"}])

@@ -10,6 +10,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 
 from anypo.compare.plan import Cell
 from anypo.compare.run import Watcher, name
+from anypo.errors import Killed
 from anypo.scoring.units import amount
 
 
@@ -40,7 +41,7 @@ class Display(Watcher):
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.bars.stop()
-        if kind is KeyboardInterrupt:
+        if kind in (KeyboardInterrupt, Killed):
             self.console.print(f"{self.done} of {self.total} runs are finished and kept; the same command goes on")
 
     def begin(self, total: int, done: int) -> None:

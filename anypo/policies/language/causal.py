@@ -261,6 +261,11 @@ class LanguagePolicy:
         named = self.model.named_parameters()
         return {name: p for name, p in named if not self.lora or ".lora_" in name}
 
+    def base(self) -> dict[str, nn.Parameter]:
+        """The parameters that the adapters of a LoRA policy stand on; none for any other policy."""
+        own = self.own()
+        return {name: p for name, p in self.model.named_parameters() if name not in own}
+
     def state_dict(self) -> dict[str, Tensor]:
         """A copy of the policy's own parameters by name; of an average its float32 values (those of trained weights are its
         optimiser's)."""

@@ -337,6 +337,10 @@ class RunFolder:
         """Write a checkpoint, then delete all but the newest `keep` and that of the step `spare`."""
         self.here()
         checkpoint.save(self._checkpoint(step), step, state)
+        self.trim(keep, spare)
+
+    def trim(self, keep: int, spare: int | None = None) -> None:
+        """Delete all checkpoints but the newest `keep` and that of the step `spare`."""
         for old in self.checkpoints()[:-keep]:
             if old != spare:
                 checkpoint.remove(self._checkpoint(old))

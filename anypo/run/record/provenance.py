@@ -105,12 +105,12 @@ def _part(manifest: Mapping[str, Any], name: str) -> Any:
     if not isinstance(found, Mapping):
         return {}
     if name == "model":
-        found = {key: found[key] for key in TEXT if key in found}
+        found = {key: found[key] for key in KEPT if key in found}
     return json.loads(json.dumps(found, default=str))
 
 
-TEXT = ("chat", "context")
-"""What a manifest knows about a model that decides what it reads."""
+KEPT = ("chat", "context", "base")
+"""What a manifest knows about a model that decides what it reads, and that checkpoints stand on."""
 
 
 def _differing(before: Any, now: Any, place: str = "") -> list[str]:
@@ -161,13 +161,16 @@ def describe_code() -> dict[str, Any]:
 
 
 def describe_model(config: Mapping[str, Any], policy: Any) -> dict[str, Any]:
-    """What the weights are, where they came from, and their SHA-256."""
+    """What the weights are, where they came from, and their SHA-256; that of the base where adapters are trained, which is in no
+    checkpoint."""
     source = f"final weights of {config['init']}" if config.get("init") else str(config.get("model"))
     extra = policy.describe() if hasattr(policy, "describe") else {}
     parameters = list(policy.parameters())
+    base = policy.base() if hasattr(policy, "base") else {}
     return {
         "source": source,
         **extra,
+        **({"base": sha256(base)} if base else {}),
         "dtype": config.get("dtype"),
         "lora": config.get("lora"),
         "trainable_parameters": sum(p.numel() for p in parameters),

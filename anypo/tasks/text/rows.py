@@ -54,6 +54,8 @@ class Data:
         """Why it cannot be read, as far as that is known without reading it."""
         if self.file:
             return None if self.path.is_file() else f"there is no task file '{self.name}'"
+        if not self.path.suffix and not self.path.exists() and not self.hub:
+            return f"there is no task folder '{self.name}', and no file of that name"
         if not self.path.is_dir() and not self.hub:
             return f"task file '{self.name}' needs the ending {', '.join(ENDINGS[:-1])} or {ENDINGS[-1]}"
         if importlib.util.find_spec("datasets") is None:
