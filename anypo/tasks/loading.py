@@ -18,7 +18,7 @@ from anypo.tasks.text.options import nested
 def names() -> list[str]:
     """Every task known by name."""
     discover()
-    return sorted([*generators.names(), *ALIASES, *TASKS])
+    return sorted([*generators.names(), *ALIASES, *TASKS, *files.BENCHMARKS])
 
 
 def generated(name: str | None) -> bool:
@@ -29,7 +29,8 @@ def generated(name: str | None) -> bool:
 def parse(spec: str | Mapping[str, Any], options: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """What `load` takes, checked: a plain mapping with the key ``name`` and the options of that task.
 
-    `spec`: the name of a reasoning-gym dataset or of a registered task, the path of a .jsonl, .parquet or .csv file or of a
+    `spec`: the name of a reasoning-gym dataset, of a benchmark (``gsm8k``) or of a registered task, the path of a .jsonl, .parquet or
+    .csv file or of a
     `datasets` folder, the id of a data set on a hub (``owner/name``) or of a Gymnasium environment, ``minari:NAME`` or the folder of
     a Minari data set, ``module:factory`` of the user's own task, or a mapping with the key ``name``. `options` may use dotted names
     (``verifier.extract``) and YAML texts for values. Raises `UserError` naming the nearest spelling of an unknown task or field.
@@ -39,8 +40,8 @@ def parse(spec: str | Mapping[str, Any], options: Mapping[str, Any] | None = Non
             raise UserError("a task mapping needs the key 'name' (a dataset, a file or module:factory)")
         own = {key: value for key, value in spec.items() if key != "name"}
         return parse(spec["name"], {**own, **(options or {})})
-    if spec in ALIASES:
-        dataset, configured = ALIASES[spec]
+    if spec in ALIASES or spec in files.BENCHMARKS:
+        dataset, configured = (ALIASES | files.BENCHMARKS)[spec]
         return parse(dataset, {**configured, **(options or {})})
     given = nested(options or {})
     if "name" in given:
@@ -54,7 +55,7 @@ def parse(spec: str | Mapping[str, Any], options: Mapping[str, Any] | None = Non
         return {"name": spec, **given}
     if spec in TASKS or spec not in generators.names():
         hint = "A file needs the ending .jsonl, .parquet or .csv."
-        return look_up(TASKS, "task", spec, hint, [*generators.names(), *ALIASES]).parse(given)
+        return look_up(TASKS, "task", spec, hint, [*generators.names(), *ALIASES, *files.BENCHMARKS]).parse(given)
     return reasoning.parse(spec, given)
 
 

@@ -131,3 +131,11 @@ def test_importing_loads_nothing_heavy() -> None:
     script = f"import sys, anypo.tasks; print([name for name in {heavy} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_a_benchmark_is_its_data_set_with_its_own_test_problems(monkeypatch) -> None:
+    assert tasks.parse("gsm8k") == {"name": "openai/gsm8k", "heldout": "test"}
+    assert tasks.parse("gsm8k", {"heldout": 0.2})["heldout"] == 0.2
+    assert "gsm8k" in tasks.names()
+    with pytest.raises(UserError, match="Did you mean 'gsm8k'"):
+        tasks.parse("gsm8")

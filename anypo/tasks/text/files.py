@@ -31,6 +31,9 @@ SHAPES: dict[str, dict[str, Any]] = {
 KNOWN = {"openai/gsm8k": {"shape": "gsm8k", "config": "main"}}
 """Data sets whose shape is known by their id."""
 
+BENCHMARKS: dict[str, tuple[str, dict[str, Any]]] = {"gsm8k": ("openai/gsm8k", {"heldout": "test"})}
+"""Benchmarks by a short name: the data set, from the `datasets` library's cache or a hub, and what is trained on and asked."""
+
 
 class FileOptions(TaskOptions):
     """Options of a task from a file or a data set.
