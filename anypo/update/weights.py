@@ -111,6 +111,7 @@ class Weights:
                 own: Optimiser | None = getattr(part, "optimiser", optimiser)
                 if own is not None:
                     self.optimisers[path] = own.over(learner.parameters())
+        self._parameters: dict[str, list[nn.Parameter]] = {}
         self.keepers = update.keepers()
         for keeper in self.keepers:
             kept = keeper.begin(self._learner(keeper.of))
@@ -185,6 +186,12 @@ class Weights:
                 f"update.references: there is no learner '{path}' to keep; learners here: {', '.join(self.learners)}"
             )
         return self.learners[path]
+
+    def parameters(self, path: str) -> list[nn.Parameter]:
+        """The parameters of a learner, looked for once: a walk over its modules costs as much as a small layer."""
+        if path not in self._parameters:
+            self._parameters[path] = list(self.learners[path].parameters())
+        return self._parameters[path]
 
     # -- columns that are fixed during the update ----------------------------------------------------------------------------
 
@@ -350,8 +357,8 @@ class Weights:
         gradient. False, with the weights as they were, when the gradient is not finite. Raises `UserError` when the step leaves
         weights that are not."""
         optimiser = self.optimisers[path]
-        parameters = [p for p in self.learners[path].parameters() if p.grad is not None]
-        norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+        parameters = [p for p in self.parameters(path) if p.grad is not None]
+        norm = total_norm([p.grad for p in parameters if p.grad is not None])
         if math.isfinite(max_norm):
             nn.utils.clip_grads_with_norm_(parameters, max_norm, norm)
         done = bool(torch.isfinite(norm))
@@ -360,7 +367,7 @@ class Weights:
                 group.setdefault("peak_lr", group["lr"])
                 group["lr"] = group["peak_lr"] * rate
             optimiser.step()
-            if path != POLICY and not math.isfinite(size(self.learners[path].parameters())):  # the policy: see `moved`
+            if path != POLICY and not math.isfinite(size(self.parameters(path))):  # the policy: see `moved`
                 raise UserError(
                     f"the weights of '{path}' are not finite after an optimiser step (step {context.step + 1}); lower "
                     f"{path}.optimiser.lr, or check the rewards for huge values. The last checkpoint is from before"
@@ -375,7 +382,7 @@ class Weights:
         """Say that the policy's weights are others now: what is sampled from here on carries a new version. Raises `UserError` when
         they have blown up."""
         self.policy.version += 1
-        self.growth = size(self.policy.parameters()) / self.start
+        self.growth = size(self.parameters(POLICY)) / self.start
         if not self.growth < BLOWN:
             how = (
                 f"have grown {self.growth:.3g}-fold"
@@ -448,7 +455,16 @@ def size(parameters: Iterable[nn.Parameter]) -> float:
     """Root mean square of all numbers in `parameters`; 0 for none, infinite or NaN where one of them is (or its square)."""
     found = list(parameters)
     count = sum(parameter.numel() for parameter in found)
-    return float(nn.utils.get_total_norm(found)) / math.sqrt(count) if count else 0.0
+    return float(total_norm(found)) / math.sqrt(count) if count else 0.0
+
+
+@torch.no_grad()
+def total_norm(tensors: Sequence[Tensor]) -> Tensor:
+    """The Euclidean norm of all numbers in `tensors`, as `torch.nn.utils.get_total_norm` computes it; where they are of one type on
+    the CPU without its sorting by device, which takes longer than small norms."""
+    if tensors and all(t.device.type == "cpu" and t.dtype == tensors[0].dtype for t in tensors):
+        return torch.linalg.vector_norm(torch.stack(torch._foreach_norm(tensors)))
+    return nn.utils.get_total_norm(tensors)
 
 
 def offers(learner: Any, name: str) -> bool:

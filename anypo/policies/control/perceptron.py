@@ -50,12 +50,14 @@ class Perceptron(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Outputs [members, N, outputs] for inputs [N, inputs]; without the first dimension for a single network."""
-        members = self.weights[0].shape[0]
+        # a list of parameters looks each up by its name in every pass
+        layers = list(zip(self.weights._parameters.values(), self.biases._parameters.values()))
+        members = layers[0][0].shape[0]
         if members == 1:
-            for depth, (weight, bias) in enumerate(zip(self.weights, self.biases)):
+            for depth, (weight, bias) in enumerate(layers):
                 x = torch.addmm(bias[0], x if not depth else torch.relu(x), weight[0])
             return x
         out = x.expand(members, *x.shape)
-        for depth, (weight, bias) in enumerate(zip(self.weights, self.biases)):
+        for depth, (weight, bias) in enumerate(layers):
             out = torch.baddbmm(bias, out if not depth else torch.relu(out), weight)
         return out
