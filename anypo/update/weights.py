@@ -459,11 +459,11 @@ def size(parameters: Iterable[nn.Parameter]) -> float:
 
 
 @torch.no_grad()
-def total_norm(tensors: Sequence[Tensor]) -> Tensor:
+def total_norm(tensors: list[Tensor] | list[nn.Parameter]) -> Tensor:
     """The Euclidean norm of all numbers in `tensors`, as `torch.nn.utils.get_total_norm` computes it; where they are of one type on
     the CPU without its sorting by device, which takes longer than small norms."""
     if tensors and all(t.device.type == "cpu" and t.dtype == tensors[0].dtype for t in tensors):
-        return torch.linalg.vector_norm(torch.stack(torch._foreach_norm(tensors)))
+        return torch.linalg.vector_norm(torch.stack(torch._foreach_norm(list(tensors))))
     return nn.utils.get_total_norm(tensors)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -51,7 +52,7 @@ class Perceptron(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Outputs [members, N, outputs] for inputs [N, inputs]; without the first dimension for a single network."""
         # a list of parameters looks each up by its name in every pass
-        layers = list(zip(self.weights._parameters.values(), self.biases._parameters.values()))
+        layers: list[Any] = list(zip(self.weights._parameters.values(), self.biases._parameters.values()))
         members = layers[0][0].shape[0]
         if members == 1:
             for depth, (weight, bias) in enumerate(layers):
