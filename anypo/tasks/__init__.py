@@ -4,7 +4,6 @@
 """
 
 from anypo.tasks.base import Action, Environment, Problem, Reply, State, Task
-from anypo.tasks.code import exercises as _exercises  # noqa: F401 - registers its task
 from anypo.tasks.loading import load, names, parse
 from anypo.tasks.named import Episodes, register_task, task
 from anypo.tasks.text.onestep import step_all

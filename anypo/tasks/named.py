@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from anypo.errors import UserError
 from anypo.plugins import options, plain, register
 from anypo.tasks.base import Environment, Problem, Task
+from anypo.tasks.code import exercises
 from anypo.tasks.text import generators
 from anypo.tasks.text.options import read
 from anypo.worlds import guess
@@ -40,7 +41,10 @@ class Named:
     maker: Any = None
 
 
-TASKS: dict[str, Named] = {guess.NAME: Named(guess.parse, guess.load)}
+TASKS: dict[str, Named] = {
+    guess.NAME: Named(guess.parse, guess.load),
+    exercises.NAME: Named(exercises.parse, exercises.load),
+}
 
 Factory = TypeVar("Factory", bound=Callable[..., Task])
 

@@ -13,7 +13,6 @@ from anypo.data.records import prompt_id
 from anypo.errors import UserError
 from anypo.tasks.base import Problem
 from anypo.tasks.code.verifier import Program
-from anypo.tasks.named import register_task
 from anypo.tasks.pool import Pool
 from anypo.tasks.text.extract import INSTRUCTIONS
 from anypo.tasks.text.onestep import OneStepTask, conversation, identify
@@ -202,7 +201,5 @@ def load(options: Mapping[str, Any]) -> OneStepTask:
         NAME, Exercises(checked), Scorer(components, max(checked.timeout, TESTS * checked.seconds), pool)
     )
 
-
-register_task(NAME, parse, load)
 
 __all__ = ["NAME", "Exercises", "load", "parse"]
