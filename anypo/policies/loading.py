@@ -59,6 +59,33 @@ class Lora(BaseModel):
     targets: str | tuple[str, ...] = "all-linear"
 
 
+def check(spec: str) -> None:
+    """Raise `UserError` for a model that is plainly not there, without reading its weights: an unknown name, a folder that holds no
+    model, a hub id that is not in the cache while the hub is not to be asked."""
+    if spec == "smollm2-135m":
+        if not (smollm2.cache_home() / spec).is_dir():
+            smollm2.gguf(whole=False)
+        return
+    place = Path(spec).expanduser()
+    if spec not in MODELS and not place.is_dir() and "/" not in spec:
+        discover()
+    if spec in MODELS:
+        return
+    if place.is_dir():
+        if not any((place / name).is_file() for name in ("config.json", "adapter_config.json")):
+            raise UserError(_no_model(place))
+    elif spec.startswith((".", "/", "~")) or spec.count("/") != 1:
+        with _sentences(spec, hub="/" not in spec):
+            _hub_id(spec)
+            raise OSError
+    else:
+        from huggingface_hub import constants, try_to_load_from_cache
+
+        if constants.HF_HUB_OFFLINE and not isinstance(try_to_load_from_cache(spec, "config.json"), str):
+            with _sentences(spec, hub=True):
+                raise OSError
+
+
 def load(
     spec: str | Path | Mapping[str, Any],
     dtype: str = "float32",
@@ -143,7 +170,7 @@ def _local(path: Path, dtype: str, cache_dir: Path | str | None, said: list[str]
     if (path / "config.json").is_file():
         return _pretrained(str(path), DTYPES[dtype], said)
     if not (path / "adapter_config.json").is_file():
-        raise UserError(f"{path} is not a model folder: it has no config.json; give the folder that holds one")
+        raise UserError(_no_model(path))
     with _sentences(str(path)):
         from peft import PeftModel
 
@@ -158,9 +185,17 @@ def _local(path: Path, dtype: str, cache_dir: Path | str | None, said: list[str]
 def _hub(name: str, dtype: torch.dtype, options: dict[str, Any], said: list[str]) -> tuple[Any, Any]:
     revision = options.pop("revision", None)
     _none_left(options, name, "revision")
+    _hub_id(name)
+    return _pretrained(name, dtype, said, hub=True, revision=revision)
+
+
+def _no_model(path: Path) -> str:
+    return f"{path} is not a model folder: it has no config.json; give the folder that holds one"
+
+
+def _hub_id(name: str) -> None:
     if name.startswith((".", "/", "~")) or name.count("/") > 1:
         raise UserError(f"there is no model folder '{name}'; known models: {', '.join(MODELS)}")
-    return _pretrained(name, dtype, said, hub=True, revision=revision)
 
 
 def _pretrained(name: str, dtype: torch.dtype, said: list[str], hub: bool = False, **options: Any) -> tuple[Any, Any]:

@@ -32,10 +32,12 @@ from anypo.run.config import RunConfig, resolve
 from anypo.run.disk import requests
 from anypo.run.disk.folder import CONFIG, RunFolder
 from anypo.run.disk.trust import check as check_trust
-from anypo.run.record.loggers import check_loggers, open_loggers
+from anypo.run.record.loggers import open_loggers
 from anypo.run.record.memory import peak_gb, resident_gb
 from anypo.run.record.observer import Observer
 from anypo.run.record.provenance import changes, describe_device, manifest
+from anypo.run.rehearsal import check as check_run
+from anypo.run.rehearsal import head
 from anypo.run.signals import Stopping
 from anypo.run.stages import WARM, Running, Stages, weights_of
 from anypo.scoring import Evaluation, scorer_of
@@ -110,16 +112,15 @@ def train(
     a clean stop with a checkpoint.
     """
     config = system if isinstance(system, RunConfig) else resolve(system, model, set, model_as, task=task, **settings)
-    config.load_plugins()
-    config.parse_tasks()
-    check_loggers(config.loggers)
-    devices.resolve(config.device)
+    check_run(config)
     path = Path(out) if out is not None else _default_path(config)
     observer = observer or Observer()
     stopping, plain = Stopping(observer.note), config.model_dump(mode="json")
     with stopping.heard(), RunFolder.create(path, plain) as folder, _gone_if_refused(folder), _status(folder):
         session = Session(config, folder, observer, stopping)
         folder.write_manifest(session.manifest())
+        for said in head(config):
+            observer.note(said)
         before = session.begin()
         return session.run(before)
 

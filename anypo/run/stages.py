@@ -133,6 +133,13 @@ class Stages:
             said.add(check_prompts(self._tasks[stage.name], policy, limit))
         return sleepers + sorted(said - {""})
 
+    def unfit(self) -> list[str]:
+        """The same as `check` says, as far as it can be known without the weights: for models that cost nothing to make."""
+        if self.config.model != "tiny" or self.recipe.acting.policy.part != "given":
+            return []
+        world = self.open()
+        return [said for said in self.check(world, self.config.eval_size) if said not in self.sleepers()]
+
     def sleepers(self) -> list[str]:
         """What cannot act in the run as it is planned, a sentence each."""
         out = []
