@@ -46,7 +46,7 @@ def delta(value: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     return name, {str(path): number(given) for path, given in changes.items()}
 
 
-def spelled(base: Part, changes: Mapping[str, Any]) -> dict[str, Any]:
+def spelled(base: Algorithm, changes: Mapping[str, Any]) -> dict[str, Any]:
     """The changes with every path written out that only names the end of one (``lr``, ``trust.high``), which is said in a note.
     `UserError` with the candidates where there are several, with the nearest path where there is none."""
     whole = {path: value for path, value in changes.items() if path.partition(".")[0] in type(base).model_fields}

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from anypo.engine import device as devices
+from anypo.errors import UserError
 from anypo.policies.loading import check as check_model
 from anypo.run.config import RunConfig
 from anypo.run.presets import said, unfitted
@@ -17,6 +20,8 @@ def check(config: RunConfig) -> None:
     config.parse_tasks()
     check_loggers(config.loggers)
     devices.resolve(config.device)
+    if config.init and not Path(config.begun_from).is_dir():
+        raise UserError(f"--init {config.init}: there is no run with a trained model in it")
     if config.composition().policy.part == "given":
         check_model(config.model)
 
@@ -25,7 +30,8 @@ def head(config: RunConfig) -> list[str]:
     """What is said at the head of a run about what it is made of."""
     filled = said(config.filled, config.model or config.task)
     known = SYSTEMS.get(config.system)
-    written_out = not config.recipe and not any("." in path for path in config.filled)
+    fitted = any("." in path and not path.startswith("task_options.") for path in config.filled)
+    written_out = not config.recipe and not fitted
     published = known.algorithm() if written_out and known is not None and known.kind == "method" else None
     unlike = unfitted(config.composition(), published, config.model) if published is not None else ""
     return [sentence for sentence in (filled, unlike) if sentence]

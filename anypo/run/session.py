@@ -32,6 +32,7 @@ from anypo.run.config import RunConfig, resolve
 from anypo.run.disk import requests
 from anypo.run.disk.folder import CONFIG, RunFolder
 from anypo.run.disk.trust import check as check_trust
+from anypo.run.places import lasting_task
 from anypo.run.record.loggers import open_loggers
 from anypo.run.record.memory import peak_gb, resident_gb
 from anypo.run.record.observer import Observer
@@ -40,6 +41,7 @@ from anypo.run.rehearsal import check as check_run
 from anypo.run.rehearsal import head
 from anypo.run.signals import Stopping
 from anypo.run.stages import WARM, Running, Stages, weights_of
+from anypo.run.written import is_written, read
 from anypo.scoring import Evaluation, scorer_of
 from anypo.scoring.units import ACCURACY
 from anypo.tasks.environments import is_environment
@@ -94,7 +96,7 @@ class Result:
 
 
 def train(
-    system: str | Algorithm | Recipe | RunConfig = "grpo",
+    system: str | Path | Algorithm | Recipe | RunConfig = "grpo",
     model: str | None = None,
     task: str | None = None,
     *,
@@ -102,19 +104,31 @@ def train(
     model_as: Mapping[str, str] | None = None,
     out: Path | str | None = None,
     observer: Observer | None = None,
+    trust: bool = False,
     **settings: Any,
 ) -> Result:
     """Train `model` on `task` (default: one that suits the model) with `system` and return what came of it.
+
+    `system` may also be a run file, or a run folder whose configuration is run again (see docs/run-file.md); what is given here
+    comes before what is written there. trust: run the code that a folder from elsewhere names.
 
     `set` replaces parts or fields by dotted path, e.g. ``{"objective.trust.high": 0.28}``; `model_as` names other models by role,
     e.g. ``{"teacher": "path/to/run"}`` (see `anypo.roles.Cast`); `settings` are the fields of `RunConfig`
     (steps, seed, lora, sft_steps, eval_size, ...). Raises `UserError` for bad input before anything is loaded, `Interrupted` after
     a clean stop with a checkpoint.
     """
-    config = system if isinstance(system, RunConfig) else resolve(system, model, set, model_as, task=task, **settings)
+    observer = observer or Observer()
+    if isinstance(system, RunConfig):
+        config = system
+    elif is_written(system):
+        written = read(Path(system), trust)
+        config = written.resolve(None, set, model_as, observer.note, model=model, task=task, **settings)
+        out = out or written.out or None
+    else:
+        method = str(system) if isinstance(system, Path) else system
+        config = resolve(method, model, set, model_as, task=task, **settings)
     check_run(config)
     path = Path(out) if out is not None else _default_path(config)
-    observer = observer or Observer()
     stopping, plain = Stopping(observer.note), config.model_dump(mode="json")
     with stopping.heard(), RunFolder.create(path, plain) as folder, _gone_if_refused(folder), _status(folder):
         session = Session(config, folder, observer, stopping)
@@ -185,6 +199,7 @@ def evaluate(
     trust: use what a folder from elsewhere names.
     """
     observer = observer or Observer()
+    task = lasting_task(task) if task else task
     options, name, chat, config = dict(task_options or {}), task or "sums", dict(chat_args or {}), None
     algorithm, casts = Algorithm(), recast((), model_as or {})
     if (recorded := _recorded(Path(model))) is not None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from anypo.algorithm import ROOMS, Algorithm
 from anypo.errors import UserError, brief, shown, unknown
@@ -81,6 +81,13 @@ class Written:
 
     def _other(self, key: str, given: Mapping[str, Any]) -> bool:
         return key in self.settings and given[key] is not None and given[key] != self.settings[key]
+
+
+def is_written(system: Any) -> TypeGuard[str | Path]:
+    """Whether what is named is a run file or a run folder, and not a system."""
+    if not isinstance(system, (str, Path)):
+        return False
+    return str(system).endswith((".yaml", ".yml")) or (Path(system) / CONFIG).is_file()
 
 
 def read(place: Path, trust: bool = False) -> Written:
@@ -169,4 +176,4 @@ def _short(value: Any) -> str:
     return shown(value, 60).strip("'")
 
 
-__all__ = ["Written", "meant", "read"]
+__all__ = ["Written", "is_written", "meant", "read"]
