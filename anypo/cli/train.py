@@ -21,7 +21,9 @@ def register(app: typer.Typer) -> None:
 def train(
     file: Annotated[
         Path | None,
-        typer.Argument(metavar="[RUN.yaml]", help="run file: all of a run or some of it; or a run folder, to run it again"),
+        typer.Argument(
+            metavar="[RUN.yaml]", help="run file: all of a run or some of it; or a run folder, to run it again"
+        ),
     ] = None,
     system: Annotated[
         str | None, typer.Option("--system", "-s", help="named method (default: grpo); `anypo systems list` shows all")
@@ -67,7 +69,8 @@ def train(
         str | None, typer.Option(help="where the weights are: auto (default), cpu, cuda, cuda:N or mps")
     ] = None,
     lora: Annotated[
-        str | None, typer.Option(help="LoRA rank, or {rank: 16, alpha: 32, targets: [q_proj, v_proj]}; 0 trains all weights")
+        str | None,
+        typer.Option(help="LoRA rank, or {rank: 16, alpha: 32, targets: [q_proj, v_proj]}; 0 trains all weights"),
     ] = None,
     sft_steps: Annotated[int | None, typer.Option(min=0, help="supervised warm-start steps on task solutions")] = None,
     eval_size: Annotated[int | None, typer.Option(min=0, help="held-out problems before and after")] = None,

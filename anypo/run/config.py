@@ -225,7 +225,9 @@ def resolve(
     defaults = task_defaults(preset, merged.get("task"))
     merged["task_options"] = defaults | given.get("task_options", {})
     filled |= {key: merged[key] for key in preset if key not in given and key not in ("set", "task_options")}
-    filled |= {f"task_options.{key}": value for key, value in defaults.items() if key not in given.get("task_options", {})}
+    filled |= {
+        f"task_options.{key}": value for key, value in defaults.items() if key not in given.get("task_options", {})
+    }
     merged["filled"] = filled
     if acts:
         model = algorithms[-1].policy.part

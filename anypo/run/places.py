@@ -38,7 +38,9 @@ def lasting_task(name: str, beside: Path | None = None) -> str:
     """The same of a task: only what is spelled as a path, or is a folder of data, is one."""
     prefix, _, rest = name.rpartition("minari:")
     if not prefix and rest != name:
-        return f"minari:{lasting(rest, beside)}" if Path(rest).is_dir() or (beside and (beside / rest).is_dir()) else name
+        return (
+            f"minari:{lasting(rest, beside)}" if Path(rest).is_dir() or (beside and (beside / rest).is_dir()) else name
+        )
     place = Path(lasting(name, beside))
     spelled = "/" in name or bool(Path(name).suffix)
     return str(place) if place.is_file() or (spelled and place.is_dir()) or _data(place) else name
@@ -67,7 +69,9 @@ def placed(settings: Mapping[str, Any], beside: Path | None = None) -> dict[str,
         if isinstance(out.get(key), str):
             out[key] = [out[key]]
     if isinstance(out.get("plugins"), (list, tuple)):
-        out["plugins"] = [lasting(str(name), beside) if str(name).endswith(".py") else str(name) for name in out["plugins"]]
+        out["plugins"] = [
+            lasting(str(name), beside) if str(name).endswith(".py") else str(name) for name in out["plugins"]
+        ]
     return out
 
 

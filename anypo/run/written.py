@@ -58,7 +58,9 @@ class Written:
                 given[key] = {**self.settings[key], **given[key]}
         if "task" in given and given["task"] != self.settings.get("task"):
             given.setdefault("task_options", None)  # those of the file are of its own task
-        over = [f"{key}={_short(given[key])} ({_short(self.settings[key])})" for key in given if self._other(key, given)]
+        over = [
+            f"{key}={_short(given[key])} ({_short(self.settings[key])})" for key in given if self._other(key, given)
+        ]
         if system is not None and self.method is not None and system != self.method:
             over.insert(0, f"system={system} ({_named(self.method)})")
         over += [
@@ -123,7 +125,9 @@ def meant(plain: Mapping[str, Any], place: Path = Path()) -> Written:
     for name in plain:
         if name not in known:
             raise unknown("field of a run file", name, known)
-    given = {name: value for name, value in plain.items() if value is not None and name not in (*METHOD, *BESIDE, "filled")}
+    given = {
+        name: value for name, value in plain.items() if value is not None and name not in (*METHOD, *BESIDE, "filled")
+    }
     changes, models = _mapping(plain, "set"), _mapping(plain, "model_as")
     method = _method(plain)
     if isinstance(method, Mapping) and "stages" in method:

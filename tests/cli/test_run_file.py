@@ -121,7 +121,16 @@ def test_what_is_wrong_with_a_file_is_a_sentence(anypo, tmp_path, text, said):
 
 @pytest.mark.parametrize(
     "words",
-    ["-t chain_sums", "-t nope.jsonl", "--task-set min_term=3", "-m nope/nope", "-m ./nope", "-m nope", "--logger foo", "-m ."],
+    [
+        "-t chain_sums",
+        "-t nope.jsonl",
+        "--task-set min_term=3",
+        "-m nope/nope",
+        "-m ./nope",
+        "-m nope",
+        "--logger foo",
+        "-m .",
+    ],
 )
 def test_a_dry_run_refuses_what_the_run_would(anypo, words):
     done = anypo("train", *(["-m", "tiny"] if "-m" not in words else []), *words.split(), "--dry-run")
