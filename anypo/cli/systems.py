@@ -36,9 +36,9 @@ def list_systems(
     from rich.table import Table
 
     from anypo.algorithm import ROOMS
-    from anypo.cli.terminal.console import new_console
     from anypo.errors import unknown
     from anypo.plugins import discover
+    from anypo.run.record.console import new_console
     from anypo.systems import KINDS, SYSTEMS
 
     discover()
@@ -87,7 +87,7 @@ def show(
     as_json: Annotated[bool, typer.Option("--json")] = False,
 ) -> None:
     """Description, equations in words, source, composition by room and defaults of one system."""
-    from anypo.cli.terminal.console import new_console
+    from anypo.run.record.console import new_console
     from anypo.systems import find
 
     system = find(name)
@@ -185,10 +185,10 @@ def parts(
     from rich.table import Table
 
     from anypo import systems
-    from anypo.cli.terminal.console import new_console
     from anypo.errors import unknown
     from anypo.parts import SLOTS
     from anypo.plugins import discover
+    from anypo.run.record.console import new_console
 
     assert systems.SYSTEMS
     discover()

@@ -139,8 +139,8 @@ def contenders(
     """Named systems or files (.yaml) of algorithms, crossed with every combination of the varied axes.
 
     What goes by a name, a file's ``base:`` too, gets the model's preset (on environments, what methods written for text need there);
-    what a file writes out stays as it is. All get the `common` changes, where they have such a field. Raises `UserError` for unknown names,
-    impossible compositions, repeated contenders, and common changes that no method has a field for.
+    what a file writes out stays as it is. All get the `common` changes, where they have such a field. Raises `UserError` for unknown
+    names, impossible compositions, repeated contenders, and common changes that no method has a field for.
     """
     if not names:
         raise UserError("name at least one method to compare, e.g. anypo compare grpo,dapo")

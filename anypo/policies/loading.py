@@ -43,6 +43,9 @@ def model(name: str) -> Callable[[Factory], Factory]:
     return known
 
 
+GIVEN = "given-"
+"""How the name of a model that a run is given as a Python object begins."""
+
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float64": torch.float64}
 
 
@@ -69,6 +72,7 @@ def check(spec: str) -> None:
     place = Path(spec).expanduser()
     if spec not in MODELS and not place.is_dir() and "/" not in spec:
         discover()
+    _refuse_absent(spec)
     if spec in MODELS:
         return
     if place.is_dir():
@@ -113,6 +117,7 @@ def load(
     local = name in MODELS or Path(name).expanduser().is_dir()
     if not local and "/" not in name:  # neither path nor hub id
         discover()
+    _refuse_absent(name)
     made = MODELS.get(name)
     said: list[str] = []
     with quiet():
@@ -187,6 +192,15 @@ def _hub(name: str, dtype: torch.dtype, options: dict[str, Any], said: list[str]
     _none_left(options, name, "revision")
     _hub_id(name)
     return _pretrained(name, dtype, said, hub=True, revision=revision)
+
+
+def _refuse_absent(name: str) -> None:
+    """Raise `UserError` for a model that was an object in the process that began the run."""
+    if name.startswith(GIVEN) and name not in MODELS:
+        raise UserError(
+            f"the model '{name}' was a Python object when the run began, and is in no other process: give it again, as in "
+            "anypo.resume(RUN, model=(model, tokenizer))"
+        )
 
 
 def _no_model(path: Path) -> str:

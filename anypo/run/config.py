@@ -70,6 +70,10 @@ class RunConfig(BaseModel):
         default_factory=dict, description="what nobody stated, filled in to suit the model or the environment"
     )
     plugins: tuple[str, ...] = Field((), description="modules and .py files that the names below and above come from")
+    objects: dict[str, str] = Field(
+        default_factory=dict,
+        description="settings that were Python objects, and what they were; only Python, given them again, can resume the run",
+    )
     algorithm: dict[str, Any] = Field(default_factory=dict)
     recipe: dict[str, Any] = Field(default_factory=dict)
 

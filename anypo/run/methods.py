@@ -53,7 +53,9 @@ def spelled(base: Algorithm, changes: Mapping[str, Any]) -> dict[str, Any]:
     if len(whole) == len(changes):
         return dict(changes)
     known = fields_of(base.set(whole))
-    return {path if path in whole else _written_out(path, known): value for path, value in changes.items()}
+    meant = {path: path if path in whole else _written_out(path, known) for path in changes}
+    note(", ".join(f"{path} is {place}" for path, place in meant.items() if path != place))
+    return {meant[path]: value for path, value in changes.items()}
 
 
 def fields_of(part: Part) -> list[str]:
@@ -69,7 +71,6 @@ def fields_of(part: Part) -> list[str]:
 def _written_out(short: str, known: Sequence[str]) -> str:
     found = [path for path in known if path.endswith(f".{short}")]
     if len(found) == 1:
-        note(f"{short} is {found[0]}")
         return found[0]
     if found:
         more = f" or {len(found) - 6} more" if len(found) > 6 else ""

@@ -36,6 +36,11 @@ def lasting_model(name: str, known: Mapping[str, Any], beside: Path | None = Non
 
 def lasting_task(name: str, beside: Path | None = None) -> str:
     """The same of a task: only what is spelled as a path, or is a folder of data, is one."""
+    if "," in name and not Path(name).exists():
+        return ",".join(lasting_task(piece.strip(), beside) for piece in name.split(","))
+    if "*" in name and not Path(name).is_absolute():
+        folder = next((place for place in (beside, Path()) if place is not None and any(place.glob(name))), None)
+        return str(folder.absolute() / name) if folder is not None else name
     prefix, _, rest = name.rpartition("minari:")
     if not prefix and rest != name:
         return (

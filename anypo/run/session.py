@@ -6,9 +6,10 @@ import dataclasses
 import math
 import shlex
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from anypo.diagnose.health import last_good
 from anypo.diagnose.live import Watch, line
 from anypo.engine import device as devices
 from anypo.engine.config import Local
-from anypo.errors import Interrupted, Killed, UserError
+from anypo.errors import Interrupted, Killed, UserError, note
 from anypo.generate.base import World
 from anypo.policies.classes import Wanted
 from anypo.policies.control.saved import described
@@ -32,10 +33,13 @@ from anypo.run.config import RunConfig, resolve
 from anypo.run.disk import requests
 from anypo.run.disk.folder import CONFIG, RunFolder
 from anypo.run.disk.trust import check as check_trust
+from anypo.run.objects import give_again, taken
 from anypo.run.places import lasting_task
+from anypo.run.record.display import shown
 from anypo.run.record.loggers import open_loggers
 from anypo.run.record.memory import peak_gb, resident_gb
-from anypo.run.record.observer import Observer
+from anypo.run.record.observer import Callback, Moment, Observer
+from anypo.run.record.oddities import oddities
 from anypo.run.record.provenance import changes, describe_device, manifest
 from anypo.run.rehearsal import check as check_run
 from anypo.run.rehearsal import head
@@ -43,7 +47,7 @@ from anypo.run.signals import Stopping
 from anypo.run.stages import WARM, Running, Stages, weights_of
 from anypo.run.written import is_written, read
 from anypo.scoring import Evaluation, scorer_of
-from anypo.scoring.units import ACCURACY
+from anypo.scoring.units import ACCURACY, amount
 from anypo.tasks.environments import is_environment
 from anypo.update.sft import Fitting, warm_start
 
@@ -54,7 +58,7 @@ MINUTE = 60.0
 """Seconds between two checkpoints of a supervised warm start, whose steps are short."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Result:
     """What a finished run gives back."""
 
@@ -75,6 +79,29 @@ class Result:
             "last_step": dict(self.metrics),
             "seconds": self.seconds,
         }
+
+    def __repr__(self) -> str:
+        return "\n".join(f"{name:<8} {value}" for name, value in self._lines())
+
+    def _repr_html_(self) -> str:
+        """A table for notebooks."""
+        cells = (
+            f"<tr><th style='text-align:left'>{name}</th><td>{escape(value)}</td></tr>" for name, value in self._lines()
+        )
+        return f"<table>{''.join(cells)}</table>"
+
+    def _lines(self) -> list[tuple[str, str]]:
+        """What came of the run, in at most ten lines."""
+        config, after = self.config, self.after or self.before
+        rows = [("run", str(self.path)), ("method", config.system), ("model", config.model), ("task", config.task)]
+        rows += [("steps", f"{self.metrics.get('step', 0):g} of {config.steps}, {self.seconds:.0f} s")]
+        for name, found in (("before", self.before), ("after", self.after)):
+            if found is not None:
+                interval = f"{amount(found.low, found.unit)} to {amount(found.high, found.unit)}"
+                rows.append((name, f"{amount(found.score, found.unit)} {found.unit} (95 %: {interval}, n = {found.n})"))
+        if after is None and "reward/mean" in self.metrics:
+            rows.append(("reward", f"{self.metrics['reward/mean']:.3f} in the last step"))
+        return [*rows, ("report", str(self.path / "report.html"))]
 
     def suggestions(self) -> list[str]:
         """Two commands worth trying next."""
@@ -97,13 +124,15 @@ class Result:
 
 def train(
     system: str | Path | Algorithm | Recipe | RunConfig = "grpo",
-    model: str | None = None,
-    task: str | None = None,
+    model: Any = None,
+    task: Any = None,
     *,
+    reward: Any = None,
     set: Mapping[str, Any] | None = None,
     model_as: Mapping[str, str] | None = None,
     out: Path | str | None = None,
     observer: Observer | None = None,
+    callbacks: Sequence[Callback] = (),
     trust: bool = False,
     **settings: Any,
 ) -> Result:
@@ -114,50 +143,66 @@ def train(
 
     `set` replaces parts or fields by dotted path, e.g. ``{"objective.trust.high": 0.28}``; `model_as` names other models by role,
     e.g. ``{"teacher": "path/to/run"}`` (see `anypo.roles.Cast`); `settings` are the fields of `RunConfig`
-    (steps, seed, lora, sft_steps, eval_size, ...). Raises `UserError` for bad input before anything is loaded, `Interrupted` after
-    a clean stop with a checkpoint.
+    (steps, seed, lora, sft_steps, eval_size, ...). model, task and reward may be objects (see `anypo.run.objects.taken`).
+    observer: who is told of the run; without one a terminal or a notebook shows its progress. callbacks: called after every step
+    with an `anypo.run.record.observer.Moment`, which has the rollouts and the policy and can stop the run. Raises `UserError` for
+    bad input before anything is loaded, `Interrupted` after a clean stop with a checkpoint.
     """
-    observer = observer or Observer()
+    given = taken(model, task, reward, settings.pop("task_options", None))
+    model, task = given.model, given.task
+    settings |= {"reward": given.reward, "task_options": given.task_options, "objects": given.objects or None}
     if isinstance(system, RunConfig):
         config = system
     elif is_written(system):
         written = read(Path(system), trust)
-        config = written.resolve(None, set, model_as, observer.note, model=model, task=task, **settings)
+        config = written.resolve(None, set, model_as, note, model=model, task=task, **settings)
         out = out or written.out or None
     else:
         method = str(system) if isinstance(system, Path) else system
         config = resolve(method, model, set, model_as, task=task, **settings)
     check_run(config)
     path = Path(out) if out is not None else _default_path(config)
-    stopping, plain = Stopping(observer.note), config.model_dump(mode="json")
-    with stopping.heard(), RunFolder.create(path, plain) as folder, _gone_if_refused(folder), _status(folder):
-        session = Session(config, folder, observer, stopping)
-        folder.write_manifest(session.manifest())
-        for said in head(config):
-            observer.note(said)
-        before = session.begin()
-        return session.run(before)
+    plain = config.model_dump(mode="json")
+    with shown(observer, f"anypo.train · {config.system} · {config.model} · {config.task}") as observer:
+        stopping = Stopping(observer.note)
+        with stopping.heard(), RunFolder.create(path, plain) as folder, _gone_if_refused(folder), _status(folder):
+            session = Session(config, folder, observer, stopping, callbacks)
+            folder.write_manifest(session.manifest())
+            for said in head(config):
+                observer.note(said)
+            before = session.begin()
+            return session.run(before)
 
 
 def resume(
     run: Path | str,
     *,
+    model: Any = None,
+    task: Any = None,
+    reward: Any = None,
     steps: int | None = None,
     device: str | None = None,
     accept_changes: bool = False,
     observer: Observer | None = None,
+    callbacks: Sequence[Callback] = (),
     trust: bool = False,
 ) -> Result:
     """Continue the run in folder `run` from its last checkpoint, up to `steps` and on `device` if given, else as planned.
 
     Raises `UserError` where the problems, their judges, the tokenizer or its template are no longer those the run began with,
     unless `accept_changes`; the session then records what has changed. trust: run the code that a folder from elsewhere names.
+    model, task, reward: the objects that the run was begun with, where it was (`RunConfig.objects`).
     """
     check_trust(RunFolder.read_config(Path(run)), trust)  # before anything of the folder is touched
-    place = devices.resolve(device or RunConfig.read(RunFolder.read_config(Path(run))).device)
-    observer = observer or Observer()
-    stopping = Stopping(observer.note)
-    with stopping.heard(), RunFolder.open(Path(run)) as folder, _status(folder):
+    recorded = RunConfig.read(RunFolder.read_config(Path(run)))
+    place = devices.resolve(device or recorded.device)
+    give_again(recorded, model, task, reward)
+    with ExitStack() as opened:
+        observer = opened.enter_context(shown(observer, f"anypo.resume · {run}"))
+        stopping = Stopping(observer.note)
+        opened.enter_context(stopping.heard())
+        folder = opened.enter_context(RunFolder.open(Path(run)))
+        opened.enter_context(_status(folder))
         with folder.unchanged_if_refused():
             config = RunConfig.recorded(folder.config(), trust)
             if steps is not None and config.recipe:
@@ -166,7 +211,7 @@ def resume(
             config = config.model_copy(update={key: value for key, value in changed.items() if value is not None})
             config.parse_tasks()
             folder.note_session(device=describe_device(config.device, place))
-            session = Session(config, folder, observer, stopping)
+            session = Session(config, folder, observer, stopping, callbacks)
             session.compare(accept_changes)
             saved = session.saved()
         before = session.restore(saved) if saved is not None else session.begin()
@@ -273,9 +318,15 @@ class Session:
     """One run being executed in its folder."""
 
     def __init__(
-        self, config: RunConfig, folder: RunFolder, observer: Observer, stopping: Stopping | None = None
+        self,
+        config: RunConfig,
+        folder: RunFolder,
+        observer: Observer,
+        stopping: Stopping | None = None,
+        callbacks: Sequence[Callback] = (),
     ) -> None:
-        self.config, self.folder, self.observer = config, folder, observer
+        self.config, self.folder, self.observer, self.callbacks = config, folder, observer, callbacks
+        self.enough = ""
         self.stopping = stopping or Stopping(observer.note)
         self.stages = Stages(config)
         self.scorer = scorer_of(self.stages.task).fit(self.stages.task, config.eval_size)
@@ -387,7 +438,7 @@ class Session:
         loggers = open_loggers(self.config.loggers, self.folder.path, plain, rows)
         with self.stopping.finishing(), _threads(self.world.policy):
             metrics = self._train(self.running, loggers)
-            while following := self.stages.after(self.running):
+            while not self.enough and (following := self.stages.after(self.running)):
                 self.running, self.world = following, following.world
                 metrics = self._train(following, loggers) or metrics
         after = self._evaluate("after", self.running.step)
@@ -406,14 +457,14 @@ class Session:
         if self._owed(running):
             self._evaluate(f"step {running.step}", running.step)
         self._announce(running)
-        while not running.over:
+        while not running.over and not self.enough:
             metrics = self._measured(running, trainer.step())
             if scored := running.scored:
                 found = self._evaluate(f"step {running.step}", running.step)
                 metrics |= {SCORE: found.score} if found else {}
             self._record(running, metrics, loggers)
-            over = running.over
-            last = over and running.leg is self.stages.legs[-1]
+            over = running.over or bool(self.enough)
+            last = bool(self.enough) or (over and running.leg is self.stages.legs[-1])
             if self.config.eval_every and running.step % self.config.eval_every == 0 and not (last or scored):
                 self._try_evaluating(running)  # before saving: resuming misses none
                 scored = True
@@ -498,6 +549,26 @@ class Session:
         assert self.watch is not None
         for found in self.watch.step(metrics, trainer.groups):
             self.observer.note(line(found))
+        if len(running.rows) == 1:
+            for said in oddities(trainer.groups, running.world.task, trainer.algorithm):
+                self.observer.note(said)
+        self._look(running, metrics)
+
+    def _look(self, running: Running, metrics: dict[str, Any]) -> None:
+        """Show the step to whoever looks at more than its numbers."""
+        world = running.world
+        moment = Moment(
+            running.step, metrics, running.trainer.groups, running.trainer.batch, world.policy, world.task, self._stop
+        )
+        self.observer.moment(moment)
+        for callback in self.callbacks:
+            callback(moment)
+
+    def _stop(self, reason: str = "a callback asked for it") -> None:
+        """End the run after this step as if it were the last."""
+        if not self.enough:
+            self.observer.note(f"stopped: {reason}")
+        self.enough = reason or "asked to"
 
     def _watch(self, running: Running) -> Watch:
         """The live diagnosis of a stage, with what the run said before."""

@@ -9,6 +9,8 @@ import pytest
 import yaml
 from killing import killed_run, results
 
+from anypo.run.config import resolve
+
 SMALL = ("train", "--system", "sft-then-grpo", "--model", "tiny", "--eval-size", "8", "--save-every", "2",
          "--set", "stages.0.algorithm.replay.examples=4", "--set", "stages.1.algorithm.control.prompts=4",
          "--set", "stages.1.algorithm.control.samples=4", "--set", "stages.0.steps=9", "--set", "stages.1.steps=9",

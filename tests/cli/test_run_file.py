@@ -138,12 +138,12 @@ def test_a_dry_run_refuses_what_the_run_would(anypo, words):
 
 
 def test_the_end_of_a_path_is_taken_where_there_is_one(anypo):
-    with pytest.warns(Note, match="max_new is generate.max_new"):
+    with pytest.warns(Note, match=r"max_new is generate.max_new"):
         config = resolve("grpo", "tiny", {"max_new": 7, "trust.high": 0.5})
     assert config.algorithm["generate"]["max_new"] == 7 and config.algorithm["objective"]["trust"]["high"] == 0.5
-    with pytest.raises(UserError, match="could be credit.optimiser.lr, update.optimiser.lr"):
+    with pytest.raises(UserError, match=r"could be credit.optimiser.lr, update.optimiser.lr"):
         resolve("ppo", "tiny", {"lr": 1e-3})
-    with pytest.raises(UserError, match="Did you mean 'objective.trust.high'"):
+    with pytest.raises(UserError, match=r"Did you mean 'objective.trust.high'"):
         resolve("grpo", "tiny", {"objctive.trust.high": 1e-3})
     with pytest.warns(Note):
         config = resolve("grpo", "tiny", {"objective.trust": "soft_clip", "trust.high": 0.4})

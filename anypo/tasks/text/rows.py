@@ -33,8 +33,9 @@ csv.field_size_limit(2**31 - 1)
 
 @dataclass(frozen=True)
 class Data:
-    """Where rows are: a file with one of `ENDINGS`, several (a pattern with ``*``, names with commas between), a folder that the `datasets` library saved or can read, or the id of a data set
-    on a hub (``owner/name``); of the latter two the `split`, and the `config` where there are several."""
+    """Where rows are: a file with one of `ENDINGS`, several (a pattern with ``*``, names with commas between), a folder that the
+    `datasets` library saved or can read, or the id of a data set on a hub (``owner/name``); of the latter two the `split`, and the
+    `config` where there are several."""
 
     name: str
     split: str = "train"

@@ -49,8 +49,8 @@ class Sides:
         places = {problem.prompt: prompt_id(f"heldout:{problem.prompt}") / 2**63 for problem in problems}
         if len(places) < 2:
             raise UserError(
-                f"'{name}' has only one different prompt; a train and a held-out side need at least two: --task-set heldout=0 holds out "
-                f"nothing, heldout={name} asks what is trained on"
+                f"'{name}' has only one different prompt; a train and a held-out side need at least two (--task-set heldout=0 holds "
+                f"nothing out, --task-set heldout={name} asks what is trained on)"
             )
         chosen = {prompt for prompt, place in places.items() if place < fraction}
         ranked = sorted(places, key=lambda prompt: places[prompt])
