@@ -21,6 +21,7 @@ from anypo.run.config import RunConfig, resolve
 from anypo.run.disk.trust import check as check_trust
 from anypo.run.methods import Draft, is_delta
 from anypo.run.places import lasting_model, placed
+from anypo.systems import SYSTEMS
 
 CONFIG = "config.yaml"
 
@@ -140,6 +141,45 @@ def meant(plain: Mapping[str, Any], place: Path = Path()) -> Written:
         str(plain.get("out") or ""),
         place,
     )
+
+
+def json_schema() -> dict[str, Any]:
+    """JSON schema of a run file, for editors: settings with a method, or an algorithm or a recipe alone."""
+    whole = Algorithm.json_schema()
+    definitions = whole.pop("$defs")
+    named = {
+        "type": "string",
+        "enum": sorted(name for name, entry in SYSTEMS.items() if entry.kind in ("method", "recipe")),
+    }
+    changes = {"type": "object", "description": "values by dotted path, e.g. objective.trust.high: 0.3"}
+    base = {
+        "type": "object",
+        "properties": {"base": named, "set": changes},
+        "required": ["base"],
+        "additionalProperties": False,
+    }
+    rooms = {key: value for key, value in whole.items() if key not in ("$schema", "title")}
+    settings = RunConfig.model_json_schema(ref_template="#/$defs/{model}")
+    definitions |= settings.pop("$defs", {})
+    properties = {key: value for key, value in settings["properties"].items() if key not in ("filled", "objects")}
+    stage = {"type": "object", "required": ["name", "algorithm"]}
+    recipe = {"type": "object", "properties": {"stages": {"type": "array", "items": stage}}, "required": ["stages"]}
+    properties |= {
+        "system": named,
+        "base": named,
+        "set": changes,
+        "algorithm": {"anyOf": [named, base, rooms]},
+        "recipe": {"anyOf": [named, recipe]},
+        "model_as": {"type": "object", "description": "other models by role, e.g. teacher: path/to/run"},
+        "out": {"type": "string", "description": "the run folder"},
+    }
+    run = {"type": "object", "properties": properties, "additionalProperties": False}
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "anypo run",
+        "anyOf": [run, rooms, recipe],
+        "$defs": definitions,
+    }
 
 
 def _method(plain: Mapping[str, Any]) -> str | Algorithm | Draft | None:
