@@ -51,10 +51,6 @@ def main() -> None:
     )
     for name in COMMANDS:
         importlib.import_module(f"anypo.cli.{name}").register(app)
-    if any(name.endswith("_COMPLETE") and name.startswith("_ANYPO") for name in os.environ):
-        from anypo.cli.completion import attach
-
-        attach(app)
     offer(app)
     try:
         app()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import inspect
+import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -15,17 +16,17 @@ from anypo.cli.index import index
 DEFAULT = "grpo"
 
 
-def attach(app: typer.Typer) -> None:
-    """Let every command complete its arguments; for the moment of completion only, since nobody else needs it."""
-    for command in app.registered_commands:
-        assert command.callback is not None
-        for parameter in inspect.signature(command.callback, eval_str=True).parameters.values():
-            for info in getattr(parameter.annotation, "__metadata__", ()):
-                if found := _way(command.callback.__name__, parameter.name):
-                    info.autocompletion = found
-    for group in app.registered_groups:
-        assert group.typer_instance is not None
-        attach(group.typer_instance)
+def attach(command: str, signature: inspect.Signature) -> None:
+    """Let the arguments of a command be completed; for the moment of completion only, since nobody else needs it."""
+    for parameter in signature.parameters.values():
+        for info in getattr(parameter.annotation, "__metadata__", ()):
+            if found := _way(command, parameter.name):
+                info.autocompletion = found
+
+
+def completing() -> bool:
+    """Whether this process was begun by a shell that wants to complete a line."""
+    return "_ANYPO_COMPLETE" in os.environ
 
 
 def _way(command: str, parameter: str) -> Callable[..., Any] | None:
@@ -99,4 +100,4 @@ def _paths(incomplete: str) -> list[str]:
     return [f"{path}/" if Path(path).is_dir() else path for path in found]
 
 
-__all__ = ["attach", "changes", "methods", "models", "runs", "several", "slots", "systems", "tasks"]
+__all__ = ["attach", "changes", "completing", "methods", "models", "runs", "several", "slots", "systems", "tasks"]

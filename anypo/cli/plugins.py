@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
+from anypo.cli.completion import attach, completing
 from anypo.errors import UserError
 
 Plugins = Annotated[
@@ -90,6 +91,8 @@ def _with_option(command: Callable[..., Any], given: Sequence[str]) -> Callable[
         return command(*arguments, **{name: latest(value) for name, value in keywords.items()})
 
     signature = inspect.signature(command, eval_str=True)
+    if completing():
+        attach(command.__name__, signature)
     option = inspect.Parameter("plugins", inspect.Parameter.KEYWORD_ONLY, default=[], annotation=Plugins)
     full = signature.replace(parameters=[*signature.parameters.values(), option])
     run.__signature__ = full  # type: ignore[attr-defined]

@@ -76,6 +76,11 @@ def train(
     eval_size: Annotated[int | None, typer.Option(min=0, help="held-out problems before and after")] = None,
     eval_every: Annotated[int | None, typer.Option(min=0, help="also evaluate every so many steps")] = None,
     save_every: Annotated[int | None, typer.Option(min=1, help="checkpoint every so many steps")] = None,
+    save_minutes: Annotated[float | None, typer.Option(min=0, help="and checkpoint every so many minutes")] = None,
+    keep: Annotated[int | None, typer.Option(min=1, help="checkpoints kept (default: 2)")] = None,
+    keep_best: Annotated[
+        bool | None, typer.Option("--keep-best", help="keep the weights of the best held-out score, in RUN/best")
+    ] = None,
     logger: Annotated[list[str], typer.Option(help="tensorboard, wandb or trackio")] = [],  # noqa: B006
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="check everything, print the whole run as a run file, and stop")
@@ -85,8 +90,6 @@ def train(
 ) -> None:
     """Train a policy: supervised warm start (optional), reinforcement learning, evaluation before and after, report."""
     from anypo.cli.options import assignments, roles, valued
-    from anypo.cli.terminal.outcome import watch
-    from anypo.run.session import train as run
     from anypo.run.written import Written, read
 
     if file is not None and config is not None:
@@ -113,11 +116,17 @@ def train(
         eval_size=eval_size,
         eval_every=eval_every,
         save_every=save_every,
+        save_minutes=save_minutes,
+        keep=keep,
+        keep_best=keep_best,
         loggers=tuple(logger) or None,
     )
     if dry_run:
         _rehearse(resolved, as_json)
         return
+    from anypo.cli.terminal.outcome import watch
+    from anypo.run.session import train as run
+
     target = out or (Path(written.out) if written.out else None)
     watch(
         lambda observer: run(resolved, out=target, observer=observer),

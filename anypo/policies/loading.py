@@ -62,6 +62,13 @@ class Lora(BaseModel):
     targets: str | tuple[str, ...] = "all-linear"
 
 
+def adapter(lora: int | Mapping[str, Any]) -> Lora:
+    """The adapter meant by a rank or by fields of `Lora` (`UserError`)."""
+    found = _read(Lora, {"rank": lora} if isinstance(lora, int) else lora, "lora")
+    assert isinstance(found, Lora)
+    return found
+
+
 def check(spec: str) -> None:
     """Raise `UserError` for a model that is plainly not there, without reading its weights: an unknown name, a folder that holds no
     model, a hub id that is not in the cache while the hub is not to be asked."""
@@ -137,7 +144,7 @@ def load(
         else:
             model, tokenizer = _hub(name, DTYPES[dtype], options, said)
         if lora:
-            model = _adapt(model, _read(Lora, {"rank": lora} if isinstance(lora, int) else lora, "lora"), seed)
+            model = _adapt(model, adapter(lora), seed)
         policy = LanguagePolicy(model.to(device), tokenizer, source=name, chat=chat)
     policy.notes = tuple(said)
     return policy

@@ -22,7 +22,7 @@ from anypo.engine import device
 from anypo.errors import UserError, unknown
 from anypo.parts import Part, first_reason
 from anypo.plugins import bring, plugin, suppliers
-from anypo.policies.loading import MODELS
+from anypo.policies.loading import MODELS, adapter
 from anypo.recipes import Recipe, Stage
 from anypo.roles import check
 from anypo.run.disk.trust import check as check_trust
@@ -55,7 +55,7 @@ class RunConfig(BaseModel):
     device: str = Field(
         "auto", description="auto, cpu, cuda, cuda:N or mps, as it was asked for (the manifest says what was used)"
     )
-    lora: int = Field(0, ge=0, description="LoRA rank; 0 trains all weights")
+    lora: int | dict[str, Any] = Field(0, description="LoRA rank, or rank, alpha and targets; 0 trains all weights")
     chat_args: dict[str, Any] = Field(
         default_factory=dict, description="what the model's chat template is given beside the messages"
     )
@@ -64,7 +64,13 @@ class RunConfig(BaseModel):
     eval_size: int = Field(200, ge=0)
     eval_every: int = Field(0, ge=0, description="held-out evaluation every so many steps; 0: before and after only")
     save_every: int = Field(10, ge=1, description="checkpoint every so many steps")
+    save_minutes: float = Field(
+        0.0, ge=0.0, allow_inf_nan=False, description="and every so many minutes; 0: by steps only"
+    )
     keep: int = Field(2, ge=1, description="checkpoints kept")
+    keep_best: bool = Field(
+        False, description="keep the weights of the best held-out score in the folder best; needs eval_every"
+    )
     loggers: tuple[str, ...] = ()
     filled: dict[str, Any] = Field(
         default_factory=dict, description="what nobody stated, filled in to suit the model or the environment"
@@ -88,6 +94,20 @@ class RunConfig(BaseModel):
         """Of algorithm and recipe only the one there is."""
         empty = "algorithm" if self.recipe else "recipe"
         return {name: value for name, value in plain(self).items() if name != empty}
+
+    @field_validator("lora")
+    @classmethod
+    def _adapter(cls, lora: int | dict[str, Any]) -> int | dict[str, Any]:
+        if isinstance(lora, int):
+            if lora < 0:
+                raise ValueError("a rank of 1 or more, or 0 to train all weights")
+            return lora
+        if lora.get("dropout"):
+            raise ValueError(
+                "dropout is off in every log-probability, or ratios would compare unlike with like; leave it out"
+            )
+        adapter({key: value for key, value in lora.items() if key != "dropout"})
+        return {key: value for key, value in lora.items() if key != "dropout"}
 
     @field_validator("device")
     @classmethod

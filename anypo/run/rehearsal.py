@@ -20,6 +20,8 @@ def check(config: RunConfig) -> None:
     config.parse_tasks()
     check_loggers(config.loggers)
     devices.resolve(config.device)
+    if config.keep_best and not (config.eval_every and config.eval_size):
+        raise UserError("--keep-best compares evaluations during training: say how often with --eval-every N")
     if config.init and not Path(config.begun_from).is_dir():
         raise UserError(f"--init {config.init}: there is no run with a trained model in it")
     if config.composition().policy.part == "given":

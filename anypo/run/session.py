@@ -57,6 +57,9 @@ WAIT = 0.2
 MINUTE = 60.0
 """Seconds between two checkpoints of a supervised warm start, whose steps are short."""
 
+BEST = "best"
+"""Folder of the weights with the best held-out score, beside ``model``, the last ones."""
+
 
 @dataclass(frozen=True, repr=False)
 class Result:
@@ -214,6 +217,8 @@ def resume(
             session = Session(config, folder, observer, stopping, callbacks)
             session.compare(accept_changes)
             saved = session.saved()
+            if config.steps != recorded.steps:
+                folder.plan(config.steps)
         before = session.restore(saved) if saved is not None else session.begin()
         return session.run(before)
 
@@ -326,7 +331,7 @@ class Session:
         callbacks: Sequence[Callback] = (),
     ) -> None:
         self.config, self.folder, self.observer, self.callbacks = config, folder, observer, callbacks
-        self.enough = ""
+        self.enough, self.saved_at = "", time.monotonic()
         self.stopping = stopping or Stopping(observer.note)
         self.stages = Stages(config)
         self.scorer = scorer_of(self.stages.task).fit(self.stages.task, config.eval_size)
@@ -469,7 +474,8 @@ class Session:
                 self._try_evaluating(running)  # before saving: resuming misses none
                 scored = True
             save = self._heed(waits=not last)
-            if over or self.stopping.code or save or running.step % self.config.save_every == 0:
+            late = 0 < self.config.save_minutes * MINUTE <= time.monotonic() - self.saved_at
+            if over or self.stopping.code or save or late or running.step % self.config.save_every == 0:
                 self._checkpoint()
             if scored and not over:
                 self._announce(running)
@@ -588,9 +594,18 @@ class Session:
             result = self.scorer.score(world, self.stages.acting.generate, self.config.seed, progress)
         self.folder.append_evaluation(label, step, result, _decoder(self.world.policy))
         self.observer.evaluation(label, result)
+        self._keep_if_best(label, result.score)
         return result
 
+    def _keep_if_best(self, label: str, score: float) -> None:
+        """Keep the weights that scored better than all that the run has learned before."""
+        others = [entry["score"] for entry in self.folder.evaluations() if entry["label"] not in ("before", label)]
+        if self.config.keep_best and label != "before" and score > max(others, default=-math.inf):
+            self.world.policy.save(self.folder.here() / BEST)
+            self.observer.note(f"the best held-out score so far: its weights are in {self.folder.path / BEST}")
+
     def _checkpoint(self) -> None:
+        self.saved_at = time.monotonic()
         if self.warming is not None:
             state = {"step": 0, WARM: self.warming.state_dict(), "torch_rng": torch.get_rng_state()}
             self.folder.save_checkpoint(0, state, keep=self.config.keep)

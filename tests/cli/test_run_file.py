@@ -173,3 +173,64 @@ def test_python_reads_the_file_too(tmp_path, monkeypatch):
     )
     result = library.train("run.yaml", steps=1, out="run")
     assert result.config.steps == 1 and result.config.algorithm["generate"]["max_new"] == 2
+
+
+def test_the_newest_run_is_called_last_wherever_a_run_is_named(anypo, tmp_path):
+    assert "so none is the last" in anypo("rollouts", "runs/LAST").err
+    for name in ("old", "new"):
+        assert anypo("train", "-m", "tiny", "--steps", "1", *QUICK, "--out", f"runs/{name}").code == 0
+    (tmp_path / "runs/old/x").write_text("written later")
+    assert "runs/new" in anypo("resume", "runs/LAST", "--steps", "2").out
+    for words in (("rollouts", "runs/LAST"), ("report", "runs/LAST"), ("diagnose", "runs/LAST")):
+        assert anypo(*words).code == 0, words
+    assert _dry(anypo, "-m", "tiny", "--init", "runs/LAST")["init"] == str(tmp_path / "runs/new")
+
+
+def test_a_run_that_is_resumed_further_counts_to_its_new_end(anypo, tmp_path):
+    assert anypo("train", "-m", "tiny", "--steps", "2", *QUICK, "--out", "run").code == 0
+    assert anypo("resume", "run", "--steps", "4").code == 0
+    assert yaml.safe_load((tmp_path / "run/config.yaml").read_text())["steps"] == 4
+    assert "4 steps" in (tmp_path / "run/report.html").read_text()
+    assert anypo("resume", "run").code == 0
+
+
+def test_piped_progress_says_of_how_many_and_how_long(anypo):
+    lines = anypo("train", "-m", "tiny", "--steps", "3", *QUICK, "--out", "run").out.splitlines()
+    steps = [line for line in lines if line.startswith("step ")]
+    assert "of 3" in steps[0] and "ETA" in steps[1] and "ETA" not in steps[2]
+
+
+def test_the_newest_steps_are_shown_first(anypo):
+    anypo("train", "-m", "tiny", "--steps", "3", *QUICK, "--out", "run")
+    rows = json.loads(anypo("rollouts", "run", "--json").out)
+    assert [row["step"] for row in rows] == [3, 2, 1]
+
+
+def test_colleagues_can_read_what_a_run_leaves(anypo, tmp_path):
+    anypo("train", "-m", "tiny", "--steps", "1", *QUICK, "--out", "run")
+    modes = {file.name: file.stat().st_mode & 0o777 for file in (tmp_path / "run").rglob("*.safetensors")}
+    assert modes and {oct(mode) for mode in modes.values()} == {oct((tmp_path / "run/config.yaml").stat().st_mode & 0o777)}
+
+
+def test_adapters_have_their_fields(anypo, tmp_path):
+    lora = "{rank: 4, alpha: 7, targets: [q_proj, v_proj]}"
+    done = anypo("train", "-m", "tiny", "--steps", "1", *QUICK, "--lora", lora, "--out", "run")
+    assert done.code == 0, done.err
+    assert yaml.safe_load((tmp_path / "run/config.yaml").read_text())["lora"] == yaml.safe_load(lora)
+    assert anypo("evaluate", "run", "--size", "2").code == 0
+    assert anypo("resume", "run", "--steps", "2").code == 0
+    for wrong, said in (("-1", "rank of 1"), ("{rank: 4, alfa: 2}", "Did you mean 'alpha'"), ("{dropout: 0.1}", "dropout is off")):
+        refused = anypo("train", "-m", "tiny", f"--lora={wrong}", "--dry-run")
+        assert refused.code == 2 and said in refused.err
+
+
+def test_the_best_weights_and_more_checkpoints_are_kept_when_asked_for(anypo, tmp_path):
+    words = ("--steps", "3", *QUICK[:2], *QUICK[4:], "--eval-size", "4", "--save-every", "1", "--keep", "4")
+    assert "how often" in anypo("train", "-m", "tiny", *words, "--keep-best", "--dry-run").err
+    assert anypo("train", "-m", "tiny", *words, "--eval-every", "1", "--keep-best", "--out", "run").code == 0
+    assert (tmp_path / "run/best/model.safetensors").is_file()
+    assert len(list((tmp_path / "run/checkpoints").glob("step-*"))) == 4
+    assert anypo("evaluate", "run/best", "--task", "chain_sum", "--size", "2").code == 0
+    done = anypo("train", "-m", "tiny", "--steps", "2", *QUICK, "--save-minutes", "0.000001", "--save-every", "99", "--keep", "9",
+                 "--out", "often")  # fmt: skip
+    assert done.code == 0 and len(list((tmp_path / "often/checkpoints").glob("step-*"))) == 3
