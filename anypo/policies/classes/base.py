@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class Wanted:
     """What a run says about its policy. model: a name, a folder or a hub id ("" where the policy class needs none); task: the loaded
-    task, whose spaces a policy may have to fit; lora: adapter rank (0 for none) or its fields; device: where its weights live; chat: arguments of
-    its chat template."""
+    task, whose spaces a policy may have to fit; lora: adapter rank (0 for none) or its fields; device: where its weights live;
+    chat: arguments of its chat template."""
 
     task: Any
     model: str = ""
