@@ -75,7 +75,7 @@ def changes(context: typer.Context, incomplete: str) -> list[str]:
     """Paths of the fields of the system that is named, step by step; after ``=`` the parts of a slot."""
     names = index()
     system = context.params.get("system") or DEFAULT
-    fields = next((s["fields"] for s in names["systems"] if s["name"] == system), {})
+    fields: dict[str, str] = next((s["fields"] for s in names["systems"] if s["name"] == system), {})
     path, equals, value = incomplete.partition("=")
     if equals:
         return [f"{path}={part}" for part in _starting(names["parts"].get(fields.get(path, ""), {}), value)]

@@ -65,12 +65,12 @@ def build() -> dict[str, Any]:
         fields = _fields(made) if entry.kind in ("method", "recipe") else {}
         uses = sorted({part.part for part in parts if part.part})
         systems.append({**plain, "name": name, "rooms": sorted(entry.rooms()), "uses": uses, "fields": fields})
-    parts = {
+    known = {
         slot: {name: (inspect.getdoc(kind) or "").split("\n")[0] for name, kind in sorted(base.parts.items())}
         for slot, base in sorted(SLOTS.items())
     }
     kinds = {"kinds": list(KINDS), "rooms": list(ROOMS)}
-    return {"systems": systems, "parts": parts, "tasks": tasks.names(), "models": sorted(MODELS), **kinds}
+    return {"systems": systems, "parts": known, "tasks": tasks.names(), "models": sorted(MODELS), **kinds}
 
 
 def _fields(made: Any) -> dict[str, str]:

@@ -107,7 +107,7 @@ class Result:
         return [*rows, ("report", str(self.path / "report.html"))]
 
     def suggestions(self) -> list[str]:
-        """Two commands worth trying next."""
+        """Commands worth trying next."""
         if is_environment(self.config.task):
             other, model, what = "ppo" if self.config.system != "ppo" else "mdpo", [], "length"
         else:
@@ -119,10 +119,9 @@ class Result:
         latest = f'"select step, reward, {what} from rollouts order by step desc limit 5"'
         if self.config.composition().generate.part == "nothing" and not self.config.recipe:  # so there are no rollouts
             latest = '"select step, update_loss from metrics order by step desc limit 5"'
-        return [
-            shlex.join(["anypo", "train", "--system", other, *model, "--task", self.config.task]),
-            f"anypo rollouts {shlex.quote(str(self.path))} {latest}",
-        ]
+        again = shlex.join(["anypo", "train", "--system", other, *model, "--task", self.config.task])
+        query = f"anypo rollouts {shlex.quote(str(self.path))} {latest}"
+        return [query] if self.config.objects else [again, query]  # objects are in no other process
 
 
 def train(
@@ -224,9 +223,10 @@ def resume(
 
 
 def evaluate(
-    model: str,
+    model: Any,
     *,
-    task: str | None = None,
+    task: Any = None,
+    reward: Any = None,
     task_options: Mapping[str, Any] | None = None,
     model_as: Mapping[str, str] | None = None,
     size: int | None = None,
@@ -246,9 +246,14 @@ def evaluate(
     (else 0), its type of numbers, its embedded engine, its own generator (`max_new` tokens a turn where that is given), what it
     learned beside its weights (the shelf of its last checkpoint), the arguments of its chat template, each replaced by that of
     `chat_args`, and its other models, replaced by those of `model_as`. A run that sampled from a server is sampled here.
-    trust: use what a folder from elsewhere names.
+    trust: use what a folder from elsewhere names. model, task and reward may be objects, as in `train`; those of a run that was made
+    of objects are given again.
     """
     observer = observer or Observer()
+    if task is None and reward is not None and isinstance(model, (str, Path)):
+        task = ((_recorded(Path(model)) or {}).get("objects") or {}).get("judges")
+    given = taken(model, task, reward, task_options)
+    model, task, task_options = str(given.model), given.task, given.task_options
     task = lasting_task(task) if task else task
     options, name, chat, config = dict(task_options or {}), task or "sums", dict(chat_args or {}), None
     algorithm, casts = Algorithm(), recast((), model_as or {})

@@ -28,7 +28,9 @@ def test_the_index_is_true():
     assert set(by_name) == set(SYSTEMS) and {slot: set(parts) for slot, parts in found["parts"].items()} == {
         slot: set(base.parts) for slot, base in SLOTS.items()
     }
-    assert all(has_path(entry.algorithm(), path) for name, entry in methods().items() for path in by_name[name]["fields"])
+    assert all(
+        has_path(entry.algorithm(), path) for name, entry in methods().items() for path in by_name[name]["fields"]
+    )
 
 
 def test_the_index_is_of_the_code_as_it_is(monkeypatch, tmp_path):
@@ -68,7 +70,9 @@ def test_the_command_is_completed(anypo, monkeypatch):
 def test_the_schema_knows_run_files_and_algorithms():
     schema = json_schema()
     run, rooms, recipe = schema["anyOf"]
-    assert {"model", "task", "steps", "base", "set", "algorithm"} <= set(run["properties"]) and "objective" in rooms["properties"]
+    assert {"model", "task", "steps", "base", "set", "algorithm"} <= set(run["properties"]) and "objective" in rooms[
+        "properties"
+    ]
     assert recipe["required"] == ["stages"]
     pointers = set()
 

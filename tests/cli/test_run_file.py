@@ -209,7 +209,9 @@ def test_the_newest_steps_are_shown_first(anypo):
 def test_colleagues_can_read_what_a_run_leaves(anypo, tmp_path):
     anypo("train", "-m", "tiny", "--steps", "1", *QUICK, "--out", "run")
     modes = {file.name: file.stat().st_mode & 0o777 for file in (tmp_path / "run").rglob("*.safetensors")}
-    assert modes and {oct(mode) for mode in modes.values()} == {oct((tmp_path / "run/config.yaml").stat().st_mode & 0o777)}
+    assert modes and {oct(mode) for mode in modes.values()} == {
+        oct((tmp_path / "run/config.yaml").stat().st_mode & 0o777)
+    }
 
 
 def test_adapters_have_their_fields(anypo, tmp_path):
@@ -219,7 +221,11 @@ def test_adapters_have_their_fields(anypo, tmp_path):
     assert yaml.safe_load((tmp_path / "run/config.yaml").read_text())["lora"] == yaml.safe_load(lora)
     assert anypo("evaluate", "run", "--size", "2").code == 0
     assert anypo("resume", "run", "--steps", "2").code == 0
-    for wrong, said in (("-1", "rank of 1"), ("{rank: 4, alfa: 2}", "Did you mean 'alpha'"), ("{dropout: 0.1}", "dropout is off")):
+    for wrong, said in (
+        ("-1", "rank of 1"),
+        ("{rank: 4, alfa: 2}", "Did you mean 'alpha'"),
+        ("{dropout: 0.1}", "dropout is off"),
+    ):
         refused = anypo("train", "-m", "tiny", f"--lora={wrong}", "--dry-run")
         assert refused.code == 2 and said in refused.err
 

@@ -101,6 +101,16 @@ def test_rows_and_functions_train_and_are_given_again_to_resume():
         anypo.resume("run", steps=3, task=ROWS[:30], reward=[near, batch])
 
 
+def test_what_was_trained_on_objects_is_scored_on_them():
+    result = anypo.train(task=ROWS, reward=near, out="run", **QUICK)
+    assert anypo.evaluate("run", task=ROWS, reward=near).score == result.after.score
+    assert all("given" not in command for command in result.suggestions())
+    policy = policies.load("tiny")
+    assert anypo.evaluate((policy.model, policy.tokenizer), task=ROWS, size=2).n == 2
+    with pytest.raises(UserError, match="Python object"):
+        policies.load("given-nothing")
+
+
 def test_the_tasks_own_verifier_counts_beside_a_function_when_asked_for():
     alone = anypo.train(reward=near, out="alone", **QUICK)
     both = anypo.train(reward=["verifier", near], out="both", **QUICK)
