@@ -122,7 +122,9 @@ def test_splits_and_models_are_taken_as_they_are():
     policy = policies.load("tiny")
     before = policy.model.get_output_embeddings().weight.detach().clone()
     quick = {**QUICK, "model": (policy.model, policy.tokenizer)}
-    result = anypo.train(task={"train": ROWS[:30], "test": ROWS[30:]}, reward=batch, out="run", **quick)
+    result = anypo.train(
+        task={"train": ROWS[:30], "test": ROWS[30:]}, reward=lambda text: sum(map(ord, text)) % 7, out="run", **quick
+    )
     assert (
         result.config.objects["model"] == "Qwen3ForCausalLM" and result.config.objects["task"] == "30 rows and 10 rows"
     )
