@@ -11,12 +11,14 @@ import hashlib
 import json
 import os
 import sys
+from collections.abc import Sequence
 from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from anypo import plugins
+from anypo.errors import unknown
 from anypo.files import replace_text
 
 HERE = Path(__file__).resolve().parent.parent
@@ -41,6 +43,29 @@ def index() -> dict[str, Any]:
         for file in old[: -LEAST - 1]:
             file.unlink(missing_ok=True)
     return found
+
+
+def refuse(system: str | None, paths: Sequence[str]) -> None:
+    """Raise at once the `UserError` that a mistyped system or path of ``--set`` gets anyway, where the names are at hand; whatever is
+    not plainly wrong is left to those who know the parts."""
+    if _extended():
+        return
+    try:
+        found = json.loads(_place().read_text(encoding="utf-8"))
+        systems = {entry["name"]: entry for entry in found["systems"]}
+    except (OSError, ValueError, KeyError, TypeError):
+        return
+    name = system or "grpo"
+    if name not in systems:
+        raise unknown("system", name, systems, "`anypo systems list` shows all.")
+    fields = systems[name]["fields"]
+    if systems[name]["kind"] != "method" or any(fields.get(path) for path in paths):
+        return  # another part may be named, which has other fields
+    for path in paths:
+        if path.partition(".")[0] not in (*found["rooms"], "name", "models") and not any(
+            f.endswith(f".{path}") for f in fields
+        ):
+            raise unknown("field", path, [field for field in fields if field != "name"])
 
 
 def build() -> dict[str, Any]:
@@ -102,4 +127,4 @@ def _place() -> Path:
     return home / f"names-{digest.hexdigest()[:16]}.json"
 
 
-__all__ = ["build", "index"]
+__all__ = ["build", "index", "refuse"]

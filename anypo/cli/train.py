@@ -89,6 +89,10 @@ def train(
     as_json: Annotated[bool, typer.Option("--json", help="print the result (or the dry run) as JSON")] = False,
 ) -> None:
     """Train a policy: supervised warm start (optional), reinforcement learning, evaluation before and after, report."""
+    from anypo.cli.index import refuse
+
+    if file is None and config is None:
+        refuse(system, [pair.partition("=")[0].strip() for pair in set_])
     from anypo.cli.options import assignments, roles, valued
     from anypo.run.written import Written, read
 

@@ -53,6 +53,24 @@ def test_nothing_is_built_where_the_cache_knows(monkeypatch):
     assert completion.models("tin") == ["tiny"] and completion.slots("trus") == ["trust"]
 
 
+@pytest.mark.parametrize(
+    "words",
+    [("-s", "grpoo"), ("--set", "objctive.trust.high=1"), ("-s", "ppo", "--set", "lrr=2"), ("--set", "nothing=1")],
+)
+def test_what_is_refused_at_once_is_refused_in_the_same_words(anypo, monkeypatch, words):
+    slow = anypo("train", "-m", "tiny", *words)
+    names.index()
+    monkeypatch.setattr("anypo.run.written.resolve", lambda *_, **__: pytest.fail("not at once"))
+    assert anypo("train", "-m", "tiny", *words) == slow and slow.code == 2
+
+
+def test_what_is_not_plainly_wrong_is_left_to_the_parts():
+    names.index()
+    for paths in (["lr"], ["objective.trust.what"], ["objective.trust", "high"], ["update.optimiser.lr"]):
+        names.refuse("grpo", paths)
+    names.refuse("sft-then-grpo", ["whatever"])
+
+
 def test_paths_are_completed_for_the_system_that_is_named():
     context = SimpleNamespace(params={"system": "ppo"})
     assert "credit.gamma=" in completion.changes(context, "credit.ga")
