@@ -92,7 +92,7 @@ def train(
     from anypo.cli.index import refuse
 
     if file is None and config is None:
-        refuse(system, [pair.partition("=")[0].strip() for pair in set_])
+        refuse(system, [pair.partition("=")[0].strip() for pair in set_ if "=" in pair])
     from anypo.cli.options import assignments, roles, valued
     from anypo.run.written import Written, read
 
