@@ -10,8 +10,9 @@ from __future__ import annotations
 import functools
 import importlib
 import importlib.util
+import inspect
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,27 @@ def source(function: str) -> dict[str, Any]:
     if spec is None or spec.origin is None or not Path(spec.origin).is_file():
         return {}
     return {"source_sha256": sha256(Path(spec.origin))}
+
+
+def place_of(function: Any) -> str:
+    """A function as ``name (file, line N)``, as far as that is known."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    name = getattr(function, "__qualname__", type(function).__name__)
+    code = getattr(inspect.unwrap(function), "__code__", None) or getattr(type(function).__call__, "__code__", None)
+    return f"{name} ({code.co_filename}, line {code.co_firstlineno})" if code is not None else str(name)
+
+
+def unlike(function: Callable[..., Any], arguments: Sequence[str]) -> str:
+    """Why a function cannot be called with so many arguments, with its file and line; '' where it can, or where nobody knows."""
+    try:
+        inspect.signature(function).bind(*arguments)
+    except TypeError as error:
+        takes = ", ".join(str(p) for p in inspect.signature(function).parameters.values())
+        return f"{place_of(function)} takes ({takes}), and is called with ({', '.join(arguments)}): {error}"
+    except ValueError:
+        return ""
+    return ""
 
 
 def _home(found: Any) -> str:

@@ -38,6 +38,16 @@ def yaml_value(text: str) -> Any:
     return value
 
 
+def number(value: Any) -> Any:
+    """YAML 1.1 reads 1e-5 as a string; read it as the number it is."""
+    if isinstance(value, str):
+        try:
+            return float(value)
+        except ValueError:
+            return value
+    return value
+
+
 def text_of(path: Path, what: str) -> str:
     """The content of the text file at `path`. `UserError` when there is none, naming `what` it was to be."""
     if not path.is_file():

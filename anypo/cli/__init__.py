@@ -53,7 +53,7 @@ def main() -> None:
         importlib.import_module(f"anypo.cli.{name}").register(app)
     offer(app)
     try:
-        app()
+        app(prog_name="anypo")
     except UserError as error:
         _stop(str(error), 2)
     except Interrupted as error:

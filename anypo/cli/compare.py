@@ -71,8 +71,8 @@ def compare(
     """
     from anypo import compare as room
     from anypo.cli.options import assignments
-    from anypo.cli.terminal.console import new_console
     from anypo.errors import UserError, unknown
+    from anypo.run.record.console import new_console
 
     names = [name.strip() for name in methods.split(",") if name.strip()]
     if regime is not None:

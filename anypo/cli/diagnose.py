@@ -70,7 +70,7 @@ def _show(findings: list[Finding], every: bool) -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    from anypo.cli.terminal.console import new_console
+    from anypo.run.record.console import new_console
 
     console = new_console()
     shown = [found for found in findings if every or found.severity in ("severe", "warning")]
@@ -127,7 +127,7 @@ def _show_attribution(found: Any) -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    from anypo.cli.terminal.console import new_console
+    from anypo.run.record.console import new_console
 
     console = new_console()
     for note in found.notes:
@@ -151,7 +151,7 @@ def _show_attribution(found: Any) -> None:
 
 
 def _show_probe(audit: Any) -> None:
-    from anypo.cli.terminal.console import new_console
+    from anypo.run.record.console import new_console
 
     console = new_console()
     for line in audit.lines():

@@ -47,10 +47,10 @@ def estimators(
     """
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    from anypo.cli.terminal.console import new_console
     from anypo.exact.estimators import sweep
     from anypo.exact.report import save_csv, save_plot
     from anypo.plugins import discover
+    from anypo.run.record.console import new_console
     from anypo.systems import find, methods
 
     discover()

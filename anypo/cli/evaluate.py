@@ -40,8 +40,8 @@ def evaluate(
     from rich.table import Table
 
     from anypo.cli.options import assignments, roles
-    from anypo.cli.terminal.console import new_console
-    from anypo.cli.terminal.display import Display
+    from anypo.run.record.console import new_console
+    from anypo.run.record.display import Display
     from anypo.run.session import evaluate as score
     from anypo.scoring.units import ACCURACY, amount
 

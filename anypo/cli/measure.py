@@ -23,9 +23,9 @@ def measure(
     from rich.table import Table
 
     from anypo.cli.options import assignments, changed
-    from anypo.cli.terminal.console import new_console
     from anypo.files import strict
     from anypo.run.disk.folder import RunFolder
+    from anypo.run.record.console import new_console
     from anypo.systems import find
 
     chosen = changed(find(name, "measure").build(), assignments(set_, "--set"))

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 from anypo.errors import UserError, cut, unknown
 from anypo.parts import Part
-from anypo.reading import yaml_value
+from anypo.reading import number, yaml_value
 
 P = TypeVar("P", bound=Part)
 
@@ -28,6 +28,11 @@ def assignments(pairs: Sequence[str], option: str) -> dict[str, Any]:
     return out
 
 
+def valued(text: str | None, option: str) -> Any:
+    """The value of an option that takes YAML; None where it was not given."""
+    return None if text is None else assignments([f"value={text}"], option)["value"]
+
+
 def roles(pairs: Sequence[str]) -> dict[str, str]:
     """`ROLE=MODEL` strings as a mapping."""
     out: dict[str, str] = {}
@@ -39,16 +44,6 @@ def roles(pairs: Sequence[str]) -> dict[str, str]:
             raise UserError(f"--model-as names two models for the {role}, {out[role]} and {model}; name one")
         out[role] = model
     return out
-
-
-def number(value: Any) -> Any:
-    """YAML 1.1 reads 1e-5 as a string; read it as the number it is."""
-    if isinstance(value, str):
-        try:
-            return float(value)
-        except ValueError:
-            return value
-    return value
 
 
 def changed(part: P, changes: Mapping[str, Any]) -> P:

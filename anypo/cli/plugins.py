@@ -6,9 +6,13 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+
+from anypo.cli.completion import attach, completing
+from anypo.errors import UserError
 
 Plugins = Annotated[
     list[str],
@@ -29,6 +33,29 @@ ChatArgs = Annotated[
 Trust = Annotated[
     bool, typer.Option("--trust", help="run the code that the run folder names, though it was not begun by you here")
 ]
+
+
+LAST = "LAST"
+"""The name of the newest run below a folder, wherever a run is named: ``runs/LAST``."""
+
+
+def latest(value: Any) -> Any:
+    """`value` with ``FOLDER/LAST`` replaced by the newest run below FOLDER, also in ``ROLE=FOLDER/LAST`` and in lists; anything else
+    as it is. `UserError` where there is no run."""
+    if isinstance(value, list):
+        return [latest(item) for item in value]
+    text = str(value) if isinstance(value, (str, Path)) else ""
+    if text != LAST and not text.endswith(f"/{LAST}"):
+        return value
+    role, equals, place = text.rpartition("=")
+    path = Path(place)
+    if path.exists():  # somebody's own folder of that name
+        return value
+    runs = [file for file in path.parent.glob("*/config.yaml") if file.is_file()]
+    if not runs:
+        raise UserError(f"there is no run below {path.parent}, so none is the last")
+    newest = max(runs, key=lambda file: (file.stat().st_mtime_ns, file.parent.name)).parent
+    return Path(newest) if isinstance(value, Path) else f"{role}{equals}{newest}"
 
 
 def offer(app: typer.Typer) -> None:
@@ -61,9 +88,11 @@ def _with_option(command: Callable[..., Any], given: Sequence[str]) -> Callable[
         loading.chosen()
         for name in (*given, *plugins):
             loading.plugin(name)
-        return command(*arguments, **keywords)
+        return command(*arguments, **{name: latest(value) for name, value in keywords.items()})
 
     signature = inspect.signature(command, eval_str=True)
+    if completing():
+        attach(command.__name__, signature)
     option = inspect.Parameter("plugins", inspect.Parameter.KEYWORD_ONLY, default=[], annotation=Plugins)
     full = signature.replace(parameters=[*signature.parameters.values(), option])
     run.__signature__ = full  # type: ignore[attr-defined]

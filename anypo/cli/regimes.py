@@ -26,10 +26,10 @@ def run(
     """Run the study, write its page, and show the map. `UserError` for an unknown method, regime or base."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    from anypo.cli.terminal.console import new_console
     from anypo.compare.regimes import chosen, found, study
     from anypo.compare.regimes.page import write_page
     from anypo.errors import UserError, unknown
+    from anypo.run.record.console import new_console
 
     wanted = chosen(regimes)
     against = base or ("grpo" if "grpo" in names else names[0])

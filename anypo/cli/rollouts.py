@@ -67,7 +67,7 @@ def _show(names: list[str], rows: list[dict[str, Any]], limit: int) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from anypo.cli.terminal.console import new_console
+    from anypo.run.record.console import new_console
 
     shown = rows[:limit] if limit else rows
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")

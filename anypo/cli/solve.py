@@ -26,8 +26,8 @@ def solve(
 ) -> None:
     """Solve a planner's process exactly: value of every state and action, the policy, and how it was found."""
     from anypo.cli.options import assignments, changed
-    from anypo.cli.terminal.console import new_console
     from anypo.files import strict
+    from anypo.run.record.console import new_console
     from anypo.systems import find
 
     plan = changed(find(name, "planner").build(), assignments(set_, "--set")).plan()

@@ -35,34 +35,33 @@ def list_systems(
     """List the registered systems."""
     from rich.table import Table
 
-    from anypo.algorithm import ROOMS
-    from anypo.cli.terminal.console import new_console
+    from anypo.cli.index import index
     from anypo.errors import unknown
-    from anypo.plugins import discover
-    from anypo.systems import KINDS, SYSTEMS
+    from anypo.run.record.console import new_console
 
-    discover()
-    known = {"family": {s.family for s in SYSTEMS.values()}, "kind": KINDS, "room": ROOMS}
+    names = index()
+    systems = names["systems"]
+    known = {"family": {s["family"] for s in systems}, "kind": names["kinds"], "room": names["rooms"]}
     for what, asked in (("family", family), ("kind", kind), ("room", room)):
         if asked is not None and asked not in known[what]:
             raise unknown(what, asked, known[what])
     text = filter_.lower()
     chosen = [
         s
-        for s in sorted(SYSTEMS.values(), key=lambda s: s.name)
-        if family in (None, s.family)
-        and kind in (None, s.kind)
-        and text in f"{s.name} {s.title} {s.description}".lower()
-        and (room is None or room in s.rooms())
-        and (uses is None or any(part.part == uses for _, part in s.build().walk()))
+        for s in systems
+        if family in (None, s["family"])
+        and kind in (None, s["kind"])
+        and text in f"{s['name']} {s['title']} {s['description']}".lower()
+        and (room is None or room in s["rooms"])
+        and (uses is None or uses in s["uses"])
     ]
     if as_json:
         keys = ("name", "kind", "title", "paper", "family", "base")
-        print(json.dumps([{key: getattr(s, key) for key in keys} for s in chosen]))
+        print(json.dumps([{key: s[key] for key in keys} for s in chosen]))
         return
     table = Table(box=None, padding=(0, 2, 0, 0))
     console = new_console()
-    rows = [(s.name, s.kind, s.family, s.base, _clipped(s.paper.split(",")[0], 20)) for s in chosen]
+    rows = [(s["name"], s["kind"], s["family"], s["base"], _clipped(s["paper"].split(",")[0], 20)) for s in chosen]
     heads = ("name", "kind", "family", "base", "paper")
     widths = [max(map(len, column)) for column in zip(heads, *rows, strict=True)]
     left = max(20, console.width - sum(widths) - 2 * len(widths) - 2)
@@ -70,9 +69,9 @@ def list_systems(
         table.add_column(head, no_wrap=True, min_width=width)
     table.add_column("title", no_wrap=True)
     for s, row in zip(chosen, rows, strict=True):
-        table.add_row(*row, _clipped(s.title, left))
+        table.add_row(*row, _clipped(s["title"], left))
     console.print(table)
-    console.print(f"{len(chosen)} of {len(SYSTEMS)} systems", style="dim")
+    console.print(f"{len(chosen)} of {len(systems)} systems", style="dim")
 
 
 def _clipped(text: str, width: int) -> str:
@@ -87,7 +86,7 @@ def show(
     as_json: Annotated[bool, typer.Option("--json")] = False,
 ) -> None:
     """Description, equations in words, source, composition by room and defaults of one system."""
-    from anypo.cli.terminal.console import new_console
+    from anypo.run.record.console import new_console
     from anypo.systems import find
 
     system = find(name)
@@ -180,26 +179,16 @@ def parts(
     as_json: Annotated[bool, typer.Option("--json")] = False,
 ) -> None:
     """Every part of every slot, or of one slot, with its first line of documentation."""
-    import inspect
-
     from rich.table import Table
 
-    from anypo import systems
-    from anypo.cli.terminal.console import new_console
+    from anypo.cli.index import index
     from anypo.errors import unknown
-    from anypo.parts import SLOTS
-    from anypo.plugins import discover
+    from anypo.run.record.console import new_console
 
-    assert systems.SYSTEMS
-    discover()
-    if slot and slot not in SLOTS:
-        raise unknown("slot", slot, SLOTS)
-    rows = [
-        (name, part, (inspect.getdoc(kind) or "").split("\n")[0])
-        for name, base in sorted(SLOTS.items())
-        if slot in ("", name)
-        for part, kind in sorted(base.parts.items())
-    ]
+    known = index()["parts"]
+    if slot and slot not in known:
+        raise unknown("slot", slot, known)
+    rows = [(name, part, what) for name, below in known.items() if slot in ("", name) for part, what in below.items()]
     if as_json:
         print(json.dumps([{"slot": a, "part": b, "what": c} for a, b, c in rows]))
         return
@@ -212,11 +201,9 @@ def parts(
 
 
 def schema() -> None:
-    """The JSON schema of an algorithm file, for editors."""
-    from anypo import systems
-    from anypo.algorithm import Algorithm
+    """The JSON schema of a run file, an algorithm or a recipe, for editors."""
     from anypo.plugins import discover
+    from anypo.run.written import json_schema
 
-    assert systems.SYSTEMS
     discover()
-    print(json.dumps(Algorithm.json_schema(), indent=2))
+    print(json.dumps(json_schema(), indent=2))

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from anypo.cli.plugins import ChatArgs
+from anypo.cli.plugins import ChatArgs, Trust
+from anypo.errors import UserError
+
+if TYPE_CHECKING:
+    from anypo.run.config import RunConfig
 
 
 def register(app: typer.Typer) -> None:
@@ -16,9 +19,15 @@ def register(app: typer.Typer) -> None:
 
 
 def train(
+    file: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="[RUN.yaml]", help="run file: all of a run or some of it; or a run folder, to run it again"
+        ),
+    ] = None,
     system: Annotated[
-        str, typer.Option("--system", "-s", help="named method; `anypo systems list` shows all")
-    ] = "grpo",
+        str | None, typer.Option("--system", "-s", help="named method (default: grpo); `anypo systems list` shows all")
+    ] = None,
     model: Annotated[
         str | None,
         typer.Option("--model", "-m", help="smollm2-135m (default for text), tiny, a local path or a hub id"),
@@ -50,56 +59,99 @@ def train(
     task_set: Annotated[list[str], typer.Option("--task-set", metavar="FIELD=VALUE", help="task configuration")] = [],  # noqa: B006
     chat_arg: ChatArgs = [],  # noqa: B006
     config: Annotated[
-        Path | None, typer.Option(help="algorithm or recipe as YAML, or a run's config.yaml, instead of --system")
+        Path | None, typer.Option(help="the same as RUN.yaml: a run file, an algorithm, a recipe, a run's config.yaml")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="run folder (default: runs/<time>-<system>-<model>)")] = None,
     init: Annotated[str | None, typer.Option(help="start from the final weights of this run folder")] = None,
-    seed: Annotated[int, typer.Option(min=0)] = 0,
+    seed: Annotated[int | None, typer.Option(min=0, help="of everything random (default: 0)")] = None,
     dtype: Annotated[str | None, typer.Option(help="float32 or bfloat16")] = None,
-    device: Annotated[str, typer.Option(help="where the weights are: auto, cpu, cuda, cuda:N or mps")] = "auto",
-    lora: Annotated[int | None, typer.Option(min=0, help="LoRA rank; 0 trains all weights")] = None,
+    device: Annotated[
+        str | None, typer.Option(help="where the weights are: auto (default), cpu, cuda, cuda:N or mps")
+    ] = None,
+    lora: Annotated[
+        str | None,
+        typer.Option(help="LoRA rank, or {rank: 16, alpha: 32, targets: [q_proj, v_proj]}; 0 trains all weights"),
+    ] = None,
     sft_steps: Annotated[int | None, typer.Option(min=0, help="supervised warm-start steps on task solutions")] = None,
     eval_size: Annotated[int | None, typer.Option(min=0, help="held-out problems before and after")] = None,
     eval_every: Annotated[int | None, typer.Option(min=0, help="also evaluate every so many steps")] = None,
     save_every: Annotated[int | None, typer.Option(min=1, help="checkpoint every so many steps")] = None,
+    save_minutes: Annotated[float | None, typer.Option(min=0, help="and checkpoint every so many minutes")] = None,
+    keep: Annotated[int | None, typer.Option(min=1, help="checkpoints kept (default: 2)")] = None,
+    keep_best: Annotated[
+        bool | None, typer.Option("--keep-best", help="keep the weights of the best held-out score, in RUN/best")
+    ] = None,
     logger: Annotated[list[str], typer.Option(help="tensorboard, wandb or trackio")] = [],  # noqa: B006
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="print the resolved configuration and stop")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="print the result as JSON")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="check everything, print the whole run as a run file, and stop")
+    ] = False,
+    trust: Trust = False,
+    as_json: Annotated[bool, typer.Option("--json", help="print the result (or the dry run) as JSON")] = False,
 ) -> None:
     """Train a policy: supervised warm start (optional), reinforcement learning, evaluation before and after, report."""
-    from anypo.cli.options import assignments, roles
+    from anypo.cli.index import refuse
+
+    if file is None and config is None:
+        refuse(system, [pair.partition("=")[0].strip() for pair in set_ if "=" in pair])
+    from anypo.cli.options import assignments, roles, valued
+    from anypo.run.written import Written, read
+
+    if file is not None and config is not None:
+        raise UserError(f"two run files are named: {file} and --config {config}; name one")
+    place = file or config
+    written = read(place, trust) if place is not None else Written()
+    resolved = written.resolve(
+        system,
+        assignments(set_, "--set"),
+        roles(model_as),
+        lambda said: typer.echo(f"anypo: {said}", err=True),
+        model=model,
+        task=task,
+        task_options=assignments(task_set, "--task-set") or None,
+        chat_args=assignments(chat_arg, "--chat-arg") or None,
+        reward=reward,
+        steps=steps,
+        seed=seed,
+        init=init,
+        dtype=dtype,
+        device=device,
+        lora=valued(lora, "--lora"),
+        sft_steps=sft_steps,
+        eval_size=eval_size,
+        eval_every=eval_every,
+        save_every=save_every,
+        save_minutes=save_minutes,
+        keep=keep,
+        keep_best=keep_best,
+        loggers=tuple(logger) or None,
+    )
+    if dry_run:
+        _rehearse(resolved, as_json)
+        return
     from anypo.cli.terminal.outcome import watch
-    from anypo.reading import text_of
-    from anypo.run.config import resolve
-    from anypo.run.methods import read
     from anypo.run.session import train as run
 
-    method = read(text_of(config, "algorithm file")) if config is not None else system
-    settings = {
-        "task_options": assignments(task_set, "--task-set") or None,
-        "chat_args": assignments(chat_arg, "--chat-arg") or None,
-        "reward": reward,
-        "steps": steps,
-        "seed": seed,
-        "init": init,
-        "dtype": dtype,
-        "device": device,
-        "lora": lora,
-        "sft_steps": sft_steps,
-        "eval_size": eval_size,
-        "eval_every": eval_every,
-        "save_every": save_every,
-        "loggers": tuple(logger) or None,
-    }
-    changes = assignments(set_, "--set")
-    resolved = resolve(method, model, changes, roles(model_as), task=task, **settings)
-    if dry_run:
-        resolved.load_plugins()
-        resolved.parse_tasks()
-        typer.echo(json.dumps(resolved.model_dump(), indent=2))
-        return
+    target = out or (Path(written.out) if written.out else None)
     watch(
-        lambda observer: run(resolved, out=out, observer=observer),
+        lambda observer: run(resolved, out=target, observer=observer),
         f"{resolved.system} · {resolved.model} · {resolved.task}",
         as_json,
     )
+
+
+def _rehearse(config: RunConfig, as_json: bool) -> None:
+    """Check a run as far as that needs no weights, and print it as a file that begins it."""
+    import json
+
+    import yaml
+
+    from anypo.run.rehearsal import rehearse
+
+    notes, plain = rehearse(config), config.model_dump(mode="json")
+    if as_json:
+        typer.echo(json.dumps(plain, indent=2))
+        return
+    for said in notes:
+        typer.echo(f"# {said}")
+    plain.pop("filled")
+    typer.echo(yaml.safe_dump(plain, sort_keys=False, allow_unicode=True), nl=False)

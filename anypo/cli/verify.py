@@ -61,7 +61,7 @@ def _run(claims: list[Any], jobs: int, quick: bool, where: Path | None, as_json:
 
     from anypo.claims import record
     from anypo.claims.verify import run_all
-    from anypo.cli.terminal.console import new_console
+    from anypo.run.record.console import new_console
 
     console = new_console(stderr=as_json)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
@@ -138,7 +138,7 @@ def _list(as_json: bool) -> None:
     from rich.table import Table
 
     from anypo.claims import load
-    from anypo.cli.terminal.console import new_console
+    from anypo.run.record.console import new_console
 
     claims = [claim for _, claim in sorted(load().items())]
     if as_json:

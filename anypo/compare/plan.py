@@ -14,9 +14,10 @@ from anypo.algorithm import Algorithm
 from anypo.compare.vary import Axis, combinations
 from anypo.engine import device as devices
 from anypo.errors import UserError, unknown
-from anypo.reading import text_of
 from anypo.run.config import RunConfig, resolve
-from anypo.run.presets import environment_preset, has_path
+from anypo.run.methods import Suit, delta, fields_of, is_delta, spelled
+from anypo.run.presets import has_path, preset_of, suited
+from anypo.run.written import read
 from anypo.systems import find
 from anypo.tasks.environments import is_environment
 
@@ -139,11 +140,11 @@ def contenders(
     common: Mapping[str, Any] | None = None,
     tasks: Sequence[str] = (),
 ) -> list[Contender]:
-    """Named systems or algorithm files (.yaml), crossed with every combination of the varied axes.
+    """Named systems or files (.yaml) of algorithms, crossed with every combination of the varied axes.
 
-    All get the model's preset (on environments, what methods written for text need there) and the `common` changes, where they
-    have such a field. Raises `UserError` for unknown names,
-    impossible compositions, repeated contenders, and common changes that no method has a field for.
+    What goes by a name, a file's ``base:`` too, gets the model's preset (on environments, what methods written for text need there);
+    what a file writes out stays as it is. All get the `common` changes, where they have such a field. Raises `UserError` for unknown
+    names, impossible compositions, repeated contenders, and common changes that no method has a field for.
     """
     if not names:
         raise UserError("name at least one method to compare, e.g. anypo compare grpo,dapo")
@@ -155,13 +156,11 @@ def contenders(
         label = Path(name).stem if name.endswith((".yaml", ".yml")) else name
         if label in labels:
             raise UserError(f"'{label}' appears twice among the methods to compare")
-        labels[label] = _algorithm(name)
-        if acting:
-            labels[label] = labels[label].set(_fitting(labels[label]))
+        labels[label] = _algorithm(name, lambda base: suited(base, preset_of(base, model, bool(acting))))
     out = []
     for label, base in labels.items():
         for changes, factors in combinations(base, axes):
-            applicable = {path: value for path, value in (common or {}).items() if has_path(base, path)}
+            applicable = {at: value for path, value in (common or {}).items() if (at := _place(base, path))}
             levels = [f"{name}={level}" for name, level in factors.items()]
             full = " ".join(levels if levels and len(labels) == 1 else [label, *levels])
             try:
@@ -173,21 +172,34 @@ def contenders(
             varied = {"system": label, **factors} if len(labels) > 1 else factors
             out.append(Contender(full, resolved.algorithm, varied if axes else {}))
     for path in common or {}:
-        if not any(has_path(Algorithm.from_dict(c.algorithm), path) for c in out):
+        if not any(_place(Algorithm.from_dict(c.algorithm), path) for c in out):
             next(iter(labels.values())).set({path: (common or {})[path]})  # says what is wrong with the path
             raise UserError(f"--set {path}: no method of the comparison has this field")
     return out
 
 
-def _algorithm(name: str) -> Algorithm:
+def _algorithm(name: str, suit: Suit) -> Algorithm:
+    """The algorithm of that name, or in that file; `suit` is given what goes by a system's name."""
     if not name.endswith((".yaml", ".yml")):
-        return find(name).algorithm()
-    return Algorithm.from_yaml(text_of(Path(name), "algorithm file"))
+        return suit(find(name).algorithm())
+    written = read(Path(name))
+    found, changes = written.method, written.changes
+    if is_delta(found):
+        found, own = delta(found)  # type: ignore[arg-type]
+        changes = {**own, **changes}
+    if found is None or isinstance(found, str):
+        found = suit(find(found or "grpo").algorithm())
+    if not isinstance(found, Algorithm):
+        raise UserError(f"{name} is a recipe, and a comparison is of methods: write out the algorithm of a stage")
+    return found.set(spelled(found, changes)) if changes else found
 
 
-def _fitting(method: Algorithm) -> dict[str, Any]:
-    """What a method written for text is given in an environment, as far as it has such fields."""
-    return {path: value for path, value in environment_preset(method)["set"].items() if has_path(method, path)}
+def _place(base: Algorithm, path: str) -> str:
+    """The whole path that `path`, or the end of one, means in `base`; '' where it has no such field."""
+    if has_path(base, path):
+        return path
+    found = [known for known in fields_of(base) if known.endswith(f".{path}")]
+    return found[0] if len(found) == 1 else ""
 
 
 def settings(

@@ -122,7 +122,7 @@ def attribute(run: Path | str, step: int | None = None, trust: bool = False) -> 
         raise UserError("a step of a recipe cannot be attributed; train its last stage alone from the run with --init")
     algorithm, notes = config.composition(), []
     source = config.begun_from or config.model
-    lora = {"rank": config.lora} if config.lora else None
+    lora = config.lora or None
     policy = policies.load(source, dtype=config.dtype, lora=lora, seed=config.seed, chat=config.chat_args)
     state = folder.load_checkpoint(before[-1])
     models = roles.cast(algorithm.models, policy, algorithm.engine.sampler(policy), config.seed)

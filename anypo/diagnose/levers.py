@@ -109,7 +109,10 @@ def commands(levers: Sequence[Lever], run: Evidence) -> tuple[tuple[str, str], .
             out.append((lever.why, lever.shell.replace("{run}", shlex.quote(run.run))))
             continue
         changes = applicable(lever, run.algorithm) if run.algorithm is not None else None
-        if changes:
+        if changes and run.config.get("objects"):  # the shell has no names for what the run was given
+            said = ", ".join(f"{path!r}: {inline(new)}" for path, new in changes.items())
+            out.append((lever.why, f"anypo.train(..., set={{{said}}})"))
+        elif changes:
             out.append((lever.why, command(run, changes)))
     return tuple(out)
 

@@ -17,9 +17,7 @@ from anypo.diagnose import DETECTORS, Evidence, Finding, examine
 from anypo.diagnose.evidence import Row, rows
 from anypo.files import append_line, encode, read_lines, write_lines
 from anypo.run.disk import shape
-from anypo.run.disk.folder import RunFolder
-
-WARNINGS = "warnings.jsonl"
+from anypo.run.disk.folder import WARNINGS, RunFolder
 
 STEPS, FIRST, LOOKS = 10, 10, 12
 """Steps between two looks, steps before the first one (trends need a few), and looks whose rollouts are remembered."""

@@ -222,7 +222,7 @@ def audit_run(run: Path | str, size: int = 32, trust: bool = False) -> Audit:
         latest = folder.latest()
         if latest is None:
             raise UserError(f"{run} has neither a final model nor a checkpoint; the probe needs one")
-        source, lora = config.begun_from or config.model, {"rank": config.lora} if config.lora else None
+        source, lora = config.begun_from or config.model, config.lora or None
         policy = policies.load(source, dtype=config.dtype, lora=lora, seed=config.seed, chat=config.chat_args)
         policy.load_state_dict(weights_of(folder.load_checkpoint(latest)))
     task = tasks.load(tasks.parse(config.task, config.task_options))

@@ -44,6 +44,9 @@ def model(name: str) -> Callable[[Factory], Factory]:
     return known
 
 
+GIVEN = "given-"
+"""How the name of a model that a run is given as a Python object begins."""
+
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float64": torch.float64}
 
 
@@ -58,6 +61,41 @@ class Lora(BaseModel):
     rank: int = Field(16, ge=1)
     alpha: float = Field(32.0, gt=0.0)
     targets: str | tuple[str, ...] = "all-linear"
+
+
+def adapter(lora: int | Mapping[str, Any]) -> Lora:
+    """The adapter meant by a rank or by fields of `Lora` (`UserError`)."""
+    found = _read(Lora, {"rank": lora} if isinstance(lora, int) else lora, "lora")
+    assert isinstance(found, Lora)
+    return found
+
+
+def check(spec: str) -> None:
+    """Raise `UserError` for a model that is plainly not there, without reading its weights: an unknown name, a folder that holds no
+    model, a hub id that is not in the cache while the hub is not to be asked."""
+    if spec == "smollm2-135m":
+        if not (smollm2.cache_home() / spec).is_dir():
+            smollm2.gguf(whole=False)
+        return
+    place = Path(spec).expanduser()
+    if spec not in MODELS and not place.is_dir() and "/" not in spec:
+        discover()
+    _refuse_absent(spec)
+    if spec in MODELS:
+        return
+    if place.is_dir():
+        if not any((place / name).is_file() for name in ("config.json", "adapter_config.json")):
+            raise UserError(_no_model(place))
+    elif spec.startswith((".", "/", "~")) or spec.count("/") != 1:
+        with _sentences(spec, hub="/" not in spec):
+            _hub_id(spec)
+            raise OSError
+    else:
+        from huggingface_hub import constants, try_to_load_from_cache
+
+        if constants.HF_HUB_OFFLINE and not isinstance(try_to_load_from_cache(spec, "config.json"), str):
+            with _sentences(spec, hub=True):
+                raise OSError
 
 
 def load(
@@ -87,6 +125,7 @@ def load(
     local = name in MODELS or Path(name).expanduser().is_dir()
     if not local and "/" not in name:  # neither path nor hub id
         discover()
+    _refuse_absent(name)
     made = MODELS.get(name)
     said: list[str] = []
     with quiet():
@@ -106,7 +145,7 @@ def load(
         else:
             model, tokenizer = _hub(name, DTYPES[dtype], options, said)
         if lora:
-            model = _adapt(model, _read(Lora, {"rank": lora} if isinstance(lora, int) else lora, "lora"), seed)
+            model = _adapt(model, adapter(lora), seed)
         policy = LanguagePolicy(model.to(device), tokenizer, source=name, chat=chat)
     policy.notes = tuple(said)
     return policy
@@ -144,7 +183,7 @@ def _local(path: Path, dtype: str, cache_dir: Path | str | None, said: list[str]
     if (path / "config.json").is_file():
         return _pretrained(str(path), DTYPES[dtype], said)
     if not (path / "adapter_config.json").is_file():
-        raise UserError(f"{path} is not a model folder: it has no config.json; give the folder that holds one")
+        raise UserError(_no_model(path))
     with _sentences(str(path)):
         from peft import PeftModel
 
@@ -159,9 +198,26 @@ def _local(path: Path, dtype: str, cache_dir: Path | str | None, said: list[str]
 def _hub(name: str, dtype: torch.dtype, options: dict[str, Any], said: list[str]) -> tuple[Any, Any]:
     revision = options.pop("revision", None)
     _none_left(options, name, "revision")
+    _hub_id(name)
+    return _pretrained(name, dtype, said, hub=True, revision=revision)
+
+
+def _refuse_absent(name: str) -> None:
+    """Raise `UserError` for a model that was an object in the process that began the run."""
+    if name.startswith(GIVEN) and name not in MODELS:
+        raise UserError(
+            f"the model '{name}' was a Python object when the run began, and is in no other process: give it again, as in "
+            "anypo.resume(RUN, model=(model, tokenizer))"
+        )
+
+
+def _no_model(path: Path) -> str:
+    return f"{path} is not a model folder: it has no config.json; give the folder that holds one"
+
+
+def _hub_id(name: str) -> None:
     if name.startswith((".", "/", "~")) or name.count("/") > 1:
         raise UserError(f"there is no model folder '{name}'; known models: {', '.join(MODELS)}")
-    return _pretrained(name, dtype, said, hub=True, revision=revision)
 
 
 def _pretrained(name: str, dtype: torch.dtype, said: list[str], hub: bool = False, **options: Any) -> tuple[Any, Any]:

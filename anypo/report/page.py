@@ -7,6 +7,7 @@ insert text only as text.
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Collection, Mapping, Sequence
 from html import escape
 from importlib.resources import files
@@ -15,11 +16,11 @@ from typing import Any
 
 import yaml
 
-from anypo.files import strict
+from anypo.files import read_lines, strict
 from anypo.report import charts, composition, sample
 from anypo.report.curves import Curves, curves
 from anypo.report.headline import headline, plural
-from anypo.run.disk.folder import RunFolder
+from anypo.run.disk.folder import WARNINGS, RunFolder
 from anypo.run.disk.trust import recall
 from anypo.scoring.units import ACCURACY
 
@@ -42,13 +43,14 @@ def page(folder: RunFolder) -> str:
         "Result": f'<section id="result" aria-label="Result">{headline(found, evaluations, data["answers"])}</section>',
         "Method": section("method", "What was run", composition.draw(config)),
         **drawn(data["sections"], found, units),
+        "Diagnosis": diagnosis(folder),
         "Rollouts": rollouts(data["rollouts"], folder.rollout_steps()),
         "Answers": answers(data["answers"]),
         "Provenance": provenance(config, manifest),
     }
     parts = {name: html for name, html in parts.items() if html}
     names = {"Result": "result", "Method": "method", "Curves": "curves-0", "Rollouts": "rollouts", "Answers": "answers"}
-    names["Provenance"] = "provenance"
+    names |= {"Diagnosis": "diagnosis", "Provenance": "provenance"}
     anchors = {name: anchor for name, anchor in names.items() if f'id="{anchor}"' in "".join(parts.values())}
     heading = f"{config.get('system', 'custom')} on {config.get('task', 'a task')}"
     return Template(asset("page.html")).substitute(
@@ -176,6 +178,27 @@ def answers(found: Mapping[str, Any] | None) -> str:
     if len(found["rows"]) < found["total"]:
         about += f" {len(found['rows'])} of {found['total']} are shown."
     return section("answers", "Held-out answers", '<div id="answer-list"></div>', about)
+
+
+def diagnosis(folder: RunFolder) -> str:
+    """What the run's live diagnosis said, step by step, each with the command that would change it; '' where it said nothing."""
+    found = read_lines(folder.path / WARNINGS) if (folder.path / WARNINGS).exists() else []
+    rows = "".join(
+        f'<tr><th scope="row">step {escape(str(entry.get("step", "")))}</th><td>{escape(str(entry.get("severity", "")))}: '
+        f"{escape(str(entry.get('title') or entry.get('pathology', '')))}</td><td>{escape(str(entry.get('evidence', '')))}"
+        f"{_lever(entry)}</td></tr>"
+        for entry in found
+    )
+    about = (
+        f"What was seen while the run went on. All of it, at its end: anypo diagnose {shlex.quote(folder.path.name)}"
+    )
+    return section("diagnosis", "Diagnosis", f"<table>{rows}</table>", about) if rows else ""
+
+
+def _lever(entry: Mapping[str, Any]) -> str:
+    levers = entry.get("levers") or ()
+    command = next((str(lever.get("command", "")) for lever in levers if isinstance(lever, Mapping)), "")
+    return f"<br><code>{escape(command)}</code>" if command else ""
 
 
 def provenance(config: Mapping[str, Any], manifest: Mapping[str, Any]) -> str:

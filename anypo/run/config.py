@@ -22,11 +22,13 @@ from anypo.engine import device
 from anypo.errors import UserError, unknown
 from anypo.parts import Part, first_reason
 from anypo.plugins import bring, plugin, suppliers
+from anypo.policies.loading import MODELS, adapter
 from anypo.recipes import Recipe, Stage
 from anypo.roles import check
 from anypo.run.disk.trust import check as check_trust
-from anypo.run.methods import Draft, drafted, fitted, rewarded, staged
-from anypo.run.presets import DEFAULT_MODEL, fitting_model, preset_of, suited, task_defaults
+from anypo.run.methods import Draft, delta, drafted, fitted, is_delta, rewarded, spelled, staged
+from anypo.run.places import lasting_model, placed
+from anypo.run.presets import DEFAULT_MODEL, filling, fitting_model, preset_of, stated, task_defaults
 from anypo.systems import find
 from anypo.tasks.environments import canonical, is_environment
 from anypo.tasks.named import TASKS
@@ -53,7 +55,7 @@ class RunConfig(BaseModel):
     device: str = Field(
         "auto", description="auto, cpu, cuda, cuda:N or mps, as it was asked for (the manifest says what was used)"
     )
-    lora: int = Field(0, ge=0, description="LoRA rank; 0 trains all weights")
+    lora: int | dict[str, Any] = Field(0, description="LoRA rank, or rank, alpha and targets; 0 trains all weights")
     chat_args: dict[str, Any] = Field(
         default_factory=dict, description="what the model's chat template is given beside the messages"
     )
@@ -62,9 +64,22 @@ class RunConfig(BaseModel):
     eval_size: int = Field(200, ge=0)
     eval_every: int = Field(0, ge=0, description="held-out evaluation every so many steps; 0: before and after only")
     save_every: int = Field(10, ge=1, description="checkpoint every so many steps")
+    save_minutes: float = Field(
+        0.0, ge=0.0, allow_inf_nan=False, description="and every so many minutes; 0: by steps only"
+    )
     keep: int = Field(2, ge=1, description="checkpoints kept")
+    keep_best: bool = Field(
+        False, description="keep the weights of the best held-out score in the folder best; needs eval_every"
+    )
     loggers: tuple[str, ...] = ()
+    filled: dict[str, Any] = Field(
+        default_factory=dict, description="what nobody stated, filled in to suit the model or the environment"
+    )
     plugins: tuple[str, ...] = Field((), description="modules and .py files that the names below and above come from")
+    objects: dict[str, str] = Field(
+        default_factory=dict,
+        description="settings that were Python objects, and what they were; only Python, given them again, can resume the run",
+    )
     algorithm: dict[str, Any] = Field(default_factory=dict)
     recipe: dict[str, Any] = Field(default_factory=dict)
 
@@ -79,6 +94,20 @@ class RunConfig(BaseModel):
         """Of algorithm and recipe only the one there is."""
         empty = "algorithm" if self.recipe else "recipe"
         return {name: value for name, value in plain(self).items() if name != empty}
+
+    @field_validator("lora")
+    @classmethod
+    def _adapter(cls, lora: int | dict[str, Any]) -> int | dict[str, Any]:
+        if isinstance(lora, int):
+            if lora < 0:
+                raise ValueError("a rank of 1 or more, or 0 to train all weights")
+            return lora
+        if lora.get("dropout"):
+            raise ValueError(
+                "dropout is off in every log-probability, or ratios would compare unlike with like; leave it out"
+            )
+        adapter({key: value for key, value in lora.items() if key != "dropout"})
+        return {key: value for key, value in lora.items() if key != "dropout"}
 
     @field_validator("device")
     @classmethod
@@ -153,49 +182,77 @@ OF_TEXT = {
 
 def resolve(
     system: str | Algorithm | Recipe | Draft,
-    model: str | None,
+    model: str | None = None,
     changes: Mapping[str, Any] | None = None,
     model_as: Mapping[str, str] | None = None,
     **settings: Any,
 ) -> RunConfig:
-    """The full configuration from a system name (an `Algorithm`, a `Recipe` or the draft of one), a model spec, dotted-path
+    """The full configuration from a system name (an `Algorithm`, a `Recipe`, or the draft of either), a model spec, dotted-path
     changes, other models by role and settings.
 
-    Raises `UserError` for anything unknown, out of range or impossible, before any model or data is loaded.
+    What is stated wins: presets fill only what a method that goes by its name leaves to the size of the model, and settings that
+    nobody gave; `RunConfig.filled` has what they filled. Raises `UserError` for anything unknown, out of range or impossible,
+    before any model or data is loaded.
     """
     for name in settings.pop("plugins", None) or ():
         plugin(name)
     for key in settings:
         if key not in RunConfig.model_fields:
             raise unknown("setting", key, RunConfig.model_fields)
-    given = {key: value for key, value in settings.items() if value is not None}
+    given = placed({key: value for key, value in settings.items() if value is not None})
     if "task" in given:
         given["task"] = canonical(given["task"])
     for key, lacking in OF_TEXT.items() if is_environment(given.get("task")) else ():
         if given.get(key) and (key, given[key]) != ("reward", "verifier"):
             raise UserError(f"task '{given['task']}' takes actions, not text, so there is no {lacking}")
+    if model is not None:
+        model = lasting_model(model, MODELS)
+    model_as = {role: lasting_model(player, MODELS) for role, player in (model_as or {}).items()}
     acts, size = is_environment(given.get("task")), model or DEFAULT_MODEL
+    filled: dict[str, Any] = {} if model or acts else {"model": DEFAULT_MODEL}
     model = fitting_model(model, acts, str(given.get("task")))
+    changes = dict(changes or {})
+    if is_delta(system):
+        system, own = delta(system)  # type: ignore[arg-type]
+        changes = own | changes
     if isinstance(system, Algorithm) or (isinstance(system, str) and find(system).kind != "recipe"):
         base = rewarded(find(system).algorithm() if isinstance(system, str) else system, given.get("reward"))
         preset = dict(preset_of(base, size, acts))
-        algorithm = fitted(suited(base, preset), changes or {}, model_as or {})
+        fills = filling(base, preset) if isinstance(system, str) else {}
+        base = base.set(fills)
+        changes = spelled(base, changes)
+        algorithm = fitted(base, changes, model_as)
+        filled |= {path: value for path, value in fills.items() if not stated(path, changes)}
         method: Algorithm | Recipe = algorithm
         algorithms = [algorithm]
     else:
         if "steps" in given:
             raise UserError("the stages of a recipe have steps of their own: --set stages.0.steps=N instead of --steps")
-        draft = drafted(system, changes or {}, lambda base: suited(base, preset_of(base, size, acts)))
-        method = recipe = staged(draft, model_as or {}, given.get("reward"), given.get("eval_size"))
+
+        def suit(base: Algorithm) -> Algorithm:
+            fills = filling(base, preset_of(base, size, acts))
+            filled.update({f"{base.name}: {path}": value for path, value in fills.items()})
+            return base.set(fills)
+
+        draft = drafted(system, changes, suit)
+        method = recipe = staged(draft, model_as, given.get("reward"), given.get("eval_size"))
         algorithms = [stage.algorithm for stage in recipe.stages]
-        preset = {**preset_of(recipe.acting, size, acts), "steps": recipe.steps}
+        preset = preset_of(recipe.acting, size, acts)
         preset.pop("sft_steps", None)  # a recipe says itself what comes first
+        preset.pop("steps", None)
+        given["steps"] = recipe.steps
     if given.get("init"):
         preset.pop("sft_steps", None)  # weights of a run have had their warm start
     for algorithm in algorithms:
         check(algorithm.models)
     merged = {key: value for key, value in preset.items() if key != "set"} | given
-    merged["task_options"] = task_defaults(preset, merged.get("task")) | given.get("task_options", {})
+    defaults = task_defaults(preset, merged.get("task"))
+    merged["task_options"] = defaults | given.get("task_options", {})
+    filled |= {key: merged[key] for key in preset if key not in given and key not in ("set", "task_options")}
+    filled |= {
+        f"task_options.{key}": value for key, value in defaults.items() if key not in given.get("task_options", {})
+    }
+    merged["filled"] = filled
     if acts:
         model = algorithms[-1].policy.part
     origin = sources(method, merged.get("task"), model)
@@ -208,8 +265,6 @@ def resolve(
 
 def sources(method: Part, task: str | None, model: str) -> tuple[str, ...]:
     """The plugins that a run with these names is to record."""
-    from anypo.policies import MODELS
-
     named = TASKS.get(task or "")
     makers = (named.maker if named else None, MODELS.get(model))
     return suppliers([*(type(part) for _, part in method.walk()), *filter(None, makers)])

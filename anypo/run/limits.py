@@ -33,6 +33,19 @@ def check_prompts(task: Task, policy: Any, limit: Limit, heldout: int | None = N
     return f"only the first {seen:,} of {size:,} {name} prompts were checked to fit" if stored and seen < size else ""
 
 
+MARGIN = 128
+"""Bytes that a chat template may add to a short conversation."""
+
+
+def longest(task: Task) -> int:
+    """Bytes of the longest training prompt of a task whose problems are in memory; 0 for others."""
+    if not getattr(task, "stored", False):
+        return 0
+    problems = (task.train(index) for index in range(min(len(task), MOST)))
+    texts = lambda problem: (str(message.get("content", "")) for message in problem.messages)
+    return max((sum(len(text.encode(errors="replace")) for text in texts(problem)) for problem in problems), default=0)
+
+
 def _length(policy: Any, limit: Limit) -> Callable[[Problem], int]:
     """The number of a problem's tokens; 0 where it fits anyway, or nobody can tell."""
     around: int | None = None
@@ -62,4 +75,4 @@ def _refusal(task: Task, side: str, seen: int, long: list[tuple[Problem, int]], 
     )
 
 
-__all__ = ["check_prompts"]
+__all__ = ["MARGIN", "check_prompts", "longest"]

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from anypo.algorithm import Algorithm
 from anypo.credit import Pipeline
-from anypo.errors import UserError, shown, unknown
+from anypo.errors import UserError, cut, note, shown, unknown
 from anypo.filter import Confidence, Judge, MajorityVote, Screen, Signal
 from anypo.filter.consensus import PSEUDO
 from anypo.generate import Independent
-from anypo.reading import yaml_value
+from anypo.parts import Part
+from anypo.reading import number
 from anypo.recipes import SCORE, Recipe
 from anypo.roles import idle, recast
 from anypo.systems import find
@@ -30,17 +31,51 @@ REWARDS: dict[str, Callable[[], Signal]] = {
 """Rewards that need no labels, by the name that `anypo train --reward` takes; "verifier" is the task's own."""
 
 
-def read(text: str) -> Algorithm | Draft:
-    """The algorithm or the recipe in a YAML file, which may be the ``config.yaml`` of a run. Raises `UserError` for anything else."""
-    try:
-        plain = yaml_value(text)
-    except ValueError as error:
-        raise UserError(f"the file of --config is not valid YAML: {' '.join(str(error).split())}") from None
-    if isinstance(plain, dict) and isinstance(plain.get("algorithm"), dict):
-        return Algorithm.from_dict(plain["algorithm"])
-    if isinstance(plain, dict) and isinstance(plain.get("recipe"), dict):
-        return plain["recipe"]
-    return plain if isinstance(plain, dict) and "stages" in plain else Algorithm.from_yaml(text)
+def is_delta(value: Any) -> bool:
+    """Whether an algorithm is written as ``{base: NAME, set: {PATH: VALUE}}``."""
+    return isinstance(value, Mapping) and "base" in value
+
+
+def delta(value: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """The name and the changes of an algorithm that is written as a delta. `UserError` where that is not what it is."""
+    name, changes = value["base"], value.get("set") or {}
+    if set(value) - {"base", "set"} or not isinstance(name, str) or not isinstance(changes, Mapping):
+        raise UserError(
+            f"an algorithm is written out, a system's name, or base: NAME with set: PATH: VALUE, not {shown(dict(value))}"
+        )
+    return name, {str(path): number(given) for path, given in changes.items()}
+
+
+def spelled(base: Algorithm, changes: Mapping[str, Any]) -> dict[str, Any]:
+    """The changes with every path written out that only names the end of one (``lr``, ``trust.high``), which is said in a note.
+    `UserError` with the candidates where there are several, with the nearest path where there is none."""
+    whole = {path: value for path, value in changes.items() if path.partition(".")[0] in type(base).model_fields}
+    if len(whole) == len(changes):
+        return dict(changes)
+    known = fields_of(base.set(whole))
+    meant = {path: path if path in whole else _written_out(path, known) for path in changes}
+    note(", ".join(f"{path} is {place}" for path, place in meant.items() if path != place))
+    return {meant[path]: value for path, value in changes.items()}
+
+
+def fields_of(part: Part) -> list[str]:
+    """The dotted path of every field of a composition."""
+    return [
+        f"{path}.{field}" if path else field
+        for path, inner in part.walk()
+        for field in type(inner).model_fields
+        if path or field != "name"
+    ]
+
+
+def _written_out(short: str, known: Sequence[str]) -> str:
+    found = [path for path in known if path.endswith(f".{short}")]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        more = f" or {len(found) - 6} more" if len(found) > 6 else ""
+        raise UserError(f"'{cut(short)}' could be {', '.join(found[:6])}{more}; write out which")
+    raise unknown("field", short, known)
 
 
 def fitted(base: Algorithm, changes: Mapping[str, Any], models: Mapping[str, str]) -> Algorithm:
@@ -104,14 +139,11 @@ def _algorithm(value: Any, suit: Suit) -> Any:
     """The plain form of an algorithm that is named, alone or as the base of changes; `value` itself where it is written out."""
     if isinstance(value, str):
         return suit(find(value).algorithm()).dump()
-    if not isinstance(value, dict) or "base" not in value:
+    if not is_delta(value):
         return value
-    changes, rest = value.get("set", {}), set(value) - {"base", "set"}
-    if rest or not isinstance(value["base"], str) or not isinstance(changes, dict):
-        raise UserError(
-            f"an algorithm is written out, a system's name, or base: NAME with set: PATH: VALUE, not {shown(value)}"
-        )
-    return suit(find(value["base"]).algorithm()).set(changes).dump()
+    name, changes = delta(value)
+    base = suit(find(name).algorithm())
+    return base.set(spelled(base, changes)).dump()
 
 
 def grouped(algorithm: Algorithm) -> Algorithm:

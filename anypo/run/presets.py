@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from anypo.algorithm import Algorithm
 from anypo.errors import UserError
 from anypo.generate import Generate
+from anypo.parts import Part
 from anypo.policies.classes import Given
 from anypo.tasks.loading import generated
 
@@ -73,9 +74,50 @@ def preset_of(base: Algorithm, model: str, acts: bool) -> dict[str, Any]:
     return preset | {"set": preset.get("set", {}) | own}
 
 
+def filling(base: Algorithm, preset: Mapping[str, Any]) -> dict[str, Any]:
+    """What the preset sets of fields that `base` has, by dotted path."""
+    return {path: value for path, value in preset.get("set", {}).items() if has_path(base, path)}
+
+
 def suited(base: Algorithm, preset: Mapping[str, Any]) -> Algorithm:
-    """`base` with the fields that the preset sets, where it has them."""
-    return base.set({path: value for path, value in preset.get("set", {}).items() if has_path(base, path)})
+    """`base` with the fields that the preset sets, where it has them. For a method that goes by its name: one that is written out
+    states all of its fields."""
+    return base.set(filling(base, preset))
+
+
+def stated(path: str, changes: Iterable[str]) -> bool:
+    """Whether one of the dotted paths in `changes` replaces what is at `path`."""
+    return any(path == change or path.startswith(f"{change}.") for change in changes)
+
+
+def said(filled: Mapping[str, Any], model: str) -> str:
+    """What nobody stated and a preset filled in, as a sentence; '' for nothing."""
+    if not filled:
+        return ""
+    values = (f"{path}={_short(value)}" for path, value in filled.items())
+    return f"not stated, so filled in for {model}: {', '.join(values)}"
+
+
+def unfitted(algorithm: Algorithm, published: Algorithm, model: str) -> str:
+    """A sentence for a method that is written out with the published values where a named one would be fitted to the model."""
+    own = filling(algorithm, preset_of(algorithm, model, False))
+    same = [path for path in own if value_at(algorithm, path) == value_at(published, path) != own[path]]
+    if not same:
+        return ""
+    now = ", ".join(f"{path}={_short(value_at(algorithm, path))}" for path in same)
+    named = ", ".join(f"{path}={_short(own[path])}" for path in same)
+    return (
+        f"{algorithm.name} is written out and stays as written ({now}); named, or as base: with set:, it is fitted to {model} "
+        f"({named})"
+    )
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return str(value.get("part", "{...}"))
+    if isinstance(value, Part):
+        return value.part
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def environment_preset(base: Algorithm) -> dict[str, Any]:
@@ -111,6 +153,11 @@ def task_defaults(preset: Mapping[str, Any], task: str | None) -> dict[str, Any]
 
 def has_path(algorithm: Algorithm, path: str) -> bool:
     """Whether the dotted path names a field of this composition (an index picks from a list of parts)."""
+    return value_at(algorithm, path) is not _NOWHERE
+
+
+def value_at(algorithm: Algorithm, path: str) -> Any:
+    """What stands at the dotted path, or something equal to nothing else where there is no such field."""
     value: Any = algorithm
     for step in path.split("."):
         if isinstance(value, tuple) and step.isdigit() and int(step) < len(value):
@@ -118,5 +165,8 @@ def has_path(algorithm: Algorithm, path: str) -> bool:
         elif step in getattr(type(value), "model_fields", {}):
             value = getattr(value, step)
         else:
-            return False
-    return True
+            return _NOWHERE
+    return value
+
+
+_NOWHERE = object()

@@ -6,9 +6,10 @@ import dataclasses
 import math
 import shlex
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from anypo.diagnose.health import last_good
 from anypo.diagnose.live import Watch, line
 from anypo.engine import device as devices
 from anypo.engine.config import Local
-from anypo.errors import Interrupted, Killed, UserError
+from anypo.errors import Interrupted, Killed, UserError, note
 from anypo.generate.base import World
 from anypo.policies.classes import Wanted
 from anypo.policies.control.saved import described
@@ -32,14 +33,21 @@ from anypo.run.config import RunConfig, resolve
 from anypo.run.disk import requests
 from anypo.run.disk.folder import CONFIG, RunFolder
 from anypo.run.disk.trust import check as check_trust
-from anypo.run.record.loggers import check_loggers, open_loggers
+from anypo.run.objects import give_again, taken
+from anypo.run.places import lasting_task
+from anypo.run.record.display import shown
+from anypo.run.record.loggers import open_loggers
 from anypo.run.record.memory import peak_gb, resident_gb
-from anypo.run.record.observer import Observer
+from anypo.run.record.observer import Callback, Moment, Observer
+from anypo.run.record.oddities import oddities
 from anypo.run.record.provenance import changes, describe_device, manifest
+from anypo.run.rehearsal import check as check_run
+from anypo.run.rehearsal import head
 from anypo.run.signals import Stopping
 from anypo.run.stages import WARM, Running, Stages, weights_of
+from anypo.run.written import is_written, read
 from anypo.scoring import Evaluation, scorer_of
-from anypo.scoring.units import ACCURACY
+from anypo.scoring.units import ACCURACY, amount
 from anypo.tasks.environments import is_environment
 from anypo.update.sft import Fitting, warm_start
 
@@ -49,8 +57,11 @@ WAIT = 0.2
 MINUTE = 60.0
 """Seconds between two checkpoints of a supervised warm start, whose steps are short."""
 
+BEST = "best"
+"""Folder of the weights with the best held-out score, beside ``model``, the last ones."""
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, repr=False)
 class Result:
     """What a finished run gives back."""
 
@@ -72,8 +83,31 @@ class Result:
             "seconds": self.seconds,
         }
 
+    def __repr__(self) -> str:
+        return "\n".join(f"{name:<8} {value}" for name, value in self._lines())
+
+    def _repr_html_(self) -> str:
+        """A table for notebooks."""
+        cells = (
+            f"<tr><th style='text-align:left'>{name}</th><td>{escape(value)}</td></tr>" for name, value in self._lines()
+        )
+        return f"<table>{''.join(cells)}</table>"
+
+    def _lines(self) -> list[tuple[str, str]]:
+        """What came of the run, in at most ten lines."""
+        config, after = self.config, self.after or self.before
+        rows = [("run", str(self.path)), ("method", config.system), ("model", config.model), ("task", config.task)]
+        rows += [("steps", f"{self.metrics.get('step', 0):g} of {config.steps}, {self.seconds:.0f} s")]
+        for name, found in (("before", self.before), ("after", self.after)):
+            if found is not None:
+                interval = f"{amount(found.low, found.unit)} to {amount(found.high, found.unit)}"
+                rows.append((name, f"{amount(found.score, found.unit)} {found.unit} (95 %: {interval}, n = {found.n})"))
+        if after is None and "reward/mean" in self.metrics:
+            rows.append(("reward", f"{self.metrics['reward/mean']:.3f} in the last step"))
+        return [*rows, ("report", str(self.path / "report.html"))]
+
     def suggestions(self) -> list[str]:
-        """Two commands worth trying next."""
+        """Commands worth trying next."""
         if is_environment(self.config.task):
             other, model, what = "ppo" if self.config.system != "ppo" else "mdpo", [], "length"
         else:
@@ -85,64 +119,92 @@ class Result:
         latest = f'"select step, reward, {what} from rollouts order by step desc limit 5"'
         if self.config.composition().generate.part == "nothing" and not self.config.recipe:  # so there are no rollouts
             latest = '"select step, update_loss from metrics order by step desc limit 5"'
-        return [
-            shlex.join(["anypo", "train", "--system", other, *model, "--task", self.config.task]),
-            f"anypo rollouts {shlex.quote(str(self.path))} {latest}",
-        ]
+        again = shlex.join(["anypo", "train", "--system", other, *model, "--task", self.config.task])
+        query = f"anypo rollouts {shlex.quote(str(self.path))} {latest}"
+        return [query] if self.config.objects else [again, query]  # objects are in no other process
 
 
 def train(
-    system: str | Algorithm | Recipe | RunConfig = "grpo",
-    model: str | None = None,
-    task: str | None = None,
+    system: str | Path | Algorithm | Recipe | RunConfig = "grpo",
+    model: Any = None,
+    task: Any = None,
     *,
+    reward: Any = None,
     set: Mapping[str, Any] | None = None,
     model_as: Mapping[str, str] | None = None,
     out: Path | str | None = None,
     observer: Observer | None = None,
+    callbacks: Sequence[Callback] = (),
+    trust: bool = False,
     **settings: Any,
 ) -> Result:
     """Train `model` on `task` (default: one that suits the model) with `system` and return what came of it.
 
+    `system` may also be a run file, or a run folder whose configuration is run again (see docs/run-file.md); what is given here
+    comes before what is written there. trust: run the code that a folder from elsewhere names.
+
     `set` replaces parts or fields by dotted path, e.g. ``{"objective.trust.high": 0.28}``; `model_as` names other models by role,
     e.g. ``{"teacher": "path/to/run"}`` (see `anypo.roles.Cast`); `settings` are the fields of `RunConfig`
-    (steps, seed, lora, sft_steps, eval_size, ...). Raises `UserError` for bad input before anything is loaded, `Interrupted` after
-    a clean stop with a checkpoint.
+    (steps, seed, lora, sft_steps, eval_size, ...). model, task and reward may be objects (see `anypo.run.objects.taken`).
+    observer: who is told of the run; without one a terminal or a notebook shows its progress. callbacks: called after every step
+    with an `anypo.run.record.observer.Moment`, which has the rollouts and the policy and can stop the run. Raises `UserError` for
+    bad input before anything is loaded, `Interrupted` after a clean stop with a checkpoint.
     """
-    config = system if isinstance(system, RunConfig) else resolve(system, model, set, model_as, task=task, **settings)
-    config.load_plugins()
-    config.parse_tasks()
-    check_loggers(config.loggers)
-    devices.resolve(config.device)
+    given = taken(model, task, reward, settings.pop("task_options", None))
+    model, task = given.model, given.task
+    settings |= {"reward": given.reward, "task_options": given.task_options, "objects": given.objects or None}
+    if isinstance(system, RunConfig):
+        config = system
+    elif is_written(system):
+        written = read(Path(system), trust)
+        config = written.resolve(None, set, model_as, note, model=model, task=task, **settings)
+        out = out or written.out or None
+    else:
+        method = str(system) if isinstance(system, Path) else system
+        config = resolve(method, model, set, model_as, task=task, **settings)
+    check_run(config)
     path = Path(out) if out is not None else _default_path(config)
-    observer = observer or Observer()
-    stopping, plain = Stopping(observer.note), config.model_dump(mode="json")
-    with stopping.heard(), RunFolder.create(path, plain) as folder, _gone_if_refused(folder), _status(folder):
-        session = Session(config, folder, observer, stopping)
-        folder.write_manifest(session.manifest())
-        before = session.begin()
-        return session.run(before)
+    plain = config.model_dump(mode="json")
+    with shown(observer, f"anypo.train · {config.system} · {config.model} · {config.task}") as observer:
+        stopping = Stopping(observer.note)
+        with stopping.heard(), RunFolder.create(path, plain) as folder, _gone_if_refused(folder), _status(folder):
+            session = Session(config, folder, observer, stopping, callbacks)
+            folder.write_manifest(session.manifest())
+            for said in head(config):
+                observer.note(said)
+            before = session.begin()
+            return session.run(before)
 
 
 def resume(
     run: Path | str,
     *,
+    model: Any = None,
+    task: Any = None,
+    reward: Any = None,
     steps: int | None = None,
     device: str | None = None,
     accept_changes: bool = False,
     observer: Observer | None = None,
+    callbacks: Sequence[Callback] = (),
     trust: bool = False,
 ) -> Result:
     """Continue the run in folder `run` from its last checkpoint, up to `steps` and on `device` if given, else as planned.
 
     Raises `UserError` where the problems, their judges, the tokenizer or its template are no longer those the run began with,
     unless `accept_changes`; the session then records what has changed. trust: run the code that a folder from elsewhere names.
+    model, task, reward: the objects that the run was begun with, where it was (`RunConfig.objects`).
     """
     check_trust(RunFolder.read_config(Path(run)), trust)  # before anything of the folder is touched
-    place = devices.resolve(device or RunConfig.read(RunFolder.read_config(Path(run))).device)
-    observer = observer or Observer()
-    stopping = Stopping(observer.note)
-    with stopping.heard(), RunFolder.open(Path(run)) as folder, _status(folder):
+    recorded = RunConfig.read(RunFolder.read_config(Path(run)))
+    place = devices.resolve(device or recorded.device)
+    give_again(recorded, model, task, reward)
+    with ExitStack() as opened:
+        observer = opened.enter_context(shown(observer, f"anypo.resume · {run}"))
+        stopping = Stopping(observer.note)
+        opened.enter_context(stopping.heard())
+        folder = opened.enter_context(RunFolder.open(Path(run)))
+        opened.enter_context(_status(folder))
         with folder.unchanged_if_refused():
             config = RunConfig.recorded(folder.config(), trust)
             if steps is not None and config.recipe:
@@ -151,17 +213,20 @@ def resume(
             config = config.model_copy(update={key: value for key, value in changed.items() if value is not None})
             config.parse_tasks()
             folder.note_session(device=describe_device(config.device, place))
-            session = Session(config, folder, observer, stopping)
+            session = Session(config, folder, observer, stopping, callbacks)
             session.compare(accept_changes)
             saved = session.saved()
+            if config.steps != recorded.steps:
+                folder.plan(config.steps)
         before = session.restore(saved) if saved is not None else session.begin()
         return session.run(before)
 
 
 def evaluate(
-    model: str,
+    model: Any,
     *,
-    task: str | None = None,
+    task: Any = None,
+    reward: Any = None,
     task_options: Mapping[str, Any] | None = None,
     model_as: Mapping[str, str] | None = None,
     size: int | None = None,
@@ -181,9 +246,15 @@ def evaluate(
     (else 0), its type of numbers, its embedded engine, its own generator (`max_new` tokens a turn where that is given), what it
     learned beside its weights (the shelf of its last checkpoint), the arguments of its chat template, each replaced by that of
     `chat_args`, and its other models, replaced by those of `model_as`. A run that sampled from a server is sampled here.
-    trust: use what a folder from elsewhere names.
+    trust: use what a folder from elsewhere names. model, task and reward may be objects, as in `train`; those of a run that was made
+    of objects are given again.
     """
     observer = observer or Observer()
+    if task is None and reward is not None and isinstance(model, (str, Path)):
+        task = ((_recorded(Path(model)) or {}).get("objects") or {}).get("judges")
+    given = taken(model, task, reward, task_options)
+    model, task, task_options = str(given.model), given.task, given.task_options
+    task = lasting_task(task) if task else task
     options, name, chat, config = dict(task_options or {}), task or "sums", dict(chat_args or {}), None
     algorithm, casts = Algorithm(), recast((), model_as or {})
     if (recorded := _recorded(Path(model))) is not None:
@@ -257,9 +328,15 @@ class Session:
     """One run being executed in its folder."""
 
     def __init__(
-        self, config: RunConfig, folder: RunFolder, observer: Observer, stopping: Stopping | None = None
+        self,
+        config: RunConfig,
+        folder: RunFolder,
+        observer: Observer,
+        stopping: Stopping | None = None,
+        callbacks: Sequence[Callback] = (),
     ) -> None:
-        self.config, self.folder, self.observer = config, folder, observer
+        self.config, self.folder, self.observer, self.callbacks = config, folder, observer, callbacks
+        self.enough, self.saved_at = "", time.monotonic()
         self.stopping = stopping or Stopping(observer.note)
         self.stages = Stages(config)
         self.scorer = scorer_of(self.stages.task).fit(self.stages.task, config.eval_size)
@@ -372,7 +449,7 @@ class Session:
         loggers = open_loggers(self.config.loggers, self.folder.path, plain, rows)
         with self.stopping.finishing(), _threads(self.world.policy):
             metrics = self._train(self.running, loggers)
-            while following := self.stages.after(self.running):
+            while not self.enough and (following := self.stages.after(self.running)):
                 self.running, self.world = following, following.world
                 metrics = self._train(following, loggers) or metrics
         after = self._evaluate("after", self.running.step)
@@ -391,19 +468,20 @@ class Session:
         if self._owed(running):
             self._evaluate(f"step {running.step}", running.step)
         self._announce(running)
-        while not running.over:
+        while not running.over and not self.enough:
             metrics = self._measured(running, trainer.step())
             if scored := running.scored:
                 found = self._evaluate(f"step {running.step}", running.step)
                 metrics |= {SCORE: found.score} if found else {}
             self._record(running, metrics, loggers)
-            over = running.over
-            last = over and running.leg is self.stages.legs[-1]
+            over = running.over or bool(self.enough)
+            last = bool(self.enough) or (over and running.leg is self.stages.legs[-1])
             if self.config.eval_every and running.step % self.config.eval_every == 0 and not (last or scored):
                 self._try_evaluating(running)  # before saving: resuming misses none
                 scored = True
             save = self._heed(waits=not last)
-            if over or self.stopping.code or save or running.step % self.config.save_every == 0:
+            late = 0 < self.config.save_minutes * MINUTE <= time.monotonic() - self.saved_at
+            if over or self.stopping.code or save or late or running.step % self.config.save_every == 0:
                 self._checkpoint()
             if scored and not over:
                 self._announce(running)
@@ -483,6 +561,26 @@ class Session:
         assert self.watch is not None
         for found in self.watch.step(metrics, trainer.groups):
             self.observer.note(line(found))
+        if len(running.rows) == 1:
+            for said in oddities(trainer.groups, running.world.task, trainer.algorithm):
+                self.observer.note(said)
+        self._look(running, metrics)
+
+    def _look(self, running: Running, metrics: dict[str, Any]) -> None:
+        """Show the step to whoever looks at more than its numbers."""
+        world = running.world
+        moment = Moment(
+            running.step, metrics, running.trainer.groups, running.trainer.batch, world.policy, world.task, self._stop
+        )
+        self.observer.moment(moment)
+        for callback in self.callbacks:
+            callback(moment)
+
+    def _stop(self, reason: str = "a callback asked for it") -> None:
+        """End the run after this step as if it were the last."""
+        if not self.enough:
+            self.observer.note(f"stopped: {reason}")
+        self.enough = reason or "asked to"
 
     def _watch(self, running: Running) -> Watch:
         """The live diagnosis of a stage, with what the run said before."""
@@ -502,9 +600,18 @@ class Session:
             result = self.scorer.score(world, self.stages.acting.generate, self.config.seed, progress)
         self.folder.append_evaluation(label, step, result, _decoder(self.world.policy))
         self.observer.evaluation(label, result)
+        self._keep_if_best(label, result.score)
         return result
 
+    def _keep_if_best(self, label: str, score: float) -> None:
+        """Keep the weights that scored better than all that the run has learned before."""
+        others = [entry["score"] for entry in self.folder.evaluations() if entry["label"] not in ("before", label)]
+        if self.config.keep_best and label != "before" and score > max(others, default=-math.inf):
+            self.world.policy.save(self.folder.here() / BEST)
+            self.observer.note(f"the best held-out score so far: its weights are in {self.folder.path / BEST}")
+
     def _checkpoint(self) -> None:
+        self.saved_at = time.monotonic()
         if self.warming is not None:
             state = {"step": 0, WARM: self.warming.state_dict(), "torch_rng": torch.get_rng_state()}
             self.folder.save_checkpoint(0, state, keep=self.config.keep)

@@ -16,10 +16,11 @@ from anypo.filter.consensus import PSEUDO
 from anypo.generate.base import Generate, World, check_suits
 from anypo.outlook import Outlook
 from anypo.policies.classes import Wanted
+from anypo.policies.language.tiny import TinyConfig
 from anypo.recipes import POLICY, SHELF, Leg, Stage
 from anypo.roles import cast
 from anypo.run.config import RunConfig
-from anypo.run.limits import check_prompts
+from anypo.run.limits import MARGIN, check_prompts, longest
 from anypo.run.trainer import Trainer
 from anypo.tasks import Task
 from anypo.tasks.unlabelled import Unlabelled, labelled
@@ -132,6 +133,17 @@ class Stages:
             limit = limit_of(world.sampler if first else engine.sampler(policy), policy, stage.algorithm.generate)
             said.add(check_prompts(self._tasks[stage.name], policy, limit))
         return sleepers + sorted(said - {""})
+
+    def unfit(self) -> list[str]:
+        """The same as `check` says, as far as it can be known without the weights: of problems in memory, for a model that costs
+        nothing to make; where no prompt could be too long whatever the tokenizer makes of it, not even that is made."""
+        loaded = (self.task, *self._tasks.values())
+        if self.config.model != "tiny" or self.recipe.acting.policy.part != "given":
+            return []
+        if max(map(longest, loaded)) < TinyConfig().context // 2 - MARGIN:
+            return []
+        world = self.open()
+        return [said for said in self.check(world, self.config.eval_size) if said not in self.sleepers()]
 
     def sleepers(self) -> list[str]:
         """What cannot act in the run as it is planned, a sentence each."""

@@ -10,7 +10,7 @@ from anypo.errors import UserError, shown, unknown
 from anypo.plugins import discover, look_up
 from anypo.tasks import environments
 from anypo.tasks.base import Task
-from anypo.tasks.named import ALIASES, TASKS, made
+from anypo.tasks.named import ALIASES, GIVEN, TASKS, made
 from anypo.tasks.text import files, generators, pairs, reasoning
 from anypo.tasks.text.options import nested
 
@@ -53,6 +53,11 @@ def parse(spec: str | Mapping[str, Any], options: Mapping[str, Any] | None = Non
     if ":" in spec:
         _check_spelling(spec)
         return {"name": spec, **given}
+    if spec.startswith(GIVEN) and spec not in TASKS:
+        raise UserError(
+            f"the task '{spec}' was Python objects when the run began, and is in no other process: give them again, as in "
+            "anypo.resume(RUN, task=..., reward=...) or anypo.evaluate(RUN, task=...)"
+        )
     if spec in TASKS or spec not in generators.names():
         hint = "A file needs the ending .jsonl, .parquet or .csv."
         return look_up(TASKS, "task", spec, hint, [*generators.names(), *ALIASES, *files.BENCHMARKS]).parse(given)

@@ -41,6 +41,9 @@ class Named:
     maker: Any = None
 
 
+GIVEN = "given-"
+"""How the names of what a run is given as Python objects begin. In another process there is nothing under them."""
+
 TASKS: dict[str, Named] = {
     guess.NAME: Named(guess.parse, guess.load),
     exercises.NAME: Named(exercises.parse, exercises.load),

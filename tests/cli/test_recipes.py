@@ -9,6 +9,8 @@ import pytest
 import yaml
 from killing import killed_run, results
 
+from anypo.run.config import resolve
+
 SMALL = ("train", "--system", "sft-then-grpo", "--model", "tiny", "--eval-size", "8", "--save-every", "2",
          "--set", "stages.0.algorithm.replay.examples=4", "--set", "stages.1.algorithm.control.prompts=4",
          "--set", "stages.1.algorithm.control.samples=4", "--set", "stages.0.steps=9", "--set", "stages.1.steps=9",
@@ -44,7 +46,7 @@ def test_stages_follow_one_another_in_one_folder(anypo, tmp_path):
 def test_a_recipe_survives_the_way_through_yaml(anypo, tmp_path):
     shown = anypo("systems", "show", "sft-then-grpo", "--yaml")
     (tmp_path / "recipe.yaml").write_text(shown.out)
-    read = anypo("train", "--config", "recipe.yaml", "--dry-run")
+    read = anypo("train", "--config", "recipe.yaml", "--dry-run", "--json")
     assert read.code == 0, read.err
     assert json.loads(read.out)["recipe"] == yaml.safe_load(shown.out)
 
@@ -54,7 +56,7 @@ def test_a_file_may_name_systems_and_say_what_it_changes(anypo, tmp_path):
         "name: mine\nstages:\n- {name: first, algorithm: sft, steps: 5}\n"
         "- {name: second, algorithm: {base: grpo, set: {objective.trust.high: 0.4}}, steps: 5, keeps: [shelf]}\n"
     )
-    done = anypo("train", "--config", "recipe.yaml", "--model", "tiny", "--dry-run")
+    done = anypo("train", "--config", "recipe.yaml", "--model", "tiny", "--dry-run", "--json")
     assert done.code == 0, done.err
     stages = json.loads(done.out)["recipe"]["stages"]
     assert stages[0]["algorithm"]["update"]["optimiser"]["lr"] == 2e-3  # what the model's preset gives imitation
@@ -103,7 +105,7 @@ def test_what_cannot_be_is_said_in_a_sentence(anypo, tmp_path, words, says):
         ("{name: a, algorithm: {base: sft, set: {control.promts: 1}}}", "stages.0 of the recipe: unknown field"),
         ("{name: a, algorithm: sft, keeps: policy}", "'keeps' = 'policy': Input should be a list"),
         ("{name: a, algorithm: sft}\nround: 2", "unknown field of recipe 'round'. Did you mean 'rounds'?"),
-        ("{name: a, algorithm: sft", "the file of --config is not valid YAML"),
+        ("{name: a, algorithm: sft", "is not valid YAML"),
     ],
 )
 def test_a_mistake_in_a_file_is_said_in_a_sentence(anypo, tmp_path, stage, says):
@@ -128,7 +130,7 @@ def test_the_method_of_a_run_is_trained_again_from_its_folder(anypo, tmp_path):
         if lever["command"].startswith("anypo train")
     ]
     for words in (["anypo", "train", "--config", "run/config.yaml", "-m", "tiny"], *map(shlex.split, commands)):
-        again = anypo(*words[1:], "--dry-run")
+        again = anypo(*words[1:], "--dry-run", "--json")
         assert again.code == 0, (words, again.err)
         made = json.loads(again.out)["recipe"]
         assert [stage["name"] for stage in made["stages"]] == ["first", "second"]
@@ -158,8 +160,10 @@ def test_a_run_that_is_resumed_after_its_last_step_knows_its_last_step(anypo, tm
 
 
 def test_weights_of_a_run_get_no_second_warm_start_unless_it_is_asked_for(anypo):
-    said = lambda *words: json.loads(anypo("train", "-m", "tiny", "--dry-run", *words).out)["sft_steps"]
-    assert (said(), said("--init", "run"), said("--init", "run", "--sft-steps", "3")) == (150, 0, 3)
+    said = lambda **given: resolve("grpo", "tiny", **given).sft_steps
+    assert (said(), said(init="run"), said(init="run", sft_steps=3)) == (150, 0, 3)
+    done = anypo("train", "-m", "tiny", "--init", "run", "--dry-run")
+    assert done.code == 2 and "there is no run" in done.err
 
 
 def test_the_steps_of_a_recipe_are_not_resumes(anypo, tmp_path):

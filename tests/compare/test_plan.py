@@ -73,7 +73,7 @@ def test_an_algorithm_file_takes_part(tmp_path) -> None:
         ([], (), {}, "name at least one method"),
         (["grpp"], (), {}, "Did you mean 'grpo'"),
         (["grpo", "grpo"], (), {}, "'grpo' appears twice"),
-        (["none.yaml"], (), {}, "no algorithm file at none.yaml"),
+        (["none.yaml"], (), {}, "no algorithm file or run file at none.yaml"),
         (["grpo"], ("trust=clip,balancd",), {}, "unknown trust part 'balancd'. Did you mean 'balanced_clip'"),
         (["grpo"], ("trst=clip,none",), {}, "unknown slot to vary 'trst'. Did you mean 'trust'"),
         (["grpo"], ("credit.centre=greedy,group_mean",), {}, "centre=greedy: credit.centre .greedy. needs 'greedy'"),

@@ -10,7 +10,6 @@ import pytest
 from rich.console import Console
 
 from anypo.cli.compare import leaderboard as terminal
-from anypo.cli.terminal.display import Display
 from anypo.cli.terminal.outcome import show
 from anypo.compare import cell as cells
 from anypo.compare.board import leaderboard
@@ -21,6 +20,7 @@ from anypo.compare.report.page import page as compare_page
 from anypo.errors import UserError
 from anypo.report.page import page
 from anypo.run.disk.folder import RunFolder
+from anypo.run.record.display import Display
 from anypo.run.session import evaluate, resume, train
 from anypo.scoring import Evaluation
 from anypo.watch.runs import Runs

@@ -140,7 +140,7 @@ GOOD = {"prompt": "p", "answer": "1"}
         ([GOOD, "[" * 100_000], {}, r"line 2 is (not|no) "),
         ([GOOD], {"template": "{prompts}"}, r"placeholder \{prompts\}\. Did you mean 'prompt'"),
         ([], {}, r"has no problems: it is empty"),
-        ([GOOD], {"heldout": 1.5}, r"fraction between 0 and 1"),
+        ([GOOD], {"heldout": 1.5}, r"fraction from 0"),
         ([GOOD], {"heldout": "missing.jsonl"}, r"there is no task file 'missing.jsonl'"),
         ([GOOD], {"promt": "x"}, r"unknown field of task .*'promt'\. Did you mean 'prompt'"),
         ([GOOD], {"verifier": "numrc"}, r"unknown verifier part 'numrc'\. Did you mean 'numeric'"),
@@ -170,4 +170,4 @@ def test_damaged_files(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no task file"):
         tasks.load(str(tmp_path / "missing.jsonl"))
     with pytest.raises(UserError, match=r"needs the ending \.jsonl, \.parquet or \.csv"):
-        tasks.load("data.json")
+        tasks.load("./data.txt")

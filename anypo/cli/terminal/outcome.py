@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from rich.table import Table
 
-from anypo.cli.terminal.console import new_console
+from anypo.run.record.console import new_console
 from anypo.scoring.units import ACCURACY, amount, change
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 def watch(work: Callable[[Observer], Result], title: str, as_json: bool) -> None:
     """Run `work` under the live display and print its result as a table or as JSON."""
-    from anypo.cli.terminal.display import Display
+    from anypo.run.record.display import Display
 
     console = new_console(stderr=as_json)
     with Display(console, f"anypo train · {title}") as display:

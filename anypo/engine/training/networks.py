@@ -17,7 +17,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
-from transformers.modeling_layers import GradientCheckpointingLayer
 
 from anypo.engine.architecture import Architecture
 from anypo.engine.device import together
@@ -178,6 +177,10 @@ def _only(names: frozenset[str], **arguments: Any) -> dict[str, Any]:
 
 def _layers(model: nn.Module) -> list[nn.Module]:
     """The layers that transformers would recompute, outermost only. Raises `UserError` when there are none."""
+    from transformers.modeling_layers import (
+        GradientCheckpointingLayer,  # takes seconds, and only language models need it
+    )
+
     marked = {name: module for name, module in model.named_modules() if isinstance(module, GradientCheckpointingLayer)}
     outer = [m for name, m in marked.items() if not any(name.startswith(f"{other}.") for other in marked)]
     if not outer:

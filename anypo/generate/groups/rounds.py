@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 from pydantic import Field
-from scipy import stats
 
 from anypo.context import Context
 from anypo.control.base import Ask
@@ -102,6 +101,8 @@ def priority(n: int, spread: float, total: int, alpha: float, explore: float) ->
 def shrinkage(n: int, spread: float, alpha: float) -> float:
     """Half-width of the 1 - alpha confidence interval of a mean at n samples, minus that at n + 1, with the same sample
     deviation."""
+    from scipy import stats
+
     now = stats.t.ppf(1 - alpha / 2, n - 1) / np.sqrt(n)
     then = stats.t.ppf(1 - alpha / 2, n) / np.sqrt(n + 1)
     return float(spread * (now - then))

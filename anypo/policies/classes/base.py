@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class Wanted:
     """What a run says about its policy. model: a name, a folder or a hub id ("" where the policy class needs none); task: the loaded
-    task, whose spaces a policy may have to fit; lora: adapter rank, 0 for none; device: where its weights live; chat: arguments of
-    its chat template."""
+    task, whose spaces a policy may have to fit; lora: adapter rank (0 for none) or its fields; device: where its weights live;
+    chat: arguments of its chat template."""
 
     task: Any
     model: str = ""
     seed: int = 0
     dtype: str = "float32"
-    lora: int = 0
+    lora: int | Mapping[str, Any] = 0
     device: str | torch.device = "cpu"
     chat: Mapping[str, Any] = field(default_factory=dict)
 
@@ -57,8 +57,9 @@ class Given(PolicyClass, name="given"):
         self.check_acts(wanted.task)
         from anypo import policies  # loads models, which the grammar itself never needs
 
-        lora = {"rank": wanted.lora} if wanted.lora else None
-        return policies.load(wanted.model, wanted.dtype, lora, wanted.seed, device=wanted.device, chat=wanted.chat)
+        return policies.load(
+            wanted.model, wanted.dtype, wanted.lora or None, wanted.seed, device=wanted.device, chat=wanted.chat
+        )
 
     def open(self, wanted: Wanted, weights: str = "") -> Any:
         return self.build(replace(wanted, model=weights or wanted.model))

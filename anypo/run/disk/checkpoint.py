@@ -47,6 +47,9 @@ def save(path: Path, step: int, state: Mapping[str, Any]) -> None:
             _write_tensors(tensors, temporary / TENSORS)
             with open(temporary / STATE, "wb") as file:
                 torch.save(plain, file)
+            shutil.copymode(
+                temporary / STATE, temporary / TENSORS
+            )  # safetensors makes files that only their owner reads
             files = {name: describe(temporary / name) for name in FILES}
             (temporary / SUMMARY).write_text(json.dumps({"step": step, "files": files}, indent=2))
             for name in (TENSORS, STATE, SUMMARY):

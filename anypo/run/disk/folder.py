@@ -39,6 +39,8 @@ from anypo.run.disk.lock import Lock, now
 
 CONFIG, MANIFEST, STATUS = "config.yaml", "manifest.json", "status.json"
 METRICS, EVALUATIONS, LOCK = "metrics.jsonl", "evaluations.jsonl", ".lock"
+WARNINGS = "warnings.jsonl"
+"""What the live diagnosis said."""
 
 
 class RunFolder:
@@ -173,6 +175,14 @@ class RunFolder:
             raise UserError(f"{self.path / CONFIG} is damaged (not a YAML mapping); restore it from a copy")
         shape.check(self.path / CONFIG, shape.Configuration, config)
         return config
+
+    def plan(self, steps: int) -> None:
+        """Record that the run is to have so many steps; what its configuration was trusted with, it still is."""
+        before = self.config()
+        config = before | {"steps": steps}
+        if trust.trusted(before):
+            trust.remember(config)
+        replace_text(self.here() / CONFIG, yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
 
     def manifest(self) -> dict[str, Any]:
         """The provenance; empty when the run ended before it was written."""

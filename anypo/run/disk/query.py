@@ -28,8 +28,8 @@ DEFAULT = """\
 select step, count(*) as rollouts, round(avg(reward), 3) as reward, round(stddev_pop(reward), 3) as spread,
        round(avg(length), 1) as length, round(avg((finish = 'length')::int), 3) as truncated,
        round(avg(trained::int), 3) as trained
-from rollouts group by step order by step"""
-"""What `anypo rollouts RUN` shows without a query."""
+from rollouts group by step order by step desc"""
+"""What `anypo rollouts RUN` shows without a query: the newest steps first."""
 
 
 CLOSED = (

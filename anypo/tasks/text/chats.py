@@ -7,10 +7,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from anypo.data.content import Message, parted
-from anypo.errors import UserError
+from anypo.errors import UserError, unknown
 
 TEXTS = ("name", "tool_call_id", "reasoning_content")
 """Fields that are kept as texts, beside role, content and tool_calls."""
+
+ROLES = ("system", "developer", "user", "assistant", "tool", "function", "ipython")
+"""Who may speak. A template would pass over a message of anybody else, or make a role of it that the model never saw."""
 
 
 def chat(value: Any, column: str, where: str, system: str = "", tools: Any = None) -> tuple[Message, ...]:
@@ -31,6 +34,8 @@ def message(value: Any, where: str) -> dict[str, Any]:
     """One message with a role, a text, and what else it has."""
     if not isinstance(value, Mapping) or not isinstance(value.get("role"), str):
         raise UserError(f"{where}: every message needs the texts 'role' and 'content'")
+    if value["role"] not in ROLES:
+        raise unknown("role", value["role"], ROLES, f"It is that of {where}.")
     given = {str(key): item for key, item in value.items() if item is not None and item != []}
     calls = given.pop("tool_calls", None)
     out: dict[str, Any] = {"role": given.pop("role"), "content": _content(given.pop("content", None), calls, where)}

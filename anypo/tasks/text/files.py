@@ -65,14 +65,14 @@ class FileOptions(TaskOptions):
                 value = float(value)
             except ValueError:
                 return value
-        if not 0.0 < value < 1.0:
-            raise ValueError("give a fraction between 0 and 1, or the path of a second file")
+        if not 0.0 <= value < 1.0:
+            raise ValueError("give a fraction from 0 (nothing is held out) to below 1, or the path of a second file")
         return value
 
 
 def is_file(name: str) -> bool:
     """Whether a task name is meant as a path, or as the id of a data set."""
-    return name.endswith((*ENDINGS, ".json", ".ndjson")) or "/" in name or saved(name)
+    return name.lower().endswith(ENDINGS) or "/" in name or saved(name)
 
 
 def options_of(name: str, options: Mapping[str, Any]) -> FileOptions:
@@ -86,7 +86,7 @@ def sources(name: str, options: FileOptions) -> list[Data]:
     """Where the rows are, and where the held-out ones are if they stand apart; `UserError` when one cannot be read."""
     found = [Data(name, options.split, options.config)]
     if isinstance(options.heldout, str):
-        own = found[0].file or options.heldout.endswith(ENDINGS) or "/" in options.heldout
+        own = found[0].file or options.heldout.lower().endswith(ENDINGS) or "/" in options.heldout
         found.append(Data(options.heldout) if own else Data(name, options.heldout, options.config))
     for data in found:
         if reason := data.refuse():
@@ -94,10 +94,14 @@ def sources(name: str, options: FileOptions) -> list[Data]:
     return found
 
 
-def divided(name: str, options: FileOptions, read: Callable[[Data], Sequence[Problem]]) -> Sides:
+def divided(
+    name: str, options: FileOptions, read: Callable[[Data], Sequence[Problem]], held: Sequence[Data] = ()
+) -> Sides:
     """The problems that `read` makes of the rows, on the two sides that the options say."""
-    data, *apart = sources(name, options)
+    data, *apart = held or sources(name, options)
     problems = read(data)
+    if apart and apart[0] == data:
+        return Sides(problems, problems)  # a run that is to learn its file by heart
     if apart:
         return Sides.apart(problems, read(apart[0]), (name, str(options.heldout)))
     assert isinstance(options.heldout, float)
@@ -112,12 +116,13 @@ def parse(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
     return {"name": name, **options}
 
 
-def load(name: str, options: Mapping[str, Any]) -> OneStepTask:
-    """The task, with every row read and checked."""
-    parse(name, options)
+def load(name: str, options: Mapping[str, Any], held: Sequence[Data] = ()) -> OneStepTask:
+    """The task, with every row read and checked. held: rows that are in memory, and the held-out ones if they stand apart."""
+    if not held:
+        parse(name, options)
     checked = options_of(name, options)
     verifier = choose_verifier(checked.verifier, Exact() if checked.answer else Unjudged(), None)
-    source = file_source(name, checked, verifier)
+    source = file_source(name, checked, verifier, held)
     components = complete(checked.rewards, verifier, checked.graded)
     scorer = Scorer(components, checked.timeout, Pool(checked.workers, (prepare, (components,)), checked.memory))
     if scorer.isolated:
@@ -140,7 +145,7 @@ class FileSource(Sides):
         return {**self.provenance, "train": len(self), "heldout": self.n_heldout}
 
 
-def file_source(name: str, options: FileOptions, verifier: Verifier) -> FileSource:
+def file_source(name: str, options: FileOptions, verifier: Verifier, held: Sequence[Data] = ()) -> FileSource:
     """The rows of `name` as problems."""
     repeated = 0
 
@@ -150,8 +155,8 @@ def file_source(name: str, options: FileOptions, verifier: Verifier) -> FileSour
         repeated += more
         return problems
 
-    data, *apart = sources(name, options)
-    sides, provenance = divided(name, options, read_once), data.identity()
+    data, *apart = held or sources(name, options)
+    sides, provenance = divided(name, options, read_once, held), data.identity()
     if apart:
         provenance |= {f"heldout_{key}": value for key, value in apart[0].identity().items()}
     else:

@@ -10,7 +10,8 @@ from typing import Any, ClassVar
 
 from pydantic import Field, field_validator
 
-from anypo.callables import imported, source, spelled
+from anypo.callables import imported, source, spelled, unlike
+from anypo.errors import UserError
 from anypo.parts import Part
 from anypo.tasks.base import Problem
 from anypo.tasks.text.verifiers import Verifier, compiles
@@ -147,7 +148,8 @@ class PythonReward(Reward, name="python"):
         return True
 
     def prepare(self) -> None:
-        imported(self.function)
+        if reason := unlike(imported(self.function), ("text", "answer", "metadata")):
+            raise UserError(f"the reward {reason}")
 
     def identity(self) -> dict[str, Any]:
         return self.dump() | source(self.function)

@@ -7,6 +7,9 @@ from __future__ import annotations
 
 import csv
 import functools
+import glob
+import gzip
+import hashlib
 import importlib.util
 import json
 import math
@@ -20,7 +23,9 @@ from typing import Any
 from anypo.errors import UserError, brief, nearest
 from anypo.files import sha256
 
-ENDINGS = (".jsonl", ".parquet", ".csv")
+ENDINGS = (".jsonl", ".parquet", ".csv", ".json", ".ndjson", ".jsonl.gz")
+"""How the names of files end; capital letters are as good."""
+
 Row = tuple[str, Mapping[str, Any]]
 
 csv.field_size_limit(2**31 - 1)
@@ -28,8 +33,9 @@ csv.field_size_limit(2**31 - 1)
 
 @dataclass(frozen=True)
 class Data:
-    """Where rows are: a file with one of `ENDINGS`, a folder that the `datasets` library saved or can read, or the id of a data set
-    on a hub (``owner/name``); of the latter two the `split`, and the `config` where there are several."""
+    """Where rows are: a file with one of `ENDINGS`, several (a pattern with ``*``, names with commas between), a folder that the
+    `datasets` library saved or can read, or the id of a data set on a hub (``owner/name``); of the latter two the `split`, and the
+    `config` where there are several."""
 
     name: str
     split: str = "train"
@@ -41,7 +47,21 @@ class Data:
 
     @property
     def file(self) -> bool:
-        return self.name.endswith(ENDINGS)
+        return self.name.lower().endswith(ENDINGS)
+
+    @functools.cached_property
+    def files(self) -> tuple[str, ...]:
+        """The files that the name means, a pattern's in alphabetical order."""
+        pieces = (
+            [piece.strip() for piece in self.name.split(",")]
+            if "," in self.name and not self.path.exists()
+            else [self.name]
+        )
+        found: list[str] = []
+        for piece in pieces:
+            several = "*" in piece and not Path(piece).exists()
+            found += sorted(glob.glob(piece, recursive=True)) if several else [piece]
+        return tuple(dict.fromkeys(found))
 
     @property
     def hub(self) -> bool:
@@ -53,11 +73,12 @@ class Data:
     def refuse(self) -> str | None:
         """Why it cannot be read, as far as that is known without reading it."""
         if self.file:
-            return None if self.path.is_file() else f"there is no task file '{self.name}'"
+            lost = next((file for file in self.files or (self.name,) if not Path(file).is_file()), None)
+            return None if lost is None else f"there is no task file '{lost}'"
         if not self.path.suffix and not self.path.exists() and not self.hub:
             return f"there is no task folder '{self.name}', and no file of that name"
         if not self.path.is_dir() and not self.hub:
-            return f"task file '{self.name}' needs the ending {', '.join(ENDINGS[:-1])} or {ENDINGS[-1]}"
+            return f"task file '{self.name}' needs the ending {', '.join(ENDINGS[:2])} or {ENDINGS[2]}"
         if importlib.util.find_spec("datasets") is None:
             return f"'{self.name}' is read by the package datasets, which is not installed: pip install 'anypo[data]'"
         return None
@@ -66,14 +87,46 @@ class Data:
         """Every row; `UserError` names the place of what is wrong."""
         if not self.file:
             return _tables(self, iter(_dataset(self).with_format("arrow").iter(1000)))
-        return {".jsonl": _jsonl, ".csv": _csv, ".parquet": _parquet}[self.path.suffix](self)
+        if len(self.files) > 1:
+            return (row for file in self.files for row in Data(file).rows())
+        data = self if self.files == (self.name,) else Data(self.files[0])
+        return {".csv": _csv, ".parquet": _parquet, ".json": _json}.get(self.path.suffix.lower(), _jsonl)(data)
 
     def identity(self) -> dict[str, Any]:
         """Provenance: the path and a hash of the content, or the data set and its fingerprint."""
+        if self.file and len(self.files) > 1:
+            return {"path": self.name, "files": {file: sha256(Path(file)) for file in self.files}}
         if self.file:
-            return {"path": self.name, "sha256": sha256(self.path)}
+            return {"path": self.name, "sha256": sha256(Path(self.files[0]))}
         found = {"dataset": self.name, "split": self.split, "config": self.config}
         return found | {"fingerprint": _dataset(self)._fingerprint}
+
+
+@dataclass(frozen=True, eq=False)
+class Held(Data):
+    """Rows that are in memory: mappings, or a data set of the `datasets` library."""
+
+    held: Any = ()
+
+    def __str__(self) -> str:
+        return f"'{self.name}'"
+
+    def refuse(self) -> str | None:
+        return None
+
+    def rows(self) -> Iterator[Row]:
+        for number, row in enumerate(self.held, start=1):
+            if not isinstance(row, Mapping):
+                raise UserError(f"{self} row {number} is a {type(row).__name__}, not a mapping of columns to values")
+            yield f"{self} row {number}", row
+
+    def identity(self) -> dict[str, Any]:
+        if fingerprint := getattr(self.held, "_fingerprint", None):
+            return {"dataset": self.name, "fingerprint": fingerprint}
+        digest = hashlib.sha256()
+        for row in self.held:
+            digest.update(json.dumps(dict(row), sort_keys=True, default=str).encode(errors="replace"))
+        return {"rows": len(self.held), "sha256": digest.hexdigest()}
 
 
 def saved(name: str) -> bool:
@@ -110,7 +163,8 @@ def _dataset(data: Data) -> Any:
 def _jsonl(data: Data) -> Iterator[Row]:
     number = 0
     try:
-        with data.path.open(encoding="utf-8-sig") as file:
+        opened: Any = gzip.open if data.name.lower().endswith(".gz") else open
+        with opened(data.name, "rt", encoding="utf-8-sig") as file:
             for number, line in enumerate(file, start=1):
                 if not line.strip():
                     continue
@@ -126,8 +180,30 @@ def _jsonl(data: Data) -> Iterator[Row]:
                 yield where, row
     except UnicodeDecodeError as error:
         raise UserError(f"{data} is not UTF-8 text after line {number}: {error.reason}") from None
+    except (OSError, EOFError) as error:
+        raise UserError(f"{data} cannot be read: {getattr(error, 'strerror', None) or brief(error)}") from None
+
+
+def _json(data: Data) -> Iterator[Row]:
+    """A list of objects, or lines of them under the wrong ending."""
+    try:
+        text = data.path.read_text(encoding="utf-8-sig")
+        if not text.lstrip().startswith("["):
+            yield from _jsonl(data)
+            return
+        rows = json.loads(text, parse_int=_integer)
+    except json.JSONDecodeError as error:
+        raise UserError(f"{data} is not JSON: {error.msg} at line {error.lineno}, column {error.colno}") from None
+    except RecursionError:
+        raise UserError(f"{data} is not usable JSON: it is nested too deeply") from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"{data} is not UTF-8 text: {error.reason}") from None
     except OSError as error:
         raise UserError(f"{data} cannot be read: {error.strerror}") from None
+    for number, row in enumerate(rows, start=1):
+        if not isinstance(row, dict):
+            raise UserError(f"{data} row {number} is a JSON {type(row).__name__}, not an object with columns")
+        yield f"{data} row {number}", row
 
 
 class _Long(str):

@@ -43,10 +43,15 @@ class Sides:
 
     @classmethod
     def split(cls, problems: Sequence[Problem], fraction: float, name: str) -> Self:
-        """From one source: by a hash of the prompt, so that added rows move no other row."""
+        """From one source: by a hash of the prompt, so that added rows move no other row. A fraction of 0 holds out nothing."""
+        if not fraction:
+            return cls(problems, [])
         places = {problem.prompt: prompt_id(f"heldout:{problem.prompt}") / 2**63 for problem in problems}
         if len(places) < 2:
-            raise UserError(f"'{name}' has only one different prompt; a train and a held-out side need at least two")
+            raise UserError(
+                f"'{name}' has only one different prompt; a train and a held-out side need at least two (--task-set heldout=0 holds "
+                f"nothing out, --task-set heldout={name} asks what is trained on)"
+            )
         chosen = {prompt for prompt, place in places.items() if place < fraction}
         ranked = sorted(places, key=lambda prompt: places[prompt])
         chosen = (chosen or {ranked[0]}) - ({ranked[-1]} if len(chosen) == len(ranked) else set())

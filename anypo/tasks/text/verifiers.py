@@ -16,7 +16,8 @@ from unicodedata import normalize
 
 from pydantic import Field, field_validator
 
-from anypo.callables import imported, source, spelled
+from anypo.callables import imported, source, spelled, unlike
+from anypo.errors import UserError
 from anypo.parts import Part
 from anypo.tasks.base import Problem
 from anypo.tasks.text.answers.figures import value
@@ -218,7 +219,8 @@ class Python(Verifier, name="python"):
         return True
 
     def prepare(self) -> None:
-        imported(self.function)
+        if reason := unlike(imported(self.function), ("prediction", "answer", "metadata")):
+            raise UserError(f"the verifier {reason}")
 
     def identity(self) -> dict[str, Any]:
         return self.dump() | source(self.function)

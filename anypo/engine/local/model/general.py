@@ -13,8 +13,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import DynamicCache
-from transformers.cache_utils import DynamicLayer
 
 from anypo.engine.local.backend import Work
 from anypo.engine.local.handle import Handle
@@ -52,6 +50,8 @@ class GeneralBackend:
         names = accepted(base)
         self._takes_positions = "position_ids" in names
         self._keep_logits = "logits_to_keep" in names
+        from transformers.cache_utils import DynamicLayer  # takes seconds, and only language models need it
+
         self._plain = together and all(type(layer) is DynamicLayer for layer in self._cache().layers)
         self._held: dict[int, int] = {}
 
@@ -180,4 +180,6 @@ class GeneralBackend:
         return [(k[:, :, : handle._cached], v[:, :, : handle._cached]) for k, v in memory]
 
     def _cache(self) -> Any:
+        from transformers import DynamicCache
+
         return DynamicCache(config=self.model.config)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from types import TracebackType
 
 from rich.console import Console, Group, RenderableType
@@ -12,6 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
+from anypo.run.record.console import new_console
 from anypo.run.record.observer import Observer
 from anypo.scoring import Evaluation
 from anypo.scoring.units import amount
@@ -48,17 +50,22 @@ class Display(Observer):
         )
         self.task = self.progress.add_task("starting", total=None)
         self.live = Live(self.render(), console=console, refresh_per_second=4, get_renderable=self.render)
-        self.began = time.monotonic()
+        self.total, self.done, self.began_at, self.began = 0, 0, 0, time.monotonic()
+
+    @property
+    def lively(self) -> bool:
+        """Whether what is shown can be drawn over: in a terminal or a notebook."""
+        return self.console.is_terminal or self.console.is_jupyter
 
     def __enter__(self) -> Display:
-        if self.console.is_terminal:
+        if self.lively:
             self.live.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self.console.is_terminal:
+        if self.lively:
             self.live.stop()
 
     def render(self) -> RenderableType:
@@ -90,25 +97,37 @@ class Display(Observer):
 
     def phase(self, name: str, total: int) -> None:
         self.progress.reset(self.task, description=name, total=total or None)
-        if not self.console.is_terminal:
+        self.total, self.done, self.began_at, self.began = total, 0, -1, time.monotonic()
+        if not self.lively:
             self.console.print(f"{name} ...", highlight=False)
 
+    def left(self) -> str:
+        """How long the rest of the phase takes, where enough of it is done to say so."""
+        done, step = self.done - self.began_at, int(self.metrics.get("step", 0))
+        if not self.total or done < 1 or step >= self.total:
+            return ""
+        seconds = (time.monotonic() - self.began) / done * (self.total - step)
+        hours, rest = divmod(round(seconds), 3600)
+        return f"  ETA {hours}:{rest // 60:02d}:{rest % 60:02d}"
+
     def advance(self, done: int) -> None:
+        self.began_at = done if self.began_at < 0 else self.began_at  # a resumed run begins where it stopped
+        self.done = done
         self.progress.update(self.task, completed=done)
 
     def step(self, metrics: Mapping[str, float]) -> None:
         self.metrics = metrics
         self.rewards.append(metrics.get("reward/mean", float("nan")))
         self.advance(int(metrics["step"]))
-        if not self.console.is_terminal:
+        if not self.lively:
             right = f"  right {metrics['accuracy/train']:6.1%}" if "accuracy/train" in metrics else ""
             labels = f"  labels right {metrics[PSEUDO_LABELS]:6.1%}" if PSEUDO_LABELS in metrics else ""
             word, name = ("reward", "reward/mean") if "reward/mean" in metrics else ("loss", "update/loss")
             said = f"{word} {metrics.get(name, float('nan')):.3f}"  # a run without rollouts has no rewards
             self.console.print(
-                f"step {int(metrics['step']):4d}  {said}"
+                f"step {int(metrics['step']):4d}{(self.total and f' of {self.total}') or ''}  {said}"
                 f"{right}{labels}"
-                f"  tokens/s {metrics.get('rollout/tokens_per_second', 0.0):7.0f}  {metrics['time/step']:.1f} s",
+                f"  tokens/s {metrics.get('rollout/tokens_per_second', 0.0):7.0f}  {metrics['time/step']:.1f} s{self.left()}",
                 highlight=False,
             )
 
@@ -121,3 +140,15 @@ class Display(Observer):
 
     def note(self, message: str) -> None:
         self.console.print(message, highlight=False, markup=False)
+
+
+@contextmanager
+def shown(observer: Observer | None, title: str) -> Iterator[Observer]:
+    """Whoever is told of a run that was begun from Python: `observer`, or else a display in a terminal or a notebook, and nobody where
+    there is neither."""
+    console = new_console() if observer is None else None
+    if console is None or not (console.is_terminal or console.is_jupyter):
+        yield observer or Observer()
+        return
+    with Display(console, title) as display:
+        yield display

@@ -1,0 +1,51 @@
+"""What the first step of a run shows to be wrong with the task, though nothing has failed (what fails ends the run by itself)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from anypo.algorithm import Algorithm
+from anypo.data.records import Group, Trajectory
+from anypo.tasks.base import Task
+from anypo.tasks.unlabelled import LABEL
+
+
+def oddities(groups: Sequence[Group], task: Task, algorithm: Algorithm) -> list[str]:
+    """A sentence each for rewards that count nothing and episodes that were all cut short."""
+    rollouts = [trajectory for group in groups for trajectory in group.trajectories]
+    if not rollouts:
+        return []
+    return [said for said in (_unweighted(rollouts, task, algorithm), _cut(rollouts, algorithm.generate)) if said]
+
+
+def _unweighted(rollouts: Sequence[Trajectory], task: Task, algorithm: Algorithm) -> str:
+    signals = getattr(algorithm.filter, "signals", ())  # they add components of their own
+    if signals or not task.weights or any(LABEL in trajectory.rewards for trajectory in rollouts):
+        return ""
+    lost = sorted({name for trajectory in rollouts for name in trajectory.rewards} - set(task.weights))
+    names = ", ".join(f"'{name}'" for name in lost)
+    return (
+        f"warning: task '{task.name}' gives the reward {names}, which is not in its weights and counts nothing"
+        if lost
+        else ""
+    )
+
+
+def _cut(rollouts: Sequence[Trajectory], generate: Any) -> str:
+    """Of the rollouts that ended their last turn by themselves, all had another to come."""
+    turns, most = getattr(generate, "turns", None), getattr(generate, "max_new", 0)
+    ended = [t for t in rollouts if t.turn is not None and len(t) and int((t.turn == t.turn[-1]).sum()) < most]
+    if turns is None or not ended or not all(t.truncated and int(_last(t)) + 1 >= turns for t in ended):
+        return ""
+    return (
+        f"warning: every episode was cut after {turns} turn{'s' * (turns != 1)}, before its environment said that it was over; allow "
+        f"more with --set generate.turns={max(2, 2 * turns)}"
+    )
+
+
+def _last(trajectory: Trajectory) -> int:
+    return -1 if trajectory.turn is None else int(trajectory.turn[-1])
+
+
+__all__ = ["oddities"]

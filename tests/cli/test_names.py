@@ -1,0 +1,106 @@
+"""Names from the index: it is what the library would say, of the state the library is in, and what a shell is offered."""
+
+from __future__ import annotations
+
+import json
+from types import SimpleNamespace
+
+import pytest
+
+from anypo.algorithm import Algorithm
+from anypo.cli import completion
+from anypo.cli import index as names
+from anypo.parts import SLOTS
+from anypo.run.presets import has_path
+from anypo.run.written import json_schema
+from anypo.systems import SYSTEMS, methods
+
+
+@pytest.fixture(autouse=True)
+def _cache(monkeypatch, tmp_path):
+    monkeypatch.setenv("ANYPO_CACHE", str(tmp_path / "cache"))
+
+
+def test_the_index_is_true():
+    found = names.index()
+    assert found == json.loads(json.dumps(names.build())) == names.index()
+    by_name = {entry["name"]: entry for entry in found["systems"]}
+    assert set(by_name) == set(SYSTEMS) and {slot: set(parts) for slot, parts in found["parts"].items()} == {
+        slot: set(base.parts) for slot, base in SLOTS.items()
+    }
+    assert all(
+        has_path(entry.algorithm(), path) for name, entry in methods().items() for path in by_name[name]["fields"]
+    )
+
+
+def test_the_index_is_of_the_code_as_it_is(monkeypatch, tmp_path):
+    place = tmp_path / "library"
+    place.mkdir()
+    (place / "a.py").write_text("1")
+    monkeypatch.setattr(names, "HERE", place)
+    first = names._place()
+    assert names._place() == first
+    (place / "b.py").write_text("2")
+    assert names._place() != first
+
+
+def test_nothing_is_built_where_the_cache_knows(monkeypatch):
+    names.index()
+    monkeypatch.setattr(names, "build", lambda: pytest.fail("built"))
+    assert "dapo" in completion.methods("da")[0] or completion.methods("dapo")
+    assert any(name == "grpo" for name, _ in completion.systems("gr"))
+    assert completion.several("grpo,dap")[0].startswith("grpo,dap") and "chain_sum" in completion.tasks("chain_s")
+    assert completion.models("tin") == ["tiny"] and completion.slots("trus") == ["trust"]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [("-s", "grpoo"), ("--set", "objctive.trust.high=1"), ("-s", "ppo", "--set", "lrr=2"), ("--set", "nothing=1")],
+)
+def test_what_is_refused_at_once_is_refused_in_the_same_words(anypo, monkeypatch, words):
+    slow = anypo("train", "-m", "tiny", *words)
+    names.index()
+    monkeypatch.setattr("anypo.run.written.resolve", lambda *_, **__: pytest.fail("not at once"))
+    assert anypo("train", "-m", "tiny", *words) == slow and slow.code == 2
+
+
+def test_what_is_not_plainly_wrong_is_left_to_the_parts():
+    names.index()
+    for paths in (["lr"], ["objective.trust.what"], ["objective.trust", "high"], ["update.optimiser.lr"]):
+        names.refuse("grpo", paths)
+    names.refuse("sft-then-grpo", ["whatever"])
+
+
+def test_paths_are_completed_for_the_system_that_is_named():
+    context = SimpleNamespace(params={"system": "ppo"})
+    assert "credit.gamma=" in completion.changes(context, "credit.ga")
+    assert completion.changes(SimpleNamespace(params={}), "objective.tr") == ["objective.trust"]
+    assert "objective.trust=soft_clip" in completion.changes(SimpleNamespace(params={}), "objective.trust=soft")
+
+
+def test_the_command_is_completed(anypo, monkeypatch):
+    monkeypatch.setenv("_ANYPO_COMPLETE", "complete_bash")
+    monkeypatch.setenv("COMP_WORDS", "anypo train --system dap")
+    monkeypatch.setenv("COMP_CWORD", "3")
+    assert "dapo" in anypo().out.split()
+
+
+def test_the_schema_knows_run_files_and_algorithms():
+    schema = json_schema()
+    run, rooms, recipe = schema["anyOf"]
+    assert {"model", "task", "steps", "base", "set", "algorithm"} <= set(run["properties"]) and "objective" in rooms[
+        "properties"
+    ]
+    assert recipe["required"] == ["stages"]
+    pointers = set()
+
+    def look(value):
+        if isinstance(value, dict):
+            pointers.update([value["$ref"]] if "$ref" in value else [])
+            [look(item) for item in value.values()]
+        elif isinstance(value, list):
+            [look(item) for item in value]
+
+    look(schema)
+    assert all(pointer.removeprefix("#/$defs/") in schema["$defs"] for pointer in pointers)
+    assert set(Algorithm.json_schema()["properties"]) <= set(rooms["properties"])
