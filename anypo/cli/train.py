@@ -62,6 +62,9 @@ def train(
     eval_size: Annotated[int | None, typer.Option(min=0, help="held-out problems before and after")] = None,
     eval_every: Annotated[int | None, typer.Option(min=0, help="also evaluate every so many steps")] = None,
     save_every: Annotated[int | None, typer.Option(min=1, help="checkpoint every so many steps")] = None,
+    beside: Annotated[
+        bool, typer.Option("--beside/--no-beside", help="measure in every step how far the run is from its base")
+    ] = True,
     logger: Annotated[list[str], typer.Option(help="tensorboard, wandb or trackio")] = [],  # noqa: B006
     dry_run: Annotated[bool, typer.Option("--dry-run", help="print the resolved configuration and stop")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="print the result as JSON")] = False,
@@ -89,6 +92,7 @@ def train(
         "eval_size": eval_size,
         "eval_every": eval_every,
         "save_every": save_every,
+        "beside": beside,
         "loggers": tuple(logger) or None,
     }
     changes = assignments(set_, "--set")

@@ -144,6 +144,7 @@ def command(run: Evidence, changes: Changes) -> str:
         given = field in config and config[field] != getattr(plain, field)
         if given and not (stage and field == "steps"):
             words += [f"--{field.replace('_', '-')}", str(config[field])]
+    words += ["--no-beside"] if config.get("beside") is False else []
     for key, new in (config.get("task_options") or {}).items():
         if plain.task_options.get(key, RunConfig) != new:
             words += ["--task-set", f"{key}={inline(new)}"]

@@ -19,6 +19,7 @@ from anypo.files import strict
 from anypo.report import charts, composition, sample
 from anypo.report.curves import Curves, curves
 from anypo.report.headline import headline, plural
+from anypo.run.beside import last_stage, sentence, standing
 from anypo.run.disk.folder import RunFolder
 from anypo.run.disk.trust import recall
 from anypo.scoring.units import ACCURACY
@@ -40,7 +41,9 @@ def page(folder: RunFolder) -> str:
     }
     parts = {
         "Result": f'<section id="result" aria-label="Result">{headline(found, evaluations, data["answers"])}</section>',
-        "Method": section("method", "What was run", composition.draw(config)),
+        "Method": section(
+            "method", "What was run", composition.draw(config), sentence(standing(last_stage(folder.metrics())))
+        ),
         **drawn(data["sections"], found, units),
         "Rollouts": rollouts(data["rollouts"], folder.rollout_steps()),
         "Answers": answers(data["answers"]),

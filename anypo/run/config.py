@@ -63,6 +63,7 @@ class RunConfig(BaseModel):
     eval_every: int = Field(0, ge=0, description="held-out evaluation every so many steps; 0: before and after only")
     save_every: int = Field(10, ge=1, description="checkpoint every so many steps")
     keep: int = Field(2, ge=1, description="checkpoints kept")
+    beside: bool = Field(True, description="measure in every step how far the run is from its system's base")
     loggers: tuple[str, ...] = ()
     plugins: tuple[str, ...] = Field((), description="modules and .py files that the names below and above come from")
     algorithm: dict[str, Any] = Field(default_factory=dict)

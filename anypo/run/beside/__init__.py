@@ -2,5 +2,6 @@
 
 from anypo.run.beside.beside import Beside, beside
 from anypo.run.beside.witness import NOBODY, Witness
+from anypo.run.beside.words import Standing, last_stage, sentence, standing
 
-__all__ = ["NOBODY", "Beside", "Witness", "beside"]
+__all__ = ["NOBODY", "Beside", "Standing", "Witness", "beside", "last_stage", "sentence", "standing"]

@@ -90,6 +90,10 @@ class Beside(Witness):
     def base(self) -> Shadow | None:
         return self.shadows.get(BASE)
 
+    @property
+    def said(self) -> dict[str, str]:
+        return {"base": self.name} | ({"base/why": self.why} if self.why else {})
+
     # -- what the run does, room by room ----------------------------------------------------------------------------------------
 
     def screened(

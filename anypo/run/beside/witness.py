@@ -38,6 +38,11 @@ class Witness:
     def ended(self, groups: Sequence[Group], context: Context) -> None:
         """The step is over; `groups`: everything it made."""
 
+    @property
+    def said(self) -> dict[str, str]:
+        """What goes with the metrics of a step in words."""
+        return {}
+
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint holds of it."""
         return {}
