@@ -94,7 +94,7 @@ def slopes(algorithm: Algorithm, batch, context: Context) -> np.ndarray:
     return np.array(out)
 
 
-@pytest.mark.parametrize("name", ["dr-grpo", "gspo", "lite-ppo", "d3s", "kl-cov"])
+@pytest.mark.parametrize("name", ["dr-grpo", "gspo", "gbpo", "d3s", "kl-cov"])
 def test_the_angle_is_that_of_gradients_enumerated_decision_by_decision(name: str) -> None:
     """Stale rollouts, so that ratios are not 1; d3s drops decisions, which count as zero."""
     run, seen = trainer(name, BED.replace(lag=3, old="sampler", lr=0.02, reward="graded"), **FRESH), []

@@ -94,6 +94,10 @@ class Beside(Witness):
     def said(self) -> dict[str, str]:
         return {"base": self.name} | ({"base/why": self.why} if self.why else {})
 
+    @property
+    def parts(self) -> list[str]:
+        return [name.removeprefix("part/") for name in self.shadows if name != BASE]
+
     # -- what the run does, room by room ----------------------------------------------------------------------------------------
 
     def screened(

@@ -43,6 +43,11 @@ class Witness:
         """What goes with the metrics of a step in words."""
         return {}
 
+    @property
+    def parts(self) -> list[str]:
+        """Paths of the run's parts that are also tried as the base has them, one at a time."""
+        return []
+
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint holds of it."""
         return {}
