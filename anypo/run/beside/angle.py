@@ -20,10 +20,10 @@ class Angle:
     def add(self, ours: Tensor, theirs: Tensor) -> None:
         """A further piece of both, of one shape."""
         a, b = ours.detach().double().flatten(), theirs.detach().double().flatten()
-        self.dot += float(a @ b)
-        self.ours += float(a @ a)
-        self.theirs += float(b @ b)
-        self.apart += float((a - b) @ (a - b))
+        self.dot += float((a * b).sum())  # not `a @ b`, whose last bit depends on where the vectors lie in memory
+        self.ours += float(a.square().sum())
+        self.theirs += float(b.square().sum())
+        self.apart += float((a - b).square().sum())
 
     @property
     def known(self) -> bool:
