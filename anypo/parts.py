@@ -246,6 +246,39 @@ def _assign(plain: dict[str, Any], path: str, value: Any, whole: str) -> None:
             raise UserError(f"'{path}': {where} is a plain value and has no field '{step}'")
 
 
+def differences(old: Any, new: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """The smallest changes by dotted path that turn the plain form `old` (what `dump` gave) into `new`: what `assigned` takes."""
+    if old == new:
+        return
+    if isinstance(old, dict) and isinstance(new, dict) and old.get("part") == new.get("part"):
+        for key in new:
+            if key not in ("part", "name") or path:
+                yield from differences(old.get(key), new[key], f"{path}.{key}" if path else key)
+        return
+    if (
+        isinstance(old, list)
+        and isinstance(new, list)
+        and len(old) == len(new)
+        and all(isinstance(x, dict) for x in new)
+    ):
+        for index, (before, after) in enumerate(zip(old, new)):
+            yield from differences(before, after, f"{path}.{index}")
+        return
+    yield path, new
+
+
+def at(plain: Any, path: str, default: Any = None) -> Any:
+    """What a plain form has at a dotted path; `default` where it has no such place."""
+    for step in path.split("."):
+        if isinstance(plain, dict) and step in plain:
+            plain = plain[step]
+        elif isinstance(plain, list) and step.isdigit() and int(step) < len(plain):
+            plain = plain[int(step)]
+        else:
+            return default
+    return plain
+
+
 def _indices(length: int, last: bool) -> str:
     """Which entries of a list may be named, a new one at the end of it where the path ends there."""
     if not length and not last:

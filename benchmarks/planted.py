@@ -90,7 +90,7 @@ def run(case: Case, seed: int) -> Evidence:
         world = dataclasses.replace(world, task=Judged(world.task, case.judge, case.weights, random))  # type: ignore[arg-type]
     tried, asked = world.task, case.starve or len(world.task)
     world.problem = lambda ask: tried.train(ask.index % asked)  # type: ignore[method-assign]
-    trainer = Trainer(case.bed.adapt(case.system), world, seed, case.steps)
+    trainer = Trainer(case.bed.adapt(case.system), world, seed, case.steps, beside=True)
     metrics, rollouts, visits = [], [], []
     costs = np.random.default_rng([seed, 72])
     for step in range(1, case.steps + 1):
@@ -100,7 +100,12 @@ def run(case: Case, seed: int) -> Evidence:
             found = trainer.step()
         except UserError:  # the loop gives up on a run that is not finite any more
             break
-        entry = found | {"accuracy/train": found.get("reward/correct", math.nan)} | steady(step, costs)
+        entry = (
+            found
+            | trainer.witness.said
+            | {"accuracy/train": found.get("reward/correct", math.nan)}
+            | steady(step, costs)
+        )
         metrics.append(entry | (case.cost(step, costs) if case.cost else {}))
         rows = table(step, trainer.groups, trainer.batch).select(COLUMNS).to_pylist(maps_as_pydicts="lossy")
         if case.tail:
@@ -197,7 +202,7 @@ DISTINCT = Testbed(vocabulary=5, horizon=4, prompts=16, reward="sparse", batch=8
 MANY = Testbed(prompts=48, batch=4, vocabulary=4, horizon=3)
 
 HEALTHY = tuple(
-    [Case(f"healthy {name}", name, BED) for name in (
+    [Case(f"healthy {name}", name, BED, also=("inert",)) for name in (  # gspo's trust region cannot act on fresh data
         "grpo", "rloo", "reinforce++", "dr-grpo", "dapo", "gspo", "ppo", "mc-grpo", "cispo", "opo",
     )]
     + [
@@ -252,6 +257,7 @@ PLANTED = (
          ("gradient_conflict", "all_wrong", "truncation"), noisy_grades),
     Case("a judge whose taste drifts", "grpo", BED.replace(lr=0.3, task=two_best), ("policy_cliff",),
          ("all_right", "low_diversity", "entropy_collapse", "reward_hacking"), drifting, {"correct": 1.0, "taste": 0.01}),
+    Case("a trust region around a ratio of 1", "gspo", BED, ("inert",)),
     Case("infinite rewards", "grpo", BED, ("skipped_updates",), ("verifier_disagreement", "reward_hacking"), infinite),
     Case("weights blow up", "reinforce", DISTINCT.replace(lr=20.0, reward="graded", group=2), ("blown_weights",),
          ("entropy_collapse", "low_diversity", "all_wrong", "all_right", "truncation", "policy_cliff", "sign_flips", "dead_gradient",

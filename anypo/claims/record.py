@@ -12,6 +12,9 @@ from anypo.errors import UserError
 
 DEFAULT = Path("docs/verification")
 
+RUNGS = ("acts", "real")
+"""What else is measured of a system, each under a key of its own beside the claim."""
+
 
 def read(folder: Path) -> dict[str, Any]:
     """Entries by claim name; empty when there is no record. `UserError` when the folder, or a file in it, is not one."""
@@ -32,10 +35,20 @@ def _entry(path: Path) -> dict[str, Any]:
     return found
 
 
+def note(folder: Path, name: str, rung: str, found: Mapping[str, Any]) -> None:
+    """Put what was found on one of the `RUNGS` into the entry of a system, which may have no claim yet."""
+    path = folder / f"{name}.json"
+    write(folder, {name: (_entry(path) if path.exists() else {"name": name}) | {rung: dict(found)}})
+
+
 def write(folder: Path, entries: Mapping[str, Any]) -> None:
-    """Put `entries` beside the others, each replaced whole; safe against other writers and against being killed."""
+    """Put `entries` beside the others, each replaced whole but for the `RUNGS` it does not speak of; safe against other writers and
+    against being killed."""
     folder.mkdir(parents=True, exist_ok=True)
-    for name, entry in entries.items():
+    for name, new in entries.items():
+        path = folder / f"{name}.json"
+        old = _entry(path) if path.exists() else {}
+        entry = {**new, **{rung: old[rung] for rung in RUNGS if rung in old and rung not in new}}
         fresh = folder / f".{name}.{os.getpid()}"
         with fresh.open("w") as file:
             file.write(json.dumps(entry, indent=1) + "\n")

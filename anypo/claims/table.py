@@ -22,6 +22,7 @@ VERDICTS = {
 def markdown(entries: Mapping[str, Any]) -> str:
     """The page, from the registry and the entries of the record."""
     claims = load()
+    entries = {name: entry for name, entry in entries.items() if "verdict" in entry}
     lines = [
         "# Systems",
         "",

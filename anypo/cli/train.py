@@ -81,6 +81,9 @@ def train(
     keep_best: Annotated[
         bool | None, typer.Option("--keep-best", help="keep the weights of the best held-out score, in RUN/best")
     ] = None,
+    beside: Annotated[
+        bool | None, typer.Option("--beside/--no-beside", help="measure in every step how far the run is from its base")
+    ] = None,
     logger: Annotated[list[str], typer.Option(help="tensorboard, wandb or trackio")] = [],  # noqa: B006
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="check everything, print the whole run as a run file, and stop")
@@ -123,6 +126,7 @@ def train(
         save_minutes=save_minutes,
         keep=keep,
         keep_best=keep_best,
+        beside=beside,
         loggers=tuple(logger) or None,
     )
     if dry_run:

@@ -19,6 +19,9 @@ def verify(
         str | None, typer.Option(help="every claim of a family: baselines, objectives, credits, ...")
     ] = None,
     every: Annotated[bool, typer.Option("--all", help="every claim")] = False,
+    acts: Annotated[
+        bool, typer.Option("--acts", help="run the default composition until it does what its base would not")
+    ] = False,
     list_: Annotated[bool, typer.Option("--list", help="show the claims and stop")] = False,
     jobs: Annotated[int, typer.Option("--jobs", "-j", min=1, help="claims at the same time")] = 1,
     quick: Annotated[bool, typer.Option("--quick", help="only exercise the code; nothing is recorded")] = False,
@@ -43,6 +46,9 @@ def verify(
         return
     if where is not None:
         record.read(where)  # what is no record is refused before anything runs
+    if acts:
+        _acts(names, every, where, as_json)
+        return
     entries: list[dict[str, Any]] = []
     if names or family or every or table is None:
         entries = _run(choose(names, family, every), jobs, quick, where, as_json)
@@ -54,6 +60,27 @@ def verify(
         print(json.dumps(entries, indent=2))
     if any(entry["verdict"] == "error" for entry in entries):
         raise typer.Exit(1)
+
+
+def _acts(names: list[str], every: bool, where: Path | None, as_json: bool) -> None:
+    """Whether each of these methods acts in its default run; recorded under ``acts``."""
+    from anypo.claims import record
+    from anypo.claims.acts import acts
+    from anypo.errors import UserError
+    from anypo.run.record.console import new_console
+    from anypo.systems import find, methods
+
+    chosen = sorted(methods()) if every else [find(name, "method").name for name in names]
+    if not chosen:
+        raise UserError("name the methods to run, or use --all")
+    console, found = new_console(stderr=as_json), {}
+    for name in chosen:
+        found[name] = acts(name)
+        console.print(f"{found[name]['said']}  ({found[name]['seconds']:.0f} s)", highlight=False, markup=False)
+        if where is not None:
+            record.note(where, name, "acts", found[name])
+    if as_json:
+        print(json.dumps(found, indent=2))
 
 
 def _run(claims: list[Any], jobs: int, quick: bool, where: Path | None, as_json: bool) -> list[dict[str, Any]]:

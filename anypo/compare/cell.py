@@ -22,6 +22,7 @@ from anypo.compare.plan import MEASURES, Cell
 from anypo.engine import device as devices
 from anypo.files import replace_text
 from anypo.generate.base import World, check_suits
+from anypo.run.beside import standing
 from anypo.run.record.memory import peak_gb
 from anypo.tasks.environments import is_environment
 
@@ -65,12 +66,15 @@ def measure(cell: Cell, algorithm: Algorithm, world: World, tell: Tell | None = 
     """Train in `world` until the budget is spent and return the record."""
     from anypo.run.trainer import Trainer
 
-    trainer = Trainer(algorithm, world, seed=cell.seed, total=_planned(cell))
+    trainer = Trainer(algorithm, world, seed=cell.seed, total=_planned(cell), beside=True)
     meter = Meter(cell, algorithm, world)
     meter.evaluate()
     while meter.share < 1:
         began, version = time.perf_counter(), world.policy.version
         metrics = trainer.step()
+        meter.beside.append(
+            {name: value for name, value in metrics.items() if name.startswith("base/")} | trainer.witness.said
+        )
         meter.spend(metrics, time.perf_counter() - began, world.policy.version - version)
         meter.evaluate_if_due()
         if meter.share:  # schedules need a length, which no budget says beforehand
@@ -88,6 +92,7 @@ class Meter:
         self.spent = dict.fromkeys(MEASURES, 0.0)
         self.curve: list[dict[str, float]] = []
         self.history: list[dict[str, float]] = []
+        self.beside: list[dict[str, Any]] = []
         self.began, self.idle = time.perf_counter(), 0
         self.last: Any = None
 
@@ -155,6 +160,7 @@ class Meter:
             "steps": len(self.history),
             "wall": time.perf_counter() - self.began,
             "history": thin(self.history),
+            "base": found.plain() if (found := standing(self.beside)) is not None else {},
         }
 
     def _score(self, samples: int, temperature: float) -> Any:

@@ -26,7 +26,8 @@ def notes(board: Board, records: Records, strata: Strata, failures: Mapping[str,
         _failed(failures, records),
         _power(board, strata),
         _ties(board),
-        _twins(board),
+        _inert(board, records),
+        _twins(board, records),
         _few_runs(board),
         _ends_of_the_scale(board),
         _unequal(board, records),
@@ -70,14 +71,43 @@ def _ties(board: Board) -> Iterator[str]:
         yield f"First place is open between {len(board.tied)} methods whose intervals overlap: {', '.join(board.tied)}."
 
 
-def _twins(board: Board) -> Iterator[str]:
-    """Methods that differ in nothing these settings let them show, such as two trust regions around a ratio of one."""
+def _bases(records: Records) -> dict[str, tuple[str, int]]:
+    """Of every label that did in every step of every run what its base would have done with the same data: the base's name, and the
+    number of steps."""
+    own: dict[str, list[Mapping[str, Any]]] = {}
+    for record in records:
+        own.setdefault(record["label"], []).append(record.get("base") or {})
+    always = lambda found: bool(found.get("learned")) and found["same"] == found["steps"]
+    return {
+        label: (str(found[0]["name"]), sum(one["steps"] for one in found))
+        for label, found in own.items()
+        if all(map(always, found))
+    }
+
+
+def _inert(board: Board, records: Records) -> Iterator[str]:
+    """Methods that these settings gave no chance to differ from their base, such as a trust region around a ratio of one."""
+    by_base: dict[str, list[tuple[str, int]]] = {}
+    for label, (base, steps) in _bases(records).items():
+        by_base.setdefault(base, []).append((label, steps))
+    for base, found in by_base.items():
+        labels, steps = [label for label, _ in found], sum(count for _, count in found)
+        rows = f", and so the row {base} again" if base in {row.label for row in board.rows} else ""
+        yield (
+            f"{' and '.join(labels)} computed what {base} would have in every one of {steps:,} steps{rows}: at these settings "
+            "the method does nothing of its own."
+        )
+
+
+def _twins(board: Board, records: Records) -> Iterator[str]:
+    """Methods whose runs cannot be told apart, where it is not known already that they are one base."""
     alike: dict[tuple[float, ...], list[str]] = {}
+    known = _bases(records)
     for row in board.rows:
         if len(row.runs) > 1:
             alike.setdefault(tuple(row.runs), []).append(row.label)
     for labels in alike.values():
-        if len(labels) > 1:
+        if len(labels) > 1 and len({known.get(label, (label,))[0] for label in labels}) > 1:
             yield (
                 f"{' and '.join(labels)} ended at exactly the same {board.unit} in every run: at these settings they are probably "
                 "the same computation (trust regions act only where rollouts are older than the weights)."

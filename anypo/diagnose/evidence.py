@@ -15,6 +15,7 @@ from anypo.algorithm import Algorithm
 from anypo.data.records import ACTION, Group, Tokens
 from anypo.errors import UserError
 from anypo.report.sample import spaced
+from anypo.run.beside import last_stage
 from anypo.run.disk.folder import RunFolder
 from anypo.run.disk.rollouts import problem_text
 from anypo.run.disk.trust import recall
@@ -157,8 +158,7 @@ def _last_stage(
     stages = (config.get("recipe") or {}).get("stages")
     if not stages:
         return 0, config.get("algorithm") or {}, metrics
-    when = lambda row: (row.get("round"), row.get("stage"))
-    own = [row for row in metrics if when(row) == when(metrics[-1])]
+    own = last_stage(metrics)
     names = [stage.get("name") for stage in stages]
     place = names.index(own[-1]["stage"]) if own and own[-1].get("stage") in names else 0
     return place, stages[place].get("algorithm") or {}, own

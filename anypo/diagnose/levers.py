@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from anypo.algorithm import Algorithm
 from anypo.errors import UserError
+from anypo.parts import differences
 from anypo.recipes import Recipe
 from anypo.run.config import RunConfig, resolve
 from anypo.run.presets import has_path
@@ -146,6 +147,7 @@ def command(run: Evidence, changes: Changes) -> str:
         given = field in config and config[field] != getattr(plain, field)
         if given and not (stage and field == "steps"):
             words += [f"--{field.replace('_', '-')}", str(config[field])]
+    words += ["--no-beside"] if config.get("beside") is False else []
     for key, new in (config.get("task_options") or {}).items():
         if plain.task_options.get(key, RunConfig) != new:
             words += ["--task-set", f"{key}={inline(new)}"]
@@ -174,31 +176,10 @@ def own_changes(run: Evidence, plain: RunConfig) -> dict[str, Any]:
 
     Empty for an unregistered system: its commands start from the composition the user has."""
     if run.config.get("recipe"):
-        return dict(_differences(plain.recipe, Recipe.from_dict(run.config["recipe"]).dump(), ""))
+        return dict(differences(plain.recipe, Recipe.from_dict(run.config["recipe"]).dump()))
     if run.algorithm is None or run.config.get("system") not in SYSTEMS:
         return {}
-    return dict(_differences(plain.composition().dump(), run.algorithm.dump(), ""))
-
-
-def _differences(old: Any, new: Any, path: str) -> Iterator[tuple[str, Any]]:
-    """The smallest settings by path that turn the plain form `old` into `new`."""
-    if old == new:
-        return
-    if isinstance(old, dict) and isinstance(new, dict) and old.get("part") == new.get("part"):
-        for key in new:
-            if key not in ("part", "name") or path:
-                yield from _differences(old.get(key), new[key], f"{path}.{key}" if path else key)
-        return
-    if (
-        isinstance(old, list)
-        and isinstance(new, list)
-        and len(old) == len(new)
-        and all(isinstance(x, dict) for x in new)
-    ):
-        for index, (before, after) in enumerate(zip(old, new)):
-            yield from _differences(before, after, f"{path}.{index}")
-        return
-    yield path, new
+    return dict(differences(plain.composition().dump(), run.algorithm.dump()))
 
 
 def inline(new: Any) -> str:

@@ -80,9 +80,11 @@ class Generate(Part, slot="generate"):
     """Proposes trajectories. The sampling fields are those of `anypo.engine.base.Sampling`.
 
     plans: what of an ask it honours beyond a problem and a number: entries of `Ask.plan` by name, and ``shown`` and ``start``.
+    traced: each of its rollouts shows whether `independent` could have made it (`anypo.run.beside.rooms.plain`).
     """
 
     plans: ClassVar[frozenset[str]] = frozenset()
+    traced: ClassVar[bool] = False
 
     max_new: int = Field(64, ge=1, description="most new tokens per turn")
     temperature: float = Field(1.0, gt=0.0)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from anypo.report.curves import Curves
+from anypo.run.beside.beside import ROOMS
 from anypo.scoring.units import ACCURACY
 
 
@@ -60,6 +61,13 @@ SECTIONS: tuple[tuple[str, str, tuple[Chart, ...]], ...] = (
                 "Gradient norm",
                 "Length of the gradient before clipping. At zero nothing pulls at the weights; a sudden rise is instability.",
                 (("update/grad_norm", "gradient norm"),),
+                floor=0.0,
+            ),
+            Chart(
+                "Distance from the base",
+                "How far each room was from what the system's base would have done with the same data: a share, or 1 - cosine of "
+                "the coefficients. At zero throughout, the method did nothing of its own.",
+                tuple((f"base/{room}", room) for room in ROOMS),
                 floor=0.0,
             ),
             Chart(

@@ -20,6 +20,7 @@ from anypo.files import read_lines, strict
 from anypo.report import charts, composition, sample
 from anypo.report.curves import Curves, curves
 from anypo.report.headline import headline, plural
+from anypo.run.beside import last_stage, sentence, standing
 from anypo.run.disk.folder import WARNINGS, RunFolder
 from anypo.run.disk.trust import recall
 from anypo.scoring.units import ACCURACY
@@ -41,7 +42,9 @@ def page(folder: RunFolder) -> str:
     }
     parts = {
         "Result": f'<section id="result" aria-label="Result">{headline(found, evaluations, data["answers"])}</section>',
-        "Method": section("method", "What was run", composition.draw(config)),
+        "Method": section(
+            "method", "What was run", composition.draw(config), sentence(standing(last_stage(folder.metrics())))
+        ),
         **drawn(data["sections"], found, units),
         "Diagnosis": diagnosis(folder),
         "Rollouts": rollouts(data["rollouts"], folder.rollout_steps()),

@@ -71,6 +71,7 @@ class RunConfig(BaseModel):
     keep_best: bool = Field(
         False, description="keep the weights of the best held-out score in the folder best; needs eval_every"
     )
+    beside: bool = Field(True, description="measure in every step how far the run is from its system's base")
     loggers: tuple[str, ...] = ()
     filled: dict[str, Any] = Field(
         default_factory=dict, description="what nobody stated, filled in to suit the model or the environment"

@@ -9,6 +9,7 @@ from anypo.context import Context
 from anypo.data.batch import Batch
 from anypo.data.records import Group
 from anypo.generate.base import World
+from anypo.run.beside.witness import NOBODY, Witness
 from anypo.run.record.metrics import fit
 from anypo.run.record.timing import timed
 from anypo.update.weights import Weights
@@ -17,8 +18,8 @@ from anypo.update.weights import Weights
 class Consumer:
     """Turns what was produced into changes of the weights. `batch`: the last one of the step, as credit left it."""
 
-    def __init__(self, algorithm: Algorithm, world: World, weights: Weights) -> None:
-        self.algorithm, self.world, self.weights = algorithm, world, weights
+    def __init__(self, algorithm: Algorithm, world: World, weights: Weights, witness: Witness = NOBODY) -> None:
+        self.algorithm, self.world, self.weights, self.witness = algorithm, world, weights, witness
         self.batch = Batch.pack([])
 
     def learn(self, groups: list[Group], context: Context) -> None:
@@ -29,10 +30,11 @@ class Consumer:
         while (batch := self._draw(batches, context)) is not None:
             if len(batch):
                 with timed("columns", context):
-                    batch = self.weights.prepare(batch, context)
-                fit(batch, self.weights.policy.version, context)
+                    before = self.witness.prepared(self.weights.prepare(batch, context))
+                fit(before, self.weights.policy.version, context)
                 with timed("credit", context):
-                    batch = self.algorithm.credit.assign(batch, context)
+                    batch = self.algorithm.credit.assign(before, context)
+                self.witness.credited(before, batch, context)
                 with timed("update", context):
                     batch = self.algorithm.update.apply(batch, self.weights, context)
             self.batch = batch

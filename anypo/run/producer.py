@@ -12,6 +12,7 @@ from anypo.data.batch import Batch
 from anypo.data.records import FAILED, Group
 from anypo.errors import UserError
 from anypo.generate.base import World
+from anypo.run.beside.witness import NOBODY, Witness
 from anypo.run.record.timing import timed
 from anypo.update.weights import Weights
 
@@ -23,8 +24,8 @@ class Producer:
     """Asks for rollouts, has them proposed and screened. `fresh`: every group of this step, those a filter dropped included;
     `kept`: those that survived."""
 
-    def __init__(self, algorithm: Algorithm, world: World, weights: Weights) -> None:
-        self.algorithm, self.world, self.weights = algorithm, world, weights
+    def __init__(self, algorithm: Algorithm, world: World, weights: Weights, witness: Witness = NOBODY) -> None:
+        self.algorithm, self.world, self.weights, self.witness = algorithm, world, weights, witness
         self.visits = Visits()
         self.fresh: list[Group] = []
         self.kept: list[Group] = []
@@ -43,10 +44,11 @@ class Producer:
             asks = control.choose(len(self.world.task), control.prompts, context)
             asks = self.visits.stamp(asks, self.world.problem)
             with timed("generate", context), self.world.acting({}):
-                groups = self.algorithm.generate.rollout(asks, self.world, context)
+                made = self.algorithm.generate.rollout(asks, self.world, context)
             with timed("filter", context):
-                groups = screen.score(groups, context)  # what control learns from and the metrics show, too
+                groups = screen.score(made, context)  # what control learns from and the metrics show, too
                 survivors = screen.keep(groups, context)
+            self.witness.screened(asks, made, groups, survivors, context)
             self.fresh += groups
             kept += survivors
             if len(kept) >= control.prompts:

@@ -29,6 +29,7 @@ from anypo.policies.control.saved import described
 from anypo.recipes import SCORE, Recipe
 from anypo.report import write_report
 from anypo.roles import cast, check, recast
+from anypo.run.beside import sentence, standing
 from anypo.run.config import RunConfig, resolve
 from anypo.run.disk import requests
 from anypo.run.disk.folder import CONFIG, RunFolder
@@ -63,7 +64,7 @@ BEST = "best"
 
 @dataclass(frozen=True, repr=False)
 class Result:
-    """What a finished run gives back."""
+    """What a finished run gives back. base: how it stood to its system's base, in a sentence."""
 
     path: Path
     config: RunConfig
@@ -71,6 +72,7 @@ class Result:
     after: Evaluation | None
     metrics: Mapping[str, float]
     seconds: float
+    base: str = ""
 
     def summary(self) -> dict[str, Any]:
         """The numbers, as plain data."""
@@ -81,6 +83,7 @@ class Result:
             "after": self.after.summary() if self.after else None,
             "last_step": dict(self.metrics),
             "seconds": self.seconds,
+            "base": self.base,
         }
 
     def __repr__(self) -> str:
@@ -458,7 +461,8 @@ class Session:
             self.observer.note(f"{self.folder.path / 'model'}: {lost}")
         for logger in loggers:
             logger.close()
-        return Result(self.folder.path, self.config, before, after, metrics, time.monotonic() - self.began)
+        base = sentence(standing(self.running.rows))
+        return Result(self.folder.path, self.config, before, after, metrics, time.monotonic() - self.began, base)
 
     def _train(self, running: Running, loggers: list[Any]) -> dict[str, Any]:
         """Take a stage to its end; the metrics of its last step."""
@@ -520,7 +524,7 @@ class Session:
 
     def _measured(self, running: Running, metrics: dict[str, Any]) -> dict[str, Any]:
         """A step's metrics with those of the run: its number, its stage, the share of right answers, memory."""
-        metrics["step"] = running.step
+        metrics |= running.trainer.witness.said | {"step": running.step}
         if self.config.recipe:
             metrics |= {"stage": running.leg.stage.name, "round": running.leg.round}
         if self.scorer.unit == ACCURACY:

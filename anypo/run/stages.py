@@ -159,7 +159,9 @@ class Stages:
         """Leg `number` before its first step. Every leg draws random numbers of its own; the first draws those of a plain run."""
         leg = self.legs[number]
         seed = zlib.crc32(f"{self.config.seed}:{number}".encode()) if number else self.config.seed
-        return Running(leg, world, Trainer(leg.stage.algorithm, world, seed, leg.stage.steps), before)
+        return Running(
+            leg, world, Trainer(leg.stage.algorithm, world, seed, leg.stage.steps, self.config.beside), before
+        )
 
     def after(self, done: Running) -> Running | None:
         """The leg after one that is over, with what that one keeps; None after the last."""

@@ -19,6 +19,8 @@ from anypo.context import Context, Memory
 from anypo.data.batch import Batch
 from anypo.data.records import Group
 from anypo.generate.base import World
+from anypo.run.beside import NOBODY
+from anypo.run.beside import beside as base_of
 from anypo.run.consumer import Consumer
 from anypo.run.producer import Producer
 from anypo.run.record.metrics import describe
@@ -26,17 +28,19 @@ from anypo.update.weights import Weights
 
 
 class Trainer:
-    """One run of one algorithm in one world."""
+    """One run of one algorithm in one world. beside: measure its distance from its base (`anypo.run.beside`)."""
 
-    def __init__(self, algorithm: Algorithm, world: World, seed: int, total: int) -> None:
+    def __init__(self, algorithm: Algorithm, world: World, seed: int, total: int, beside: bool = False) -> None:
         plain = algorithm.dump()  # every part its own object: memory is keyed by it
         self.algorithm = Algorithm.from_dict(plain).check()
         self.world, self.seed, self.total = world, seed, total
         self.memory = Memory(self.algorithm)
         self.world.shelf = self.memory.shelf
         self.weights = Weights(self.algorithm, world.policy, seed, world.sampler.exact, models=world.models)
-        self.producer = Producer(self.algorithm, world, self.weights)
-        self.consumer = Consumer(self.algorithm, world, self.weights)
+        self.witness = base_of(self.algorithm, self.weights) if beside else NOBODY
+        self.weights.witness = self.witness.pulled
+        self.producer = Producer(self.algorithm, world, self.weights, self.witness)
+        self.consumer = Consumer(self.algorithm, world, self.weights, self.witness)
         self.number = 0
         self.hooks: dict[str, float] = {}
 
@@ -56,6 +60,7 @@ class Trainer:
         self.hooks.clear()
         began = time.perf_counter()
         self.algorithm.engine.pace.run(self.producer, self.consumer, context)
+        self.witness.ended(self.producer.fresh, context)
         self.hooks = {name: value for name, value in context.hooks.items() if name == "temperature"}
         describe(self.producer.fresh, context)
         context.log("time/step", time.perf_counter() - began)
@@ -70,6 +75,7 @@ class Trainer:
             "world": self.world.state_dict(),
             "visits": self.producer.visits.state_dict(),
             "weights": self.weights.state_dict(),
+            "beside": self.witness.state_dict(),
             "torch_rng": torch.get_rng_state(),
         }
 
@@ -79,4 +85,5 @@ class Trainer:
         self.world.load_state_dict(state["world"])
         self.producer.visits.load_state_dict(state["visits"])
         self.weights.load_state_dict(state["weights"])
+        self.witness.load_state_dict(state.get("beside", {}))
         torch.set_rng_state(state["torch_rng"])

@@ -145,7 +145,7 @@ class GradientUpdate(Update, name="gradient"):
                     rate = self.schedule.factor(context.step, context.total)
                     done = weights.take(owned.path, pull, rate, self.max_grad_norm, context)
                     moved, finite = moved or bool(done), finite and done is not False
-        pull = self.pull(batch, weights, current, context)
+        pull = weights.seen(self.pull(batch, weights, current, context), context)
         finite &= pull.finite
         if pull.gradients:
             context.log("update/loss", pull.loss if pull.finite else math.nan)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -72,6 +72,7 @@ class Weights:
     live: by learner, the columns that some part reads and the learner can differentiate, by full name, with the name the learner
     is asked for. given: fixed columns that the policy reads for some of these, the far side of a divergence. held: passes of learners
     that hold theirs, until they are pushed through. steps: optimiser steps prepared so far.
+    witness: is shown every pull at the policy's weights that a step is taken on.
     start: root mean square of the policy's initial weights (1 where these are nearly 0, as in a table of logits). growth: that of
     the present ones over it.
     """
@@ -94,6 +95,7 @@ class Weights:
     start: float = 1.0
     growth: float = 1.0
     tempered: bool = False
+    witness: Callable[[Pull, Context], None] | None = None
 
     def __post_init__(self) -> None:
         update = self.algorithm.update
@@ -319,6 +321,12 @@ class Weights:
         for term in terms[1:]:
             loss = loss + term
         return Pull(batch, loss, _gradients(loss, leaves))
+
+    def seen(self, pull: Pull, context: Context) -> Pull:
+        """The pull itself, shown to the witness: whoever moves the policy says so."""
+        if self.witness is not None:
+            self.witness(pull, context)
+        return pull
 
     def push(self, path: str, pull: Pull) -> bool:
         """Add the gradient of a pull to the parameters of one learner. False when nothing pulls at its weights."""

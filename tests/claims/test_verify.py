@@ -9,6 +9,7 @@ import typer
 from typer.testing import CliRunner
 
 from anypo.claims import base, load, record
+from anypo.claims.acts import acts
 from anypo.claims.base import CLAIMS, ClaimRun, Outcome, claim, compare
 from anypo.claims.table import differences, markdown
 from anypo.claims.verify import choose, run
@@ -150,3 +151,22 @@ def test_every_claim_names_a_system_and_a_published_figure():
     for name, entry in load().items():
         assert name in SYSTEMS, f"claim '{name}' has no system"
         assert entry.published and entry.description and entry.seeds >= 1
+
+
+def test_other_rungs_stay_when_a_claim_is_run_again(tmp_path):
+    record.note(tmp_path, "gspo", "acts", {"acts": False})
+    assert record.read(tmp_path)["gspo"] == {"name": "gspo", "acts": {"acts": False}}
+    assert "gspo" in markdown(record.read(tmp_path))  # without a claim there is no verdict
+    record.write(tmp_path, {"gspo": {"name": "gspo", "verdict": "reproduced"}})
+    assert record.read(tmp_path)["gspo"] == {"name": "gspo", "verdict": "reproduced", "acts": {"acts": False}}
+    record.note(tmp_path, "gspo", "acts", {"acts": True})
+    assert record.read(tmp_path)["gspo"]["acts"] == {"acts": True}
+
+
+def test_a_method_that_cannot_act_says_so_and_is_recorded(tmp_path, monkeypatch):
+    found = acts("dpo")
+    assert found["acts"] is None and found["said"].startswith("refused: replay (pairs) cannot work")
+    small = {"control.prompts": 2, "control.samples": 2, "generate.max_new": 2}
+    monkeypatch.setattr("anypo.claims.acts._warm", lambda *_: None)
+    found = acts("gspo", steps=2, changes=small)
+    assert found["acts"] is False and found["first"] == 0 and found["steps"] == 2 and found["task"] == "chain_sum"

@@ -41,6 +41,21 @@ def test_rows_are_ordered_scored_and_tied() -> None:
     assert any("First place is open between 2 methods" in note for note in found.notes)
 
 
+def test_methods_that_did_what_their_base_would_have_are_named() -> None:
+    scores = {"gspo": [0.5, 0.52], "mhpo": [0.51, 0.52], "grpo": [0.5, 0.52], "rloo": [0.5, 0.53]}
+    same = {"name": "grpo", "steps": 20, "same": 20, "learned": 15}
+    made = [
+        flat(label, seed, value)
+        | {"base": same if label in ("gspo", "mhpo") else same | {"name": "reinforce", "same": 3}}
+        for label, values in scores.items()
+        for seed, value in enumerate(values)
+    ]
+    found = leaderboard(made, "grpo", BUDGET).notes
+    said = "gspo and mhpo computed what grpo would have in every one of 80 steps, and so the row grpo again"
+    assert any(note.startswith(said) for note in found)
+    assert not any("exactly the same" in note for note in found)  # gspo ended where grpo did: why is known
+
+
 def test_methods_that_computed_the_same_are_named() -> None:
     found = board({"a": [0.5, 0.52], "b": [0.5, 0.52], "c": [0.5, 0.53], "d": [0.1, 0.2]}, "d")
     (note,) = [note for note in found.notes if "exactly the same accuracy" in note]

@@ -153,7 +153,7 @@ def test_the_command_line_exits_with_the_number_of_the_signal(
 ) -> None:
     """Through the whole command line, whose library has an exit code of its own for Ctrl-C."""
     from anypo.cli import main
-    from anypo.cli.terminal import display
+    from anypo.run.record import display
 
     script = At(phase, -1 if phase != "training" else 1, signal.SIGTERM)
 

@@ -40,7 +40,7 @@ def test_what_to_try_next(name: str) -> None:
 def test_the_terminal_shows_them_whole() -> None:
     """Neither wrapped nor read as the terminal library's own markup."""
     config = configured("models/[bold]", f"data/{'long ' * 40}.jsonl")
-    result = SimpleNamespace(config=config, path=Path("runs/[red]"), before=None, after=None)
+    result = SimpleNamespace(config=config, path=Path("runs/[red]"), before=None, after=None, base="")
     result.suggestions = lambda: Result.suggestions(result)  # type: ignore[arg-type]
     console = Console(file=io.StringIO(), width=60)
     show(result, console)  # type: ignore[arg-type]

@@ -47,6 +47,8 @@ def show(result: Result, console: Console) -> None:
             name, counted = ("answer length", "tokens") if unit == ACCURACY else ("length", "decisions")
             table.add_row(name, f"{before.length:.1f}", f"{after.length:.1f}", counted)
         console.print(table)
+    if result.base:
+        console.print(f"{result.base}\n", highlight=False, markup=False)
     console.print(f"run folder  {result.path}", highlight=False, markup=False, soft_wrap=True)
     console.print(f"report      {result.path / 'report.html'}", highlight=False, markup=False, soft_wrap=True)
     console.print("\ntry next", style="bold")

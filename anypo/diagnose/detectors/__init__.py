@@ -1,5 +1,5 @@
 """Every detector, registered by import, in the order of the report."""
 
-from anypo.diagnose.detectors import cost, lengths, policy, ratios, rewards, signal
+from anypo.diagnose.detectors import cost, inert, lengths, policy, ratios, rewards, signal
 
-__all__ = ["cost", "lengths", "policy", "ratios", "rewards", "signal"]
+__all__ = ["cost", "inert", "lengths", "policy", "ratios", "rewards", "signal"]

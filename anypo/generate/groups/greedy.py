@@ -19,6 +19,7 @@ class WithGreedy(Independent, name="with_greedy"):
     """Independent rollouts; the reward of one greedy decoding of the same prompt is written into each of them as the reward
     component ``greedy`` (ReMax, arXiv:2310.10505). The greedy rollout itself is not trained on; its tokens are logged."""
 
+    traced = True
     provides = frozenset({"greedy"})
 
     def rollout(self, asks: Sequence[Ask], world: World, context: Context) -> list[Group]:

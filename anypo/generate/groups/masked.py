@@ -30,6 +30,8 @@ class LearnedMask(_OneTurn, name="learned_mask"):
     distribution. Token by token with full forward passes: for small models and short answers.
     """
 
+    traced = True
+
     mass: float = Field(0.9, gt=0.0, le=1.0)
     refresh: int = Field(10, ge=1)
 

@@ -29,6 +29,7 @@ class ShiftedTargets(Independent, name="shifted_targets"):
     log-probabilities are computed anew (version -1).
     """
 
+    traced = True
     provides = frozenset({"targets", "tag:target"})
     entropy: float = Field(0.5, ge=0.0, description="the level to hold, nats per decision")
     hot: float = Field(1.2, gt=0.0)

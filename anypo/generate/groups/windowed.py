@@ -28,6 +28,7 @@ class Windowed(Generate, name="windowed"):
     progress or not form one group for as long as some are in their slots. Prompts that find no free slot are passed over.
     """
 
+    traced = True
     provides = frozenset({"windows"})
     window: int = Field(32, ge=1, description="tokens per step")
 

@@ -60,6 +60,7 @@ class Anchored(_OneTurn, name="anchored"):
     so that its failures have a negative and the solution a positive advantage (off-policy anchors of DaGRPO,
     arXiv:2512.06337)."""
 
+    traced = True
     provides = frozenset({"tag:demo"})
     least: int = Field(1, ge=0)
 

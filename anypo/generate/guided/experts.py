@@ -17,6 +17,7 @@ class WithExperts(Independent, name="with_experts"):
     """Independent rollouts, and for every `every`-th prompt its solution as a demonstration: a group of its own, so that it never
     enters the rollouts' statistics. Raises `UserError` when the task has no solutions."""
 
+    traced = True
     provides = frozenset({"demonstrations", "tag:demo"})
     plans = frozenset({"shown"})  # a solution is one from the beginning
     every: int = Field(1, ge=1)

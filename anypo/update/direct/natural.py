@@ -68,7 +68,7 @@ class NaturalGradient(Update, name="natural"):
     def _move(self, batch: Batch, weights: Weights, context: Context) -> bool:
         """Take the policy's step; whether there was one."""
         own = [owned for owned in weights.fits if owned.path == POLICY]
-        pull = weights.differentiate(batch, own, True, context)
+        pull = weights.seen(weights.differentiate(batch, own, True, context), context)
         gradient = -pulled(weights, pull) if pull.finite else torch.zeros(0)
         context.log("update/loss", pull.loss if pull.finite else math.nan)
         context.log("update/grad_norm", gradient.norm())
