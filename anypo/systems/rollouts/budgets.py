@@ -62,7 +62,9 @@ def v_zero() -> Algorithm:
 
 @system("drive", title="DRIVE", paper="arXiv:2511.06307", base="grpo")
 def drive() -> Algorithm:
-    """A curriculum for GRPO: first every problem with few rollouts, then phases on the problems with the lowest pass
+    """A curriculum for GRPO: first every problem with few rollouts, then phases on the problems with the lowest measured pass
     rates with 64 rollouts each, a smaller pool in every phase. Solved problems leave for good; a problem never solved
-    stays, since with p near 1/64 a large group is what makes it informative."""
+    stays, since with p near 1/64 a large group is what makes it informative. What the paper does before is not in it: supervised
+    training on a stronger model's solutions, hard ones repeated (``--sft-steps``), and a first stage with a window
+    shorter than the second's (24k of 32k tokens), which is to raise entropy. Shares and numbers of phases are ours."""
     return grpo().replace(control=HardFocus())
