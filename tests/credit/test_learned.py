@@ -21,7 +21,7 @@ from anypo.credit.centres.generalist import (
     value_loss,
 )
 from anypo.credit.centres.heads import fit_head, principal, rollout_features
-from anypo.credit.centres.probe import CrossProbe, QualityHead
+from anypo.credit.centres.probe import CrossProbe
 from anypo.credit.pipeline import Pipeline
 from anypo.data.batch import Batch
 from anypo.data.prompts import prompt_store
@@ -114,19 +114,6 @@ def test_probe_checkpoints_and_shrugs_off_missing_features() -> None:
     assert bool(torch.isfinite(credit.assign(plain, context_for(credit))["advantage"]).all())
     lone = credit.assign(batch_of([[1.0], [0.0]]), context_for(credit))["advantage"]
     assert lone.tolist() == [0.5, -0.5]
-
-
-def test_quality_head_predicts_success_and_keeps_rewards() -> None:
-    part = QualityHead(least=64)
-    context = context_for(part)
-    for seed in range(6):
-        batch, value = world(seed, 40)
-        shaped = part.shape(batch, context)
-        assert torch.equal(shaped.sequences["reward"], batch.sequences["reward"])
-    quality = shaped.sequences["quality"]
-    assert float(torch.corrcoef(torch.stack([quality, value]))[0, 1]) > 0.7
-    right = batch.sequences["reward"] == 1
-    assert float(quality[right].mean()) > float(quality[~right].mean()) + 0.2
 
 
 def test_a_head_needs_data_and_ignores_dead_directions() -> None:
