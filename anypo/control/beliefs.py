@@ -87,39 +87,6 @@ class UncertainPrompts(_Identified, name="uncertain_prompts"):
         return None
 
 
-class ValueBudget(_Identified, name="value_budget"):
-    """Uniform prompts, but the step's rollouts go where they are expected to teach: the allocation that maximises the summed
-    B (1 - p) [1 - (1 - p)^(B - 1)] over prompts, p from the generalist value model (V0, arXiv:2602.03584; prompt store table
-    ``value``, 1/2 for a prompt not seen). Every prompt gets at least `least`; the total is that of `samples` each."""
-
-    least: int = Field(2, ge=1)
-
-    def choose(self, problems: int, count: int, context: Context) -> list[Ask]:
-        asks = super().choose(problems, count, context)
-        prompts = self.looked_up([ask.index for ask in asks], context)
-        rates = prompt_store(context).read("value", prompts, 0.5).tolist()
-        plan = allocate(rates, self.samples * len(asks), min(self.least, self.samples))
-        context.log("control/largest_budget", max(plan, default=0))
-        return [Ask(ask.index, size) for ask, size in zip(asks, plan)]
-
-
-def mixed_utility(rollouts: int, p: float) -> float:
-    """U(B, p) = B (1 - p) [1 - (1 - p)^(B - 1)]: expected failures that share a group with at least one success."""
-    return rollouts * (1 - p) * (1 - (1 - p) ** (rollouts - 1)) if rollouts > 1 else 0.0
-
-
-def allocate(rates: list[float], total: int, least: int) -> list[int]:
-    """Rollouts per prompt that maximise the sum of `mixed_utility` under a total, greedily by marginal gain, at least
-    `least` each (as published; the sum is not concave where p is small, so this need not be the optimum)."""
-    plan = [least] * len(rates)
-    gains = [mixed_utility(least + 1, p) - mixed_utility(least, p) for p in rates]
-    for _ in range(total - sum(plan)):
-        best = int(np.argmax(gains))
-        plan[best] += 1
-        gains[best] = mixed_utility(plan[best] + 1, rates[best]) - mixed_utility(plan[best], rates[best])
-    return plan
-
-
 class HardFocus(_Identified, name="hard_focus"):
     """Breadth, then depth on what is still hard (DRIVE, arXiv:2511.06307).
 

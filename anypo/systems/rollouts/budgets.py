@@ -54,9 +54,12 @@ def brorl() -> Algorithm:
 @system("v-zero", title="V0, a generalist value model", paper="arXiv:2602.03584", base="grpo")
 def v_zero() -> Algorithm:
     """Plans the step's rollouts with a value model that knows the policy only through what it did lately on other
-    prompts: no weight changes when the policy does. Rollouts go where failures and a success are expected together.
-    Advantages are GRPO's over groups of unequal size; the model learns beside the policy (ranking and cross-entropy). It
-    is also a baseline of its own, fit for single rollouts: ``credit.centre=generalist_value`` with ``credit.scale=none``."""
+    prompts: no weight changes when the policy does, and prompts that were never rolled out are told apart by their words. Rollouts
+    go where failures and a success are expected together, at most twice the mean to one prompt (ours: without a limit a single prompt
+    takes nearly all, and the paper's greedy choice gives equal prompts 98 and 2 of 128). Advantages are GRPO's over groups of
+    unequal size; the model learns beside the policy (ranking and cross-entropy), where the paper trains it beforehand on other
+    policies. It is also a baseline of its own, fit for single rollouts: ``credit.centre=generalist_value`` with
+    ``credit.scale=none``."""
     return grpo().replace(control=ValueBudget(), credit=Pipeline(shaping=(LearnValue(),), scale=StandardDeviation()))
 
 
