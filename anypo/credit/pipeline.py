@@ -47,7 +47,8 @@ class Pipeline(Credit, name="pipeline"):
         centred = values - self.centre.baseline(values, batch, context)
         scaled = centred / self.scale.divisor(values, centred, batch, context)
         weighted = scaled * self.group_weight.factor(values, batch, context).unsqueeze(1)
-        advantages = self.normalise.normalise(self.combine.combine(weighted, batch, context), batch, context)
+        combined = self.combine.combine(weighted, self.components.worth(batch), batch, context)
+        advantages = self.normalise.normalise(combined, batch, context)
         batch = batch.with_sequences(advantage=advantages)
         batch = batch.with_rows(advantage=self.granularity.spread(advantages, batch, context))
         for select in self.select:

@@ -59,13 +59,13 @@ def test_what_opposes_only_near_copies_is_dropped() -> None:
 def test_the_threshold_is_relative_so_a_judge_may_use_any_part_of_its_scale() -> None:
     grades, rewards = np.array([0.9, 0.5, 0.45, 0.1]), [[1.0, 1, 0, 0]]
     for scale in (1.0, 0.05):
-        batch = GRPO.assign(batch_of(rewards, components={"quality": [(scale * grades).tolist()]}), context_for(GRPO))
+        batch = GRPO.assign(batch_of(rewards, components={"judge": [(scale * grades).tolist()]}), context_for(GRPO))
         assert JUDGED.select(batch, context_for(GRPO)).sequences["sample"].tolist() == [0, 1, 2, 3]
         strict = JUDGED.replace(rule="any", threshold=0.25)
         out = strict.select(batch, context_for(GRPO))
         assert out.sequences["sample"].tolist() == [0, 3]
         assert torch.equal(out.sequences["advantage"], batch.sequences["advantage"][[0, 3]])  # those of the full group
-    unknown = batch_of(rewards, components={"quality": [[math.nan] * 4]})
+    unknown = batch_of(rewards, components={"judge": [[math.nan] * 4]})
     assert JUDGED.replace(threshold=math.inf).select(unknown, context_for(GRPO)).n_sequences == 4
 
 

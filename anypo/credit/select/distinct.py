@@ -46,10 +46,10 @@ class NGrams(Distance, name="ngrams"):
 
 
 class ScoreGap(Distance, name="score"):
-    """The difference of two fine-grained scores in [0, 1], a reward component that some signal writes, such as a judge's grade of
-    the reasoning (what DaGRPO's paper asks a language model for)."""
+    """The difference of two fine-grained scores in [0, 1], a reward component that some signal writes: a language model's grade of
+    the reasoning (signal ``judge`` with weight 0), as in DaGRPO's paper."""
 
-    component: str = "quality"
+    component: str = "judge"
 
     def between(self, batch: Batch, members: list[int]) -> Tensor:
         score = outcome(batch, self.component)[members].double()

@@ -24,8 +24,8 @@ def dagrpo() -> Algorithm:
     """Drops rollouts that oppose only nearly identical ones: pushed in opposite directions, they cancel on what they share. And
     gives a group without a right answer the problem's worked solution as a further member, so that hopeless prompts have a
     gradient. Near is a distance of n-grams below three quarters of the mean between right and wrong answers of the group; the paper
-    asks a language model for a fine-grained grade and does not give its threshold (a judge that writes the component
-    ``quality`` can take its place: ``credit.select.0.distance=score``). Anchors are never dropped, and of right and wrong answers
+    asks a language model for a fine-grained grade and does not give its threshold (the signal ``judge`` with weight 0
+    and ``credit.select.0.distance=score``). Anchors are never dropped, and of right and wrong answers
     some are always kept. Advantages are those of the full group; the mean is over kept tokens."""
     return Algorithm(
         generate=Anchored(),
