@@ -20,6 +20,7 @@ from anypo.credit.base import (
 )
 from anypo.credit.centres.groups import GroupMean
 from anypo.credit.plain import Scalar, Summed, Unnormalised, Unscaled, Unweighted, Whole
+from anypo.credit.reading import EARNED
 from anypo.data.batch import Batch
 
 
@@ -41,6 +42,7 @@ class Pipeline(Credit, name="pipeline"):
     shape: tuple[Shape, ...] = ()
 
     def assign(self, batch: Batch, context: Context) -> Batch:
+        batch = batch.with_sequences(**{EARNED: batch.sequences["reward"]})
         for shaping in self.shaping:
             batch = shaping.shape(batch, context)
         values = self.components.matrix(batch)

@@ -53,7 +53,8 @@ class Named(Components, name="named"):
         counted = [name for name, weight in outlook.task.weights.items() if weight]
         if len(counted) > 1:
             return None
-        return f"the reward of task '{outlook.task.name}' is '{counted[0] if counted else 'reward'}' alone; a task of several rewards, or a signal that pays one, would let it act"
+        alone = f"task '{outlook.task.name}' pays {counted[0] if counted else 'one thing'} alone"
+        return f"{alone}; a task of several rewards, or a signal that pays one, lets it act"
 
     def matrix(self, batch: Batch) -> Tensor:
         known = sorted(name.removeprefix("reward/") for name in batch.sequences if name.startswith("reward/"))

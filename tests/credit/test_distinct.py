@@ -10,9 +10,10 @@ import torch
 from credit_making import batch_of, context_for
 
 from anypo.claims.beds.exact import Testbed
+from anypo.credit.alike import ngrams
 from anypo.credit.pipeline import Pipeline
 from anypo.credit.plain import StandardDeviation
-from anypo.credit.select.distinct import Distinct, NGrams, ScoreGap, ngrams
+from anypo.credit.select.distinct import Distinct, NGrams, ScoreGap
 from anypo.data.batch import Batch
 from anypo.data.records import ACTION, DEMO, Group, Tokens, Trajectory
 from anypo.run.trainer import Trainer

@@ -36,6 +36,7 @@ from anypo.generate.guided.next_sequence import positions, smoothed
 from anypo.generate.resume import decisions
 from anypo.generate.trees.confidence import Steps, statistics
 from anypo.generate.trees.segments import delimited, fork_points, segment_starts
+from anypo.run.trainer import Trainer
 
 BED = Testbed(vocabulary=4, horizon=5, spread=0.8)
 
@@ -201,15 +202,31 @@ def test_exemplars_are_shown_when_sampling_and_not_trained_on() -> None:
     assert prompt_shown(start, world, 8).tolist() == [1, 2, 7]  # type: ignore[arg-type]
     assert prompt_shown(start, world, 10).tolist() == [7]  # type: ignore[arg-type]  # does not fit: left out
 
-    part = AdaptiveRounds(exemplars=1, corpus=2)
+    part = AdaptiveRounds(exemplars=1, corpus=2, max_new=8)
     context = context_for(part)
     near, far = np.eye(256, dtype=np.float32)[[0, 1]]
-    context.memory[part].update(features=[far, near], messages=[[{"content": "far"}], [{"content": "near"}]])
+    examples = [[{"content": "1"}], [{"content": "2"}]]
+    context.memory[part].update(prompts=[1, 2], features=[far, near], messages=examples)
     from anypo.data.tokens import hashed
 
     context.memory[part]["features"][1] = hashed(np.array([7]))
-    group = SimpleNamespace(problem=problem)
-    assert part._shown(group, world, context) == ({"content": "near"},)  # type: ignore[arg-type]
+    group = SimpleNamespace(problem=problem, prompt=0)
+    assert part._shown(group, world, context) == ({"content": "2"},)  # type: ignore[arg-type]
+    assert part.replace(max_new=11)._fitting(examples[1], group, world) == ()  # type: ignore[arg-type]
+    context.memory[part]["prompts"][1] = 0  # nobody is shown the solution of the very problem
+    assert part._shown(group, world, context) == ({"content": "1"},)  # type: ignore[arg-type]
+
+
+def test_an_answer_that_is_partly_paid_is_not_solved_and_becomes_no_example() -> None:
+    bed = Testbed(reward="graded", prompts=4, batch=4, group=8, lr=0.01)
+    run = Trainer(bed.adapt("xrpo"), bed.world(0), 0, 20)
+    for _ in range(6):
+        run.step()
+    memory = run.memory[run.algorithm.generate]
+    assert any(0 < t.reward < 1 for g in run.groups for t in g.trajectories)
+    assert len(memory["prompts"]) == len(memory["features"]) == len(memory["messages"]) > 0
+    for prompt, shown in zip(memory["prompts"], memory["messages"]):
+        assert run.world.task.score(prompt, shown[-1]["content"]) >= 1 - 1e-9
 
 
 # -- demonstrations ----------------------------------------------------------------------------------------------------------

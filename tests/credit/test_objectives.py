@@ -188,7 +188,8 @@ def test_permuting_labels_permutes_logits_and_padding_does_not_matter() -> None:
 
 def test_expected_gradient_over_all_label_vectors_is_the_policy_gradient() -> None:
     policy = LabelPolicy(20, width=8, seed=3).double()
-    objective = SYSTEMS["gliclass-ppo"].algorithm().objective
+    method = SYSTEMS["gliclass-ppo"].algorithm()
+    objective = method.objective.replace(regularise=())
     target, baseline = np.array([1, 0, 1, 0]), 0.4
     logits = policy.label_logits([INPUT])[0]
     p = logits.sigmoid()
@@ -207,6 +208,21 @@ def test_expected_gradient_over_all_label_vectors_is_the_policy_gradient() -> No
             total += 0 if g is None else -float(chance[a]) * g
     for total, g in zip(expected, exact):
         torch.testing.assert_close(total, torch.zeros_like(total) if g is None else g, rtol=1e-8, atol=1e-12)
+
+
+def test_the_entropy_bonus_of_labels_is_their_mean_whatever_their_number() -> None:
+    """The release adds -1 times the mean over texts and labels to a loss that sums over labels."""
+    policy = LabelPolicy(20, width=8, seed=3).double()
+    method = SYSTEMS["gliclass-ppo"].algorithm()
+    batch = Batch.of(
+        [vector(policy, INPUT, [1, 0, 1, 0]), vector(policy, INPUT, [1, 1, 1, 0])], [0, 0], 1, torch.float64
+    )
+    filled = policy.fill(batch, ["logp", "entropy"], grad=True)
+    rows = batch.with_rows(**filled, logp_old=filled["logp"].detach(), advantage=torch.ones(8, dtype=torch.float64))
+    loss = method.objective.loss(rows, context_for(method.objective))
+    p = policy.label_logits([INPUT])[0].sigmoid()
+    entropy = -(p * p.log() + (1 - p) * (1 - p).log()).mean()
+    torch.testing.assert_close(loss, -4.0 - entropy)  # ratio 1, advantage 1, four labels, mean over two texts
 
 
 def test_label_rollouts_skip_unknown_labels_and_hold_their_actions() -> None:

@@ -304,12 +304,30 @@ def test_length_advantage_edge_cases() -> None:
     strong = LengthAdvantage(finished=True).factor
     assert weight([1.0, 1.0], strong) == 1.0
     assert weight([1.0, 0.0], strong, finish=[["stop", "length"]]) == 1.0  # the only failure was cut off
+    assert weight([0.0, 0.0], strong) == 0.1  # nothing right: damped in the stronger variant
+
+
+def test_the_stronger_adora_shapes_groups_without_failures_and_counts_no_cut_off_ones() -> None:
+    stronger = Pipeline(
+        shaping=(DifficultyLength(),), scale=StandardDeviation(), group_weight=LengthAdvantage(finished=True)
+    )
+    root = 1 / math.sqrt(2)
+    close(advantages(stronger, batch_of([[1.0, 1]], [[10, 20]])), [root, -root], 1e-5)
+    # a failure that was cut off is no wrong length: the group counts as one without
+    cut = batch_of([[1.0, 1, 0]], [[10, 20, 99]], finish=[["stop", "stop", "length"]])
+    close(advantages(stronger, cut), (np.array([1.5, 0.5, 0]) - 2 / 3) / np.std([1.5, 0.5, 0], ddof=1), 1e-5)
+    # right is decided before the shaping: a short right answer of a hard prompt, paid 0.5, is no failure of length 4
+    hard = batch_of([[1.0, 1, 0, 0, 0]], [[6, 4, 5, 5, 5]])
+    close(advantages(stronger, hard), (np.array([1.5, 0.5, 0, 0, 0]) - 0.4) / np.std([1.5, 0.5, 0, 0, 0], ddof=1), 1e-5)
 
 
 def test_difficulty_length_prefers_long_on_hard_and_short_on_easy() -> None:
     hard = batch_of([[1.0, 1, 0, 0, 0]], [[8, 4, 5, 5, 5]])
     easy = batch_of([[1.0, 1, 1, 1, 0]], [[8, 4, 6, 8, 5]])
     useless = batch_of([[1.0, 1, 0, 0, 0]], [[4, 3, 5, 5, 5]])
+    assert LengthAdvantage(finished=True).factor(
+        torch.zeros(5, 1), useless, context_for(GRPO)
+    ).tolist() == pytest.approx([0.1] * 5)
     part = DifficultyLength(beta=0.5)
     assert part.shape(hard, context_for(GRPO)).sequences["reward"].tolist() == [1.5, 0.5, 0, 0, 0]
     assert part.shape(easy, context_for(GRPO)).sequences["reward"].tolist() == [0.5, 1.5, 1.0, 0.5, 0]

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Hashable
 from typing import Literal
 
-import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor
 
 from anypo.context import Context
+from anypo.credit.alike import alikeness
 from anypo.credit.base import Select
 from anypo.credit.reading import outcome
 from anypo.data.batch import Batch
-from anypo.data.records import Tokens, Trajectory
 from anypo.parts import Part
 
 
@@ -34,15 +31,7 @@ class NGrams(Distance, name="ngrams"):
     longest: int = Field(3, ge=1)
 
     def between(self, batch: Batch, members: list[int]) -> Tensor:
-        counts = [ngrams(decided(batch.trajectories[i]), self.longest) for i in members]
-        sizes = [sum(c.values()) for c in counts]
-        out = torch.zeros(len(members), len(members), dtype=torch.float64)
-        for i, one in enumerate(counts):
-            for j, other in enumerate(counts[:i]):
-                total = sizes[i] + sizes[j]
-                shared = 2 * sum((one & other).values()) / total if total else 1.0
-                out[i, j] = out[j, i] = 1 - shared
-        return out
+        return torch.from_numpy(1 - alikeness([batch.trajectories[i] for i in members], self.longest))
 
 
 class ScoreGap(Distance, name="score"):
@@ -88,15 +77,3 @@ class Distinct(Select, name="distinct"):
         """Which members of a group conflict, bool [M], from distances and who opposes whom, both [M, M]."""
         close = opposite & (distance < self.threshold * distance[opposite].nanmean())
         return close.any(1) if self.rule == "any" else opposite.any(1) & (close == opposite).all(1)
-
-
-def decided(trajectory: Trajectory) -> list[Hashable]:
-    """What the policy decided, in order: tokens, or actions."""
-    if isinstance(trajectory.content, Tokens):
-        return trajectory.content.tokens[trajectory.content.actions].tolist()
-    return [np.asarray(action).tobytes() for action in trajectory.content.actions]
-
-
-def ngrams(items: list[Hashable], longest: int) -> Counter[tuple[Hashable, ...]]:
-    """How often each run of 1 to `longest` items occurs."""
-    return Counter(tuple(items[i : i + n]) for n in range(1, longest + 1) for i in range(len(items) - n + 1))

@@ -86,7 +86,7 @@ class ToolCost(Shaping, name="tool_cost"):
     m is the number of tool calls. `form` ``group``: n is the fewest calls of any right answer of the prompt so far (this step
     included) and the factor is 1 for m = n = 0, cos(m pi / (2m + c)) for n = 0 < m, and sin(f pi / (2n)) with
     f = 2nm / (m + n) otherwise, largest at m = n. `form` ``absolute`` (no group): cos(m pi / (2m + c)).
-    c is `smoothing`; parallel calls count each. `alpha` scales the outcome.
+    c is `smoothing`, in the paper the most turns there may be; parallel calls count each. `alpha` scales the outcome.
     """
 
     form: Literal["group", "absolute"] = "group"
@@ -95,6 +95,15 @@ class ToolCost(Shaping, name="tool_cost"):
     alpha: float = Field(1.0, gt=0.0)
     outcome: str = ""
     right: float = 1.0
+
+    def dormant(self, algorithm: Any, outlook: Outlook) -> str | None:
+        if outlook.task is not None and self.calls in outlook.task.weights:
+            return None
+        if algorithm.generate.turns == 1:
+            return "answers of one turn call no tools; set generate.turns=4 on a task that answers calls"
+        if outlook.offers("one_step"):
+            return f"task '{outlook.task.name}' ends with the first answer, so no tool is ever called; choose one that answers calls"
+        return None
 
     def shape(self, batch: Batch, context: Context) -> Batch:
         calls = tool_calls(batch, self.calls).double()

@@ -10,7 +10,7 @@ from anypo.credit.plain import StandardDeviation, Whiten
 from anypo.credit.shape.tokens import Novelty
 from anypo.filter import DropDegenerate, Screen
 from anypo.generate import AdaptiveRounds
-from anypo.objective.aggregates import SequenceMean
+from anypo.objective.aggregates import GroupMean
 from anypo.objective.corrections import Truncated
 from anypo.objective.policy_gradient import PolicyGradient
 from anypo.objective.ratios import TokenRatio
@@ -25,12 +25,13 @@ from anypo.update import GradientUpdate, PeriodicReference
 def xrpo() -> Algorithm:
     """GRPO with the step's rollouts handed out in rounds to the prompts where one more shrinks the uncertainty of the
     mean reward most (plus an exploration bonus), and with right answers that the policy finds unlikely paid up to half
-    as much again. ``generate.exemplars`` shows solved examples when sampling prompts without success; such rollouts are
-    trained on the plain prompt, their ratio taken against the sampler that saw the examples."""
+    as much again. Prompts without success are shown two solved examples of others when sampling; such rollouts are
+    trained on the plain prompt, their ratio taken against the sampler that saw the examples. Prompts count alike in the loss, however
+    many rollouts they were given. Numbers of base rollouts, examples and the novelty's weights are not published; these are ours."""
     return grpo().replace(
-        generate=AdaptiveRounds(),
+        generate=AdaptiveRounds(exemplars=2),
         credit=Pipeline(scale=StandardDeviation(), shape=(Novelty(),)),
-        objective=PolicyGradient(ratio=TokenRatio(denominator="behaviour"), aggregate=SequenceMean()),
+        objective=PolicyGradient(ratio=TokenRatio(denominator="behaviour"), aggregate=GroupMean(inner="sequence")),
     )
 
 
