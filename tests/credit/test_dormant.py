@@ -25,6 +25,7 @@ def said(name: str, task, steps: int = 20, **changes) -> str:
         ("gdpo", "pays correct alone", ONE, {}, ONE, {"filter.signals": [{"part": "equation_check"}]}),
         ("otc-po", "no tool is ever called", ONE, {}, TALK, {}),
         ("otc-po", "set generate.turns=4", TALK, {"generate.turns": 1}, TALK, {}),
+        ("xrpo", "set control.samples=8", ONE, {"control.samples": 4}, ONE, {}),
         ("fapo", "equation_check", ONE, {"filter.signals": []}, ONE, {}),
     ],
 )

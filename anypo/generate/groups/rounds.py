@@ -16,6 +16,7 @@ from anypo.data.tokens import hashed
 from anypo.generate.base import OWN, World, rollout_key
 from anypo.generate.resume import Start
 from anypo.generate.trees.segments import _Forking, _grown
+from anypo.outlook import Outlook
 from anypo.tasks.base import Task
 
 
@@ -39,6 +40,11 @@ class AdaptiveRounds(_Forking, name="adaptive_rounds"):
 
     def start(self) -> dict[str, Any]:
         return {"prompts": [], "features": [], "messages": []}
+
+    def dormant(self, algorithm: Any, outlook: Outlook) -> str | None:
+        if self.base < algorithm.control.samples:
+            return None
+        return f"base {self.base} rollouts are all {algorithm.control.samples} that a prompt has; set control.samples={2 * self.base}"
 
     def rollout(self, asks: Sequence[Ask], world: World, context: Context) -> list[Group]:
         groups = self.roots(asks, [min(self.base, ask.samples) for ask in asks], world, context)

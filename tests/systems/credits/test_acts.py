@@ -23,7 +23,8 @@ ACTING = [
     "polychromic", "spo-single-stream", "v-zero", "xrpo",
 ]  # fmt: skip
 SETTINGS = {
-    "drive": {"control.deep_samples": 16},
+    "drive": {"control.breadth": 0.3, "control.deep_samples": 12},
+    "xrpo": {"generate.base": 2},
     "poise": {"credit.centre.warmup": 8},
     "dapo-direct": {"generate.delimiter": ""},
     "spo-single-stream": {"control.first_samples": 2},
@@ -33,7 +34,7 @@ SETTINGS = {
 @cache
 def shown() -> Callable[[], Any]:
     """Copies of a model that was shown some of the sums."""
-    return warm([(p.messages[0]["content"], p.answer) for p in SUMS], 40, 0)
+    return warm([(p.messages[0]["content"], p.answer) for p in SUMS], 60, 0)
 
 
 @cache
