@@ -26,6 +26,23 @@ def said(name: str, task, steps: int = 20, **changes) -> str:
         ("otc-po", "no tool is ever called", ONE, {}, TALK, {}),
         ("otc-po", "set generate.turns=4", TALK, {"generate.turns": 1}, TALK, {}),
         ("xrpo", "set control.samples=8", ONE, {"control.samples": 4}, ONE, {}),
+        (
+            "dapo",
+            "set limit=16 and buffer=3",
+            ONE,
+            {"generate.max_new": 16},
+            ONE,
+            {"generate.max_new": 16, "credit.shaping.0.limit": 16, "credit.shaping.0.buffer": 3},
+        ),
+        ("poise", "set control.samples=2", ONE, {"control.samples": 1}, ONE, {}),
+        (
+            "poise",
+            "set warmup=38",
+            ONE,
+            {"control.prompts": 2, "credit.centre.warmup": 100},
+            ONE,
+            {"control.prompts": 2, "credit.centre.warmup": 38},
+        ),
         ("fapo", "equation_check", ONE, {"filter.signals": []}, ONE, {}),
     ],
 )

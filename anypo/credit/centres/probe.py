@@ -14,6 +14,7 @@ from anypo.credit.centres.groups import leave_one_out
 from anypo.credit.centres.heads import empty_buffer, fit_head, remember, rollout_features
 from anypo.data import segments
 from anypo.data.batch import Batch
+from anypo.outlook import Outlook
 
 
 class CrossProbe(Centre, name="cross_probe"):
@@ -34,6 +35,16 @@ class CrossProbe(Centre, name="cross_probe"):
 
     def start(self) -> dict[str, Any]:
         return empty_buffer()
+
+    def dormant(self, algorithm: Any, outlook: Outlook) -> str | None:
+        control = algorithm.control
+        if control.samples < 2:
+            return "the probe reads the prompt's other rollout, and there is one; set control.samples=2"
+        rollouts = max(0, outlook.steps - 1) * control.prompts * control.samples
+        if rollouts >= self.warmup:
+            return None
+        known = f"the probe is fitted from {self.warmup} rollouts on, and the last step knows {rollouts}"
+        return f"{known}; set warmup={max(2, rollouts // 2)}"
 
     def baseline(self, values: Tensor, batch: Batch, context: Context) -> Tensor:
         memory = context.memory[self]

@@ -54,6 +54,15 @@ class Overlong(Shaping, name="overlong"):
     buffer: int = Field(4096, ge=1)
     penalty: float = Field(1.0, ge=0.0)
 
+    def dormant(self, algorithm: Any, outlook: Outlook) -> str | None:
+        longest = algorithm.generate.max_new * algorithm.generate.turns
+        if longest > self.limit - self.buffer:
+            return None
+        return (
+            f"no answer is longer than {longest} tokens, and punishment begins after {self.limit - self.buffer}; "
+            f"set limit={longest} and buffer={max(1, longest // 5)}, or a larger generate.max_new"
+        )
+
     def shape(self, batch: Batch, context: Context) -> Batch:
         over = (lengths(batch) - (self.limit - self.buffer)) / self.buffer
         return batch.with_sequences(reward=batch.sequences["reward"] - self.penalty * over.clamp(0.0, 1.0))
