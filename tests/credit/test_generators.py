@@ -37,6 +37,7 @@ from anypo.generate.resume import decisions
 from anypo.generate.trees.confidence import Steps, statistics
 from anypo.generate.trees.segments import delimited, fork_points, segment_starts
 from anypo.run.trainer import Trainer
+from anypo.systems import find
 
 BED = Testbed(vocabulary=4, horizon=5, spread=0.8)
 
@@ -285,30 +286,30 @@ def test_one_token_counts_and_rewards() -> None:
 
 
 def test_one_token_gradient_is_probability_weighted_imitation() -> None:
-    """At temperature 1 the expected gradient is (1 - beta) pi(x) grad log pi(x); the sampled one approaches it as 1/sqrt(K)."""
-    generator = torch.Generator().manual_seed(0)
-    logits = torch.randn(6, dtype=torch.float64, generator=generator, requires_grad=True)
-    gold, beta = 2, -0.1
-    logp = logits.log_softmax(0)
-    p = logp.detach().exp()
-    reward = torch.full((6,), beta, dtype=torch.float64)
-    reward[gold] = 1.0
-    (closed,) = torch.autograd.grad((p * reward * logp).sum(), logits, retain_graph=True)
-    (imitation,) = torch.autograd.grad(p[gold] * logp[gold], logits, retain_graph=True)
-    torch.testing.assert_close(closed, (1 - beta) * imitation)
-    errors = []
-    for draws in (64, 1024):
-        found = []
-        for seed in range(60):
-            counts = torch.from_numpy(np.random.default_rng([draws, seed]).multinomial(draws, p.numpy())).double()
-            (g,) = torch.autograd.grad((counts / draws * reward * logp).sum(), logits, retain_graph=True)
-            found.append(((g - closed) ** 2).sum().item())
-        errors.append(np.mean(found))
-    assert errors[0] / errors[1] == pytest.approx(16, rel=0.6)
-    hot = (logits.detach() / 1.3).softmax(0)
-    (warm,) = torch.autograd.grad((hot * reward * logp).sum(), logits, retain_graph=True)
-    (only,) = torch.autograd.grad(hot[gold] * logp[gold], logits)
-    assert not torch.allclose(warm, (1 - beta) * only)  # off temperature the penalty no longer cancels
+    """At temperature 1 the expected gradient of the method is (1 - beta) times that of probability-weighted imitation, per text the
+    mean over its positions; the drawn one approaches it as 1 / sqrt(K). At temperature 1.3 it is another."""
+    method = find("otr").algorithm()
+
+    def slopes(draws: int, temperature: float) -> tuple[torch.Tensor, torch.Tensor]:
+        """The method's gradient and that of weighted imitation, over the policy's weights."""
+        part = OneToken(draws=draws, temperature=temperature, max_new=5)
+        groups, world, _ = rolled(part, prompts=2)
+        batch = Batch.pack(groups, torch.float64)
+        batch = batch.with_rows(**world.policy.fill(batch, ["logp"], grad=True))
+        credited = method.credit.assign(batch, context_for(method.credit))
+        loss = method.objective.loss(credited, context_for(method.objective))
+        weight = next(iter(world.policy.parameters()))
+        gold = torch.tensor([t.reward == 1 for t in batch.trajectories], dtype=torch.float64)[batch.sequence]
+        places = torch.tensor([sum(t.reward == 1 for t in g.trajectories) for g in groups])[batch.row_group]
+        imitated = -(1.1 * batch["logp"].detach().exp() * batch["logp"] * gold / places).sum() / len(groups)
+        return torch.autograd.grad(loss, weight, retain_graph=True)[0], torch.autograd.grad(imitated, weight)[0]
+
+    def distance(draws: int, temperature: float) -> float:
+        found, wanted = slopes(draws, temperature)
+        return float((found - wanted).norm() / wanted.norm())
+
+    many = distance(40_000, 1.0)
+    assert many < 0.02 < distance(100, 1.0) and distance(40_000, 1.3) > 5 * many
 
 
 def test_next_sequence_rewards_the_truth_and_draws_one_place_per_chunk() -> None:

@@ -65,30 +65,31 @@ def test_step_regression_stops_where_the_log_ratio_is_a_over_beta() -> None:
 
 
 def test_step_regression_optimum_of_one_state() -> None:
-    """mu_b (log-ratio_b - A_b / beta) / pi_b is the same for all actions at the optimum over a softmax, and the step is an ascent."""
+    """Five actions sampled once each (mu and the reference uniform): at the optimum over a softmax (log-ratio_b - A_b / beta) / pi_b is
+    the same for all actions, and the step is an ascent by beta (KL(pi || ref) + KL(ref || pi) E_pi[pi / ref])."""
     generator = torch.Generator().manual_seed(0)
-    reference = torch.randn(5, dtype=torch.float64, generator=generator).log_softmax(0)
-    mu = reference.exp()
     q = torch.randn(5, dtype=torch.float64, generator=generator)
-    advantage, beta = q - (mu * q).sum(), 0.7
-    logits = reference.clone().requires_grad_()
+    advantage, beta = q - q.mean(), 0.7
+    reference = torch.full((5,), -math.log(5), dtype=torch.float64)
+    batch, part = batch_of([[0.0] * 5]).with_rows(logp_ref=reference, advantage=advantage), StepRegression(beta=0.7)
+    context = context_for(part)
+    logits = torch.zeros(5, dtype=torch.float64, requires_grad=True)
     optimiser = torch.optim.LBFGS([logits], max_iter=200, tolerance_grad=1e-14, tolerance_change=1e-16)
 
     def closure() -> torch.Tensor:
         optimiser.zero_grad()
-        loss = 0.5 * (mu * (logits.log_softmax(0) - reference - advantage / beta) ** 2).sum()
+        loss = part.loss(batch.with_rows(logp=logits.log_softmax(0)), context)
         loss.backward()
         return loss
 
     for _ in range(5):
         optimiser.step(closure)
     logp = logits.detach().log_softmax(0)
-    delta = logp - reference - advantage / beta
-    ratio = mu * delta / logp.exp()
+    delta, pi = logp - reference - advantage / beta, logp.exp()
+    ratio = delta / pi
     assert float(ratio.std()) < 1e-6 < float(delta.std())
-    pi = logp.exp()
-    kl = (pi * (logp - reference)).sum(), (mu * (reference - logp)).sum()
-    wanted = beta * (kl[0] + kl[1] * (pi * pi / mu).sum())
+    kl = (pi * (logp - reference)).sum(), (reference.exp() * (reference - logp)).sum()
+    wanted = beta * (kl[0] + kl[1] * 5 * (pi * pi).sum())
     assert float((pi * advantage).sum()) == pytest.approx(float(wanted), rel=1e-5) and float(wanted) > 0
 
 
