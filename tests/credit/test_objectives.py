@@ -65,8 +65,8 @@ def test_step_regression_stops_where_the_log_ratio_is_a_over_beta() -> None:
 
 
 def test_step_regression_optimum_of_one_state() -> None:
-    """Five actions sampled once each (mu and the reference uniform): at the optimum over a softmax (log-ratio_b - A_b / beta) / pi_b is
-    the same for all actions, and the step is an ascent by beta (KL(pi || ref) + KL(ref || pi) E_pi[pi / ref])."""
+    """Five actions sampled once each, mu and the reference uniform. At the optimum over a softmax (log-ratio - A / beta) / pi is the
+    same for all actions, and the step is an ascent by beta (KL(pi || ref) + KL(ref || pi) E_pi[pi / ref])."""
     generator = torch.Generator().manual_seed(0)
     q = torch.randn(5, dtype=torch.float64, generator=generator)
     advantage, beta = q - q.mean(), 0.7
