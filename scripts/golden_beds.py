@@ -424,7 +424,7 @@ RUNS: dict[str, Run] = {
         {"generate.max_new": 4, "generate.answers": 4, "update.optimiser.lr": 3e-3},
     ),
     "spo-segment": Run(exact, {"horizon": 6}, {"generate.interval": 2, "generate.continuations": 4}),
-    "spo-single-stream": Run(exact, {"prompts": 12, "batch": 24, "group": 1}),
+    "spo-single-stream": Run(exact, {"prompts": 12, "batch": 24, "group": 1}, {"control.first_samples": 3}),
     "spo-tree": Run(exact, {"horizon": 6}, {"generate.branching": [3, 3, 2], "generate.segment": 2}),
     "t-ppo": Run(exact, {"horizon": 6, "graph": "chain", "reward": "graded"}, {"generate.window": 3}),
     "training-free-grpo": Run(strategies),

@@ -1,7 +1,8 @@
 """Control: which prompts, how many rollouts each, how deep, when to stop."""
 
 from anypo.control.base import Ask, Control, Uniform
-from anypo.control.beliefs import HardFocus, UncertainPrompts, ValueBudget
+from anypo.control.beliefs import HardFocus, UncertainPrompts
+from anypo.control.budgets import ValueBudget
 from anypo.parts import load
 
 load(__name__)

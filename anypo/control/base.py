@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
@@ -12,6 +13,7 @@ from pydantic import Field
 from anypo.context import Context
 from anypo.data.batch import Batch
 from anypo.data.records import Group
+from anypo.outlook import Outlook
 from anypo.parts import Part
 from anypo.tasks.base import Problem
 
@@ -55,15 +57,44 @@ class Control(Part, slot="control"):
         """Learn from the finished groups of this step, those a filter dropped included, and from the last update batch as credit and
         update left it (without rows where nothing was trained on)."""
 
+    def pool(self, problems: int, steps: int) -> int:
+        """How many of the task's `problems` a run of `steps` steps draws from, the first ones."""
+        return problems
+
+    @property
+    def often(self) -> int:
+        """How often prompts should be met where something is remembered of them."""
+        return 5
+
+    def seldom(self, outlook: Outlook) -> str | None:
+        """A sentence where a run visits no more prompts than it draws from, so that what is remembered of a prompt is hardly ever
+        read; None where prompts are met again, or where nobody can know."""
+        visits = outlook.steps * self.prompts
+        if not outlook.problems or visits > self.pool(outlook.problems, outlook.steps):
+            return None
+        able = "passes" in type(self).model_fields and outlook.steps >= 5
+        advice = f"; set control.passes={self.often}" if able else "; plan more steps"
+        return f"{outlook.problems} problems and {visits} visits, so hardly a prompt is met twice{advice}"
+
 
 class Uniform(Control, name="uniform"):
-    """Every problem once per pass, in an order drawn anew for every pass."""
+    """Every problem once per pass, in an order drawn anew for every pass.
+
+    `passes`: how often the run is to meet every problem. It then trains on the first steps * `prompts` / `passes` problems of the
+    task (at least `prompts`); methods that remember prompts need this on a task with more problems than the run visits. 0: on all.
+    """
+
+    passes: float = Field(0.0, ge=0.0)
+
+    def pool(self, problems: int, steps: int) -> int:
+        wanted = math.ceil(steps * self.prompts / self.passes) if self.passes else problems
+        return min(problems, max(wanted, self.prompts))
 
     def start(self) -> dict[str, int]:
         return {"cursor": 0}
 
     def choose(self, problems: int, count: int, context: Context) -> list[Ask]:
-        memory = context.memory[self]
+        memory, problems = context.memory[self], self.pool(problems, context.total)
         asks = []
         for place in range(memory["cursor"], memory["cursor"] + count):
             order = np.random.default_rng([context.seed, place // problems]).permutation(problems)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,6 +15,7 @@ from anypo.control.base import Ask, Uniform
 from anypo.data.batch import Batch
 from anypo.data.prompts import belief, prompt_store
 from anypo.data.records import Group
+from anypo.outlook import Outlook
 
 
 class _Identified(Uniform):
@@ -34,67 +36,64 @@ class _Identified(Uniform):
 
 class UncertainPrompts(_Identified, name="uncertain_prompts"):
     """Draws problems without replacement with probability proportional to sqrt(v (1 - v)) + `explore`, v the tracked
-    success rate (SPO, arXiv:2509.13232). A problem never seen counts as v = 1/2; on its first visit it gets
-    `first_samples` rollouts, which start its belief as offline rollouts would, afterwards `samples`."""
+    success rate, 1/2 for a problem never seen (SPO, arXiv:2509.13232).
+
+    `first_samples` above `samples`: problems not seen yet come first, with that many rollouts, which are to start their belief as
+    offline rollouts would (shaping ``start_beliefs``). They are paid out of the step's `prompts` * `samples` rollouts (one
+    such visit a step is always made), and what is left goes to problems seen before.
+    """
 
     samples: int = Field(1, ge=1)
     explore: float = Field(0.05, gt=0.0)
     first_samples: int = Field(1, ge=1)
 
     def choose(self, problems: int, count: int, context: Context) -> list[Ask]:
-        memory = context.memory[self]
-        v = belief(prompt_store(context), self.looked_up(range(problems), context)).numpy()
+        memory, pool = context.memory[self], self.pool(problems, context.total)
+        begin = self._beginnings(pool, count * self.samples, context)
+        left = max(0, count - math.ceil(len(begin) * self.first_samples / self.samples))
+        among = [i for i in range(pool) if not begin or i in memory["prompts"]]
+        v = belief(prompt_store(context), self.looked_up(among, context)).numpy()
         weight = np.sqrt(v * (1 - v)) + self.explore
         generator = np.random.default_rng([context.seed, context.step, memory["cursor"]])
         memory["cursor"] += count
         chosen: list[int] = []
-        while len(chosen) < count:  # more asks than problems: another pass
-            size = min(count - len(chosen), problems)
-            chosen += generator.choice(problems, size, replace=False, p=weight / weight.sum()).tolist()
-        seen = memory["prompts"]
-        return [Ask(i, self.samples if i in seen else self.first_samples) for i in chosen]
+        while among and len(chosen) < left:  # more asks than problems: another pass
+            size = min(left - len(chosen), len(among))
+            chosen += generator.choice(among, size, replace=False, p=weight / weight.sum()).tolist()
+        return [*(Ask(i, self.first_samples) for i in begin), *(Ask(i, self.samples) for i in chosen)]
 
+    def _beginnings(self, pool: int, budget: int, context: Context) -> list[int]:
+        """Problems whose belief this step starts with several rollouts, as many as its `budget` of rollouts pays for."""
+        if self.first_samples <= self.samples:
+            return []
+        seen = context.memory[self]["prompts"]
+        order = np.random.default_rng([context.seed, 11]).permutation(pool).tolist()
+        return [i for i in order if i not in seen][: max(1, budget // self.first_samples)]
 
-class ValueBudget(_Identified, name="value_budget"):
-    """Uniform prompts, but the step's rollouts go where they are expected to teach: the allocation that maximises the summed
-    B (1 - p) [1 - (1 - p)^(B - 1)] over prompts, p from the generalist value model (V0, arXiv:2602.03584; prompt store table
-    ``value``, 1/2 for a prompt not seen). Every prompt gets at least `least`; the total is that of `samples` each."""
+    @property
+    def often(self) -> int:
+        return 27 if self.first_samples > self.samples else super().often
 
-    least: int = Field(2, ge=1)
-
-    def choose(self, problems: int, count: int, context: Context) -> list[Ask]:
-        asks = super().choose(problems, count, context)
-        prompts = self.looked_up([ask.index for ask in asks], context)
-        rates = prompt_store(context).read("value", prompts, 0.5).tolist()
-        plan = allocate(rates, self.samples * len(asks), min(self.least, self.samples))
-        context.log("control/largest_budget", max(plan, default=0))
-        return [Ask(ask.index, size) for ask, size in zip(asks, plan)]
-
-
-def mixed_utility(rollouts: int, p: float) -> float:
-    """U(B, p) = B (1 - p) [1 - (1 - p)^(B - 1)]: expected failures that share a group with at least one success."""
-    return rollouts * (1 - p) * (1 - (1 - p) ** (rollouts - 1)) if rollouts > 1 else 0.0
-
-
-def allocate(rates: list[float], total: int, least: int) -> list[int]:
-    """Rollouts per prompt that maximise the sum of `mixed_utility` under a total, greedily by marginal gain, at least
-    `least` each (as published; the sum is not concave where p is small, so this need not be the optimum)."""
-    plan = [least] * len(rates)
-    gains = [mixed_utility(least + 1, p) - mixed_utility(least, p) for p in rates]
-    for _ in range(total - sum(plan)):
-        best = int(np.argmax(gains))
-        plan[best] += 1
-        gains[best] = mixed_utility(plan[best] + 1, rates[best]) - mixed_utility(plan[best], rates[best])
-    return plan
+    def dormant(self, algorithm: Any, outlook: Outlook) -> str | None:
+        if reason := self.seldom(outlook):
+            return reason
+        pool = self.pool(outlook.problems or 0, outlook.steps)
+        if (
+            self.first_samples > self.samples
+            and pool * self.first_samples >= outlook.steps * self.prompts * self.samples
+        ):
+            advice = f"set control.passes={self.often}" if pool > self.prompts else "plan more steps"
+            return f"{pool} problems with {self.first_samples} rollouts each to begin with take the whole run; {advice}"
+        return None
 
 
 class HardFocus(_Identified, name="hard_focus"):
     """Breadth, then depth on what is still hard (DRIVE, arXiv:2511.06307).
 
     The first `breadth` share of the run: every problem in turn with `samples` rollouts. Then phases: at the start of each, the
-    pool keeps the `keep` share with the lowest pass rate, among those still in it; a problem whose last rate reached `solved`
-    leaves for good, one never solved stays. Pool problems get `deep_samples` rollouts each, and the prompts per step
-    shrink so that the rollouts per step stay about `prompts` * `samples`.
+    pool keeps the `keep` share with the lowest pass rate, among those still in it whose rate was measured; a problem whose last
+    rate reached `solved` leaves for good, one never solved stays, one never rolled out does not come in. Pool problems get
+    `deep_samples` rollouts each, and the prompts per step shrink so that the rollouts per step stay about `prompts` * `samples`.
     """
 
     breadth: float = Field(0.5, ge=0.0, le=1.0)
@@ -122,7 +121,7 @@ class HardFocus(_Identified, name="hard_focus"):
         memory = context.memory[self]
         phase = min(self.phases - 1, int((progress - self.breadth) / max(1e-9, 1 - self.breadth) * self.phases))
         if phase != memory["phase"]:
-            memory["phase"], memory["pool"] = phase, self._narrow(problems, memory)
+            memory["phase"], memory["pool"] = phase, self._narrow(self.pool(problems, context.total), memory)
             context.log("control/pool", len(memory["pool"]))
         pool = memory["pool"]
         wanted = max(1, count * self.samples // self.deep_samples)
@@ -132,9 +131,9 @@ class HardFocus(_Identified, name="hard_focus"):
         return [Ask(int(pool[order[k % len(pool)]]), self.deep_samples) for k in range(begin, begin + wanted)]
 
     def _narrow(self, problems: int, memory: dict[str, Any]) -> list[int]:
-        """The next phase's pool: unsolved members, hardest first, at most the kept share (never empty)."""
+        """The next phase's pool: unsolved members with a measured rate, hardest first, at most the kept share of those measured (never
+        empty). A problem that was never rolled out is not hard but unknown; where none was, there is nothing to choose by."""
         rates = memory["rates"]
-        before = memory["pool"] or list(range(problems))
-        unsolved = [i for i in before if rates.get(i, 0.0) < self.solved]
-        hardest = sorted(unsolved, key=lambda i: (rates.get(i, 0.0), i))
-        return hardest[: max(1, round(self.keep * len(before)))] or before
+        measured = [i for i in memory["pool"] or sorted(rates) if i in rates]
+        unsolved = sorted((i for i in measured if rates[i] < self.solved), key=lambda i: (rates[i], i))
+        return unsolved[: max(1, round(self.keep * len(measured)))] or memory["pool"] or list(range(problems))

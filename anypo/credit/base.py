@@ -38,6 +38,10 @@ class Components(Part, slot="components"):
     def matrix(self, batch: Batch) -> Tensor:
         raise NotImplementedError
 
+    def worth(self, batch: Batch) -> tuple[float, ...]:
+        """What each of the K columns counts for in the scalar reward; empty where that is not known."""
+        return ()
+
 
 class Centre(Part, slot="centre"):
     """The baseline of every entry: `baseline(values [S, K], batch) -> [S, K]`, subtracted by the pipeline.
@@ -66,9 +70,10 @@ class GroupWeight(Part, slot="group_weight"):
 
 
 class Combine(Part, slot="combine"):
-    """From component advantages [S, K] to one advantage per sequence [S]."""
+    """From component advantages [S, K] to one advantage per sequence [S]. `worth`: the reward's weights of the K components, empty
+    where they are not known."""
 
-    def combine(self, advantages: Tensor, batch: Batch, context: Context) -> Tensor:
+    def combine(self, advantages: Tensor, worth: tuple[float, ...], batch: Batch, context: Context) -> Tensor:
         raise NotImplementedError
 
 

@@ -20,6 +20,7 @@ from anypo.credit.base import (
 )
 from anypo.credit.centres.groups import GroupMean
 from anypo.credit.plain import Scalar, Summed, Unnormalised, Unscaled, Unweighted, Whole
+from anypo.credit.reading import EARNED
 from anypo.data.batch import Batch
 
 
@@ -41,13 +42,15 @@ class Pipeline(Credit, name="pipeline"):
     shape: tuple[Shape, ...] = ()
 
     def assign(self, batch: Batch, context: Context) -> Batch:
+        batch = batch.with_sequences(**{EARNED: batch.sequences["reward"]})
         for shaping in self.shaping:
             batch = shaping.shape(batch, context)
         values = self.components.matrix(batch)
         centred = values - self.centre.baseline(values, batch, context)
         scaled = centred / self.scale.divisor(values, centred, batch, context)
         weighted = scaled * self.group_weight.factor(values, batch, context).unsqueeze(1)
-        advantages = self.normalise.normalise(self.combine.combine(weighted, batch, context), batch, context)
+        combined = self.combine.combine(weighted, self.components.worth(batch), batch, context)
+        advantages = self.normalise.normalise(combined, batch, context)
         batch = batch.with_sequences(advantage=advantages)
         batch = batch.with_rows(advantage=self.granularity.spread(advantages, batch, context))
         for select in self.select:

@@ -13,6 +13,7 @@ from anypo.credit.base import Combine, Components, Credit, Granularity, GroupWei
 from anypo.data import segments
 from anypo.data.batch import Batch
 from anypo.errors import UserError
+from anypo.outlook import Outlook
 
 
 class Uncredited(Credit, name="none"):
@@ -37,20 +38,45 @@ class Scalar(Components, name="scalar"):
 
 
 class Named(Components, name="named"):
-    """Every named reward component as a column of its own, [S, K] (GDPO, arXiv:2601.05242); NaN counts as 0.
+    """Named reward components as columns of their own, [S, K] (GDPO, arXiv:2601.05242); NaN counts as 0.
 
-    `names`: which components, in this order; empty takes all that the batch has, sorted by name (the scalar reward if none).
+    `names`: which components, in this order; empty takes those of which the scalar reward is made (weight other than 0), sorted by
+    name. What is only measured, or written by a signal and not paid, is none of them. Where rollouts do not say what their reward
+    is made of: all that the batch has, the scalar reward if none.
     """
 
     names: tuple[str, ...] = ()
+
+    def dormant(self, algorithm: Any, outlook: Outlook) -> str | None:
+        if outlook.task is None or algorithm.filter.signals or len(self.names) > 1:
+            return None
+        counted = [name for name, weight in outlook.task.weights.items() if weight]
+        if len(counted) > 1:
+            return None
+        alone = f"task '{outlook.task.name}' pays {counted[0] if counted else 'one thing'} alone"
+        return f"{alone}; a task of several rewards, or a signal that pays one, lets it act"
 
     def matrix(self, batch: Batch) -> Tensor:
         known = sorted(name.removeprefix("reward/") for name in batch.sequences if name.startswith("reward/"))
         for name in self.names:
             if name not in known:
                 raise UserError(f"no trajectory has the reward component '{name}'; known: {', '.join(known) or 'none'}")
-        columns = [batch.sequences[f"reward/{name}"] for name in self.names or known] or [batch.sequences["reward"]]
+        columns = [batch.sequences[f"reward/{name}"] for name in self._chosen(batch)] or [batch.sequences["reward"]]
         return torch.stack(columns, 1).nan_to_num(nan=0.0, posinf=torch.inf, neginf=-torch.inf)
+
+    def worth(self, batch: Batch) -> tuple[float, ...]:
+        weights = paid(batch)
+        return tuple(weights.get(name, 1.0) for name in self._chosen(batch)) if weights else ()
+
+    def _chosen(self, batch: Batch) -> list[str]:
+        weights = paid(batch)
+        known = sorted(name.removeprefix("reward/") for name in batch.sequences if name.startswith("reward/"))
+        return list(self.names) or [name for name in known if weights.get(name, 0.0 if weights else 1.0) != 0]
+
+
+def paid(batch: Batch) -> dict[str, float]:
+    """What each named component counts for in the scalar reward, as the rollouts say; empty where none does."""
+    return {name: float(weight) for t in batch.trajectories for name, weight in t.weights.items()}
 
 
 class Unscaled(Scale, name="none"):
@@ -91,31 +117,31 @@ class Unweighted(GroupWeight, name="none"):
 class Summed(Combine, name="sum"):
     """Sum over components."""
 
-    def combine(self, advantages: Tensor, batch: Batch, context: Context) -> Tensor:
+    def combine(self, advantages: Tensor, worth: tuple[float, ...], batch: Batch, context: Context) -> Tensor:
         return advantages.sum(1)
 
 
 class Weighted(Combine, name="weighted"):
-    """Sum of w_k times component advantage k; `weights` in the order of the components, empty for all ones. The weights act on
-    normalised advantages, so they are priorities and do not compete with the components' own variances (GDPO)."""
+    """Sum of w_k times component advantage k; `weights` in the order of the components, empty for those of the reward (all ones where
+    they are not known). The weights act on normalised advantages, so they are priorities and do not compete with the components'
+    own variances (GDPO)."""
 
     weights: tuple[float, ...] = ()
 
-    def combine(self, advantages: Tensor, batch: Batch, context: Context) -> Tensor:
-        if not self.weights:
-            return advantages.sum(1)
-        if len(self.weights) != advantages.shape[1]:
+    def combine(self, advantages: Tensor, worth: tuple[float, ...], batch: Batch, context: Context) -> Tensor:
+        weights = self.weights or worth or (1.0,) * advantages.shape[1]
+        if len(weights) != advantages.shape[1]:
             raise UserError(
-                f"credit.combine.weights has {len(self.weights)} entries for {advantages.shape[1]} reward components; "
+                f"credit.combine.weights has {len(weights)} entries for {advantages.shape[1]} reward components; "
                 "name the components in credit.components.names and give one weight each"
             )
-        return advantages @ torch.tensor(self.weights, dtype=advantages.dtype)
+        return advantages @ torch.tensor(weights, dtype=advantages.dtype)
 
 
 class Averaged(Combine, name="mean"):
     """Mean over components (BNPO's advantage decomposition)."""
 
-    def combine(self, advantages: Tensor, batch: Batch, context: Context) -> Tensor:
+    def combine(self, advantages: Tensor, worth: tuple[float, ...], batch: Batch, context: Context) -> Tensor:
         return advantages.mean(1)
 
 

@@ -9,11 +9,15 @@ from anypo.data import segments
 from anypo.data.batch import Batch
 from anypo.errors import UserError
 
+EARNED = "earned"
+"""Sequence column with the scalar reward before shaping."""
+
 
 def outcome(batch: Batch, component: str) -> Tensor:
-    """The named reward component [S], or the scalar reward when `component` is empty."""
+    """The named reward component [S], or when `component` is empty the scalar reward, as it was before any shaping: a right answer
+    stays one, however it is paid."""
     if not component:
-        return batch.sequences["reward"]
+        return batch.sequences.get(EARNED, batch.sequences["reward"])
     column = f"reward/{component}"
     if column not in batch.sequences:
         known = sorted(name.removeprefix("reward/") for name in batch.sequences if name.startswith("reward/"))

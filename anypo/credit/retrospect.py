@@ -15,6 +15,7 @@ from anypo.credit.pipeline import Pipeline
 from anypo.data import segments
 from anypo.data.batch import Batch
 from anypo.data.records import REPLAYED
+from anypo.outlook import Outlook
 
 
 class Retrospect(Credit, name="retrospect"):
@@ -36,6 +37,13 @@ class Retrospect(Credit, name="retrospect"):
 
     def start(self) -> dict[str, Any]:
         return {"means": []}
+
+    def dormant(self, algorithm: Any, outlook: Outlook) -> str | None:
+        if outlook.steps > self.window:
+            return None
+        return (
+            f"{self.window} step means must be known before anything is replayed, and the run has {outlook.steps} steps"
+        )
 
     def assign(self, batch: Batch, context: Context) -> Batch:
         batch = self.base.assign(batch, context)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from anypo.context import Context
 from anypo.credit.base import GroupWeight
-from anypo.credit.reading import lengths, outcome
+from anypo.credit.reading import outcome
 from anypo.credit.shaping.outcomes import length_direction
 from anypo.data import segments
 from anypo.data.batch import Batch
@@ -21,7 +21,7 @@ class LengthAdvantage(GroupWeight, name="length_advantage"):
 
     The weight is 1 when the longest right answer is longer than the mean wrong one or nothing is right, `damping` otherwise (a
     group without failures included; its advantages are zero anyway). With `finished` only failures that were not cut
-    off count, and a group without such failures keeps weight 1 (the released stronger variant).
+    off count, a group without such failures keeps weight 1, and one where nothing is right is damped (the released stronger variant).
     """
 
     damping: float = Field(0.1, ge=0.0)
@@ -31,13 +31,10 @@ class LengthAdvantage(GroupWeight, name="length_advantage"):
 
     def factor(self, values: Tensor, batch: Batch, context: Context) -> Tensor:
         right = outcome(batch, self.outcome) >= self.right - 1e-9
-        longest, mean_wrong = length_direction(batch, right)
-        if self.finished:
-            counted = (~right & ~batch.sequences["truncated"]).to(longest.dtype)
-            some = segments.sum(counted, batch.group, batch.n_groups) > 0
-            finished_mean = segments.mean(lengths(batch), batch.group, batch.n_groups, counted)
-            mean_wrong = torch.where(some, finished_mean, -torch.inf)
-        keep = (longest > mean_wrong) | (longest == -torch.inf)
+        longest, mean_wrong = length_direction(batch, right, self.finished)
+        keep = longest > mean_wrong
+        if not self.finished:
+            keep |= longest == -torch.inf
         return _damped(~keep, self.damping, values.dtype)[batch.group]
 
 

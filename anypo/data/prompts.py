@@ -14,6 +14,10 @@ from torch import Tensor
 
 from anypo.context import Context
 
+VALUES = "value_model"
+"""Where a model that tells from a prompt's tokens how likely success is lies on the run's shelf
+(`anypo.credit.centres.generalist.ValueModel`), for parts that plan by it."""
+
 
 class PromptStore:
     """Named tables, each from prompt id to value."""

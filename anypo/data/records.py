@@ -90,7 +90,8 @@ class Trajectory:
     logp: of the distribution actually sampled from (temperature, truncation applied). version: policy version per decision.
     log_mass: log of the probability mass kept by top-p/top-k/min-p truncation at each decision (0 without truncation).
     turn: 0-based turn of each decision. step_rewards: dense reward per decision (zeros when only the outcome counts).
-    rewards: named reward components of the whole trajectory. parent/fork: index of the parent trajectory in its group and
+    rewards: named reward components of the whole trajectory; weights: what each counts for in `reward`, where that is a weighted sum
+    of them (empty: nobody said). parent/fork: index of the parent trajectory in its group and
     the decision at which this one left it (-1: a root). guidance: what helped (hint, prefix, retry), empty when unguided.
     keys: ids by which credit makes groups (episode, session, state, step), each one integer for the whole or one per decision, int64
     [T]; at least 0, -1 says that there is none (`key_id` makes them of other things). tag: which loss it belongs to where an
@@ -119,6 +120,7 @@ class Trajectory:
     keys: Mapping[str, int | np.ndarray] = field(default_factory=dict)
     tag: str = ""
     weight: np.ndarray | None = None
+    weights: Mapping[str, float] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.logp)

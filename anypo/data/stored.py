@@ -19,6 +19,7 @@ def plain(trajectory: Trajectory) -> dict[str, Any]:
         described["media"] = [piece.plain() for piece in described["media"]]
     return saved | {
         "rewards": dict(trajectory.rewards),
+        "weights": dict(trajectory.weights),
         "extra": {name: value for name, value in trajectory.extra.items() if name != STATES},
         "keys": dict(trajectory.keys),
         "content": described,

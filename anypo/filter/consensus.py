@@ -152,7 +152,7 @@ def _scored(group: Group, rewards: list[float], name: str, extras: list[dict] | 
         components = {key: value for key, value in t.rewards.items() if key != LABEL}
         hidden = {LABEL: t.rewards[LABEL]} if LABEL in t.rewards else {}
         extra = {**t.extra, **hidden, **(extras[i] if extras else {})}
-        done.append(t.replace(reward=r, rewards={**components, name: r, **shared}, extra=extra))
+        done.append(t.replace(reward=r, rewards={**components, name: r, **shared}, weights={name: 1.0}, extra=extra))
     return group.replace(trajectories=tuple(done))
 
 

@@ -128,7 +128,11 @@ class Judge(Signal, name="judge"):
         if self.replace_reward and LABEL in components:
             extra[LABEL] = components.pop(LABEL)  # a hidden verdict of the task, which credit must not read
         reward = self.weight * verdict + (0.0 if self.replace_reward else trajectory.reward)
-        return trajectory.replace(reward=reward, rewards={**components, "judge": verdict}, extra=extra)
+        weights = {} if self.replace_reward else dict(trajectory.weights)
+        if weights or self.replace_reward:  # where nobody said what the reward is made of, it stays so
+            weights["judge"] = self.weight
+        components["judge"] = verdict
+        return trajectory.replace(reward=reward, rewards=components, weights=weights, extra=extra)
 
 
 def read(reply: str, verdict: str, most: float) -> float | None:

@@ -329,6 +329,7 @@ def _trajectory(
         log_mass=np.concatenate([part.log_mass for part in parts]),
         turn=np.concatenate([np.full(len(part.tokens), turn) for turn, part in zip(stretch.turns, parts)]),
         rewards=dict(rewards),
+        weights=task.weights,
         reward=sum(weight * rewards.get(name, 0.0) for name, weight in task.weights.items()),
         finish=finish,
         text=stretch.text,

@@ -16,6 +16,7 @@ from anypo.credit.centres.trackers import (
     DriftForgetting,
     KLForgetting,
     MeasureDrift,
+    StartBeliefs,
 )
 from anypo.credit.pipeline import Pipeline
 from anypo.credit.plain import StandardDeviation, Whiten
@@ -71,6 +72,17 @@ def test_history_length_mean_mode_counts_every_right_answer() -> None:
     part.shape(batch_of([[1.0, 1, 0]], [[10, 20, 5]]), context)
     part.shape(batch_of([[1.0, 0, 0]], [[60, 1, 1]]), context)
     assert prompt_store(context).table("history/length")[0] == pytest.approx(30.0)
+
+
+def test_a_right_answer_of_the_full_length_sets_no_record() -> None:
+    part = HistoryLength()
+    context = context_for(part)
+    cut = batch_of([[1.0, 1, 0]], [[16, 16, 9]], finish=[["length", "stop", "stop"]])
+    part.shape(cut.select(torch.tensor([0, 2])), context)
+    assert prompt_store(context).table("history/length") == {}
+    shaped = part.shape(batch_of([[1.0, 0]], [[12, 16]]), context)
+    assert shaped.sequences["reward"].tolist() == [1.0, 0.0]  # no record, no length reward
+    assert prompt_store(context).table("history/length") == {0: 12.0}
 
 
 # -- OTC --------------------------------------------------------------------------------------------------------------------
@@ -146,6 +158,23 @@ def test_tracker_starts_from_a_first_group_as_from_an_offline_estimate() -> None
     assert (a, b) == pytest.approx((8 * 3.5 / 9, 8 * 5.5 / 9))
     assert a + b == pytest.approx(1 / (1 - 0.875))
     assert belief(prompt_store(context), torch.tensor([0, 5])).tolist() == pytest.approx([3.5 / 9, 0.5])
+
+
+def test_first_visits_start_the_belief_and_are_not_trained_on() -> None:
+    credit = Pipeline(
+        shaping=(StartBeliefs(),), centre=BetaTracker(forgetting=ConstantForgetting(rho=1.0)), normalise=Whiten()
+    )
+    context = context_for(credit)
+    batch = batch_of([[1.0, 0, 0, 0, 0, 0, 1, 1], [1.0], [1.0]], prompts=[7, 7, 8])
+    out = credit.assign(batch.select(batch.group != 1), context)  # eight rollouts of 7, and one of 8
+    assert out.sequences["prompt"].tolist() == [8]
+    a, b = (prompt_store(context).table(f"beta/{x}") for x in "ab")
+    assert (a[7], b[7]) == pytest.approx((8 * 3.5 / 9, 8 * 5.5 / 9)) and (a[8], b[8]) == (1.5, 0.5)
+    again = credit.assign(batch.select(batch.group != 1), context)
+    assert again.n_sequences == 9  # a belief that stands is not begun again: a group is judged by it
+    alone = credit.assign(batch.select(batch.group == 1), context)
+    assert alone.n_sequences == 1
+    assert a[7] > 8 * 3.5 / 9
 
 
 def test_tracker_does_not_depend_on_packing_and_survives_a_checkpoint() -> None:

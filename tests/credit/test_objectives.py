@@ -65,30 +65,31 @@ def test_step_regression_stops_where_the_log_ratio_is_a_over_beta() -> None:
 
 
 def test_step_regression_optimum_of_one_state() -> None:
-    """mu_b (log-ratio_b - A_b / beta) / pi_b is the same for all actions at the optimum over a softmax, and the step is an ascent."""
+    """Five actions sampled once each, mu and the reference uniform. At the optimum over a softmax (log-ratio - A / beta) / pi is the
+    same for all actions, and the step is an ascent by beta (KL(pi || ref) + KL(ref || pi) E_pi[pi / ref])."""
     generator = torch.Generator().manual_seed(0)
-    reference = torch.randn(5, dtype=torch.float64, generator=generator).log_softmax(0)
-    mu = reference.exp()
     q = torch.randn(5, dtype=torch.float64, generator=generator)
-    advantage, beta = q - (mu * q).sum(), 0.7
-    logits = reference.clone().requires_grad_()
+    advantage, beta = q - q.mean(), 0.7
+    reference = torch.full((5,), -math.log(5), dtype=torch.float64)
+    batch, part = batch_of([[0.0] * 5]).with_rows(logp_ref=reference, advantage=advantage), StepRegression(beta=0.7)
+    context = context_for(part)
+    logits = torch.zeros(5, dtype=torch.float64, requires_grad=True)
     optimiser = torch.optim.LBFGS([logits], max_iter=200, tolerance_grad=1e-14, tolerance_change=1e-16)
 
     def closure() -> torch.Tensor:
         optimiser.zero_grad()
-        loss = 0.5 * (mu * (logits.log_softmax(0) - reference - advantage / beta) ** 2).sum()
+        loss = part.loss(batch.with_rows(logp=logits.log_softmax(0)), context)
         loss.backward()
         return loss
 
     for _ in range(5):
         optimiser.step(closure)
     logp = logits.detach().log_softmax(0)
-    delta = logp - reference - advantage / beta
-    ratio = mu * delta / logp.exp()
+    delta, pi = logp - reference - advantage / beta, logp.exp()
+    ratio = delta / pi
     assert float(ratio.std()) < 1e-6 < float(delta.std())
-    pi = logp.exp()
-    kl = (pi * (logp - reference)).sum(), (mu * (reference - logp)).sum()
-    wanted = beta * (kl[0] + kl[1] * (pi * pi / mu).sum())
+    kl = (pi * (logp - reference)).sum(), (reference.exp() * (reference - logp)).sum()
+    wanted = beta * (kl[0] + kl[1] * 5 * (pi * pi).sum())
     assert float((pi * advantage).sum()) == pytest.approx(float(wanted), rel=1e-5) and float(wanted) > 0
 
 
@@ -188,7 +189,8 @@ def test_permuting_labels_permutes_logits_and_padding_does_not_matter() -> None:
 
 def test_expected_gradient_over_all_label_vectors_is_the_policy_gradient() -> None:
     policy = LabelPolicy(20, width=8, seed=3).double()
-    objective = SYSTEMS["gliclass-ppo"].algorithm().objective
+    method = SYSTEMS["gliclass-ppo"].algorithm()
+    objective = method.objective.replace(regularise=())
     target, baseline = np.array([1, 0, 1, 0]), 0.4
     logits = policy.label_logits([INPUT])[0]
     p = logits.sigmoid()
@@ -207,6 +209,21 @@ def test_expected_gradient_over_all_label_vectors_is_the_policy_gradient() -> No
             total += 0 if g is None else -float(chance[a]) * g
     for total, g in zip(expected, exact):
         torch.testing.assert_close(total, torch.zeros_like(total) if g is None else g, rtol=1e-8, atol=1e-12)
+
+
+def test_the_entropy_bonus_of_labels_is_their_mean_whatever_their_number() -> None:
+    """The release adds -1 times the mean over texts and labels to a loss that sums over labels."""
+    policy = LabelPolicy(20, width=8, seed=3).double()
+    method = SYSTEMS["gliclass-ppo"].algorithm()
+    batch = Batch.of(
+        [vector(policy, INPUT, [1, 0, 1, 0]), vector(policy, INPUT, [1, 1, 1, 0])], [0, 0], 1, torch.float64
+    )
+    filled = policy.fill(batch, ["logp", "entropy"], grad=True)
+    rows = batch.with_rows(**filled, logp_old=filled["logp"].detach(), advantage=torch.ones(8, dtype=torch.float64))
+    loss = method.objective.loss(rows, context_for(method.objective))
+    p = policy.label_logits([INPUT])[0].sigmoid()
+    entropy = -(p * p.log() + (1 - p) * (1 - p).log()).mean()
+    torch.testing.assert_close(loss, -4.0 - entropy)  # ratio 1, advantage 1, four labels, mean over two texts
 
 
 def test_label_rollouts_skip_unknown_labels_and_hold_their_actions() -> None:

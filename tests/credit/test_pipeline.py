@@ -12,6 +12,7 @@ from credit_making import advantages, batch_of, context_for
 from scipy import stats
 from scipy.optimize import minimize
 
+from anypo.claims.beds.exact import Testbed
 from anypo.credit.centres.groups import GroupMean, GroupMedian, GroupQuantile, LeaveOneOut, Uncentred
 from anypo.credit.pipeline import Pipeline
 from anypo.credit.plain import Averaged, Named, StandardDeviation, Weighted, Whiten
@@ -20,6 +21,8 @@ from anypo.credit.select.rollouts import DropPivot
 from anypo.credit.shaping.outcomes import Conditioned, DifficultyLength, Flawed, ModeCost, Overlong, Rescale
 from anypo.credit.weights import Difficulty, LengthAdvantage, Trusted
 from anypo.errors import UserError
+from anypo.filter import MajorityVote
+from anypo.run.trainer import Trainer
 
 GRPO = Pipeline(scale=StandardDeviation())
 
@@ -156,6 +159,7 @@ def test_beta_normalisation_edge_cases() -> None:
 
 # -- GDPO -----------------------------------------------------------------------------------------------------------------
 
+BED = Testbed(vocabulary=3, horizon=2, prompts=2, batch=2, group=4)
 GDPO = Pipeline(components=Named(), scale=StandardDeviation(eps=1e-4), combine=Weighted(), normalise=Whiten(eps=1e-4))
 PRE = GDPO.replace(normalise="none")
 
@@ -188,6 +192,43 @@ def test_gdpo_ignores_the_scale_of_a_component_and_a_constant_one() -> None:
     close(advantages(PRE, constant), advantages(alone, constant), 1e-9)
     weighted = PRE.replace(combine=Weighted(weights=(1.0, 0.0)))
     close(advantages(weighted, base), advantages(alone, base), 1e-9)
+
+
+def of_a_task(weights: dict[str, float], **components: list[float]):
+    """A group whose reward is made of components with these weights; others are measured only."""
+    n = len(next(iter(components.values())))
+    total = [sum(weights.get(name, 0.0) * values[i] for name, values in components.items()) for i in range(n)]
+    named = {name: [values] for name, values in components.items()}
+    return batch_of([total], components=named, weights=[[weights] * n])
+
+
+def test_gdpo_pays_components_by_the_weights_of_the_task() -> None:
+    batch = of_a_task({"correct": 1.0, "format": 0.1}, correct=[1.0, 0, 0, 0], format=[0.0, 1, 0, 0])
+    root = math.sqrt(3) / 2
+    close(advantages(PRE, batch), [1.5 - 0.05, -0.5 + 0.15, -0.55, -0.55], 1e-3)
+    close(advantages(PRE.replace(combine=Weighted(weights=(1.0, 1.0))), batch), [1, 1, -1, -1], 1e-3)
+    close(advantages(GDPO.replace(combine=Weighted(weights=(1.0, 1.0))), batch), [root, root, -root, -root], 1e-3)
+    assert advantages(GDPO, batch)[0] > 0 > advantages(GDPO, batch)[1]
+
+
+def test_gdpo_leaves_out_what_is_only_measured_and_what_signals_write() -> None:
+    watched = of_a_task({"correct": 1.0, "monitor": 0.0}, correct=[1.0, 0, 0, 0], monitor=[0.0, 1, 1, 1])
+    close(advantages(PRE, watched), [1.5, -0.5, -0.5, -0.5], 1e-3)  # counted alike, the two would cancel
+    marked = of_a_task({"correct": 1.0}, correct=[1.0, 1, 0, 0], flawed=[1.0, 0, 0, 0], tool_calls=[3.0, 1, 0, 2])
+    alone = of_a_task({"correct": 1.0}, correct=[1.0, 1, 0, 0])
+    assert advantages(GDPO, marked) == advantages(GDPO, alone)
+    named = PRE.replace(components=Named(names=("flawed", "correct")))
+    close(
+        advantages(named, marked), [1.5 + 0.866, -0.5 + 0.866, -1.366, -1.366], 1e-3
+    )  # asked for by name, it counts 1
+
+
+def test_rollouts_of_a_task_say_what_their_reward_is_made_of() -> None:
+    run = Trainer(BED.adapt("gdpo"), BED.world(0), 0, 10)
+    run.step()
+    assert run.batch.trajectories[0].weights == run.world.task.weights
+    group = MajorityVote(answer="whole").score(list(run.groups), context_for(GRPO))[0]
+    assert group.trajectories[0].weights == {"vote": 1.0}  # the vote is the reward, the verdict only measured
 
 
 @pytest.mark.parametrize("n", [2, 3])
@@ -263,12 +304,30 @@ def test_length_advantage_edge_cases() -> None:
     strong = LengthAdvantage(finished=True).factor
     assert weight([1.0, 1.0], strong) == 1.0
     assert weight([1.0, 0.0], strong, finish=[["stop", "length"]]) == 1.0  # the only failure was cut off
+    assert weight([0.0, 0.0], strong) == 0.1  # nothing right: damped in the stronger variant
+
+
+def test_the_stronger_adora_shapes_groups_without_failures_and_counts_no_cut_off_ones() -> None:
+    stronger = Pipeline(
+        shaping=(DifficultyLength(),), scale=StandardDeviation(), group_weight=LengthAdvantage(finished=True)
+    )
+    root = 1 / math.sqrt(2)
+    close(advantages(stronger, batch_of([[1.0, 1]], [[10, 20]])), [root, -root], 1e-5)
+    # a failure that was cut off is no wrong length: the group counts as one without
+    cut = batch_of([[1.0, 1, 0]], [[10, 20, 99]], finish=[["stop", "stop", "length"]])
+    close(advantages(stronger, cut), (np.array([1.5, 0.5, 0]) - 2 / 3) / np.std([1.5, 0.5, 0], ddof=1), 1e-5)
+    # right is decided before the shaping: a short right answer of a hard prompt, paid 0.5, is no failure of length 4
+    hard = batch_of([[1.0, 1, 0, 0, 0]], [[6, 4, 5, 5, 5]])
+    close(advantages(stronger, hard), (np.array([1.5, 0.5, 0, 0, 0]) - 0.4) / np.std([1.5, 0.5, 0, 0, 0], ddof=1), 1e-5)
 
 
 def test_difficulty_length_prefers_long_on_hard_and_short_on_easy() -> None:
     hard = batch_of([[1.0, 1, 0, 0, 0]], [[8, 4, 5, 5, 5]])
     easy = batch_of([[1.0, 1, 1, 1, 0]], [[8, 4, 6, 8, 5]])
     useless = batch_of([[1.0, 1, 0, 0, 0]], [[4, 3, 5, 5, 5]])
+    assert LengthAdvantage(finished=True).factor(
+        torch.zeros(5, 1), useless, context_for(GRPO)
+    ).tolist() == pytest.approx([0.1] * 5)
     part = DifficultyLength(beta=0.5)
     assert part.shape(hard, context_for(GRPO)).sequences["reward"].tolist() == [1.5, 0.5, 0, 0, 0]
     assert part.shape(easy, context_for(GRPO)).sequences["reward"].tolist() == [0.5, 1.5, 1.0, 0.5, 0]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 
 import numpy as np
 import pytest
@@ -15,7 +14,6 @@ from anypo.credit.pipeline import Pipeline
 from anypo.credit.plain import StandardDeviation
 from anypo.credit.select.rollouts import (
     AdvantageVariance,
-    Distinct,
     Live,
     OwnDecisions,
     UncertainTokens,
@@ -170,23 +168,3 @@ def test_unlikely_tokens_window_and_own_decisions() -> None:
     assert UnlikelyTokens().select(batch, context_for(GRPO)).weight.tolist() == [1, 0, 1, 0, 1]
     assert Window(size=2).select(batch, context_for(GRPO)).weight.tolist() == [1, 1, 0, 1, 1]
     assert OwnDecisions().select(batch, context_for(GRPO)).weight.tolist() == [1, 1, 1, 0, 1]
-
-
-def test_distinct_drops_conflicting_pairs() -> None:
-    rewards, quality = [[1.0, 1, 0, 0], [1.0, 1, 1, 1]], {"quality": [[0.9, 0.5, 0.45, 0.1], [0.5] * 4]}
-    batch = GRPO.assign(batch_of(rewards, components=quality), context_for(GRPO))
-
-    def kept(**fields) -> list[int]:
-        out = Distinct(**fields).select(batch, context_for(GRPO))
-        return out.sequences["sample"][out.group == 0].tolist()
-
-    assert kept(threshold=0.0) == [0, 1, 2, 3]
-    assert kept(threshold=0.1) == [0, 3]
-    assert kept(threshold=math.inf) == []
-    assert kept(threshold=0.42, rule="all") == [0, 2, 3]  # rollout 2 still differs from one opposite
-    untouched = Distinct(threshold=math.inf).select(batch, context_for(GRPO))
-    assert untouched.group.tolist() == [1] * 4  # a group without opposites has no conflict
-    unknown = batch.with_sequences(quality=torch.full((8,), torch.nan, dtype=torch.float64))
-    assert Distinct(threshold=math.inf).select(unknown, context_for(GRPO)).n_sequences == 8
-    same = Distinct(threshold=0.0).select(batch, context_for(GRPO))
-    assert torch.equal(same["advantage"], batch["advantage"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import zlib
 
 import numpy as np
 import pytest
@@ -14,9 +15,9 @@ from anypo.credit.granularity.branches import ChainValues, TreeValues, segment_a
 from anypo.credit.pipeline import Pipeline
 from anypo.credit.plain import StandardDeviation, Whiten
 from anypo.credit.retrospect import Retrospect
-from anypo.credit.sets import SetScore, marginal_scores
+from anypo.credit.sets import Cluster, SameAnswer, SetScore, Signature, marginal_scores
 from anypo.data.batch import Batch
-from anypo.data.records import REPLAYED, Group
+from anypo.data.records import ACTION, REPLAYED, Group, Tokens, Trajectory
 from anypo.errors import UserError
 from anypo.replay import PreviousBatch
 from anypo.update import PhasedUpdate
@@ -115,6 +116,44 @@ def test_sets_of_one_are_plain_rewards() -> None:
     assert advantages(credit, batch) == pytest.approx(advantages(Pipeline(), batch))
 
 
+def spoken(texts: list[str], rewards: list[float]) -> Batch:
+    """A group of answers in words, a token each."""
+    made = []
+    for sample, (text, reward) in enumerate(zip(texts, rewards)):
+        tokens = np.array([zlib.crc32(word.encode()) % 10_000 for word in text.split()], dtype=np.int32)
+        zeros = np.zeros(len(tokens))
+        content = Tokens(tokens, np.full(len(tokens), ACTION, dtype=np.int8))
+        made.append(Trajectory(0, content, zeros, zeros, reward=reward, text=text, sample=sample))
+    return Batch.pack([Group(0, tuple(made))], torch.float64)
+
+
+WORKED = [
+    "first add twelve and seven which gives nineteen so the answer is 19",
+    "first add twelve and seven which gives nineteen and the answer is 19",
+    "counting up from twelve thirteen fourteen and so on I arrive at 19",
+    "the two numbers are twelve and seven hence 18",
+]
+
+
+def test_free_text_has_clusters_and_a_new_way_of_working_is_paid() -> None:
+    batch = spoken(WORKED, [1.0, 1.0, 1.0, 0.0])
+    assert Cluster().names(batch.trajectories).tolist() == [0, 0, 2, 3]
+    assert SameAnswer().names(batch.trajectories).tolist() == [0, 0, 0, 1]
+    assert Signature().names(batch.trajectories).tolist() == [0, 1, 2, 3]
+    credit = Pipeline(components=SetScore(size=2), normalise=Whiten())
+    found = advantages(credit, batch)
+    assert found[2] > found[0] == pytest.approx(found[1])  # as right, and not said twice
+    plain = advantages(credit.replace(components=SetScore(size=2, same=Signature())), batch)
+    assert plain[0] == pytest.approx(plain[2])  # eight different texts: diversity tells nothing apart
+
+
+def test_clusters_do_not_depend_on_packing() -> None:
+    batch = spoken(WORKED, [1.0, 0.0, 1.0, 0.0])
+    order = torch.tensor([3, 1, 0, 2])
+    scores = SetScore(size=2).matrix(batch)
+    torch.testing.assert_close(SetScore(size=2).matrix(batch.select(order)), scores[order])
+
+
 def test_marginal_advantages_by_enumeration() -> None:
     rewards, names = np.array([1.0, 1, 0, 1, 0, 0]), np.array([0, 0, 1, 2, 3, 3])
     sets = list(itertools.combinations(range(6), 3))
@@ -159,6 +198,8 @@ def test_set_objective_gradient_is_unbiased() -> None:
 def test_set_score_reads_signatures_and_refuses_too_many_sets() -> None:
     batch = batch_of([[1.0, 1, 0]], extra=[[{"answer": "7"}, {"answer": "7"}, {"answer": "8"}]])
     scores = SetScore(size=2).matrix(batch)[:, 0]
+    for same in (Signature(), Cluster()):
+        assert torch.equal(SetScore(size=2, same=same).matrix(batch)[:, 0], scores)
     assert scores.tolist() == pytest.approx([(0.5 + 0.5) / 2, (0.5 + 0.5) / 2, 0.5])
     with pytest.raises(UserError, match="too many"):
         SetScore(size=16).matrix(batch_of([[0.0] * 40]))

@@ -95,6 +95,7 @@ def test_exemplars_reach_the_prompt_of_a_hopeless_question() -> None:
     memory = trainer.memory[trainer.algorithm.generate]
     from anypo.data.tokens import hashed
 
+    memory["prompts"].append(SUMS[0].prompt)
     memory["features"].append(hashed(place.policy.encode(SUMS[0].messages)))
     memory["messages"].append([*map(dict, SUMS[0].messages), {"role": "assistant", "content": "0"}])
     trainer.step()

@@ -22,7 +22,7 @@ def dagrpo(run: ClaimRun) -> Outcome:
     steps = run.steps(60)
     base = [c.final for c in finals("grpo", bed, steps, run.seeds)]
     ours = finals("dagrpo", bed, steps, run.seeds)
-    anchored = find("dagrpo").algorithm().set({"credit.select": [], "credit.shaping": []})
+    anchored = find("dagrpo").algorithm().set({"credit.select": []})
     run.note(f"anchors alone: {np.mean([c.final for c in finals(anchored, bed, steps, run.seeds)]):.3f}.")
     run.note(f"share of rollouts dropped: {np.mean([c.metric('credit/conflict_share').mean() for c in ours]):.3f}.")
     return compare(base, [c.final for c in ours], "exact reward after training", run)

@@ -18,12 +18,9 @@ from torch.nn import functional as F
 from anypo.context import Context
 from anypo.credit.base import Centre, Shaping
 from anypo.data.batch import Batch
-from anypo.data.prompts import prompt_store
+from anypo.data.prompts import VALUES
 from anypo.data.records import CONTEXT, Tokens, Trajectory
 from anypo.data.tokens import WIDTH, hashed
-
-PUBLISHED = 2048
-"""Prompts whose value is kept up to date for planning."""
 
 
 def prompt_features(trajectory: Trajectory) -> np.ndarray:
@@ -79,13 +76,61 @@ def value_loss(logits: Tensor, outcomes: Tensor, rank_weight: float) -> Tensor:
     return (1 - rank_weight) * entropy + rank_weight * rank
 
 
+class ValueModel:
+    """The model, its optimiser, and the outcomes that describe the policy: the last `capacity` (prompt features, reward) pairs."""
+
+    def __init__(self, lr: float, capacity: int) -> None:
+        self.model, self.capacity = ContextValue(), capacity
+        self.optimiser = torch.optim.Adam(self.model.parameters(), lr=lr)
+        self.prompts, self.outcomes = torch.zeros(0, WIDTH), torch.zeros(0)
+
+    @torch.no_grad()
+    def predict(self, queries: Tensor) -> Tensor:
+        """Success probability of every query [Q, WIDTH] given the newer half of the outcomes, [Q]; 1/2 before there are any."""
+        if not len(self.outcomes):
+            return torch.full((len(queries),), 0.5)
+        half = slice(-(len(self.outcomes) + 1) // 2, None) if len(self.outcomes) > 8 else slice(None)
+        return torch.sigmoid(self.model(queries, self.prompts[half], self.outcomes[half]))
+
+    def remember(self, prompts: Tensor, outcomes: Tensor) -> None:
+        """Append outcomes [S] of prompts [S, WIDTH]; the oldest leave."""
+        self.prompts = torch.cat([self.prompts, prompts])[-self.capacity :]
+        self.outcomes = torch.cat([self.outcomes, outcomes])[-self.capacity :]
+
+    def learn(self, rank_weight: float) -> float | None:
+        """One gradient step: the newer half of the memory is predicted, each target hidden from its own context. The loss."""
+        n = len(self.outcomes)
+        if n < 8:
+            return None
+        queries, outcomes = self.prompts[n // 2 :], self.outcomes[n // 2 :]
+        same = (queries @ self.prompts.T) > 1 - 1e-5  # no outcome of the very same prompt, or x alone would be learned
+        loss = value_loss(self.model(queries, self.prompts, self.outcomes, (~same).float()), outcomes, rank_weight)
+        self.optimiser.zero_grad()
+        loss.backward()
+        self.optimiser.step()
+        return float(loss.detach())
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "model": self.model.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "prompts": self.prompts,
+            "outcomes": self.outcomes,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.model.load_state_dict(state["model"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.prompts, self.outcomes = state["prompts"], state["outcomes"]
+
+
 class GeneralistValue(Centre, name="generalist_value"):
     """The baseline is the model's success probability of the prompt given the last `context` outcomes (V0, arXiv:2602.03584).
     It sees nothing of the rollout it judges, so one rollout per prompt is enough and the gradient stays unbiased.
 
     After every step the model takes `updates` gradient steps on held-out targets among the remembered outcomes
-    (`rank_weight` ranking + the rest cross-entropy). It also writes its belief about every prompt seen so far into the prompt
-    store (table ``value``), from which a control part can plan rollouts. Rewards are expected in [0, 1].
+    (`rank_weight` ranking + the rest cross-entropy). It stands on the run's shelf, where a control part asks it about prompts that
+    were never rolled out. Rewards are expected in [0, 1].
     """
 
     context: int = Field(256, ge=8)
@@ -93,57 +138,23 @@ class GeneralistValue(Centre, name="generalist_value"):
     lr: float = Field(3e-3, gt=0.0)
     rank_weight: float = Field(0.25, ge=0.0, le=1.0)
 
-    def start(self) -> dict[str, Any]:
-        model = ContextValue()
-        return {
-            "model": model,
-            "optimiser": torch.optim.Adam(model.parameters(), lr=self.lr),
-            "prompts": torch.zeros(0, WIDTH),
-            "outcomes": torch.zeros(0),
-        }
+    def stores(self) -> dict[str, Any]:
+        return {VALUES: ValueModel(self.lr, 2 * self.context)}
 
     def baseline(self, values: Tensor, batch: Batch, context: Context) -> Tensor:
-        memory = context.memory[self]
-        x = torch.from_numpy(np.stack([prompt_features(t) for t in batch.trajectories])) if batch.trajectories else None
-        if x is None:
+        known: ValueModel = context.memory.shelf.find(VALUES)
+        if not batch.trajectories:
             return torch.zeros_like(values)
+        x = torch.from_numpy(np.stack([prompt_features(t) for t in batch.trajectories]))
         rewards = values.mean(1).float().clamp(0.0, 1.0)
-        guess = predict(memory, x)
+        guess = known.predict(x)
         context.log("credit/value_brier", ((guess - rewards) ** 2).mean())
         order = torch.argsort(batch.group * (1 << 32) + batch.sequences["sample"], stable=True)
-        memory["prompts"] = torch.cat([memory["prompts"], x[order]])[-2 * self.context :]
-        memory["outcomes"] = torch.cat([memory["outcomes"], rewards[order]])[-2 * self.context :]
-        for _ in range(self.updates):
-            self._learn(memory, context)
-        self._publish(memory, batch, x, context)
+        known.remember(x[order], rewards[order])
+        losses = [loss for _ in range(self.updates) if (loss := known.learn(self.rank_weight)) is not None]
+        for loss in losses:
+            context.log("credit/value_loss", loss)
         return guess.to(values.dtype).unsqueeze(1).expand_as(values)
-
-    def _learn(self, memory: dict[str, Any], context: Context) -> None:
-        """One gradient step: the newer half of the memory is predicted, each target hidden from its own context."""
-        n = len(memory["outcomes"])
-        if n < 8:
-            return
-        queries, outcomes = memory["prompts"][n // 2 :], memory["outcomes"][n // 2 :]
-        same = (
-            queries @ memory["prompts"].T
-        ) > 1 - 1e-5  # no outcome of the very same prompt, or x alone would be learned
-        logits = memory["model"](queries, memory["prompts"], memory["outcomes"], (~same).float())
-        loss = value_loss(logits, outcomes, self.rank_weight)
-        memory["optimiser"].zero_grad()
-        loss.backward()
-        memory["optimiser"].step()
-        context.log("credit/value_loss", loss)
-
-    def _publish(self, memory: dict[str, Any], batch: Batch, x: Tensor, context: Context) -> None:
-        """The model's belief about the `PUBLISHED` prompts seen last, as numbers in the prompt store."""
-        store = prompt_store(context)
-        features = store.table("value/features")
-        for prompt, row in zip(batch.sequences["prompt"].tolist(), x.half()):
-            features.pop(prompt, None)
-            features[prompt] = row
-        for prompt in list(features)[:-PUBLISHED]:
-            del features[prompt]
-        store.write("value", features, predict(memory, torch.stack(list(features.values())).float()).tolist())
 
 
 class LearnValue(Shaping, name="learn_value"):
@@ -155,15 +166,6 @@ class LearnValue(Shaping, name="learn_value"):
     def shape(self, batch: Batch, context: Context) -> Batch:
         self.model.baseline(batch.sequences["reward"].unsqueeze(1), batch, context)
         return batch
-
-
-@torch.no_grad()
-def predict(memory: dict[str, Any], queries: Tensor) -> Tensor:
-    """Success probability of every query given the remembered outcomes, [Q]; 1/2 before there are any."""
-    if not len(memory["outcomes"]):
-        return torch.full((len(queries),), 0.5)
-    half = slice(-(len(memory["outcomes"]) + 1) // 2, None) if len(memory["outcomes"]) > 8 else slice(None)
-    return torch.sigmoid(memory["model"](queries, memory["prompts"][half], memory["outcomes"][half]))
 
 
 def route(rates: list[float], costs: list[float], price: float) -> int:

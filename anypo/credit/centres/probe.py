@@ -1,4 +1,4 @@
-"""Baselines and scores from small heads on the policy's own hidden states."""
+"""Baselines from small heads on the policy's own hidden states."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from pydantic import Field
 from torch import Tensor
 
 from anypo.context import Context
-from anypo.credit.base import Centre, Shaping
+from anypo.credit.base import Centre
 from anypo.credit.centres.groups import leave_one_out
 from anypo.credit.centres.heads import empty_buffer, fit_head, remember, rollout_features
-from anypo.credit.reading import outcome
 from anypo.data import segments
 from anypo.data.batch import Batch
+from anypo.outlook import Outlook
 
 
 class CrossProbe(Centre, name="cross_probe"):
@@ -35,6 +35,16 @@ class CrossProbe(Centre, name="cross_probe"):
 
     def start(self) -> dict[str, Any]:
         return empty_buffer()
+
+    def dormant(self, algorithm: Any, outlook: Outlook) -> str | None:
+        control = algorithm.control
+        if control.samples < 2:
+            return "the probe reads the prompt's other rollout, and there is one; set control.samples=2"
+        rollouts = max(0, outlook.steps - 1) * control.prompts * control.samples
+        if rollouts >= self.warmup:
+            return None
+        known = f"the probe is fitted from {self.warmup} rollouts on, and the last step knows {rollouts}"
+        return f"{known}; set warmup={max(2, rollouts // 2)}"
 
     def baseline(self, values: Tensor, batch: Batch, context: Context) -> Tensor:
         memory = context.memory[self]
@@ -57,33 +67,3 @@ def _log_fit(guess: Tensor, targets: Tensor, running: Tensor, context: Context) 
     spread = ((targets - running) ** 2).sum()
     if len(targets) and spread > 0:
         context.log("credit/probe_r2", 1 - ((targets - guess) ** 2).sum() / spread)
-
-
-class QualityHead(Shaping, name="quality_head"):
-    """Scores every rollout in [0, 1] by the success its own hidden states predict: sequence column ``quality``.
-
-    Finer than a binary outcome: two nearly identical texts have nearly equal scores. The head is refitted every step from
-    the last `buffer` rollouts and their outcomes; before `least` of them every score is NaN, "not known". The reward is not
-    changed.
-    """
-
-    components: int = Field(8, ge=1)
-    ridge: float = Field(1.0, ge=0.0)
-    buffer: int = Field(1024, ge=2)
-    least: int = Field(64, ge=2)
-    outcome: str = ""
-    reads = frozenset({"hidden", "entropy_old"})
-
-    def start(self) -> dict[str, Any]:
-        return empty_buffer()
-
-    def shape(self, batch: Batch, context: Context) -> Batch:
-        memory = context.memory[self]
-        blocks = rollout_features(batch)
-        right = (outcome(batch, self.outcome) >= 1 - 1e-9).double()
-        head = fit_head(memory, self.components, self.ridge, self.least)
-        quality = head.predict([b.nan_to_num() for b in blocks]) if head else torch.full_like(right, torch.nan)
-        if head and len(right):
-            context.log("credit/quality_brier", ((quality - right) ** 2).mean())
-        remember(memory, blocks, right, self.buffer, batch)
-        return batch.with_sequences(quality=quality.to(batch.sequences["reward"].dtype))

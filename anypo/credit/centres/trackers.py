@@ -6,6 +6,8 @@ One rollout per prompt is enough: the baseline comes from earlier visits. State 
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from pydantic import Field
 from torch import Tensor
@@ -17,6 +19,7 @@ from anypo.data import segments
 from anypo.data.batch import Batch
 from anypo.data.prompts import PromptStore, by_prompt, prompt_store
 from anypo.data.records import DRIFT
+from anypo.outlook import Outlook
 from anypo.parts import Part
 
 
@@ -91,6 +94,9 @@ class BetaTracker(Centre, name="beta_tracker"):
     low: float = 0.0
     high: float = 1.0
 
+    def dormant(self, algorithm: Any, outlook: Outlook) -> str | None:
+        return algorithm.control.seldom(outlook)  # type: ignore[no-any-return]
+
     def baseline(self, values: Tensor, batch: Batch, context: Context) -> Tensor:
         store = prompt_store(context)
         prompts, index = by_prompt(batch.sequences["prompt"])
@@ -114,12 +120,40 @@ class BetaTracker(Centre, name="beta_tracker"):
         n, s = segments.count(index, len(prompts), torch.float64), segments.sum(rate, index, len(prompts))
         fresh = first & (n > 1)
         before = torch.where(fresh[index], leave_one_out(rate, index, len(prompts)), (a / (a + b))[index])
-        weight = 1 / (1 - self.evidence)
-        after_a = torch.where(fresh, weight * (s + 0.5) / (n + 1), rho * a + s)
-        after_b = torch.where(fresh, weight * (n - s + 0.5) / (n + 1), rho * b + n - s)
+        begun_a, begun_b = begun(n, s, self.evidence)
+        after_a = torch.where(fresh, begun_a, rho * a + s)
+        after_b = torch.where(fresh, begun_b, rho * b + n - s)
         store.write(f"beta/a{suffix}", prompts, after_a.tolist())
         store.write(f"beta/b{suffix}", prompts, after_b.tolist())
         return before
+
+
+def begun(n: Tensor, s: Tensor, evidence: float) -> tuple[Tensor, Tensor]:
+    """The belief (a, b) that n rollouts with s successes start: W (s + 1/2) / (n + 1) and W (n - s + 1/2) / (n + 1), with
+    W = 1 / (1 - `evidence`). Shapes: all [P]."""
+    weight = 1 / (1 - evidence)
+    return weight * (s + 0.5) / (n + 1), weight * (n - s + 0.5) / (n + 1)
+
+
+class StartBeliefs(Shaping, name="start_beliefs"):
+    """Takes groups of several rollouts of prompts without a belief out of the batch: they start it, as the offline rollouts of the
+    initial policy do in SPO's release (eight of every problem), and are not trained on. The fields are those of `BetaTracker`."""
+
+    evidence: float = Field(0.875, ge=0.0, lt=1.0)
+    low: float = 0.0
+    high: float = 1.0
+
+    def shape(self, batch: Batch, context: Context) -> Batch:
+        store, prompt = prompt_store(context), batch.sequences["prompt"]
+        several = segments.count(batch.group, batch.n_groups)[batch.group] > 1
+        first = several & ~store.known("beta/a", prompt)
+        prompts, index = by_prompt(prompt[first])
+        rate = ((batch.sequences["reward"][first].double() - self.low) / (self.high - self.low)).clamp(0.0, 1.0)
+        n, s = segments.count(index, len(prompts), torch.float64), segments.sum(rate, index, len(prompts))
+        for table, values in zip(("beta/a", "beta/b"), begun(n, s, self.evidence)):
+            store.write(table, prompts, values.tolist())
+        context.log("credit/beliefs_begun", len(prompts))
+        return batch.select(~first)
 
 
 class MeasureDrift(Shaping, name="measure_drift"):

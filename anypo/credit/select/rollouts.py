@@ -11,7 +11,7 @@ from torch import Tensor
 from anypo.context import Context
 from anypo.credit.base import Select
 from anypo.credit.centres.groups import median
-from anypo.credit.reading import outcome, row_order, sequence_order
+from anypo.credit.reading import row_order, sequence_order
 from anypo.data import segments
 from anypo.data.batch import Batch
 
@@ -130,32 +130,6 @@ class DropPivot(Select, name="drop_pivot"):
             segments.rank((~at_median).long() * (1 << 40) + batch.sequences["sample"], batch.group, batch.n_groups) == 0
         )
         return batch.select(~(first & at_median & (size > 1)))
-
-
-class Distinct(Select, name="distinct"):
-    """Drop rollouts that oppose a nearly identical one (DaGRPO, arXiv:2512.06337): pushing one up and the other down cancels on
-    what they share and explodes on the little they do not.
-
-    A right and a wrong rollout of one group conflict when their fine-grained scores (sequence column or reward component
-    `score`, in [0, 1]) differ by less than `threshold`. `rule`: drop a rollout with any, or only with all, of its opposites in
-    conflict. A score that is not known (NaN) conflicts with nothing. Advantages are those of the full group.
-    """
-
-    score: str = "quality"
-    threshold: float = Field(0.1, ge=0.0)
-    rule: Literal["any", "all"] = "any"
-    outcome: str = ""
-    right: float = 1.0
-
-    def select(self, batch: Batch, context: Context) -> Batch:
-        score = batch.sequences[self.score] if self.score in batch.sequences else outcome(batch, self.score)
-        right = outcome(batch, self.outcome) >= self.right - 1e-9
-        opposite = (batch.group[:, None] == batch.group) & (right[:, None] != right)
-        close = opposite & ((score[:, None] - score).abs() < self.threshold)
-        rivals = opposite.any(1)
-        drop = close.any(1) if self.rule == "any" else rivals & (close == opposite).all(1)
-        context.log("credit/conflict_share", drop.float().mean() if len(drop) else 0.0)
-        return batch.select(~drop)
 
 
 class Counted(Select, name="counted"):

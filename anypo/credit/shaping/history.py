@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from pydantic import Field
@@ -15,6 +15,7 @@ from anypo.credit.reading import lengths, outcome, tool_calls
 from anypo.data import segments
 from anypo.data.batch import Batch
 from anypo.data.prompts import PromptStore, by_prompt, prompt_store
+from anypo.outlook import Outlook
 
 
 class HistoryLength(Shaping, name="history_length"):
@@ -23,7 +24,8 @@ class HistoryLength(Shaping, name="history_length"):
     With h that record and L the length, f = cos(min(pi/2 L / h, pi)): a right answer gains `weight` max(f, `floor`), a wrong
     one `weight` min(f, 0); without a record nothing. `form` ``linear`` is the published ablation (0 inside the tolerance
     band). All rollouts of a step are judged by the record before the step; then it moves: to the minimum, or with `mode`
-    ``mean`` to the mean length of all right answers so far.
+    ``mean`` to the mean length of all right answers so far. A right answer that was cut off at the length limit sets no record: as
+    published, a record of the full length is none.
     """
 
     weight: float = 1.0
@@ -34,12 +36,15 @@ class HistoryLength(Shaping, name="history_length"):
     outcome: str = ""
     right: float = 1.0
 
+    def dormant(self, algorithm: Any, outlook: Outlook) -> str | None:
+        return algorithm.control.seldom(outlook)  # type: ignore[no-any-return]
+
     def shape(self, batch: Batch, context: Context) -> Batch:
         store = prompt_store(context)
         right = outcome(batch, self.outcome) >= self.right - 1e-9
         record = store.read("history/length", batch.sequences["prompt"], math.inf)
         bonus = length_bonus(lengths(batch).double(), record, right, self.floor, self.form, self.tolerance)
-        self._learn(store, batch, right)
+        self._learn(store, batch, right & ~batch.sequences["truncated"])
         reward = batch.sequences["reward"]
         return batch.with_sequences(reward=reward + self.weight * bonus.to(reward.dtype))
 
@@ -81,7 +86,7 @@ class ToolCost(Shaping, name="tool_cost"):
     m is the number of tool calls. `form` ``group``: n is the fewest calls of any right answer of the prompt so far (this step
     included) and the factor is 1 for m = n = 0, cos(m pi / (2m + c)) for n = 0 < m, and sin(f pi / (2n)) with
     f = 2nm / (m + n) otherwise, largest at m = n. `form` ``absolute`` (no group): cos(m pi / (2m + c)).
-    c is `smoothing`; parallel calls count each. `alpha` scales the outcome.
+    c is `smoothing`, in the paper the most turns there may be; parallel calls count each. `alpha` scales the outcome.
     """
 
     form: Literal["group", "absolute"] = "group"
@@ -90,6 +95,15 @@ class ToolCost(Shaping, name="tool_cost"):
     alpha: float = Field(1.0, gt=0.0)
     outcome: str = ""
     right: float = 1.0
+
+    def dormant(self, algorithm: Any, outlook: Outlook) -> str | None:
+        if outlook.task is not None and self.calls in outlook.task.weights:
+            return None
+        if algorithm.generate.turns == 1:
+            return "answers of one turn call no tools; set generate.turns=4 on a task that answers calls"
+        if outlook.offers("one_step"):
+            return f"task '{outlook.task.name}' ends with the first answer, so no tool is ever called; choose one that answers calls"
+        return None
 
     def shape(self, batch: Batch, context: Context) -> Batch:
         calls = tool_calls(batch, self.calls).double()

@@ -5,6 +5,8 @@ Fields named `outcome` name the reward component that says right or wrong; empty
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from pydantic import Field
 from torch import Tensor
@@ -14,6 +16,7 @@ from anypo.credit.base import Shaping
 from anypo.credit.reading import lengths, optional, outcome
 from anypo.data import segments
 from anypo.data.batch import Batch
+from anypo.outlook import Outlook
 
 
 class Rescale(Shaping, name="rescale"):
@@ -51,6 +54,15 @@ class Overlong(Shaping, name="overlong"):
     buffer: int = Field(4096, ge=1)
     penalty: float = Field(1.0, ge=0.0)
 
+    def dormant(self, algorithm: Any, outlook: Outlook) -> str | None:
+        longest = algorithm.generate.max_new * algorithm.generate.turns
+        if longest > self.limit - self.buffer:
+            return None
+        return (
+            f"no answer is longer than {longest} tokens, and punishment begins after {self.limit - self.buffer}; "
+            f"set limit={longest} and buffer={max(1, longest // 5)}, or a larger generate.max_new"
+        )
+
     def shape(self, batch: Batch, context: Context) -> Batch:
         over = (lengths(batch) - (self.limit - self.buffer)) / self.buffer
         return batch.with_sequences(reward=batch.sequences["reward"] - self.penalty * over.clamp(0.0, 1.0))
@@ -69,6 +81,14 @@ class Flawed(Shaping, name="flawed"):
     outcome: str = ""
     right: float = Field(1.0, description="outcome from which an answer counts as right")
 
+    def dormant(self, algorithm: Any, outlook: Outlook) -> str | None:
+        written = (
+            getattr(algorithm.filter, "signals", ()) or outlook.task is None or self.component in outlook.task.weights
+        )
+        if written:
+            return None
+        return f"nobody writes the component '{self.component}'; set filter.signals='[{{part: equation_check}}]'"
+
     def shape(self, batch: Batch, context: Context) -> Batch:
         right = outcome(batch, self.outcome) >= self.right - 1e-9
         flawed = right & (optional(batch, self.component) > 0.5)
@@ -84,7 +104,9 @@ class DifficultyLength(Shaping, name="difficulty_length"):
 
     With l in [0, 1] the length of a right answer between the shortest and longest right one of its group, its reward gains
     `beta` (2 l - 1) when fewer than `share` of the group are right and loses it when at least 1 - `share` are; only in groups
-    whose longest right answer is longer than the mean wrong one.
+    whose longest right answer is longer than the mean wrong one. As in the release a wrong answer that was cut off counts for
+    no mean, and a group without others is shaped: where all are right the shorter ones are paid more. Right answers of one
+    length stay as they are (the release moves them together).
     """
 
     beta: float = Field(0.5, ge=0.0)
@@ -94,7 +116,7 @@ class DifficultyLength(Shaping, name="difficulty_length"):
 
     def shape(self, batch: Batch, context: Context) -> Batch:
         right = outcome(batch, self.outcome) >= self.right - 1e-9
-        longest, mean_wrong = length_direction(batch, right)
+        longest, mean_wrong = length_direction(batch, right, finished=True)
         low = -segments.max(torch.where(right, -lengths(batch), -torch.inf), batch.group, batch.n_groups)
         span = (longest - low)[batch.group]
         place = torch.where(right & (span > 0), (lengths(batch) - low[batch.group]) / span.clamp(min=1.0), 0.5)
@@ -125,11 +147,12 @@ class ModeCost(Shaping, name="mode_cost"):
         return batch.with_sequences(reward=batch.sequences["reward"] * factor)
 
 
-def length_direction(batch: Batch, right: Tensor) -> tuple[Tensor, Tensor]:
-    """Per group, the longest right answer (-inf without one) and the mean length of the wrong ones (+inf without one), [G]."""
+def length_direction(batch: Batch, right: Tensor, finished: bool = False) -> tuple[Tensor, Tensor]:
+    """Per group, the longest right answer (-inf without one) and the mean length of the wrong ones, [G]: +inf without one, or with
+    `finished` the mean of those that were not cut off and -inf without one."""
     size = lengths(batch)
     longest = segments.max(torch.where(right, size, -torch.inf), batch.group, batch.n_groups)
-    wrong = (~right).to(size.dtype)
+    wrong = (~right & ~batch.sequences["truncated"] if finished else ~right).to(size.dtype)
     some = segments.sum(wrong, batch.group, batch.n_groups) > 0
     mean_wrong = segments.mean(size, batch.group, batch.n_groups, wrong)
-    return longest, torch.where(some, mean_wrong, torch.inf)
+    return longest, torch.where(some, mean_wrong, -torch.inf if finished else torch.inf)

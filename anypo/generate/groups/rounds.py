@@ -10,11 +10,13 @@ from pydantic import Field
 
 from anypo.context import Context
 from anypo.control.base import Ask
-from anypo.data.records import Group
+from anypo.data.records import Group, Trajectory
 from anypo.data.tokens import hashed
 from anypo.generate.base import OWN, World, rollout_key
 from anypo.generate.resume import Start
 from anypo.generate.trees.segments import _Forking, _grown
+from anypo.outlook import Outlook
+from anypo.tasks.base import Task
 
 
 class AdaptiveRounds(_Forking, name="adaptive_rounds"):
@@ -22,10 +24,10 @@ class AdaptiveRounds(_Forking, name="adaptive_rounds"):
     highest priority (XRPO, arXiv:2510.06672).
 
     Priority = expected shrinkage of the confidence interval of the mean reward by one more rollout, h(n) - h(n + 1) with
-    h(n) = t(1 - `alpha`/2, n - 1) s / sqrt(n), plus `explore` sqrt(log(1 + T) / n), T the rollouts so far. With
-    `exemplars` > 0, a prompt without success after its base rollouts is sampled with that many solved examples shown
-    (the nearest in a growing corpus of successes); the rollout is trained on the plain prompt, so its ratio is against
-    the seeded sampler.
+    h(n) = t(1 - `alpha`/2, n - 1) s / sqrt(n), plus `explore` sqrt(log(1 + T) / n), T the rollouts so far. A prompt without
+    success after its base rollouts is sampled with `exemplars` solved examples shown (the nearest in a growing corpus of successes,
+    never its own); the rollout is trained on the plain prompt, so its ratio is against the seeded sampler. Success is the task's
+    outcome: an answer that is partly paid is not solved.
     """
 
     base: int = Field(4, ge=2)
@@ -36,7 +38,12 @@ class AdaptiveRounds(_Forking, name="adaptive_rounds"):
     corpus: int = Field(512, ge=1)
 
     def start(self) -> dict[str, Any]:
-        return {"features": [], "messages": []}
+        return {"prompts": [], "features": [], "messages": []}
+
+    def dormant(self, algorithm: Any, outlook: Outlook) -> str | None:
+        if self.base < algorithm.control.samples:
+            return None
+        return f"base {self.base} rollouts are all {algorithm.control.samples} that a prompt has; set control.samples={2 * self.base}"
 
     def rollout(self, asks: Sequence[Ask], world: World, context: Context) -> list[Group]:
         groups = self.roots(asks, [min(self.base, ask.samples) for ask in asks], world, context)
@@ -48,7 +55,11 @@ class AdaptiveRounds(_Forking, name="adaptive_rounds"):
             starts = []
             for place in homes:
                 group = groups[place]
-                shown = self._shown(group, world, context) if not (group.rewards > 0).any() else ()
+                shown = (
+                    self._shown(group, world, context)
+                    if not any(solved(t, world.task) for t in group.trajectories)
+                    else ()
+                )
                 key = rollout_key(context, group.problem, group.visit, OWN, taken[place])
                 guidance = "exemplars" if shown else ""
                 starts.append(Start(group.problem, key, sample=taken[place], shown=shown, guidance=guidance))
@@ -65,18 +76,31 @@ class AdaptiveRounds(_Forking, name="adaptive_rounds"):
         if not self.exemplars or not memory["features"]:
             return ()
         similarity = np.stack(memory["features"]) @ hashed(world.policy.encode(group.problem.messages))
-        nearest = np.argsort(-similarity, kind="stable")[: self.exemplars]
-        return tuple(message for i in nearest[::-1] for message in memory["messages"][i])
+        other = np.array(memory["prompts"]) != group.prompt
+        nearest = [i for i in np.argsort(-similarity, kind="stable") if other[i]][: self.exemplars]
+        return self._fitting([message for i in nearest[::-1] for message in memory["messages"][i]], group, world)
+
+    def _fitting(self, shown: Sequence[dict[str, str]], group: Group, world: World) -> tuple[dict[str, str], ...]:
+        """What is shown, or nothing where the model's context has no room for it."""
+        tokens = world.policy.encode((*shown, *group.problem.messages))
+        return tuple(shown) if len(tokens) + self.max_new <= world.policy.context else ()
 
     def _learn(self, groups: Sequence[Group], world: World, context: Context) -> None:
         memory = context.memory[self]
         for group in groups if self.exemplars else ():
-            solved = [t for t in group.trajectories if t.reward > 0 and not t.guidance]
-            if solved:
+            done = [t for t in group.trajectories if solved(t, world.task) and not t.guidance]
+            if done:
+                memory["prompts"].append(group.prompt)
                 memory["features"].append(hashed(world.policy.encode(group.problem.messages)))
-                answer = {"role": "assistant", "content": solved[0].text}
+                answer = {"role": "assistant", "content": done[0].text}
                 memory["messages"].append([*map(dict, group.problem.messages), answer])
-        del memory["features"][: -self.corpus], memory["messages"][: -self.corpus]
+        for kept in memory.values():
+            del kept[: -self.corpus]
+
+
+def solved(trajectory: Trajectory, task: Task) -> bool:
+    """Whether the task's outcome says that a rollout is right (its reward, where it has no such component)."""
+    return trajectory.rewards.get(task.outcome, trajectory.reward) >= 1 - 1e-9
 
 
 def spread_out(rewards: Sequence[np.ndarray], count: int, total: int, alpha: float, explore: float) -> list[int]:

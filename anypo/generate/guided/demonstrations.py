@@ -39,6 +39,7 @@ def demonstration(problem: Problem, text: np.ndarray, world: World, sample: int 
         logp=np.zeros(n),
         version=np.full(n, -1, dtype=np.int64),
         rewards=rewards,
+        weights=world.task.weights,
         reward=sum(weight * rewards.get(name, 0.0) for name, weight in world.task.weights.items()),
         text=world.policy.decode(text),
         sample=sample,

@@ -88,13 +88,17 @@ class KLConvex(Regulariser, name="kl_convex"):
 
 
 class Entropy(Regulariser, name="entropy"):
-    """- coefficient * entropy of the policy at every decision (nats), reduced like the surrogate: an entropy bonus."""
+    """- coefficient * entropy of the policy at every decision (nats), an entropy bonus: reduced like the surrogate, or its `mean` over
+    decisions whatever the surrogate's aggregate."""
 
     coefficient: float = Field(0.001, ge=0.0)
+    mean: Literal["surrogate", "token"] = "surrogate"
     reads = frozenset({"entropy"})
 
     def penalty(self, batch: Batch, aggregate: Aggregate, context: Context) -> Tensor:
-        return -self.coefficient * aggregate.reduce(batch["entropy"], batch)
+        entropy = batch["entropy"]
+        value = batch.row_mean(entropy) if self.mean == "token" else aggregate.reduce(entropy, batch)
+        return -self.coefficient * value
 
 
 class EntropyTemperature(Regulariser, name="entropy_temperature"):

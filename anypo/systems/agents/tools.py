@@ -9,7 +9,7 @@ from anypo.credit.pipeline import Pipeline
 from anypo.credit.plain import StandardDeviation
 from anypo.credit.shaping.history import ToolCost
 from anypo.credit.shaping.outcomes import ModeCost
-from anypo.generate import Modes
+from anypo.generate import Independent, Modes
 from anypo.objective.aggregates import SequenceSum
 from anypo.objective.corrections import Banded
 from anypo.objective.policy_gradient import PolicyGradient
@@ -29,8 +29,12 @@ from anypo.systems.registry import system
 def otc_po() -> Algorithm:
     """Multiplies the outcome by a factor that is largest at the fewest tool calls any right answer of the prompt has
     needed so far, so wrong answers never profit from saving calls. Then GRPO. Calls are counted by the reward component
-    ``tool_calls``, or as the turns before the answer. ``credit.shaping.0.form=absolute`` is the variant without groups."""
-    return grpo().replace(credit=Pipeline(shaping=(ToolCost(),), scale=StandardDeviation()))
+    ``tool_calls``, or as the turns before the answer; there are at most four turns, which is also the constant that smooths the
+    factor where no call is needed (set both together). ``credit.shaping.0.form=absolute`` is the variant without groups."""
+    return grpo().replace(
+        generate=Independent(turns=4),
+        credit=Pipeline(shaping=(ToolCost(smoothing=4.0),), scale=StandardDeviation()),
+    )
 
 
 @system("a2fm-apo", title="Adaptive Policy Optimization of A2FM", paper="arXiv:2510.12838", base="grpo")

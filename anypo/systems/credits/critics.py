@@ -29,7 +29,8 @@ def poise() -> Algorithm:
     """Two rollouts per prompt; the baseline of each is a small probe's reading of the *other* one's hidden states and
     entropies, so it can use a whole trajectory and still leave the gradient unbiased. The probe (principal components,
     ridge regression) is refitted every step on recent rollouts, taught the other rollout's reward. Clipped ratio, token
-    mean."""
+    mean. The release reads twelve entropies (the whole output, its reasoning and its answer apart), a chosen layer, and keeps a buffer
+    for every domain; here four entropies, the last layer and one buffer, and the probe begins in the run instead of before it."""
     return Algorithm(
         control=Uniform(prompts=32, samples=2), credit=Pipeline(centre=CrossProbe()), objective=PolicyGradient()
     )

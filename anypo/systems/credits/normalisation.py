@@ -51,11 +51,12 @@ def bnpo() -> Algorithm:
 
 @system("gdpo", title="Group reward-Decoupled Normalization Policy Optimization", paper="arXiv:2601.05242", base="grpo")
 def gdpo() -> Algorithm:
-    """Several rewards are normalised inside the group one by one, then summed with their weights, and the sum is
-    whitened over the batch. GRPO sums first, so different reward vectors with equal sums get equal advantages, and a
-    weight competes with the variance of its reward. Whitening keeps the scale independent of the number of rewards
-    (``over=rows`` weighs long responses more, as one of the two released implementations does). A reward can be made to
-    count only where another is earned (shaping ``conditioned``)."""
+    """Several rewards are normalised inside the group one by one, then summed with the weights that the task gives them,
+    and the sum is whitened over the batch. A reward of weight 0 is measured and does not count. GRPO sums first, so different
+    reward vectors with equal sums get equal advantages, and a weight competes with the variance of its reward. Whitening keeps
+    the scale independent of the number of rewards (``over=rows`` weighs long responses more, as one of the two released
+    implementations does). A reward can be made to count only where another is earned (shaping ``conditioned``). Where a task pays
+    one thing alone it is GRPO whitened over the batch."""
     return grpo().replace(
         credit=Pipeline(
             components=Named(), scale=StandardDeviation(eps=1e-4), combine=Weighted(), normalise=Whiten(eps=1e-4)

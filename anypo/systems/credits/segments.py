@@ -20,9 +20,11 @@ from anypo.update import FrozenReference, GradientUpdate
 def polychromic() -> Algorithm:
     """Scores sets of rollouts: mean reward times the share of distinct members. A rollout's advantage is the mean over
     all sets of four that contain it, minus the mean over all sets, whitened over the batch; an unsuccessful but
-    different rollout is credited too. All 70 sets of a group of eight are used, where the paper draws four: the same
-    expectation with less variance. ``generate=vine`` with ``credit.select=[{part: window, size: 5}]`` branches from
-    states along a rollout, as the paper does in environments it can reset. PPO's loss with entropy 0.01 and KL 0.01 to
+    different rollout is credited too. Texts are distinct that share less than 60 % of their n-grams (the paper: clusters of
+    meaning); ``credit.components.same=answer`` goes by the extracted answer. All 70 sets of a group of eight are used, where the
+    paper draws four: the same expectation with less variance. ``generate=vine`` with ``credit.select=[{part: window, size: 5}]``
+    branches from states along a rollout, as the paper does in environments it can reset; decisions outside such windows are not
+    trained on, where the paper gives them GAE's advantages: there is no value head. PPO's loss with entropy 0.01 and KL 0.01 to
     the initial policy, two epochs."""
     return Algorithm(
         credit=Pipeline(components=SetScore(size=4), normalise=Whiten()),

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from anypo.algorithm import Algorithm
-from anypo.credit.centres.probe import QualityHead
 from anypo.credit.pipeline import Pipeline
 from anypo.credit.plain import StandardDeviation
-from anypo.credit.select.rollouts import AdvantageVariance, Distinct, UncertainTokens
+from anypo.credit.select.distinct import Distinct
+from anypo.credit.select.rollouts import AdvantageVariance, UncertainTokens
 from anypo.generate import Anchored
 from anypo.objective.aggregates import TokenMean
 from anypo.objective.policy_gradient import PolicyGradient
@@ -21,14 +21,15 @@ from anypo.systems.registry import system
     excuses={"common offset": "compares rewards with absolute levels: right from 1 on"},
 )
 def dagrpo() -> Algorithm:
-    """Drops rollouts that oppose a nearly identical one (a right and a wrong answer whose fine-grained scores differ by
-    less than 0.1): pushed in opposite directions, they cancel on what they share. And gives a group without a right
-    answer the problem's worked solution as a further member, so that hopeless prompts have a gradient. Advantages are
-    those of the full group; the mean is over kept tokens. The score is a head on the policy's hidden states, refitted
-    every step to predict success (the paper asks a language model)."""
+    """Drops rollouts that oppose only nearly identical ones: pushed in opposite directions, they cancel on what they share. And
+    gives a group without a right answer the problem's worked solution as a further member, so that hopeless prompts have a
+    gradient. Near is a distance of n-grams below three quarters of the mean between right and wrong answers of the group; the paper
+    asks a language model for a fine-grained grade and does not give its threshold (the signal ``judge`` with weight 0
+    and ``credit.select.0.distance=score``). Anchors are never dropped, and of right and wrong answers
+    some are always kept. Advantages are those of the full group; the mean is over kept tokens."""
     return Algorithm(
         generate=Anchored(),
-        credit=Pipeline(shaping=(QualityHead(),), scale=StandardDeviation(), select=(Distinct(),)),
+        credit=Pipeline(scale=StandardDeviation(), select=(Distinct(),)),
         objective=PolicyGradient(aggregate=TokenMean()),
     )
 

@@ -18,8 +18,8 @@ from anypo.systems.registry import system
 def adora() -> Algorithm:
     """One weight per group on GRPO's advantages, from the group's own lengths: 1 where the longest right answer is
     longer than the mean wrong one (longer reasoning pays now) or nothing is right, 0.1 otherwise. Signs and ratios
-    inside a group never change. The released stronger variant is ``credit.group_weight.finished=true`` with shaping
-    ``difficulty_length``."""
+    inside a group never change. The released stronger variant is ``credit.group_weight.finished=true`` with
+    ``credit.shaping='[{part: difficulty_length}]'``."""
     return grpo().replace(credit=Pipeline(scale=StandardDeviation(), group_weight=LengthAdvantage()))
 
 
@@ -34,7 +34,8 @@ def fapo() -> Algorithm:
     """Three rewards: +1 for a right answer, 0 for a right answer with a wrong step in it, -1 for a wrong one; then GRPO.
     A flawed answer is reinforced while failures outnumber clean solutions and penalised afterwards, prompt by prompt,
     without a schedule. Flaws are found here by recalculating the equations in right answers; any signal that sets the reward
-    component ``flawed`` can take its place (the paper trains a generative judge)."""
+    component ``flawed`` can take its place (the paper trains a generative judge). Where answers show no equations nothing is flawed,
+    and what acts is the clip's higher upper side, 0.28, and the mean over tokens: rewards of +1 and -1 have GRPO's advantages."""
     return Algorithm(
         filter=Screen(signals=(EquationCheck(),)),
         credit=Pipeline(shaping=(Flawed(),), scale=StandardDeviation()),

@@ -65,8 +65,10 @@ def dapo_direct() -> Algorithm:
     """Step-level regression instead of a clipped ratio. States between reasoning steps are valued by fresh completions,
     a critic is fitted to these values, and a step's advantage is the critic's difference over it (the verified reward at
     the end). The loss is half the squared gap between the step's log-ratio to the reference and A / beta: |A| sets how
-    far it moves, then it stops. The reference becomes the policy at every step; four passes over each batch. (Not the
-    clip-higher method of the same name.)"""
+    far it moves, then it stops. The reference becomes the policy at every step; four passes over each batch. The paper trains a
+    critic of its own and then the actor, on data of the reference policy, and begins again; here the critic is a ridge regression on
+    the policy's last hidden states, refitted with every batch, and the data are the step's. A step ends with a line, so an answer of
+    one line is one step (``generate.delimiter``). (Not the clip-higher method of the same name.)"""
     return Algorithm(
         generate=ReRolled(delimiter="\n", continuations=8),
         credit=Pipeline(granularity=CriticValues()),

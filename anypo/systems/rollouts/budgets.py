@@ -10,7 +10,7 @@ from anypo.credit.plain import StandardDeviation, Whiten
 from anypo.credit.shape.tokens import Novelty
 from anypo.filter import DropDegenerate, Screen
 from anypo.generate import AdaptiveRounds
-from anypo.objective.aggregates import SequenceMean
+from anypo.objective.aggregates import GroupMean
 from anypo.objective.corrections import Truncated
 from anypo.objective.policy_gradient import PolicyGradient
 from anypo.objective.ratios import TokenRatio
@@ -25,12 +25,13 @@ from anypo.update import GradientUpdate, PeriodicReference
 def xrpo() -> Algorithm:
     """GRPO with the step's rollouts handed out in rounds to the prompts where one more shrinks the uncertainty of the
     mean reward most (plus an exploration bonus), and with right answers that the policy finds unlikely paid up to half
-    as much again. ``generate.exemplars`` shows solved examples when sampling prompts without success; such rollouts are
-    trained on the plain prompt, their ratio taken against the sampler that saw the examples."""
+    as much again. Prompts without success are shown two solved examples of others when sampling; such rollouts are
+    trained on the plain prompt, their ratio taken against the sampler that saw the examples. Prompts count alike in the loss, however
+    many rollouts they were given. Numbers of base rollouts, examples and the novelty's weights are not published; these are ours."""
     return grpo().replace(
-        generate=AdaptiveRounds(),
+        generate=AdaptiveRounds(exemplars=2),
         credit=Pipeline(scale=StandardDeviation(), shape=(Novelty(),)),
-        objective=PolicyGradient(ratio=TokenRatio(denominator="behaviour"), aggregate=SequenceMean()),
+        objective=PolicyGradient(ratio=TokenRatio(denominator="behaviour"), aggregate=GroupMean(inner="sequence")),
     )
 
 
@@ -54,15 +55,20 @@ def brorl() -> Algorithm:
 @system("v-zero", title="V0, a generalist value model", paper="arXiv:2602.03584", base="grpo")
 def v_zero() -> Algorithm:
     """Plans the step's rollouts with a value model that knows the policy only through what it did lately on other
-    prompts: no weight changes when the policy does. Rollouts go where failures and a success are expected together.
-    Advantages are GRPO's over groups of unequal size; the model learns beside the policy (ranking and cross-entropy). It
-    is also a baseline of its own, fit for single rollouts: ``credit.centre=generalist_value`` with ``credit.scale=none``."""
+    prompts: no weight changes when the policy does, and prompts that were never rolled out are told apart by their words. Rollouts
+    go where failures and a success are expected together, at most twice the mean to one prompt (ours: without a limit a single prompt
+    takes nearly all, and the paper's greedy choice gives equal prompts 98 and 2 of 128). Advantages are GRPO's over groups of
+    unequal size; the model learns beside the policy (ranking and cross-entropy), where the paper trains it beforehand on other
+    policies. It is also a baseline of its own, fit for single rollouts: ``credit.centre=generalist_value`` with
+    ``credit.scale=none``."""
     return grpo().replace(control=ValueBudget(), credit=Pipeline(shaping=(LearnValue(),), scale=StandardDeviation()))
 
 
 @system("drive", title="DRIVE", paper="arXiv:2511.06307", base="grpo")
 def drive() -> Algorithm:
-    """A curriculum for GRPO: first every problem with few rollouts, then phases on the problems with the lowest pass
+    """A curriculum for GRPO: first every problem with few rollouts, then phases on the problems with the lowest measured pass
     rates with 64 rollouts each, a smaller pool in every phase. Solved problems leave for good; a problem never solved
-    stays, since with p near 1/64 a large group is what makes it informative."""
+    stays, since with p near 1/64 a large group is what makes it informative. What the paper does before is not in it: supervised
+    training on a stronger model's solutions, hard ones repeated (``--sft-steps``), and a first stage with a window
+    shorter than the second's (24k of 32k tokens), which is to raise entropy. Shares and numbers of phases are ours."""
     return grpo().replace(control=HardFocus())

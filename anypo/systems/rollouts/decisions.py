@@ -10,6 +10,7 @@ from anypo.credit.shaping.adaptive_kl import AdaptiveRewardKL
 from anypo.generate import LabelVectors, LearnedMask
 from anypo.objective.aggregates import SequenceSum
 from anypo.objective.policy_gradient import PolicyGradient
+from anypo.objective.regularisers.terms import Entropy
 from anypo.systems.registry import system
 from anypo.update import FrozenReference, GradientUpdate
 
@@ -39,10 +40,12 @@ def gliclass_ppo() -> Algorithm:
     """Reinforcement for a multi-label classifier: the action is a vector of independent labels, the reward one number
     for the whole vector (F1 here). Every label has its own ratio, clipped to 1 +- 0.2; the advantage, reward minus batch
     mean, is shared; sum over labels, three passes with the same actions (the released code draws new actions in every
-    pass against the old probabilities). Needs a label policy; used from Python (see docs/credit.md)."""
+    pass against the old probabilities), and an entropy bonus of weight 1 on the mean over labels, which is what the release's
+    default of -1 comes to (for its other terms -1 means off: ``objective.regularise=[]``). Its value model, optional there, is
+    not built. Needs a label policy; used from Python (see docs/credit.md)."""
     return Algorithm(
         generate=LabelVectors(),
         credit=Pipeline(centre=BatchMean()),
-        objective=PolicyGradient(aggregate=SequenceSum()),
+        objective=PolicyGradient(aggregate=SequenceSum(), regularise=(Entropy(coefficient=1.0, mean="token"),)),
         update=GradientUpdate(epochs=3),
     )
