@@ -5,6 +5,8 @@ Fields named `outcome` name the reward component that says right or wrong; empty
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from pydantic import Field
 from torch import Tensor
@@ -14,6 +16,7 @@ from anypo.credit.base import Shaping
 from anypo.credit.reading import lengths, optional, outcome
 from anypo.data import segments
 from anypo.data.batch import Batch
+from anypo.outlook import Outlook
 
 
 class Rescale(Shaping, name="rescale"):
@@ -50,6 +53,15 @@ class Overlong(Shaping, name="overlong"):
     limit: int = Field(20480, ge=1)
     buffer: int = Field(4096, ge=1)
     penalty: float = Field(1.0, ge=0.0)
+
+    def dormant(self, algorithm: Any, outlook: Outlook) -> str | None:
+        longest = getattr(algorithm.generate, "max_new", None)
+        if longest is None or longest * getattr(algorithm.generate, "turns", 1) > self.limit - self.buffer:
+            return None
+        return (
+            f"no answer is longer than generate.max_new={longest}, and the charge begins at {self.limit - self.buffer} tokens; "
+            f"set credit.shaping.0.limit={longest} and credit.shaping.0.buffer={max(1, longest // 5)}"
+        )
 
     def shape(self, batch: Batch, context: Context) -> Batch:
         over = (lengths(batch) - (self.limit - self.buffer)) / self.buffer
