@@ -23,9 +23,11 @@ def same_sampler(algorithm: Any) -> str | None:
     provided = frozenset().union(*(part.provided() for _, part in algorithm.walk()))
     engine = algorithm.engine
     exact = engine.part == "local" and engine.pace.part == "synchronous" and engine.reuse_logp != "always"
-    if not exact or provided & {"off_policy", "tempered"}:
+    if not exact or provided & {"off_policy", "tempered", "shown"}:
         return None
-    return f"the embedded engine samples with the very policy that is trained, and only this step's rollouts are; {OLDER}"
+    return (
+        f"the embedded engine samples with the very policy that is trained, and only this step's rollouts are; {OLDER}"
+    )
 
 
 def always_one(numerator: str, denominator: str, algorithm: Any) -> str | None:
@@ -33,7 +35,9 @@ def always_one(numerator: str, denominator: str, algorithm: Any) -> str | None:
     if "ref" in (numerator, denominator):
         return None
     moved = numerator == "current" and unmoved(algorithm) is None
-    aged = (denominator == "behaviour" or getattr(algorithm.engine, "reuse_logp", "") == "always") and same_sampler(algorithm) is None
+    aged = (denominator == "behaviour" or getattr(algorithm.engine, "reuse_logp", "") == "always") and same_sampler(
+        algorithm
+    ) is None
     if moved or aged:
         return None
     return same_sampler(algorithm) if denominator == "behaviour" else unmoved(algorithm)

@@ -78,11 +78,8 @@ class RiskBundles(Credit, name="risk_bundles"):
     def mixture(self, scores: Tensor, low: float, high: float) -> Tensor:
         """Advantage of bundles with these scores [n] under the quantiles."""
         middle = (scores.clamp(low, high) - low) / (self.beta - self.alpha)
-        if self.side == "lower":
-            tail = -(low - scores).clamp(min=0) / self.alpha
-        else:
-            tail = (scores - high).clamp(min=0) / (1 - self.beta)
-        return (self.tail * tail + middle) / (self.tail + 1)
+        shortfall, surplus = -(low - scores).clamp(min=0) / self.alpha, (scores - high).clamp(min=0) / (1 - self.beta)
+        return (self.tail * (shortfall if self.side == "lower" else surplus) + middle) / (self.tail + 1)
 
     def _shares(self, reward: Tensor, batch: Batch, ids: Tensor, n: int) -> Tensor:
         """What part of its bundle's advantage every response gets, [S]."""

@@ -12,9 +12,9 @@ from anypo.context import Context
 from anypo.data import segments
 from anypo.data.batch import Batch
 from anypo.data.numerics import bounded_exp, k1, k3
+from anypo.freshness import always_one
 from anypo.objective.aggregates import TokenMean
 from anypo.objective.base import Aggregate, Objective, Regulariser
-from anypo.freshness import always_one
 from anypo.objective.ratios import Denominator
 from anypo.outlook import Outlook
 

@@ -11,8 +11,8 @@ from torch import Tensor
 from anypo.context import Context
 from anypo.data import segments
 from anypo.data.batch import Batch
-from anypo.objective.base import Ratio
 from anypo.freshness import always_one
+from anypo.objective.base import Ratio
 
 Numerator = Literal["current", "old", "ref"]
 """Whose log-probability stands above: the weights being optimised, or a fixed one for corrections that compare trainer and

@@ -86,7 +86,7 @@ class Annealed(Mixing, name="annealed"):
             return None
         last = self.mu(outlook.steps - 1, outlook.steps)
         return (
-            f"half of its schedule: mu ends at {last:.2g} instead of {self.valley:g}, for {outlook.steps} of {end} steps are planned; set "
+            f"beyond mu={last:.2g} (its valley is {self.valley:g}), for {outlook.steps} of {end} steps are planned; set "
             "objective.mixing.decay=0.5, half of the run"
         )
 

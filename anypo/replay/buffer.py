@@ -19,8 +19,8 @@ class Buffer(Replay, name="buffer"):
     """All fresh groups, joined by older ones until these are the share `fraction` of what is trained on.
 
     An older group is drawn by choosing one of the last `window` steps uniformly, then one of its groups, each at most once per
-    step. From `until` on (a step, below 1 a share of the run) nothing old is used and the buffer is emptied (ReMix's handover to on-policy training,
-    arXiv:2507.06892).
+    step. From `until` on (a step, below 1 a share of the run) nothing old is used and the buffer is emptied (ReMix's handover to
+    on-policy training, arXiv:2507.06892).
     """
 
     provides = frozenset({"off_policy"})

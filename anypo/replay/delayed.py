@@ -32,7 +32,9 @@ class Delayed(Replay, name="delayed"):
         return "the run has one step, and nothing is older; plan more steps" if outlook.steps < 2 else None
 
     def regime(self) -> tuple[str, ...]:
-        return (f"trains on rollouts that are {self.lag} step{'s' * (self.lag > 1)} old (fewer during the first {2 * self.lag})",)
+        return (
+            f"trains on rollouts that are {self.lag} step{'s' * (self.lag > 1)} old (fewer during the first {2 * self.lag})",
+        )
 
     def select(self, fresh: list[Group], version: int, context: Context) -> list[Group]:
         memory = context.memory[self]

@@ -31,7 +31,9 @@ class OptimalBaseline(Centre, name="optimal_baseline"):
         log_weight = 2 * batch.sequence_sum(batch["logp_old"] - batch["logp_behaviour"]).double()
         log_weight = log_weight + batch.sequences["score_norm"].double().log()
         if self.score == "sum":  # the column is of the mean log-probability
-            log_weight = log_weight + 2 * batch.sequence_sum(torch.ones_like(batch.weight)).double().clamp(min=1e-12).log()
+            log_weight = (
+                log_weight + 2 * batch.sequence_sum(torch.ones_like(batch.weight)).double().clamp(min=1e-12).log()
+            )
         weight = relative(log_weight, batch.group, batch.n_groups)
         return weighted_mean(values, weight.to(values.dtype), batch.group, batch.n_groups)[batch.group]
 

@@ -21,13 +21,14 @@ SHIFTED = 1
 
 
 class ShiftedTargets(Independent, name="shifted_targets"):
-    """Independent rollouts, plus up to `most` (below 1: that share of the rollouts, at least one) successful ones of the same prompts drawn at a higher temperature while the policy's
-    entropy is at or below `entropy`, at a lower one (and half as many) while it is above (AEPO, arXiv:2510.08141).
+    """Independent rollouts, plus up to `most` (below 1: that share of the rollouts, at least one) successful ones of the same
+    prompts drawn at a higher temperature while the policy's entropy is at or below `entropy`, at a lower one (and half as many)
+    while it is above (AEPO, arXiv:2510.08141).
 
-    The entropy is the mean per decision of the previous step's rollouts, 0 before the first. Successful: group-standardised
-    reward above `threshold`. Imitating one's own samples of temperature T moves entropy up for T > 1, down for T < 1. Targets form
-    groups of their own with `guidance` = "target"; they are trained on at the policy's own temperature, where their
-    log-probabilities are computed anew (version -1).
+    The entropy is the mean per decision of the previous step's rollouts, 0 before the first. Successful: group-standardised reward
+    above `threshold`. Imitating one's own samples of temperature T moves entropy up for T > 1, down for T < 1. Targets form groups
+    of their own with `guidance` = "target"; they are trained on at the policy's own temperature, where their log-probabilities are
+    computed anew (version -1).
     """
 
     provides = frozenset({"targets", "tag:target"})

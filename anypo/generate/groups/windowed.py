@@ -21,12 +21,13 @@ from anypo.tasks.base import Problem
 
 class Windowed(Generate, name="windowed"):
     """A fixed number of slots (the step's planned rollouts), each extended by at most `window` tokens (below 1: that share of
-    `max_new`) with the current policy per step; finished answers leave and new prompts take their slots (T-PPO, arXiv:2506.15050). One turn.
+    `max_new`) with the current policy per step; finished answers leave and new prompts take their slots (T-PPO, arXiv:2506.15050).
+    One turn.
 
     A returned trajectory holds everything decided so far, each decision with its own log-probability and version;
-    ``extra["window"]`` is the index of the first decision of this step. Unfinished ones have finish "length"; an answer
-    that reaches `max_new` counts as finished, for it will not go on. Rollouts of one prompt that are in the same state of
-    progress or not form one group for as long as some are in their slots. Prompts that find no free slot are passed over.
+    ``extra["window"]`` is the index of the first decision of this step. Unfinished ones have finish "length"; an answer that
+    reaches `max_new` counts as finished, for it will not go on. Rollouts of one prompt that are in the same state of progress or
+    not form one group for as long as some are in their slots. Prompts that find no free slot are passed over.
     """
 
     provides = frozenset({"windows"})

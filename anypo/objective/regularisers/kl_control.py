@@ -16,6 +16,7 @@ from anypo.data.numerics import k1, k2
 from anypo.objective.base import Aggregate, Regulariser
 from anypo.outlook import Outlook, length, moment
 
+
 class KLControl(Regulariser, name="kl_control"):
     """0.1 (kl_s - thr)^2 gate while the smoothed KL to the reference kl_s exceeds a moving threshold thr, else 0, with
     gate = max( 1/2, floor / (H + 0.1) ) and H the batch's mean entropy, nats per token (SAFE; github.com/ryyzn9/SAFE).
@@ -77,8 +78,8 @@ class KLControl(Regulariser, name="kl_control"):
         return (f"phases of the KL threshold from two stretches of rewards, {length(self.window)} each",)
 
     def advance(self, memory: dict[str, Any], kl: float, reward: float, window: int) -> float:
-        """Feed one optimiser step's mean log-ratio and mean reward to the controller's memory, which looks at two stretches of `window`
-        rewards; the threshold for this step. What is not finite is ignored."""
+        """Feed one optimiser step's mean log-ratio and mean reward to the controller's memory, which looks at two stretches of
+        `window` rewards; the threshold for this step. What is not finite is ignored."""
         if math.isfinite(kl):
             memory["kl"] = 0.9 * memory["kl"] + 0.1 * kl
         if not math.isfinite(reward):

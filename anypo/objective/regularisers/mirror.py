@@ -11,8 +11,8 @@ from torch import Tensor
 from anypo.context import Context
 from anypo.data.batch import Batch
 from anypo.data.numerics import LIMIT
-from anypo.objective.base import Aggregate, Regulariser
 from anypo.freshness import always_one
+from anypo.objective.base import Aggregate, Regulariser
 from anypo.outlook import Outlook
 
 

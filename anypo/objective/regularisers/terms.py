@@ -15,8 +15,8 @@ from anypo.data import numerics, segments
 from anypo.data.batch import Batch
 from anypo.data.numerics import bounded_exp
 from anypo.data.tokens import ROLE_COLUMNS, role_counts
-from anypo.objective.base import Aggregate, Ratio, Regulariser
 from anypo.freshness import always_one
+from anypo.objective.base import Aggregate, Ratio, Regulariser
 from anypo.objective.ratios import Denominator, TokenRatio
 from anypo.outlook import Outlook, moment, said_of, unreached
 from anypo.update.multipliers import DualAscent, Multiplier
