@@ -27,10 +27,10 @@ class HeterogeneousClip(Trust, name="heterogeneous_clip"):
 
     needs_ratio = False
     low: float = Field(0.2, ge=0.0)
-    high: float = Field(0.28, ge=0.0)
+    high: float = Field(0.2, ge=0.0)
     alpha: float = Field(1.0, ge=0.0)
     beta: float = Field(1.0, ge=0.0)
-    dual: float | None = Field(3.0, gt=1.0)
+    dual: float | None = Field(10.0, gt=1.0)
     pivot: float = Field(0.8, ge=0.0, le=1.0)
     unsigned: bool = False
     reads = frozenset({"entropy_old"})

@@ -37,7 +37,7 @@ def hapo_token() -> Algorithm:
     return base.replace(
         generate=AdaptiveTemperature(width=0.05),
         credit=base.credit.replace(centre=LengthMean(fallback=5.0), scale=LengthDeviation(fallback=5.0)),
-        objective=PolicyGradient(trust=HeterogeneousClip(low=0.2, high=0.2, dual=10.0)),
+        objective=PolicyGradient(trust=HeterogeneousClip()),
     )
 
 

@@ -48,10 +48,12 @@ def test_an_all_zero_critic_gives_unfinished_windows_no_gradient() -> None:
         assert assign(find("t-ppo").algorithm(), rows)["advantage"][unfinished].tolist() == [0, 0, 0, 0]
 
 
-def test_a_window_as_long_as_the_answer_is_ppo() -> None:
+def test_where_every_answer_ends_inside_its_first_window_it_is_ppo() -> None:
     """The same rollouts, advantages and updates, once the critic's target is the same."""
-    t_ppo = trainer("t-ppo", {"generate.window": 4, "credit.value_lam": None, "credit.whiten": True})
-    ppo = trainer("ppo", {"credit.shaping": [], "update.reference": "none", "update.epochs": 1})
+    open_ended = {"generate.max_new": 5, "generate.window": 4}
+    t_ppo = trainer("t-ppo", {**open_ended, "credit.value_lam": None, "credit.whiten": True}, BED.replace(horizon=3))
+    once = {"credit.shaping": [], "update.reference": "none", "update.epochs": 1, "generate.max_new": 5}
+    ppo = trainer("ppo", once, BED.replace(horizon=3))
     for _ in range(3):
         t_ppo.step(), ppo.step()
         texts = [[t.text for g in run.groups for t in g.trajectories] for run in (t_ppo, ppo)]
@@ -119,10 +121,10 @@ def test_the_threshold_follows_a_recorded_trace() -> None:
     rewards = [0.1] * 30 + np.linspace(0.1, 0.9, 120).tolist() + [0.9] * 130 + rng.uniform(-3, 3, 60).tolist()
     kls = rng.exponential(0.3, len(rewards)).tolist()
     control, memory = KLControl(), KLControl().start()
-    found = [control.advance(memory, kl, reward) for kl, reward in zip(kls, rewards)]
+    found = [control.advance(memory, kl, reward, 50) for kl, reward in zip(kls, rewards)]
     assert found == pytest.approx(replayed(kls, rewards), abs=1e-12)
     assert min(found) >= 0.1 and max(found) <= 0.6
-    phases = {phase(rewards[:n]) for n in range(1, len(rewards))}
+    phases = {phase(rewards[:n], 50) for n in range(1, len(rewards))}
     assert phases == {1.5, 1.2, 1.0, 0.8}
 
 
@@ -165,7 +167,9 @@ def test_an_inert_penalty_leaves_ppo_as_it_is() -> None:
 
 
 def test_the_double_critic_learns_the_normalised_reward() -> None:
-    run = Trainer(BED.adapt("safe-rlhf-pid").set({"credit.optimiser.lr": 0.05}), BED.world(0), 0, 40)
+    run = Trainer(
+        BED.adapt("safe-rlhf-pid").set({"credit.optimiser": {"part": "adamw", "lr": 0.05}}), BED.world(0), 0, 40
+    )
     seen: list[float] = []
     losses = []
     for _ in range(40):
