@@ -32,8 +32,7 @@ def grpo() -> Algorithm:
 def dr_grpo() -> Algorithm:
     """GRPO without its two biases: no division by the group's standard deviation (which over-weighs very easy and very hard
     prompts) and no division by a response's own length (which favours short right and long wrong answers). Token
-    surrogates are summed and divided by rollouts x a constant length, the generation budget (objective.aggregate.length, 64 as
-    generate.max_new; presets set both)."""
+    surrogates are summed and divided by rollouts x a constant length, the generation budget (of a run: generate.max_new, unless objective.aggregate.length is set)."""
     return Algorithm(credit=Pipeline(), objective=PolicyGradient(aggregate=ConstantLength()))
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -12,6 +14,8 @@ from anypo.algorithm import Algorithm
 from anypo.credit.critics.gae import GAE
 from anypo.credit.critics.pessimistic import soft_minimum
 from anypo.data.batch import Batch
+from anypo.errors import UserError
+from anypo.exact import EnumerablePolicy
 from anypo.exact.check import case, library_gradient
 from anypo.objective import KLControl, PolicyGradient
 from anypo.objective.regularisers.kl_control import phase
@@ -48,18 +52,33 @@ def test_an_all_zero_critic_gives_unfinished_windows_no_gradient() -> None:
         assert assign(find("t-ppo").algorithm(), rows)["advantage"][unfinished].tolist() == [0, 0, 0, 0]
 
 
+def brief(policy: EnumerablePolicy, seed: int) -> None:
+    """A policy whose answers have two letters at most."""
+    graph = policy.graph
+    with torch.no_grad():
+        policy.weight.view(policy.prompts, graph.states, graph.vocabulary)[:, graph.depth() >= 2, 0] += 60.0
+
+
 def test_where_every_answer_ends_inside_its_first_window_it_is_ppo() -> None:
     """The same rollouts, advantages and updates, once the critic's target is the same."""
-    open_ended = {"generate.max_new": 5, "generate.window": 4}
-    t_ppo = trainer("t-ppo", {**open_ended, "credit.value_lam": None, "credit.whiten": True}, BED.replace(horizon=3))
-    once = {"credit.shaping": [], "update.reference": "none", "update.epochs": 1, "generate.max_new": 5}
-    ppo = trainer("ppo", once, BED.replace(horizon=3))
+    bed = BED.replace(prepare=brief)
+    t_ppo = trainer("t-ppo", {"generate.window": 3, "credit.value_lam": None, "credit.whiten": True}, bed)
+    ppo = trainer("ppo", {"credit.shaping": [], "update.reference": "none", "update.epochs": 1}, bed)
     for _ in range(3):
         t_ppo.step(), ppo.step()
         texts = [[t.text for g in run.groups for t in g.trajectories] for run in (t_ppo, ppo)]
         assert texts[0] == texts[1]
         assert torch.equal(t_ppo.batch["advantage"], ppo.batch["advantage"])
     assert torch.equal(t_ppo.weights.policy.weight, ppo.weights.policy.weight)
+
+
+def test_a_window_that_no_answer_outgrows_is_refused_and_the_default_is_a_third() -> None:
+    t_ppo = find("t-ppo").algorithm()
+    for length in (8, 16, 24_000):
+        fitted = t_ppo.set({"generate.max_new": length}).check()
+        assert fitted.generate.size == math.ceil(length / 3)  # type: ignore[attr-defined]
+    with pytest.raises(UserError, match=r"a window of 32 tokens is not shorter than generate\.max_new=16"):
+        t_ppo.set({"generate.max_new": 16, "generate.window": 32}).check()
 
 
 def test_windows_train_every_token_once_and_keep_the_slots_full() -> None:
