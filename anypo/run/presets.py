@@ -141,6 +141,14 @@ def departures(base: Algorithm, model: str) -> list[tuple[str, str, str]]:
     return found
 
 
+def shortage(algorithm: Algorithm) -> list[str]:
+    """What becomes of minibatches and bundles that a step has too few prompts for, a few words each."""
+    wanted, prompts = getattr(algorithm.update, "minibatches_per_epoch", 1), algorithm.control.prompts
+    found = [f"{prompts} minibatches, for {prompts} prompts are no more"] if wanted > prompts else []
+    left = prompts % algorithm.credit.bundle if hasattr(algorithm.credit, "bundle") else 0
+    return found + ([f"a last bundle of {left} prompts, its scores scaled"] if left else [])
+
+
 def _at(algorithm: Algorithm, path: str) -> Any:
     value: Any = algorithm
     for step in path.split("."):

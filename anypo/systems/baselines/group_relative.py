@@ -31,8 +31,9 @@ def grpo() -> Algorithm:
 @system("dr-grpo", title="GRPO Done Right", paper="arXiv:2503.20783", base="grpo")
 def dr_grpo() -> Algorithm:
     """GRPO without its two biases: no division by the group's standard deviation (which over-weighs very easy and very hard
-    prompts) and no division by a response's own length (which favours short right and long wrong answers). Token
-    surrogates are summed and divided by rollouts x a constant length, the generation budget (of a run: generate.max_new, unless objective.aggregate.length is set)."""
+    prompts) and no division by a response's own length (which favours short right and long wrong answers). Token surrogates are
+    summed and divided by rollouts x a constant length, the generation budget (of a run: generate.max_new, unless
+    objective.aggregate.length is set)."""
     return Algorithm(credit=Pipeline(), objective=PolicyGradient(aggregate=ConstantLength()))
 
 
