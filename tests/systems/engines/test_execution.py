@@ -16,16 +16,13 @@ SHORTCUT = {
     "objective.ratio": "token",
     "objective.corrections.0.ratio.numerator": "old",
     "update.reference": "none",
-    "replay": "on_policy",
 }
-NOW: dict = {"replay": "on_policy"}
-"""The beds' samplers are stale themselves."""
 
 
 def stale(changes: dict | None = None, noise: float = 0.0, lag: int = 3, steps: int = 6) -> Batch:
     """The last batch of a run whose responses were written by several versions."""
     bed = BED.replace(lag=lag, versions="partial", noise=noise, lr=0.3, group=16)
-    run = trainer("missing-old-logits", NOW | (changes or {}), bed)
+    run = trainer("missing-old-logits", {"replay": "on_policy"} | (changes or {}), bed)
     for _ in range(steps):
         run.step()
     assert run.batch is not None
@@ -51,7 +48,7 @@ def test_no_staleness_leaves_only_the_engines_error_and_averaging_without_memory
     ema = stale({"update.reference": {"part": "ema", "decay": 0.0}}, noise=0.3)
     torch.testing.assert_close(ema["logp_ref"], ema["logp_old"], rtol=0, atol=1e-7)
     bed = BED.replace(lag=3, versions="partial", noise=0.3)
-    averaged = {**NOW, "update.reference": {"part": "ema", "decay": 0.0}}
+    averaged = {"update.reference": {"part": "ema", "decay": 0.0}}
     runs = [trainer("missing-old-logits", changes, bed) for changes in (averaged, SHORTCUT)]
     for _ in range(5):
         for run in runs:
@@ -61,7 +58,7 @@ def test_no_staleness_leaves_only_the_engines_error_and_averaging_without_memory
 
 def test_a_version_that_is_gone_is_replaced_by_the_closest_one() -> None:
     bed = BED.replace(lag=5, lr=0.3)
-    run = trainer("missing-old-logits", {**NOW, "update.reference.keep": 2}, bed)
+    run = trainer("missing-old-logits", {"update.reference.keep": 2}, bed)
     for _ in range(6):
         run.step()
     shelf, last = run.weights.reference, run.weights.policy.version
@@ -91,10 +88,10 @@ def test_the_shortcut_needs_no_reference_and_trains() -> None:
 def test_a_resumed_run_has_its_snapshots_back() -> None:
     """It has no stale samplers, so the state itself is what must come back."""
     bed = BED.replace(lag=2, versions="partial", noise=0.1, group=16)
-    run = trainer("missing-old-logits", NOW, bed)
+    run = trainer("missing-old-logits", bed=bed)
     start = weights(run, 0)
     assert not torch.equal(weights(run, 3), start)
-    again = trainer("missing-old-logits", NOW, bed)
+    again = trainer("missing-old-logits", bed=bed)
     again.load_state_dict(run.state_dict())
     assert run.batch is not None
     mine, theirs = (r.weights.reference.fill(run.batch, ["logp"], grad=False)["logp"] for r in (run, again))
