@@ -8,7 +8,7 @@ import torch
 from making_systems import trainer, weights
 
 from anypo.algorithm import Algorithm
-from anypo.claims.beds.exact import Testbed
+from anypo.exact.bed import Testbed
 from anypo.context import Context
 from anypo.freshness import same_sampler, unmoved
 from anypo.objective import PolicyGradient, ScoreFunction, Unclipped
