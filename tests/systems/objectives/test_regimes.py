@@ -8,8 +8,8 @@ import torch
 from making_systems import trainer, weights
 
 from anypo.algorithm import Algorithm
-from anypo.exact.bed import Testbed
 from anypo.context import Context
+from anypo.exact.bed import Testbed
 from anypo.freshness import same_sampler, unmoved
 from anypo.objective import PolicyGradient, ScoreFunction, Unclipped
 from anypo.outlook import Outlook, moment, part_of
