@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 
+from anypo.outlook import moment
 from anypo.parts import Part
 
 T = TypeVar("T")
@@ -184,6 +185,10 @@ class Context:
     head: Any = None
     nets: Any = None
     world: Any = None
+
+    def moment(self, when: float) -> int:
+        """The step that `when` means in this run, see `moment`."""
+        return moment(when, self.total)
 
     def log(self, name: str, value: float | torch.Tensor, weight: float = 1.0) -> None:
         """Record a metric of this step (averaged when logged more than once)."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,4 +24,31 @@ class Outlook:
         return None if self.task is None else bool(getattr(self.task, attribute, None))
 
 
-__all__ = ["Outlook"]
+def moment(when: float, steps: int) -> int:
+    """The step that `when` means in a run of `steps`: from 1 on a number of steps, below 1 a share of the run, rounded up."""
+    return round(when) if when >= 1 else math.ceil(round(when * steps, 9))
+
+
+def part_of(amount: float, whole: int) -> int:
+    """How many of `whole` an amount means: from 1 on a number, below 1 a share, at least one of them (0 stays none)."""
+    return round(amount) if amount >= 1 else max(1, round(amount * whole)) if amount > 0 else 0
+
+
+def said_of(when: float) -> str:
+    """A moment in words: "step 50", "14 % of the run"."""
+    return f"step {when:g}" if when >= 1 else length(when)
+
+
+def length(steps: float) -> str:
+    """A stretch of a run in words: "200 steps", "14 % of the run"."""
+    return f"{steps:g} steps" if steps >= 1 else f"{100 * steps:.2g} % of the run"
+
+
+def unreached(when: float, steps: int, path: str) -> str | None:
+    """A sentence where a run of `steps` ends before the moment `when` that the field `path` names."""
+    if moment(when, steps) < steps:
+        return None
+    return f"step {when:g} is not reached in {steps} steps; set {path} to a share of the run, such as 0.25, or plan more steps"
+
+
+__all__ = ["Outlook", "length", "moment", "part_of", "said_of", "unreached"]

@@ -91,6 +91,10 @@ class Part(BaseModel):
         there, with the setting that would let it act; None where it acts, or where nobody can know yet. The run goes on."""
         return None
 
+    def regime(self) -> tuple[str, ...]:
+        """When and how often this part acts, in a few words each: passes over a batch, ages, windows, schedules."""
+        return ()
+
     def start(self) -> dict[str, Any]:
         """What the part remembers before the first step (checkpointed); empty for a stateless part."""
         return {}

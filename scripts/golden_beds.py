@@ -414,7 +414,7 @@ RUNS: dict[str, Run] = {
     "polychromic": Run(exact, {"vocabulary": 6, "horizon": 1, "prompts": 1, "task": THREE_GOALS, "group": 8}),
     "prefix-grouper": Run(transformer),
     "r2vpo": Run(exact, STALE),
-    "rec": Run(exact, STALE),
+    "rec": Run(exact),
     "remix": Run(exact, {}, {"update.reference.at": 8, "replay.until": 14}),
     "riskpo": Run(exact, {"prompts": 10, "batch": 10}),
     "salsa": Run(souped),
@@ -431,7 +431,7 @@ RUNS: dict[str, Run] = {
     "ttrl": Run(exact, VOTES, WHOLE),
     "urpa": Run(numbers, {"vocabulary": 6, "horizon": 2}, {"credit.scale": "none"}),
     "v-zero": Run(exact, HARDER),
-    "vcpo": Run(exact, {"lag": 6, "reward": "graded"}),
+    "vcpo": Run(exact, {"reward": "graded"}),
     "xrpo": Run(exact, HARDER),
 }
 

@@ -10,6 +10,7 @@ import typer
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from anypo.algorithm import Algorithm
     from anypo.systems import System
 
 
@@ -167,11 +168,28 @@ def _rooms(system: System, console: Console) -> None:
             changed = base is not None and inherited.get(path) != part
             table.add_row(path, f"[bold green]{part.part}[/]" if changed else part.part, fields)
     console.print(table)
+    _regime(algorithm, system.family, console)
     if algorithm.models:
         played = ", ".join(f"{cast.role}={cast.model}" for cast in algorithm.models)
         console.print(f"models by role: {played} (--model-as ROLE=MODEL)", highlight=False)
     if base is not None:
         console.print(f"green: differs from {system.base}", style="dim")
+
+
+def _regime(algorithm: Algorithm, family: str, console: Console) -> None:
+    """When and how often the method acts, as its parts say it, and what presets change of its own values."""
+    from anypo.run.presets import PRESETS, departures, preset_of, shortage, suited
+
+    told = dict.fromkeys(words for _, part in algorithm.walk() for words in part.regime())
+    if told:
+        console.print("regime: " + "; ".join(told), highlight=False)
+    for model in (*PRESETS, *([""] if family == "control" else [])):
+        changed = [f"{path} {before} → {after}" for path, before, after in departures(algorithm, model)]
+        if model:
+            changed += shortage(suited(algorithm, preset_of(algorithm, model, acts=False)))
+        if changed:
+            where = f"with --model {model}" if model else "in an environment of actions"
+            console.print(f"{where}: " + ", ".join(changed), style="dim", highlight=False)
 
 
 def parts(

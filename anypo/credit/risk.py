@@ -17,72 +17,93 @@ from anypo.data.numerics import keyed_uniform
 
 
 class RiskBundles(Credit, name="risk_bundles"):
-    """Mixed value-at-risk over bundles (RiskPO, arXiv:2510.00911).
+    """Mixed value-at-risk over bundles (RiskPO, arXiv:2510.00911; github.com/RTkenny/RiskPO 8dce3fa).
 
     Prompts are taken `bundle` at a time; bundle j of such a set holds one response of each prompt, by an independent random
     permutation per prompt, and scores the sum S_j of their rewards. With the quantiles q_a, q_b of scores at `alpha` and
-    `beta`, all its responses get A_j = -(1 + tail)(q_a - S_j)^+ + clip(S_j, q_a, q_b) - q_b, which pushes hardest below q_a
-    and not at all above q_b. `side` = upper mirrors it: (1 + tail)(S_j - q_b)^+ + clip(S_j, q_a, q_b) - q_a (risk seeking, the
-    paper's counter-example). `centre`: subtract the mean of A over the set's bundles (without it every A_j <= 0 in the lower tail).
+    `beta`, its advantage is the mixture, by weights tail : 1, of the lower tail's expected shortfall -(q_a - S_j)^+ / alpha and the
+    middle's (clip(S_j, q_a, q_b) - q_a) / (beta - alpha). `side` = upper mirrors it, (S_j - q_b)^+ / (1 - beta) in the place of the
+    shortfall (risk seeking, the paper's counter-example). `std`: divided by the deviation of the set's scores (by 1 where they do not
+    vary, for which the release divides by 1e-6).
 
-    The quantiles are tracked across steps: started at the first batch's empirical ones, then
-    q <- q + rate (k + 1)^-power (s - share of scores below q).
+    inside: what the responses of a bundle get of its advantage A_j. ``deviation``: A_j d_i / sum of d over the bundle, d_i the
+    reward minus the mean of its prompt's rewards; equal parts A_j / n where the sum vanishes. A response above its prompt's mean gains
+    where A_j and the bundle's total deviation have the same sign (and loses where they do not: a total between q_a and what the means
+    add up to). ``uniform``: A_j each, the paper's formula.
+
+    A last set of m < `bundle` prompts is held against the quantiles with scores scaled to `bundle` prompts, S_j bundle / m; its
+    bundles do not move them. The quantiles are tracked across steps: started at the first batch's empirical ones, then
+    q <- q + rate (s - share of scores below q).
     """
 
     bundle: int = Field(5, ge=1)
     alpha: float = Field(0.2, gt=0.0, lt=1.0)
     beta: float = Field(0.8, gt=0.0, lt=1.0)
-    tail: float = Field(0.5, description="extra weight of the lowest scores")
+    tail: float = Field(1.5, ge=0.0, description="weight of the tail, beside 1 for the middle")
     side: Literal["lower", "upper"] = "lower"
-    centre: Literal["mean", "none"] = "mean"
-    rate: float = Field(1.0, gt=0.0)
-    power: float = Field(0.6, gt=0.5, le=1.0)
+    inside: Literal["deviation", "uniform"] = "deviation"
+    std: bool = True
+    rate: float = Field(0.1, gt=0.0)
     shaping: tuple[Shaping, ...] = ()
 
     def refuse(self, algorithm: Any) -> str | None:
         return None if self.alpha < self.beta else f"alpha = {self.alpha:g} must be below beta = {self.beta:g}"
 
+    def regime(self) -> tuple[str, ...]:
+        return (f"bundles of {self.bundle} prompts; quantiles tracked at the constant rate {self.rate:g}",)
+
     def start(self) -> dict[str, Any]:
-        return {"low": None, "high": None, "count": 0}
+        return {"low": None, "high": None}
 
     def assign(self, batch: Batch, context: Context) -> Batch:
         for shaping in self.shaping:
             batch = shaping.shape(batch, context)
+        if not batch.n_sequences:
+            return with_advantage(batch, torch.zeros_like(batch.weight), context)
         ids, sets, n = bundles(batch, self.bundle, context)
-        scores = segments.sum(batch.sequences["reward"], ids, n)
-        low, high = self._track(scores, context)
-        if self.side == "lower":
-            advantage = tail_advantage(scores, low, high, self.tail)
-        else:
-            advantage = -tail_advantage(-scores, -high, -low, self.tail)
-        if self.centre == "mean":
-            advantage = advantage - segments.mean(advantage, sets, int(sets.max()) + 1 if n else 0)[sets]
+        reward = batch.sequences["reward"]
+        size = segments.count(ids, n, reward.dtype)
+        scores = segments.sum(reward, ids, n) * (self.bundle / size)
+        whole = size == self.bundle
+        low, high = self._track(scores[whole] if bool(whole.any()) else scores, context)
+        advantage = self.mixture(scores, low, high)
+        if self.std:
+            spread = segments.std(scores, sets, int(sets.max()) + 1, 1)[sets]
+            advantage = advantage / torch.where(spread > 1e-9, spread + 1e-6, torch.ones_like(spread))
         context.log("credit/quantile_low", low)
         context.log("credit/quantile_high", high)
-        return with_advantage(batch, batch.spread(advantage[ids]), context)
+        share = self._shares(reward, batch, ids, n)
+        return with_advantage(batch, batch.spread(advantage[ids] * share), context)
+
+    def mixture(self, scores: Tensor, low: float, high: float) -> Tensor:
+        """Advantage of bundles with these scores [n] under the quantiles."""
+        middle = (scores.clamp(low, high) - low) / (self.beta - self.alpha)
+        shortfall, surplus = -(low - scores).clamp(min=0) / self.alpha, (scores - high).clamp(min=0) / (1 - self.beta)
+        return (self.tail * (shortfall if self.side == "lower" else surplus) + middle) / (self.tail + 1)
+
+    def _shares(self, reward: Tensor, batch: Batch, ids: Tensor, n: int) -> Tensor:
+        """What part of its bundle's advantage every response gets, [S]."""
+        if self.inside == "uniform":
+            return torch.ones_like(reward)
+        deviation = reward - segments.mean(reward, batch.group, batch.n_groups)[batch.group]
+        total, size = segments.sum(deviation, ids, n)[ids], segments.count(ids, n, reward.dtype)[ids]
+        varied = total.abs() > 1e-6
+        return torch.where(varied, deviation / torch.where(varied, total, torch.ones_like(total)), 1 / size)
 
     def _track(self, scores: Tensor, context: Context) -> tuple[float, float]:
         """The quantiles to use now; then one step of both trackers."""
         memory = context.memory[self]
-        if memory["low"] is None and len(scores):
+        if memory["low"] is None:
             memory["low"], memory["high"] = (float(scores.double().quantile(q)) for q in (self.alpha, self.beta))
-        low, high = memory["low"] or 0.0, memory["high"] or 0.0
-        if len(scores):
-            memory["count"] += 1
-            gain = self.rate * (memory["count"] + 1) ** -self.power
-            for name, level in (("low", self.alpha), ("high", self.beta)):
-                memory[name] = track(memory[name], scores, level, gain)
+        low, high = memory["low"], memory["high"]
+        for name, level in (("low", self.alpha), ("high", self.beta)):
+            memory[name] = track(memory[name], scores, level, self.rate)
         return low, max(low, high)
 
 
 def track(quantile: float, scores: Tensor, level: float, gain: float) -> float:
     """One step of stochastic approximation of the `level` quantile: q + gain (level - share of scores below q)."""
     return quantile + gain * (level - float((scores < quantile).double().mean()))
-
-
-def tail_advantage(scores: Tensor, low: float, high: float, tail: float) -> Tensor:
-    """-(1 + tail)(low - S)^+ + clip(S, low, high) - high, [n]: never positive, 0 for S >= high."""
-    return -(1 + tail) * (low - scores).clamp(min=0) + scores.clamp(low, high) - high
 
 
 def bundles(batch: Batch, size: int, context: Context) -> tuple[Tensor, Tensor, int]:

@@ -18,6 +18,7 @@ from anypo.exact.policy import EnumerablePolicy, Kind
 from anypo.exact.sampler import EnumerableSampler, Versions
 from anypo.exact.task import ExactTask, Reward, patterns
 from anypo.generate.base import World
+from anypo.replay import Delayed, OnPolicy
 from anypo.run.trainer import Trainer
 from anypo.systems import find
 from anypo.tasks.base import Task
@@ -29,12 +30,11 @@ class Testbed:
 
     vocabulary (EOS included), horizon, prompts (questions of falling ease), reward, kind, spread: of the world and its policy.
     graph: "tree" (the policy sees the whole prefix) or "chain" (position and previous token; long horizons, graded reward only).
-    lag, versions, noise: who samples (see `EnumerableSampler`). old: whose log-probabilities are ``logp_old``, the
-    "trainer"'s at the start of the update or the "sampler"'s own, however stale.
-    batch, group, lr, critic_lr: prompts per step, rollouts per prompt, learning rates of policy and critic; applied to the
-    algorithm before `set`.
-    task: a task of one's own over the graph instead of `patterns`. prepare: changes the initial policy in place, given the seed
-    (a warm start).
+    lag, versions, noise: who samples (see `EnumerableSampler`); a sampler that lags takes the place of replay=delayed. old: whose
+    log-probabilities are ``logp_old``, the "trainer"'s at the start of the update or the "sampler"'s own, however stale. batch,
+    group, lr, critic_lr: prompts per step, rollouts per prompt, learning rates of policy and critic; applied to the algorithm
+    before `set`. task: a task of one's own over the graph instead of `patterns`. prepare: changes the initial policy in place,
+    given the seed (a warm start).
     """
 
     __test__ = False
@@ -77,6 +77,8 @@ class Testbed:
     def adapt(self, algorithm: Algorithm | str) -> Algorithm:
         """The algorithm (or named system) with this testbed's sizes, learning rate and settings, where it has such fields."""
         method = find(algorithm).algorithm() if isinstance(algorithm, str) else algorithm
+        if self.lag and isinstance(method.replay, Delayed):
+            method = method.replace(replay=OnPolicy())
         wanted = {
             "control.prompts": self.batch,
             "control.samples": self.group,

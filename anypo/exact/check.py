@@ -24,6 +24,7 @@ from anypo.exact.graph import EOS
 from anypo.exact.policy import EnumerablePolicy
 from anypo.fits import POLICY
 from anypo.update.gradient import by_gradient
+from anypo.update.rules.head import Head
 from anypo.update.weights import push
 
 
@@ -107,7 +108,9 @@ def direct_gradient(algorithm: Algorithm, given: Case) -> Tensor:
     for path, learner in weights.learners.items():
         if path != "policy":
             batch = batch.with_rows(**learner.fill(batch, sorted(learner.columns), grad=False))
-    for rule in by_gradient(estimator.algorithm).rules:
+    update = by_gradient(estimator.algorithm)
+    context.head = Head.of(policy, weights.optimisers[POLICY], update.schedule.factor(context.step, context.total))
+    for rule in update.rules:
         batch = batch.with_rows(weight=rule.weigh(batch, context))
     loss = torch.stack([owned.fit.loss(batch, context) for owned in weights.fits]).sum()
     if not loss.requires_grad:

@@ -10,11 +10,15 @@ the loss. Statistics over the batch are taken here, over all rows, never per mic
 
 from __future__ import annotations
 
+from typing import Any, ClassVar
+
 from torch import Tensor
 
 from anypo.context import Context
 from anypo.data.batch import Batch
 from anypo.fits import POLICY, Fit
+from anypo.freshness import idle
+from anypo.outlook import Outlook
 from anypo.parts import Part
 
 
@@ -44,9 +48,20 @@ class Ratio(Part, slot="ratio"):
     def log_ratio(self, batch: Batch, context: Context) -> Tensor:
         raise NotImplementedError
 
+    def certain(self, algorithm: Any) -> str | None:
+        """Why it is exactly 1 in every loss of `algorithm`, with the setting that would change that; None where it may differ."""
+        return None
+
 
 class Trust(Part, slot="trust"):
-    """What is maximised per row, given the log ratio and the advantage, both [N] -> [N]."""
+    """What is maximised per row, given the log ratio and the advantage, both [N] -> [N].
+
+    needs_ratio: at a ratio of exactly 1 its gradient is A times that of log pi, up to a constant factor: it then does nothing."""
+
+    needs_ratio: ClassVar[bool] = True
+
+    def dormant(self, algorithm: Any, outlook: Outlook) -> str | None:
+        return idle(self, algorithm) if self.needs_ratio else None
 
     def surrogate(self, log_ratio: Tensor, advantage: Tensor, batch: Batch, context: Context) -> Tensor:
         raise NotImplementedError

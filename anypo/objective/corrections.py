@@ -18,6 +18,7 @@ from anypo.data.batch import Batch
 from anypo.data.numerics import bounded_exp, effective_sample_size
 from anypo.objective.base import Correction, Ratio
 from anypo.objective.ratios import TokenRatio
+from anypo.outlook import Outlook
 
 MISMATCH = TokenRatio(numerator="old", denominator="behaviour")
 
@@ -28,6 +29,9 @@ class Truncated(Correction, name="truncated"):
 
     ratio: Ratio = MISMATCH
     cap: float = Field(2.0, gt=0.0)
+
+    def dormant(self, algorithm: Any, outlook: Outlook) -> str | None:
+        return self.ratio.certain(algorithm)
 
     def factor(self, batch: Batch, context: Context) -> Tensor:
         log_weight = self.ratio.log_ratio(batch, context).detach()
@@ -48,6 +52,9 @@ class Banded(Correction, name="masked"):
 
     def refuse(self, algorithm: Any) -> str | None:
         return None if self.low < self.high else f"low = {self.low:g} must be below high = {self.high:g}"
+
+    def dormant(self, algorithm: Any, outlook: Outlook) -> str | None:
+        return self.ratio.certain(algorithm)
 
     def factor(self, batch: Batch, context: Context) -> Tensor:
         weight = bounded_exp(self.ratio.log_ratio(batch, context).detach())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from pydantic import Field
@@ -12,9 +12,11 @@ from anypo.context import Context
 from anypo.data import segments
 from anypo.data.batch import Batch
 from anypo.data.numerics import bounded_exp, k1, k3
+from anypo.freshness import always_one
 from anypo.objective.aggregates import TokenMean
 from anypo.objective.base import Aggregate, Objective, Regulariser
 from anypo.objective.ratios import Denominator
+from anypo.outlook import Outlook
 
 
 class Discriminative(Objective, name="discriminative"):
@@ -85,6 +87,9 @@ class ForwardKL(Regulariser, name="forward_kl"):
 
     def required(self) -> frozenset[str]:
         return frozenset({"reference"}) if self.to == "ref" else frozenset()
+
+    def dormant(self, algorithm: Any, outlook: Outlook) -> str | None:
+        return None if self.to == "ref" else always_one("current", self.to, algorithm)
 
     def penalty(self, batch: Batch, aggregate: Aggregate, context: Context) -> Tensor:
         rows = (k1 if self.estimator == "k1" else k3)(batch[f"logp_{self.to}"] - batch["logp"])

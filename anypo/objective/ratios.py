@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from pydantic import Field
@@ -11,6 +11,7 @@ from torch import Tensor
 from anypo.context import Context
 from anypo.data import segments
 from anypo.data.batch import Batch
+from anypo.freshness import always_one
 from anypo.objective.base import Ratio
 
 Numerator = Literal["current", "old", "ref"]
@@ -33,6 +34,9 @@ class _Pair(Ratio):
     def required(self) -> frozenset[str]:
         return frozenset({"reference"}) if "ref" in (self.numerator, self.denominator) else frozenset()
 
+    def certain(self, algorithm: Any) -> str | None:
+        return always_one(self.numerator, self.denominator, algorithm)
+
     def difference(self, batch: Batch) -> Tensor:
         """log p_numerator(a_t) - log p_denominator(a_t) per row, [N]."""
         return batch[_column(self.numerator)] - batch[f"logp_{self.denominator}"]
@@ -46,6 +50,9 @@ class ScoreFunction(Ratio, name="score"):
     """pi / sg(pi): always 1, with the gradient of log pi (REINFORCE; no importance weight)."""
 
     reads = frozenset({"logp"})
+
+    def certain(self, algorithm: Any) -> str | None:
+        return "objective.ratio=score divides by nothing else; set objective.ratio=token"
 
     def log_ratio(self, batch: Batch, context: Context) -> Tensor:
         return batch["logp"] - batch["logp"].detach()
@@ -107,6 +114,9 @@ class TanhRatio(Ratio, name="tanh"):
 
     of: Ratio = TokenRatio()
     bound: float = Field(1.5, gt=0.0)
+
+    def certain(self, algorithm: Any) -> str | None:
+        return self.of.certain(algorithm)
 
     def log_ratio(self, batch: Batch, context: Context) -> Tensor:
         return self.bound * torch.tanh(self.of.log_ratio(batch, context) / self.bound)

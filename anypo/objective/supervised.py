@@ -8,7 +8,7 @@ mean over its own sample count whatever the mix.
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from pydantic import Field
@@ -19,6 +19,7 @@ from anypo.data.batch import Batch
 from anypo.objective.aggregates import TokenMean
 from anypo.objective.base import Aggregate, Objective
 from anypo.objective.policy_gradient import PolicyGradient
+from anypo.outlook import Outlook, length, moment
 from anypo.parts import Part
 
 
@@ -72,24 +73,40 @@ class Summed(Mixing, name="sum"):
 
 class Annealed(Mixing, name="annealed"):
     """1 - mu and mu: mu rises linearly to `peak` over `warmup` steps, then falls to `valley` over `decay` steps as half a
-    cosine (CHORD, arXiv:2508.11408). With both lengths 0, mu is `valley` throughout."""
+    cosine (CHORD, arXiv:2508.11408). With both lengths 0, mu is `valley` throughout. Lengths below 1 are shares of the run."""
 
     peak: float = Field(0.9, ge=0.0, le=1.0)
     valley: float = Field(0.05, ge=0.0, le=1.0)
-    warmup: int = Field(0, ge=0)
-    decay: int = Field(200, ge=0)
+    warmup: float = Field(0, ge=0)
+    decay: float = Field(200, ge=0)
 
-    def mu(self, step: int) -> float:
-        """The expert term's weight at a step."""
-        if step < self.warmup:
-            return self.peak * step / self.warmup
-        if step >= self.warmup + self.decay:
+    def dormant(self, algorithm: Any, outlook: Outlook) -> str | None:
+        end = moment(self.warmup, outlook.steps) + moment(self.decay, outlook.steps)
+        if end <= outlook.steps or not self.decay:
+            return None
+        last = self.mu(outlook.steps - 1, outlook.steps)
+        return (
+            f"beyond mu={last:.2g} (its valley is {self.valley:g}), for {outlook.steps} of {end} steps are planned; set "
+            "objective.mixing.decay=0.5, half of the run"
+        )
+
+    def regime(self) -> tuple[str, ...]:
+        if not self.decay and not self.warmup:
+            return (f"mu is {self.valley:g} throughout",)
+        return (f"mu falls from {self.peak:g} to {self.valley:g} over {length(self.decay)}",)
+
+    def mu(self, step: int, total: int) -> float:
+        """The expert term's weight at a step of a run of `total`."""
+        warmup, decay = moment(self.warmup, total), moment(self.decay, total)
+        if step < warmup:
+            return self.peak * step / warmup
+        if step >= warmup + decay:
             return self.valley
-        progress = (step - self.warmup) / self.decay
+        progress = (step - warmup) / decay
         return self.valley + (self.peak - self.valley) * 0.5 * (1 + math.cos(math.pi * progress))
 
     def weights(self, context: Context) -> tuple[float, float]:
-        mu = self.mu(context.step)
+        mu = self.mu(context.step, context.total)
         return 1 - mu, mu
 
 

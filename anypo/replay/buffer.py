@@ -11,6 +11,7 @@ from pydantic import Field
 from anypo.context import Context
 from anypo.data.records import Group
 from anypo.data.stored import store
+from anypo.outlook import said_of
 from anypo.replay.base import Replay, revived
 
 
@@ -18,21 +19,25 @@ class Buffer(Replay, name="buffer"):
     """All fresh groups, joined by older ones until these are the share `fraction` of what is trained on.
 
     An older group is drawn by choosing one of the last `window` steps uniformly, then one of its groups, each at most once per
-    step. From step `until` on nothing old is used and the buffer is emptied (ReMix's handover to on-policy training,
-    arXiv:2507.06892).
+    step. From `until` on (a step, below 1 a share of the run) nothing old is used and the buffer is emptied (ReMix's handover to
+    on-policy training, arXiv:2507.06892).
     """
 
     provides = frozenset({"off_policy"})
     fraction: float = Field(0.4, ge=0.0, lt=1.0)
     window: int = Field(2, ge=1, description="steps kept")
-    until: int | None = Field(None, ge=1)
+    until: float | None = Field(None, gt=0)
 
     def start(self) -> dict[str, Any]:
         return {"steps": []}
 
+    def regime(self) -> tuple[str, ...]:
+        end = f", until {said_of(self.until)}" if self.until else ""
+        return (f"{self.fraction:.0%} of each batch comes from the last {self.window} steps{end}",)
+
     def select(self, fresh: list[Group], version: int, context: Context) -> list[Group]:
         memory = context.memory[self]
-        if self.until is not None and context.step >= self.until:
+        if self.until is not None and context.step >= context.moment(self.until):
             memory["steps"] = []
             return fresh
         kept: list[list[dict[str, Any]]] = memory["steps"]

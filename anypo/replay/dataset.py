@@ -10,29 +10,37 @@ from pydantic import Field
 from anypo.context import Context
 from anypo.data.records import Group
 from anypo.data.stored import store
+from anypo.outlook import Outlook, said_of, unreached
 from anypo.replay.base import Replay, revived
 
 
 class Dataset(Replay, name="dataset"):
-    """Keeps every group of the first `collect` steps, in which nothing is trained on and the policy stays what it was, and then
-    trains on `groups` of these per step, in a new random order in every pass. Later rollouts only measure: set control.prompts
-    low to spend less on them."""
+    """Keeps every group of the first `collect` steps (below 1: of that share of the run), in which nothing is trained on and the
+    policy stays what it was, and then trains on `groups` of these per step, in a new random order in every pass. Later rollouts only
+    measure: set control.prompts low to spend less on them."""
 
     provides = frozenset({"off_policy"})
-    collect: int = Field(16, ge=1, description="steps of collection")
+    collect: float = Field(0.2, gt=0, description="steps of collection, below 1 a share of the run")
     groups: int = Field(8, ge=1, description="groups trained on per step")
 
     def start(self) -> dict[str, Any]:
         return {"groups": []}
 
+    def dormant(self, algorithm: Any, outlook: Outlook) -> str | None:
+        return unreached(self.collect, outlook.steps, "replay.collect")
+
+    def regime(self) -> tuple[str, ...]:
+        return (f"collects until {said_of(self.collect)} and trains from then on, on {self.groups} groups per step",)
+
     def select(self, fresh: list[Group], version: int, context: Context) -> list[Group]:
         kept: list[dict[str, Any]] = context.memory[self]["groups"]
-        if context.step < self.collect:
+        collect = context.moment(self.collect)
+        if context.step < collect:
             kept += [store(group) for group in fresh if group.trajectories]
             return []
         size = min(self.groups, len(kept))
         context.log("replay/share", 1.0 if size else 0.0)
-        begin = (context.step - self.collect) * size
+        begin = (context.step - collect) * size
         return [revived(kept[self._place(at, len(kept), context.seed)], context) for at in range(begin, begin + size)]
 
     def _place(self, at: int, count: int, seed: int) -> int:

@@ -11,6 +11,7 @@ from anypo.errors import UserError, cut, note, shown, unknown
 from anypo.filter import Confidence, Judge, MajorityVote, Screen, Signal
 from anypo.filter.consensus import PSEUDO
 from anypo.generate import Independent
+from anypo.objective.aggregates import ConstantLength
 from anypo.parts import Part
 from anypo.reading import number
 from anypo.recipes import SCORE, Recipe
@@ -81,7 +82,22 @@ def _written_out(short: str, known: Sequence[str]) -> str:
 def fitted(base: Algorithm, changes: Mapping[str, Any], models: Mapping[str, str]) -> Algorithm:
     """The checked algorithm with the user's changes and models."""
     chosen = base.set(changes)
+    chosen = chosen.set(budgets(chosen, changes))
     return grouped(chosen.replace(models=recast(chosen.models, models)).check())
+
+
+def budgets(algorithm: Algorithm, changes: Mapping[str, Any]) -> dict[str, int]:
+    """Changes that make constant divisors (`anypo.objective.aggregates.ConstantLength`) the generation budget, where nobody said
+    another."""
+    most = getattr(algorithm.generate, "max_new", None)
+    if most is None:
+        return {}
+    default = ConstantLength().length
+    return {
+        f"{path}.length": most * getattr(algorithm.generate, "turns", 1)
+        for path, part in algorithm.walk()
+        if isinstance(part, ConstantLength) and part.length == default and f"{path}.length" not in changes
+    }
 
 
 def drafted(system: str | Recipe | Draft, changes: Mapping[str, Any], suit: Suit) -> Recipe:

@@ -37,16 +37,19 @@ PRESETS: dict[str, dict[str, Any]] = {
 settings come on top; the resolved configuration of every run shows what was used. objectives: what one objective is given beside."""
 
 
+ADAM = {"part": "adamw", "lr": 3e-4, "eps": 1e-5}
+"""The optimiser of stable-baselines3's PPO."""
+
 CONTROL: dict[str, Any] = {
     "control.prompts": 1,
     "control.samples": 1,
     "generate": {"part": "environment_steps", "environments": 8, "steps": 256},
     "credit": {
         "part": "gae", "gamma": 0.99, "lam": 0.95, "coefficient": 1.0, "clip": None, "truncated": "bootstrap",
-        "select": [{"part": "scatter"}], "optimiser": {"part": "adamw", "lr": 3e-4, "eps": 1e-5},
+        "select": [{"part": "scatter"}], "optimiser": ADAM,
     },
     "objective.aggregate": "token_mean",
-    "update.optimiser": {"part": "adamw", "lr": 3e-4, "eps": 1e-5},
+    "update.optimiser": ADAM,
     "update.epochs": 10,
     "update.minibatches_per_epoch": 32,
     "update.max_grad_norm": 0.5,
@@ -60,6 +63,11 @@ CONTROL_BY_UPDATE: dict[str, dict[str, Any]] = {
 }
 """What an update is given on top of `CONTROL`. natural: the critic of TRPO's releases, which learns from minibatches (of 64 in
 openai/baselines, of 128 in sb3-contrib) at 1e-3, its gradient unbounded; ten steps on whole batches teach it next to nothing."""
+
+CONTROL_BY_TRUST: dict[str, dict[str, Any]] = {
+    "median_bound": {"update.max_grad_norm": 1.0, "credit.whiten": False, "objective.trust.optimiser": ADAM}
+}
+"""What a trust region is given on top of `CONTROL`. median_bound: the values its authors have in place of PPO's."""
 
 STEPS_IN_ENVIRONMENTS = 40_960
 """Steps in the environment of a run whose length is not given; updates of one that takes none."""
@@ -120,11 +128,43 @@ def _short(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
+def departures(base: Algorithm, model: str) -> list[tuple[str, str, str]]:
+    """What the preset of a model ('' for an environment) changes in a method: the path, the method's own value and the preset's, in
+    words."""
+    preset = preset_of(base, model, acts=not model)
+    fitting = {path: value for path, value in preset.get("set", {}).items() if has_path(base, path)}
+    found = []
+    for path in fitting:
+        before, after = (_at(algorithm, path) for algorithm in (base, base.set(fitting)))
+        if before != after:
+            found.append((path, _shown(before), _shown(after)))
+    return found
+
+
+def shortage(algorithm: Algorithm) -> list[str]:
+    """What becomes of minibatches and bundles that a step has too few prompts for, a few words each."""
+    wanted, prompts = getattr(algorithm.update, "minibatches_per_epoch", 1), algorithm.control.prompts
+    found = [f"{prompts} minibatches, for {prompts} prompts are no more"] if wanted > prompts else []
+    left = prompts % algorithm.credit.bundle if hasattr(algorithm.credit, "bundle") else 0
+    return found + ([f"a last bundle of {left} prompts, its scores scaled"] if left else [])
+
+
+def _at(algorithm: Algorithm, path: str) -> Any:
+    value: Any = algorithm
+    for step in path.split("."):
+        value = value[int(step)] if isinstance(value, tuple) else getattr(value, step)
+    return value
+
+
+def _shown(value: Any) -> str:
+    return value.part if hasattr(value, "part") else f"{value:g}" if isinstance(value, float) else str(value)
+
+
 def environment_preset(base: Algorithm) -> dict[str, Any]:
     """Settings of a run in an environment: `CONTROL` for a method that was written for text, and a length in steps; one that plays
     whole episodes has no such length and takes the default number of steps."""
     made = hasattr(base.generate, "environments") or base.policy != Given()
-    changes = {} if made else CONTROL | CONTROL_BY_UPDATE.get(base.update.part, {})
+    changes = {} if made else CONTROL | CONTROL_BY_UPDATE.get(base.update.part, {}) | _by_trust(base)
     generate: Any = Generate.parse(changes["generate"]) if changes else base.generate
     common = {"eval_size": 20, "set": changes}
     if hasattr(generate, "environments"):
@@ -132,6 +172,11 @@ def environment_preset(base: Algorithm) -> dict[str, Any]:
     if hasattr(base.replay, "updates"):
         return common | {"steps": max(1, STEPS_IN_ENVIRONMENTS // base.replay.updates)}
     return common
+
+
+def _by_trust(base: Algorithm) -> dict[str, Any]:
+    trust = getattr(base.objective, "trust", None)
+    return CONTROL_BY_TRUST.get(trust.part, {}) if trust is not None else {}
 
 
 def fitting_model(model: str | None, acts: bool, task: str) -> str:

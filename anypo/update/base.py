@@ -77,6 +77,10 @@ class Update(Part, slot="update"):
         """The references that are kept."""
         return ()
 
+    def turns(self) -> int | None:
+        """Optimiser steps that move the policy on one batch, one after another; None where that is not known beforehand."""
+        return None
+
     def acting(
         self, weights: Weights, plan: Mapping[str, int | float | str], context: Context
     ) -> Mapping[str, Tensor] | None:

@@ -77,7 +77,8 @@ class Linear(Schedule, name="linear"):
 class GradientUpdate(Update, name="gradient"):
     """`epochs` passes over the step's batch in `minibatches_per_epoch` optimiser steps each.
 
-    Groups are never split between minibatches (objectives may couple them). One optimiser step takes the fits that come before the
+    Groups are never split between minibatches (objectives may couple them): minibatches differ by one group at most, and where there
+    are fewer groups than minibatches each gets a step of its own. One optimiser step takes the fits that come before the
     policy one by one, then all others in one joint step. Gradients are clipped to `max_grad_norm` over all parameters of a
     learner. A non-finite loss, gradient or gradient norm skips the optimiser step; `patience` such steps in a row stop the run.
     """
@@ -99,6 +100,17 @@ class GradientUpdate(Update, name="gradient"):
     def keepers(self) -> tuple[Reference, ...]:
         return (self.reference, *self.references)
 
+    def turns(self) -> int | None:
+        return self.epochs * self.minibatches_per_epoch
+
+    def regime(self) -> tuple[str, ...]:
+        if self.turns() == 1:
+            return ("one optimiser step per batch",)
+        cut = f" in {self.minibatches_per_epoch} minibatches (never more than prompts)" * (
+            self.minibatches_per_epoch > 1
+        )
+        return (f"{self.epochs} pass{'es' * (self.epochs > 1)} over each batch{cut}",)
+
     def minibatches(self, batch: Batch, context: Context) -> Iterator[Tensor]:
         """Sequence indices of every optimiser step of this update, in order."""
         for epoch in range(self.epochs):
@@ -110,7 +122,9 @@ class GradientUpdate(Update, name="gradient"):
                 continue
             if self.shuffle:
                 present = present[torch.randperm(len(present), generator=context.generator(17, epoch))]
-            for number, groups in enumerate(present.chunk(self.minibatches_per_epoch)):
+            for number, groups in enumerate(present.tensor_split(self.minibatches_per_epoch)):
+                if not len(groups):
+                    break
                 context.minibatch = number
                 yield torch.isin(batch.group, groups).nonzero().flatten()
 

@@ -18,6 +18,9 @@ class PhasedUpdate(GradientUpdate, name="phased"):
 
     first_rate: float = Field(1.0, ge=0.0, description="learning-rate factor of phase 0")
 
+    def turns(self) -> int | None:
+        return None
+
     def minibatches(self, batch: Batch, context: Context) -> Iterator[Tensor]:
         if "phase" not in batch.sequences:
             yield from super().minibatches(batch, context)

@@ -7,6 +7,7 @@ from typing import Any
 from pydantic import Field
 
 from anypo.context import Context
+from anypo.outlook import Outlook, said_of, unreached
 from anypo.update.base import Reference
 
 
@@ -53,6 +54,14 @@ class PeriodicReference(Reference, name="periodic"):
     provides = frozenset({"reference"})
     every: int = Field(100, ge=1)
 
+    def dormant(self, algorithm: Any, outlook: Outlook) -> str | None:
+        if self.every < outlook.steps or self.every == 1:
+            return None
+        return f"it is not renewed in {outlook.steps} steps; set update.reference.every={max(1, outlook.steps // 4)}"
+
+    def regime(self) -> tuple[str, ...]:
+        return (f"the reference becomes the policy every {self.every} steps",)
+
     def begin(self, policy: Any) -> Any:
         return policy.frozen()
 
@@ -61,17 +70,23 @@ class PeriodicReference(Reference, name="periodic"):
 
 
 class ReincarnatedReference(Reference, name="reincarnated"):
-    """The initial policy until step `at`, then, once, the policy as it is after that many steps (policy reincarnation,
-    ReMix, arXiv:2507.06892)."""
+    """The initial policy until step `at` (below 1: that share of the run), then, once, the policy as it is after that many steps
+    (policy reincarnation, ReMix, arXiv:2507.06892)."""
 
     provides = frozenset({"reference"})
-    at: int = Field(50, ge=1)
+    at: float = Field(50, gt=0)
+
+    def dormant(self, algorithm: Any, outlook: Outlook) -> str | None:
+        return unreached(self.at, outlook.steps, "update.reference.at")
+
+    def regime(self) -> tuple[str, ...]:
+        return (f"the reference becomes the policy of {said_of(self.at)}",)
 
     def begin(self, policy: Any) -> Any:
         return policy.frozen()
 
     def after(self, reference: Any, policy: Any, context: Context) -> Any:
-        return policy.frozen() if context.step + 1 == self.at else reference
+        return policy.frozen() if context.step + 1 == context.moment(self.at) else reference
 
 
 class SoupReference(Reference, name="soup"):

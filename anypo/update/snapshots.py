@@ -12,6 +12,8 @@ from torch import Tensor
 
 from anypo.context import Context
 from anypo.data.batch import Batch
+from anypo.freshness import same_sampler
+from anypo.outlook import Outlook
 from anypo.update.base import Reference
 
 
@@ -26,6 +28,9 @@ class VersionedReference(Reference, name="versioned"):
 
     provides = frozenset({"reference"})
     keep: int = Field(9, ge=1)
+
+    def dormant(self, algorithm: Any, outlook: Outlook) -> str | None:
+        return same_sampler(algorithm)
 
     def begin(self, policy: Any) -> Any:
         return Snapshots(self.keep, policy)

@@ -110,7 +110,7 @@ class Weights:
             learner = part.learner(self.policy, self.seed + zlib.crc32(path.encode()))
             if learner is not None:
                 self.learners[path] = learner
-                own: Optimiser | None = getattr(part, "optimiser", optimiser)
+                own: Optimiser | None = getattr(part, "optimiser", None) or optimiser
                 if own is not None:
                     self.optimisers[path] = own.over(learner.parameters())
         self._parameters: dict[str, list[nn.Parameter]] = {}

@@ -55,11 +55,13 @@ def dapo_loss(c):
 def gspo(c):
     log_ratio = ((c.logp - c.old) * c.mask).sum(1) / c.length
     ratio, advantage = log_ratio.exp(), centred(c, 1)
-    return -torch.minimum(ratio * advantage, ratio.clamp(1 - 3e-4, 1 + 4e-4) * advantage).mean()
+    wide = (4096 / c.length).sqrt()
+    inside = torch.minimum(torch.maximum(ratio, 1 - 3e-4 * wide), 1 + 4e-4 * wide)
+    return -torch.minimum(ratio * advantage, inside * advantage).mean()
 
 
 def cispo(c):
-    weight = (c.logp - c.old).exp().clamp(max=1.28).detach()
+    weight = (c.logp - c.old).exp().clamp(max=1.2).detach()
     return -(weight * centred(c, 1)[:, None] * c.logp * c.mask).sum() / c.mask.sum()
 
 

@@ -27,14 +27,15 @@ def test_the_factor_is_one_at_the_pivot_and_bounded() -> None:
     assert HEAT.factor(np.array([0.6]))[0] == pytest.approx(1 + 0.3 * up, rel=1e-5)
 
 
-def test_levels_agree_with_the_objectives_normalised_entropy() -> None:
+@pytest.mark.parametrize("pivot", [0.5, 0.8])
+def test_levels_agree_with_the_objectives_normalised_entropy(pivot: float) -> None:
     entropy = np.random.default_rng(0).exponential(0.5, 101)
-    found = levels(entropy)
+    found = levels(entropy, pivot)
     assert found is not None
     sampled = Heat(1.0, **found).factor(entropy) - 1
-    trained = entropy_level(torch.from_numpy(entropy), torch.ones(101, dtype=torch.bool))
+    trained = entropy_level(torch.from_numpy(entropy), torch.ones(101, dtype=torch.bool), pivot)
     np.testing.assert_allclose(sampled, trained.numpy(), atol=1e-4)
-    assert levels(np.full(5, 0.3)) is None and levels(np.array([0.3])) is None and levels(np.zeros(0)) is None
+    assert all(levels(flat, pivot) is None for flat in (np.full(5, 0.3), np.array([0.3]), np.zeros(0)))
 
 
 def test_the_enumerable_sampler_draws_from_the_heated_distribution() -> None:
@@ -84,7 +85,7 @@ def test_uncertain_tokens_get_more_entropy_and_sure_ones_less() -> None:
     rows = world.policy.logits().detach().reshape(-1, 6)
     entropy = lambda z: -(z.softmax(1) * z.log_softmax(1)).sum(1).numpy()
     plain = entropy(rows)
-    found = levels(plain)
+    found = levels(plain, 0.5)
     assert found is not None
     heated = entropy(rows / torch.from_numpy(Heat(0.3, **found).factor(plain))[:, None])
     low, high = np.quantile(plain, [0.25, 0.75])

@@ -72,7 +72,12 @@ def test_k1_differentiated_directly_is_refused_and_a_reference_is_demanded() -> 
 
 def test_convex_kl_schedule_of_the_card() -> None:
     kl = KLConvex()
-    assert [kl.share(t) for t in (0, 50, 51, 60, 61, 100, 1000)] == pytest.approx([1, 1, 0.9, 0.9, 0.8, 0.5, 0.5])
+    assert [kl.share(t, 2000) for t in (0, 50, 51, 60, 61, 100, 1000)] == pytest.approx([1, 1, 0.9, 0.9, 0.8, 0.5, 0.5])
+    shares = KLConvex(hold=50 / 350, every=10 / 350)
+    assert [shares.share(t, 350) for t in (0, 50, 51, 60, 61, 100, 349)] == pytest.approx(
+        [1, 1, 0.9, 0.9, 0.8, 0.5, 0.5]
+    )
+    assert [round(shares.share(t, 20), 9) for t in (0, 3, 4, 6, 19)] == [1.0, 1.0, 0.8, 0.5, 0.5], "and in a short run"
     batch = make([[4, 6]], seed=2)
     to_ref, to_old = batch["logp"] - batch["logp_ref"], batch["logp"] - batch["logp_old"]
     objective = PolicyGradient(regularise=(KLConvex(coefficient=1.0),))
@@ -184,9 +189,9 @@ def test_phi_gradient_in_the_logit_vanishes_in_both_limits() -> None:
 
 def test_mu_schedule() -> None:
     mu = Annealed(peak=0.9, valley=0.05, warmup=4, decay=10)
-    values = [mu.mu(k) for k in (0, 2, 4, 9, 14, 99)]
+    values = [mu.mu(k, 100) for k in (0, 2, 4, 9, 14, 99)]
     assert values == pytest.approx([0.0, 0.45, 0.9, (0.9 + 0.05) / 2, 0.05, 0.05], abs=1e-9)
-    assert Annealed(peak=0.1, valley=0.1, warmup=0, decay=0).mu(0) == 0.1
+    assert Annealed(peak=0.1, valley=0.1, warmup=0, decay=0).mu(0, 10) == 0.1
 
 
 def demos(batch, which: list[int]):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from making_rows import loss_and_gradient, make
@@ -164,7 +165,7 @@ def test_balanced_clip_returns_the_first_grid_point_that_meets_the_target() -> N
     batch = with_ratios(ratio.tolist(), advantage.tolist())
     low, high = BalancedClip().bounds(ratio, advantage, batch)
     lows = [0.6 + 0.05 * i for i in range(7)]
-    highs = [1.2 + 0.05 * i for i in range(37)]
+    highs = [1.2 + 0.1 * i for i in range(19)]
     walk = [(a, highs[0]) for a in lows] + [(lows[-1], b) for b in highs[1:]]
     first = next(((a, b) for a, b in walk if balance(ratio, advantage, a, b) >= 1.0), walk[-1])
     assert (low, high) == pytest.approx(first)
@@ -252,22 +253,23 @@ def test_kl_cov_penalises_the_largest_covariances() -> None:
 
 def test_entropy_level_is_zero_at_the_pivot_and_one_at_the_extremes() -> None:
     entropy = torch.tensor([0.01, 0.1, 0.5, 1.0, 2.0], dtype=torch.float64)
-    level = entropy_level(entropy, torch.ones(5, dtype=torch.bool))
+    level = entropy_level(entropy, torch.ones(5, dtype=torch.bool), 0.5)
     assert level[2] == 0 and level[0] == -1 and level[4] == 1
     assert bool((level.diff() > 0).all())
     assert (
-        entropy_level(torch.full((4,), 0.3, dtype=torch.float64), torch.ones(4, dtype=torch.bool)).tolist() == [0] * 4
+        entropy_level(torch.full((4,), 0.3, dtype=torch.float64), torch.ones(4, dtype=torch.bool), 0.8).tolist()
+        == [0] * 4
     )
 
 
 def test_heterogeneous_ranges_of_the_card() -> None:
     low, high = HeterogeneousClip().ranges(torch.tensor([-1.0, 0.5, 0.0], dtype=torch.float64))
-    assert low.tolist() == pytest.approx([0.4, 0.2, 0.2]) and high.tolist() == pytest.approx([0.28, 0.42, 0.28])
+    assert low.tolist() == pytest.approx([0.4, 0.2, 0.2]) and high.tolist() == pytest.approx([0.2, 0.3, 0.2])
 
 
-def test_heterogeneous_clip_without_alpha_and_beta_is_dapos_clip() -> None:
+def test_heterogeneous_clip_without_alpha_and_beta_is_the_dual_clip() -> None:
     batch = make([[8, 5], [6]], seed=6, drift=0.6)
-    plain = pull(Clip(low=0.2, high=0.28, dual=3.0), batch)
+    plain = pull(Clip(low=0.2, high=0.2, dual=10.0), batch)
     torch.testing.assert_close(pull(HeterogeneousClip(alpha=0.0, beta=0.0), batch), plain)
 
 
@@ -275,10 +277,24 @@ def test_heterogeneous_advantages_by_zone() -> None:
     """Uncertain tokens are amplified outside the neutral zone, confident ones damped inside it."""
     entropy = torch.tensor([0.01, 0.01, 1.0, 1.0, 0.1], dtype=torch.float64)
     batch = with_ratios([1.0, 1.2, 1.0, 1.4, 1.0], [1.0] * 5).with_rows(entropy_old=entropy)
-    level = entropy_level(entropy, torch.ones(5, dtype=torch.bool))
-    got = pull(HeterogeneousClip(beta=0.5), batch).tolist()
+    level = entropy_level(entropy, torch.ones(5, dtype=torch.bool), 0.5)
+    got = pull(HeterogeneousClip(beta=0.5, high=0.28, pivot=0.5), batch).tolist()
     damped, raised = float(1 + 0.5 * level[0]), float(1 + 0.5 * level[2])
     assert got == pytest.approx([damped, 1.2, 1.0, 1.4 * raised, 1.0])
+
+
+def test_four_tokens_in_five_are_confident_and_without_the_sign_none_is_damped() -> None:
+    """Log-normal entropies: with the pivot of the released recipes 80 % of tokens are damped at r = 1, with the median half of
+    them."""
+    rng = np.random.default_rng(1)
+    entropy = torch.from_numpy(np.exp(rng.normal(size=2000)))
+    keep = torch.ones(2000, dtype=torch.bool)
+    assert float((entropy_level(entropy, keep, 0.8) <= 0).double().mean()) == pytest.approx(0.8, abs=1e-3)
+    assert float((entropy_level(entropy, keep, 0.5) <= 0).double().mean()) == pytest.approx(0.5, abs=1e-3)
+    batch = with_ratios([1.0] * 2000, [1.0] * 2000).with_rows(entropy_old=entropy)
+    damped = lambda trust: float((pull(trust, batch) < 1 - 1e-9).double().mean())
+    assert damped(HeterogeneousClip()) == pytest.approx(0.8, abs=2e-3)
+    assert damped(HeterogeneousClip(unsigned=True)) == 0.0, "as the released code computes it"
 
 
 # -- everything at once -----------------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from anypo.algorithm import Algorithm
 from anypo.context import Context, Memory
 from anypo.data.records import ACTION, CONTEXT, Group, Tokens, Trajectory
 from anypo.exact import EnumerablePolicy, tree
-from anypo.replay import Buffer
+from anypo.replay import Buffer, Delayed, Replay
 from anypo.update import PeriodicReference, ReincarnatedReference
 
 
@@ -22,10 +22,10 @@ def group(prompt: int, version: int) -> Group:
     return Group(prompt, (rollout,), problem="text", step=version, index=prompt)
 
 
-def contexts(part: Buffer, steps: int) -> tuple[Buffer, list[Context]]:
+def contexts(part: Replay, steps: int) -> tuple[Replay, list[Context]]:
     algorithm = Algorithm.from_dict(Algorithm(replay=part).dump())
     memory = Memory(algorithm)
-    return algorithm.replay, [Context(step, steps, 0, memory) for step in range(steps)]  # type: ignore[return-value]
+    return algorithm.replay, [Context(step, steps, 0, memory) for step in range(steps)]
 
 
 def test_buffer_mixes_recent_groups_in_the_given_share() -> None:
@@ -69,10 +69,41 @@ def test_the_buffer_ends_when_told() -> None:
     assert steps[-1].memory[part]["steps"] == []
 
 
+def test_the_end_of_old_data_may_be_a_share_of_the_run() -> None:
+    part, steps = contexts(Buffer(fraction=0.5, window=3, until=0.4), 5)
+    assert [len(part.select([group(k, k)], k, context)) for k, context in enumerate(steps)] == [1, 2, 1, 1, 1]
+
+
+def test_delayed_rollouts_are_as_old_as_they_should_be_and_keep_what_they_were_sampled_with() -> None:
+    part, steps = contexts(Delayed(lag=3), 12)
+    chosen = [part.select([group(k, k)], k, context) for k, context in enumerate(steps)]
+    assert [k - g[0].step for k, g in enumerate(chosen)] == [0, 0, 1, 1, 2, 2, 3, 3, 3, 3, 3, 3]
+    assert [context.metrics["replay/age"] for context in steps[-2:]] == [3.0, 3.0]
+    (rollout,) = chosen[-1][0].trajectories
+    assert rollout.logp.tolist() == [-0.5, -1.5] and rollout.version.tolist() == [8, 8]
+    assert len(steps[-1].memory[part]["steps"]) == 4, "no more is kept than waits"
+
+
+def test_a_resumed_run_finds_the_rollouts_that_waited() -> None:
+    part, steps = contexts(Delayed(lag=2), 10)
+    for k, context in enumerate(steps[:6]):
+        part.select([group(k, k)], k, context)
+    again, later = contexts(Delayed(lag=2), 10)
+    later[0].memory.load_state_dict(steps[0].memory.state_dict())
+    for k in range(6, 9):
+        (mine,), (theirs,) = part.select([group(k, k)], k, steps[k]), again.select([group(k, k)], k, later[k])
+        assert mine.step == theirs.step == k - 2
+    assert again.select([], 9, later[9])[0].step == 7, "a step without rollouts still trains on those that wait"
+
+
 def test_references_change_when_they_say() -> None:
     policy = EnumerablePolicy(tree(3, 2), 1)
     algorithm = Algorithm()
-    for part, moments in ((ReincarnatedReference(at=3), {3}), (PeriodicReference(every=2), {2, 4})):
+    for part, moments in (
+        (ReincarnatedReference(at=3), {3}),
+        (ReincarnatedReference(at=0.5), {3}),
+        (PeriodicReference(every=2), {2, 4}),
+    ):
         reference = part.begin(policy)
         for step in range(5):
             with torch.no_grad():

@@ -90,7 +90,7 @@ def t_ppo(run: ClaimRun) -> Outcome:
     extension; not reached counts as the whole run. Both have the same decoding time, and a critic that starts at zero."""
     bed = Testbed(graph="chain", kind="linear", horizon=24, task=spaced, lr=0.03, critic_lr=0.05)
     steps = run.steps(130)
-    base = run.each(lambda seed: _timed(bed, 24, steps, seed))
+    base = run.each(lambda seed: _timed(bed, None, steps, seed))
     budget = mean([clock[-1] for clock, _ in base])
     ours = run.each(lambda seed: _timed(bed, WINDOW, int(budget) // WINDOW, seed))
     spent = [[_time_to(0.75, *timed, budget) for timed in runs] for runs in (base, ours)]
@@ -119,15 +119,16 @@ def spaced(graph: StateGraph) -> ExactTask:
     return ExactTask(graph, reward, tuple(targets))
 
 
-def _timed(bed: Testbed, window: int, steps: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Decoding time and exact reward after every step, both [steps + 1]."""
+def _timed(bed: Testbed, window: int | None, steps: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Decoding time and exact reward after every step, both [steps + 1]; without a window of whole answers."""
     ticks = [0]
 
     def watch(trainer: Trainer) -> None:
-        extensions = (len(t) - t.extra["window"] for group in trainer.groups for t in group.trajectories)
+        extensions = (len(t) - t.extra.get("window", 0) for group in trainer.groups for t in group.trajectories)
         ticks.append(max(extensions, default=0))
 
-    curves = train("t-ppo", bed.replace(set={"generate.window": window}), steps, seed, watch)
+    whole = {"generate": {"part": "independent", "max_new": bed.horizon}, "credit.select": []}
+    curves = train("t-ppo", bed.replace(set={"generate.window": window} if window else whole), steps, seed, watch)
     return np.cumsum(ticks), curves.value
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from anypo.algorithm import Algorithm
 from anypo.errors import UserError, unknown
 from anypo.exact.bed import Testbed
+from anypo.replay import Delayed, OnPolicy
 from anypo.update import GradientUpdate
 
 BED = Testbed(kind="linear", vocabulary=5, horizon=5, prompts=8, batch=8, group=4)
@@ -29,11 +30,13 @@ class Regime:
 
     def put(self, algorithm: Algorithm) -> Algorithm:
         """The algorithm under this circumstance, whatever it would do by itself: how often it updates on its rollouts, how many
-        it takes. `UserError` where it takes no gradient steps."""
+        it takes, how long they wait. `UserError` where it takes no gradient steps."""
         if not isinstance(algorithm.update, GradientUpdate):
             raise UserError(
                 f"'{algorithm.name}' takes no gradient steps (update={algorithm.update.part}), so it has no regime"
             )
+        if isinstance(algorithm.replay, Delayed):
+            algorithm = algorithm.replace(replay=OnPolicy())
         steps = {"update.epochs": self.updates, "update.minibatches_per_epoch": 1}
         return algorithm.set(steps | dict(self.changes))
 

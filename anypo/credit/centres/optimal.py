@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor
 
@@ -14,17 +16,24 @@ from anypo.data.batch import Batch
 class OptimalBaseline(Centre, name="optimal_baseline"):
     """b = sum_i W_i R_i / sum_i W_i over the group, W_i = w_i^2 |g_i|^2 (off-policy optimal baseline of VCPO, arXiv:2602.17616).
 
-    w_i: product of the trajectory's ratios to its sampler; g_i: gradient of its mean log-probability (sequence column
-    ``score_norm`` holds |g_i|^2, one backward pass each); both for the weights at the step's start, so ``logp_old`` has to be the
-    trainer's. b minimises sum_i | w_i (R_i - b) g_i |^2; with equal W it is the
-    group mean, as it is where all W vanish.
+    w_i: product of the trajectory's ratios to its sampler; g_i: gradient of its log-probability, the ``sum`` over its L decisions, as
+    in the released recipe (mit-han-lab/vcpo c7f030f, normalize_by_length=False: W grows with L), or their ``mean``, as it enters an
+    update that averages over decisions (the paper's formula: W falls with L); one backward pass each; both for the weights at the
+    step's start, so ``logp_old`` has to be the trainer's. b minimises sum_i | w_i (R_i - b) g_i |^2; with equal W it is the group
+    mean, as it is where all W vanish.
     """
+
+    score: Literal["sum", "mean"] = "sum"
 
     reads = frozenset({"logp_old", "logp_behaviour", "score_norm"})
 
     def baseline(self, values: Tensor, batch: Batch, context: Context) -> Tensor:
         log_weight = 2 * batch.sequence_sum(batch["logp_old"] - batch["logp_behaviour"]).double()
         log_weight = log_weight + batch.sequences["score_norm"].double().log()
+        if self.score == "sum":  # the column is of the mean log-probability
+            log_weight = (
+                log_weight + 2 * batch.sequence_sum(torch.ones_like(batch.weight)).double().clamp(min=1e-12).log()
+            )
         weight = relative(log_weight, batch.group, batch.n_groups)
         return weighted_mean(values, weight.to(values.dtype), batch.group, batch.n_groups)[batch.group]
 

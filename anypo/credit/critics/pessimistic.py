@@ -19,7 +19,6 @@ from anypo.data import segments
 from anypo.data.batch import Batch
 from anypo.fits import Fit
 from anypo.update.base import Optimiser
-from anypo.update.gradient import AdamW
 
 HEADS = ("value_first", "value_second")
 
@@ -31,14 +30,14 @@ class PessimisticCritic(Credit, name="pessimistic_critic"):
     r is the reward in units of its running deviation around its running mean. V is the soft minimum of two value heads in the
     state of the response's last decision (see `soft_minimum`). Loss: coefficient / 2 * mean[ huber(V - r) +
     huber(V_old + clip(V - V_old, +-clip) - r) ], huber with slope change at 1/2. The heads differ by their starting weights only
-    (Gaussian, deviation `spread`).
+    (Gaussian, deviation `spread`). optimiser: the policy's when absent (the release learns both at one rate).
     """
 
     alpha: float = Field(0.3, gt=0.0, description="softness of the minimum, in rewards")
     clip: float = Field(0.2, gt=0.0)
     coefficient: float = Field(0.5, ge=0.0)
     spread: float = Field(0.02, ge=0.0)
-    optimiser: Optimiser = AdamW(lr=1e-3)
+    optimiser: Optimiser | None = None
 
     reads = frozenset({*HEADS, *(f"{name}_old" for name in HEADS)})
     provides = frozenset({"critic"})

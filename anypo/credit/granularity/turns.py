@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from pydantic import Field
 from torch import Tensor
 
@@ -9,6 +11,7 @@ from anypo.context import Context
 from anypo.credit.base import Granularity
 from anypo.data import segments
 from anypo.data.batch import Batch
+from anypo.outlook import Outlook
 
 
 class TurnDiscount(Granularity, name="turn_discount"):
@@ -16,6 +19,11 @@ class TurnDiscount(Granularity, name="turn_discount"):
     token, equal for all decisions of a turn (chunk-level returns of IPA, arXiv:2512.24873). gamma = 1: the same for all."""
 
     gamma: float = Field(0.95, ge=0.0, le=1.0)
+
+    def dormant(self, algorithm: Any, outlook: Outlook) -> str | None:
+        if getattr(algorithm.generate, "turns", None) != 1 or self.gamma == 1.0:
+            return None
+        return "generate.turns=1, so that every answer is one turn; set generate.turns, on a task that answers"
 
     def spread(self, advantages: Tensor, batch: Batch, context: Context) -> Tensor:
         turn = batch["turn"].to(advantages.dtype)

@@ -55,9 +55,10 @@ class Overlong(Shaping, name="overlong"):
     penalty: float = Field(1.0, ge=0.0)
 
     def dormant(self, algorithm: Any, outlook: Outlook) -> str | None:
-        longest = algorithm.generate.max_new * algorithm.generate.turns
-        if longest > self.limit - self.buffer:
+        longest = getattr(algorithm.generate, "max_new", None)
+        if longest is None or longest * getattr(algorithm.generate, "turns", 1) > self.limit - self.buffer:
             return None
+        longest *= getattr(algorithm.generate, "turns", 1)
         return (
             f"no answer is longer than {longest} tokens, and punishment begins after {self.limit - self.buffer}; "
             f"set limit={longest} and buffer={max(1, longest // 5)}, or a larger generate.max_new"

@@ -37,6 +37,9 @@ class AdaptiveRounds(_Forking, name="adaptive_rounds"):
     exemplars: int = Field(0, ge=0)
     corpus: int = Field(512, ge=1)
 
+    def provided(self) -> frozenset[str]:
+        return super().provided() | (frozenset({"shown"}) if self.exemplars else frozenset())
+
     def start(self) -> dict[str, Any]:
         return {"prompts": [], "features": [], "messages": []}
 

@@ -14,19 +14,21 @@ from anypo.control.base import Ask
 from anypo.data.records import TARGET, Group, Trajectory
 from anypo.generate.base import Independent, World, episode
 from anypo.generate.conversation import converse
+from anypo.outlook import part_of
 
 SHIFTED = 1
 """The role of the targets in their keys."""
 
 
 class ShiftedTargets(Independent, name="shifted_targets"):
-    """Independent rollouts, plus up to `most` successful ones of the same prompts drawn at a higher temperature while the policy's
-    entropy is at or below `entropy`, at a lower one (and half as many) while it is above (AEPO, arXiv:2510.08141).
+    """Independent rollouts, plus up to `most` (below 1: that share of the rollouts, at least one) successful ones of the same
+    prompts drawn at a higher temperature while the policy's entropy is at or below `entropy`, at a lower one (and half as many)
+    while it is above (AEPO, arXiv:2510.08141).
 
-    The entropy is the mean per decision of the previous step's rollouts, 0 before the first. Successful: group-standardised
-    reward above `threshold`. Imitating one's own samples of temperature T moves entropy up for T > 1, down for T < 1. Targets form
-    groups of their own with `guidance` = "target"; they are trained on at the policy's own temperature, where their
-    log-probabilities are computed anew (version -1).
+    The entropy is the mean per decision of the previous step's rollouts, 0 before the first. Successful: group-standardised reward
+    above `threshold`. Imitating one's own samples of temperature T moves entropy up for T > 1, down for T < 1. Targets form groups
+    of their own with `guidance` = "target"; they are trained on at the policy's own temperature, where their log-probabilities are
+    computed anew (version -1).
     """
 
     traced = True
@@ -34,7 +36,7 @@ class ShiftedTargets(Independent, name="shifted_targets"):
     entropy: float = Field(0.5, ge=0.0, description="the level to hold, nats per decision")
     hot: float = Field(1.2, gt=0.0)
     cold: float = Field(0.8, gt=0.0)
-    most: int = Field(8, ge=0)
+    most: float = Field(0.0234, ge=0, description="targets, below 1 a share of the step's rollouts")
     threshold: float = 0.05
 
     def start(self) -> dict[str, Any]:
@@ -44,7 +46,8 @@ class ShiftedTargets(Independent, name="shifted_targets"):
         memory = context.memory[self]
         groups = super().rollout(asks, world, context)
         low = memory["entropy"] <= self.entropy
-        limit = self.most if low else self.most // 2
+        most = part_of(self.most, sum(ask.samples for ask in asks))
+        limit = most if low else most // 2
         found = self._targets(asks, groups, self.hot if low else self.cold, limit, world, context) if limit else []
         memory["entropy"] = mean_entropy(groups)
         context.log("generate/targets", sum(len(group.trajectories) for group in found))

@@ -15,25 +15,42 @@ from anypo.data.records import FINISHED, Group, Trajectory
 from anypo.data.stored import plain, restore
 from anypo.generate.base import OWN, Generate, World, rollout_key
 from anypo.generate.resume import Start, resume
+from anypo.outlook import moment
 from anypo.tasks.base import Problem
 
 
 class Windowed(Generate, name="windowed"):
-    """A fixed number of slots (the step's planned rollouts), each extended by at most `window` tokens with the current policy per
-    step; finished answers leave and new prompts take their slots (T-PPO, arXiv:2506.15050). One turn.
+    """A fixed number of slots (the step's planned rollouts), each extended by at most `window` tokens (below 1: that share of
+    `max_new`) with the current policy per step; finished answers leave and new prompts take their slots (T-PPO, arXiv:2506.15050).
+    One turn.
 
     A returned trajectory holds everything decided so far, each decision with its own log-probability and version;
-    ``extra["window"]`` is the index of the first decision of this step. Unfinished ones have finish "length"; an answer
-    that reaches `max_new` counts as finished, for it will not go on. Rollouts of one prompt that are in the same state of
-    progress or not form one group for as long as some are in their slots. Prompts that find no free slot are passed over.
+    ``extra["window"]`` is the index of the first decision of this step. Unfinished ones have finish "length"; an answer that
+    reaches `max_new` counts as finished, for it will not go on. Rollouts of one prompt that are in the same state of progress or
+    not form one group for as long as some are in their slots. Prompts that find no free slot are passed over.
     """
 
     traced = True
     provides = frozenset({"windows"})
-    window: int = Field(32, ge=1, description="tokens per step")
+    window: float = Field(1 / 3, gt=0, description="tokens per step, below 1 a share of max_new")
 
     def refuse(self, algorithm: Any) -> str | None:
-        return None if self.turns == 1 else "continues one-turn answers only; set generate.turns to 1"
+        if self.turns != 1:
+            return "continues one-turn answers only; set generate.turns to 1"
+        if self.size >= self.max_new:
+            return (
+                f"a window of {self.size} tokens is not shorter than generate.max_new={self.max_new}, so that no answer is ever cut; "
+                "set generate.window=0.33, or generate.max_new higher"
+            )
+        return None
+
+    @property
+    def size(self) -> int:
+        """Tokens of one window."""
+        return moment(self.window, self.max_new)
+
+    def regime(self) -> tuple[str, ...]:
+        return (f"every step decides {self.size} of at most {self.max_new} tokens of an answer",)
 
     def start(self) -> dict[str, Any]:
         return {"open": [], "next": 0}
@@ -64,7 +81,7 @@ class Windowed(Generate, name="windowed"):
         sampling = self.sampling(context)
         for begun in sorted({slot.begun for slot in work}):
             places = [place for place, slot in enumerate(work) if slot.begun == begun]
-            limit = min(begun + self.window, self.max_new)
+            limit = min(begun + self.size, self.max_new)
             starts = [
                 Start(
                     problem := world.task.train(work[place].index),

@@ -19,6 +19,7 @@ class WithLibrary(Independent, name="with_library"):
     """Independent rollouts whose sampler sees the library `store` before the prompt; what is trained on is the plain prompt. It sees
     it when the method is scored, too. An empty library changes nothing, not even the random numbers."""
 
+    provides = frozenset({"shown"})
     store: str = Field("lessons", description="name of the library on the shelf")
     introduction: str = "Lessons from earlier attempts at such problems. Read them before you answer."
     role: Literal["system", "user"] = Field("system", description="who says it (some chat templates know no system)")

@@ -14,9 +14,7 @@ from anypo.context import Context
 from anypo.data.batch import Batch
 from anypo.data.numerics import k1, k2
 from anypo.objective.base import Aggregate, Regulariser
-
-WINDOW = 50
-"""Rewards in each of the two stretches whose comparison tells the phase."""
+from anypo.outlook import Outlook, length, moment
 
 
 class KLControl(Regulariser, name="kl_control"):
@@ -30,6 +28,8 @@ class KLControl(Regulariser, name="kl_control"):
     mode: ``gradient`` adds beta KL(theta), beta = sg[ d penalty / d kl_s ], so that the penalty acts. The KL is the k2 estimate,
     whose gradient is that of KL(pi || ref); the mean log-ratio's own gradient has expectation zero. ``inert`` adds the
     penalty as a number: it changes the logged loss and nothing else, as in the released script.
+    window: rewards (one per optimiser step) in each of the two stretches whose comparison tells the phase; below 1 a share of the
+    run's steps, at least two.
     """
 
     mode: Literal["gradient", "inert"] = "gradient"
@@ -38,6 +38,7 @@ class KLControl(Regulariser, name="kl_control"):
     kp: float = Field(0.3, ge=0.0)
     ki: float = Field(0.01, ge=0.0)
     kd: float = Field(0.05, ge=0.0)
+    window: float = Field(50, gt=0)
     reads = frozenset({"logp", "logp_ref", "entropy"})
     requires = frozenset({"reference"})
 
@@ -50,7 +51,10 @@ class KLControl(Regulariser, name="kl_control"):
         reward = batch.sequences["reward"]
         entropy = float(batch.row_mean(batch["entropy"].detach()))
         limit = self.advance(
-            memory, float(batch.row_mean(k1(gap.detach()))), float(reward.mean()) if len(reward) else 0.0
+            memory,
+            float(batch.row_mean(k1(gap.detach()))),
+            float(reward.mean()) if len(reward) else 0.0,
+            max(2, context.moment(self.window)),
         )
         excess = max(0.0, memory["kl"] - limit)
         gate = max(0.5, self.floor / (entropy + 0.1))
@@ -61,15 +65,27 @@ class KLControl(Regulariser, name="kl_control"):
             return batch["logp"].sum() * 0 + 0.1 * excess**2 * gate
         return 0.2 * excess * gate * batch.row_mean(k2(gap))
 
-    def advance(self, memory: dict[str, Any], kl: float, reward: float) -> float:
-        """Feed one optimiser step's mean log-ratio and mean reward to the controller's memory; the threshold for this step. What is
-        not finite is ignored."""
+    def dormant(self, algorithm: Any, outlook: Outlook) -> str | None:
+        seen, wanted = outlook.steps * (algorithm.update.turns() or 1), max(2, moment(self.window, outlook.steps))
+        if seen >= 2 * wanted:
+            return None
+        return (
+            f"its phases: {seen} optimiser steps are planned, and it compares two stretches of {wanted}; set "
+            "objective.regularise.1.window=0.2, a fifth of the run"
+        )
+
+    def regime(self) -> tuple[str, ...]:
+        return (f"phases of the KL threshold from two stretches of rewards, {length(self.window)} each",)
+
+    def advance(self, memory: dict[str, Any], kl: float, reward: float, window: int) -> float:
+        """Feed one optimiser step's mean log-ratio and mean reward to the controller's memory, which looks at two stretches of
+        `window` rewards; the threshold for this step. What is not finite is ignored."""
         if math.isfinite(kl):
             memory["kl"] = 0.9 * memory["kl"] + 0.1 * kl
         if not math.isfinite(reward):
             reward = memory["rewards"][-1] if memory["rewards"] else 0.0
-        memory["rewards"] = [*memory["rewards"], reward][-2 * WINDOW :]
-        return max(0.1, min(0.6, (self.threshold + self._pid(memory, reward)) * phase(memory["rewards"])))
+        memory["rewards"] = [*memory["rewards"], reward][-2 * window :]
+        return max(0.1, min(0.6, (self.threshold + self._pid(memory, reward)) * phase(memory["rewards"], window)))
 
     def _pid(self, memory: dict[str, Any], reward: float) -> float:
         before = memory["mean"]
@@ -83,13 +99,13 @@ class KLControl(Regulariser, name="kl_control"):
         return float(output)
 
 
-def phase(rewards: Sequence[float]) -> float:
-    """How loose the threshold is, from the mean rewards so far: 1.5 warming up (fewer than 50), 1.2 climbing (the last 50 average more
-    than 0.01 above the 50 before them, where these are known), 1.0 converged (the last 50 vary by less than 0.02 around more than
-    0.7), else 0.8, a plateau."""
-    if len(rewards) < WINDOW:
+def phase(rewards: Sequence[float], window: int) -> float:
+    """How loose the threshold is, from the mean rewards so far: 1.5 warming up (fewer than `window`), 1.2 climbing (the last `window`
+    average more than 0.01 above those before them, where these are known), 1.0 converged (the last `window` vary by less than 0.02
+    around more than 0.7), else 0.8, a plateau."""
+    if len(rewards) < window:
         return 1.5
-    recent, earlier = rewards[-WINDOW:], rewards[-2 * WINDOW : -WINDOW]
-    if len(earlier) == WINDOW and np.mean(recent) > np.mean(earlier) + 0.01:
+    recent, earlier = rewards[-window:], rewards[-2 * window : -window]
+    if len(earlier) == window and np.mean(recent) > np.mean(earlier) + 0.01:
         return 1.2
     return 1.0 if np.std(recent) < 0.02 and np.mean(recent) > 0.7 else 0.8

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from pydantic import Field
 from torch import Tensor
@@ -9,7 +11,9 @@ from torch import Tensor
 from anypo.context import Context
 from anypo.data.batch import Batch
 from anypo.data.numerics import LIMIT
+from anypo.freshness import always_one
 from anypo.objective.base import Aggregate, Regulariser
+from anypo.outlook import Outlook
 
 
 class MirrorDescent(Regulariser, name="mirror_descent"):
@@ -24,6 +28,12 @@ class MirrorDescent(Regulariser, name="mirror_descent"):
     first: float = Field(1.0, gt=0.0)
     last: float = Field(0.0, ge=0.0)
     reads = frozenset({"logp", "logp_old"})
+
+    def dormant(self, algorithm: Any, outlook: Outlook) -> str | None:
+        return always_one("current", "old", algorithm)
+
+    def regime(self) -> tuple[str, ...]:
+        return (f"mirror descent's step falls linearly from {self.first:g} to {self.last:g} over the run",)
 
     def size(self, step: int, total: int) -> float:
         """The step size t of mirror descent at a step of the run; `last` = 0 is reached after the final step only."""

@@ -15,8 +15,10 @@ from anypo.data import numerics, segments
 from anypo.data.batch import Batch
 from anypo.data.numerics import bounded_exp
 from anypo.data.tokens import ROLE_COLUMNS, role_counts
+from anypo.freshness import always_one
 from anypo.objective.base import Aggregate, Ratio, Regulariser
 from anypo.objective.ratios import Denominator, TokenRatio
+from anypo.outlook import Outlook, moment, said_of, unreached
 from anypo.update.multipliers import DualAscent, Multiplier
 
 ESTIMATORS = {"k1": numerics.k1, "k2": numerics.k2, "k3": numerics.k3}
@@ -49,6 +51,9 @@ class KL(Regulariser, name="kl"):
             return "the gradient of k1 itself has expectation zero; set gradient to 'unbiased', or estimator to 'k2' or 'k3'"
         return None
 
+    def dormant(self, algorithm: Any, outlook: Outlook) -> str | None:
+        return None if self.to == "ref" else always_one("current", self.to, algorithm)
+
     def penalty(self, batch: Batch, aggregate: Aggregate, context: Context) -> Tensor:
         rows = ESTIMATORS[self.estimator](batch["logp"] - batch[f"logp_{self.to}"])
         if self.gradient == "unbiased":
@@ -62,23 +67,32 @@ class KLConvex(Regulariser, name="kl_convex"):
     """coefficient * ( lambda KL(pi || ref) + (1 - lambda) KL(pi || old) ): tight to the base model early, then half to the
     base and half to the step's starting policy (ReMix, arXiv:2507.06892).
 
-    lambda(t) = max( floor, 1 - drop * ceil( max(t - hold, 0) / every ) ) with t the step. k3 estimates.
+    lambda(t) = max( floor, 1 - drop * ceil( max(t - hold, 0) / every ) ) with t the step. k3 estimates. hold, every: in steps, below
+    1 as shares of the run.
     """
 
     coefficient: float = Field(0.001, ge=0.0)
-    hold: int = Field(50, ge=0)
-    every: int = Field(10, ge=1)
+    hold: float = Field(50, ge=0)
+    every: float = Field(10, gt=0)
     drop: float = Field(0.1, ge=0.0)
     floor: float = Field(0.5, ge=0.0, le=1.0)
     reads = frozenset({"logp", "logp_old", "logp_ref"})
     requires = frozenset({"reference"})
 
-    def share(self, step: int) -> float:
-        """lambda, the weight of the base model, at a step."""
-        return max(self.floor, 1 - self.drop * math.ceil(max(step - self.hold, 0) / self.every))
+    def dormant(self, algorithm: Any, outlook: Outlook) -> str | None:
+        return unreached(self.hold, outlook.steps, "objective.regularise.0.hold")
+
+    def regime(self) -> tuple[str, ...]:
+        return (f"the base model's share of the KL falls after {said_of(self.hold)}, every {said_of(self.every)}",)
+
+    def share(self, step: int, total: int) -> float:
+        """lambda, the weight of the base model, at a step of a run of `total`."""
+        hold = moment(self.hold, total)
+        every = self.every if self.every >= 1 else self.every * total
+        return max(self.floor, 1 - self.drop * math.ceil(round(max(step - hold, 0) / every, 9)))
 
     def penalty(self, batch: Batch, aggregate: Aggregate, context: Context) -> Tensor:
-        share = self.share(context.step)
+        share = self.share(context.step, context.total)
         to_base = numerics.k3(batch["logp"] - batch["logp_ref"])
         to_old = numerics.k3(batch["logp"] - batch["logp_old"])
         value = aggregate.reduce(share * to_base + (1 - share) * to_old, batch)
@@ -187,6 +201,9 @@ class RatioVariance(Regulariser, name="ratio_variance"):
 
     coefficient: float = Field(0.04, ge=0.0)
     ratio: Ratio = TokenRatio()
+
+    def dormant(self, algorithm: Any, outlook: Outlook) -> str | None:
+        return self.ratio.certain(algorithm)
 
     def penalty(self, batch: Batch, aggregate: Aggregate, context: Context) -> Tensor:
         deviation = bounded_exp(self.ratio.log_ratio(batch, context)) - 1

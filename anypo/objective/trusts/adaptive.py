@@ -33,7 +33,7 @@ class BalancedClip(Trust, name="balanced_clip"):
     step_low: float = Field(0.05, gt=0.0)
     start_high: float = Field(1.2, ge=0.0)
     stop_high: float = Field(3.0, ge=0.0)
-    step_high: float = Field(0.05, gt=0.0)
+    step_high: float = Field(0.1, gt=0.0)
     target: float = Field(1.0, ge=0.0)
     dual: float | None = Field(3.0, gt=1.0)
     order: Literal["low_first", "high_first"] = "low_first"

@@ -14,6 +14,7 @@ from anypo.data import segments
 from anypo.data.batch import Batch
 from anypo.data.numerics import bounded_exp, through_logp
 from anypo.objective.base import Trust
+from anypo.outlook import Outlook
 
 
 class BoundedRatio(Trust, name="bounded_ratio"):
@@ -38,6 +39,9 @@ class BoundedRatio(Trust, name="bounded_ratio"):
         if self.threshold == "quantile" and any(part.part == "scatter" for _, part in algorithm.walk()):
             return "after 'scatter' every decision is a group of its own, at its own quantile; set threshold to 'zero'"
         return None
+
+    def dormant(self, algorithm: Any, outlook: Outlook) -> str | None:
+        return None if self.threshold == "quantile" else super().dormant(algorithm, outlook)
 
     def surrogate(self, log_ratio: Tensor, advantage: Tensor, batch: Batch, context: Context) -> Tensor:
         side = self.side(advantage, batch)

@@ -13,8 +13,9 @@ from pydantic import Field
 from torch import Tensor
 
 from anypo.context import Context
+from anypo.data import segments
 from anypo.data.batch import Batch
-from anypo.data.numerics import bounded_exp, through_logp
+from anypo.data.numerics import bounded_exp, counted, through_logp
 from anypo.objective.base import Trust
 from anypo.objective.ratios import TokenRatio
 
@@ -24,20 +25,34 @@ class Clip(Trust, name="clip"):
 
     `dual`: for A < 0 the surrogate is at least dual * A, so that huge ratios of bad actions lose their gradient too (dual-clip
     PPO, arXiv:1912.09729); off when absent.
+    `length`: the bounds are for responses of that many decisions; for L of them they are sqrt(length / L) times as wide, as the
+    deviation of a geometric mean of L ratios is. Off when absent.
     """
 
     low: float = Field(0.2, ge=0.0)
     high: float = Field(0.2, ge=0.0)
     dual: float | None = Field(None, gt=1.0)
+    length: float | None = Field(None, gt=0.0)
 
     def surrogate(self, log_ratio: Tensor, advantage: Tensor, batch: Batch, context: Context) -> Tensor:
-        value, active = clipped(bounded_exp(log_ratio), advantage, 1 - self.low, 1 + self.high, self.dual)
+        width = self.width(batch).to(log_ratio.dtype)
+        bounds = (1 - self.low * width).clamp(min=0), 1 + self.high * width
+        value, active = clipped(bounded_exp(log_ratio), advantage, *bounds, self.dual)
         context.log("objective/clip_fraction", batch.row_mean(active))
         return value
+
+    def width(self, batch: Batch) -> Tensor:
+        """Factor on the bounds of every row, [N]; counted decisions are what a response is long."""
+        if self.length is None:
+            return torch.ones_like(batch.weight)
+        decisions = segments.sum(counted(batch).to(batch.weight.dtype), batch.sequence, batch.n_sequences)
+        return batch.spread((self.length / decisions.clamp(min=1)).sqrt())
 
 
 class Unclipped(Trust, name="none"):
     """r A: no trust region. With the ratio `score` this is REINFORCE."""
+
+    needs_ratio = False
 
     def surrogate(self, log_ratio: Tensor, advantage: Tensor, batch: Batch, context: Context) -> Tensor:
         return bounded_exp(log_ratio) * advantage
@@ -48,7 +63,7 @@ class SoftClip(Trust, name="soft_clip"):
     own log-probability (CISPO, arXiv:2506.13585). `low` = 1 leaves the lower side open."""
 
     low: float = Field(1.0, ge=0.0)
-    high: float = Field(0.28, ge=0.0)
+    high: float = Field(0.2, ge=0.0)
 
     def surrogate(self, log_ratio: Tensor, advantage: Tensor, batch: Batch, context: Context) -> Tensor:
         ratio = bounded_exp(log_ratio.detach())

@@ -22,6 +22,7 @@ class ClipCov(Trust, name="clip_cov"):
 
     low: float = Field(0.2, ge=0.0)
     high: float = Field(0.2, ge=0.0)
+    needs_ratio = False
     rate: float = Field(0.0002, ge=0.0, le=1.0)
     lower: float = 1.0
     upper: float = 5.0

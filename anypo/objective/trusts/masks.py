@@ -6,7 +6,7 @@ the regulariser, the importance weight is optional.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from pydantic import Field
@@ -16,6 +16,7 @@ from anypo.context import Context
 from anypo.data.batch import Batch
 from anypo.data.numerics import bounded_exp, through_logp
 from anypo.objective.base import Ratio, Trust
+from anypo.outlook import Outlook
 from anypo.parts import Part
 
 
@@ -86,6 +87,10 @@ class Mask(Trust, name="mask"):
     low: float = Field(0.6, ge=0.0)
     high: float = Field(2.0, ge=0.0)
     temperature: float = Field(1.0, gt=0.0)
+
+    def dormant(self, algorithm: Any, outlook: Outlook) -> str | None:
+        acts = self.weight == "advantage" or (self.test is not None and self.test.certain(algorithm) is None)
+        return None if acts else super().dormant(algorithm, outlook)
 
     def surrogate(self, log_ratio: Tensor, advantage: Tensor, batch: Batch, context: Context) -> Tensor:
         tested = log_ratio if self.test is None else self.test.log_ratio(batch, context)

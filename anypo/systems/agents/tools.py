@@ -57,11 +57,11 @@ def a2fm_apo() -> Algorithm:
 )
 def ipa_chunk() -> Algorithm:
     """Agents act in chunks: all tokens between two observations. The return of a chunk is the outcome times 0.95 per chunk that
-    follows it, equal for its tokens. Chunks of successful episodes are imitated, without an importance ratio; those of failed
-    ones are weighted by the geometric mean of their token ratios, at most 1. Chunks whose trainer-to-sampler ratio (again
-    a geometric mean) exceeds 5 are left out. Sum over tokens, no baseline. With rewards 0 and 1 failures have no gradient;
-    --set credit.shaping='[{part: rescale, low: 0.5}]' makes them -1 and 1. generate=rollback begins hard
-    prompts late in an expert's solution, and earlier as they succeed."""
+    follows it, equal for its tokens. Chunks of successful episodes are imitated, without an importance ratio; those of failed ones
+    are weighted by the geometric mean of their token ratios, at most 1. Chunks whose trainer-to-sampler ratio (again a geometric
+    mean) exceeds 5 are left out. Sum over tokens, no baseline. In a task of one turn there is one chunk and nothing to discount.
+    With rewards 0 and 1 failures have no gradient; --set credit.shaping='[{part: rescale, low: 0.5}]' makes them -1 and 1.
+    generate=rollback begins hard prompts late in an expert's solution, and earlier as they succeed."""
     chunk = {"span": "turn", "normalise": True}
     return Algorithm(
         credit=Pipeline(centre=Uncentred(), granularity=TurnDiscount(gamma=0.95)),

@@ -38,12 +38,13 @@ def poise() -> Algorithm:
 
 @system("t-ppo", title="Truncated PPO", paper="arXiv:2506.15050", base="ppo")
 def t_ppo() -> Algorithm:
-    """PPO that trains on partial answers. Every step extends each slot by one window of tokens; finished answers leave, others go on
-    in the next step with the newer policy. The policy learns from this window's tokens only, by GAE in which the value
-    after an unfinished window equals the last known one and no outcome is paid yet; the critic learns from finished
-    answers only, on all their tokens, with the Monte Carlo return. One pass per batch, so each token is trained once,
-    right after it was sampled. Advantages are not whitened: centring them would move the tokens of unfinished answers about
-    which the critic knows nothing yet."""
+    """PPO that trains on partial answers. Every step extends each slot by one window of tokens; finished answers leave, others go
+    on in the next step with the newer policy. The policy learns from this window's tokens only, by GAE in which the value after an
+    unfinished window equals the last known one and no outcome is paid yet; the critic learns from finished answers only, on all
+    their tokens, with the Monte Carlo return. A window is a third of generate.max_new (8k of 24k tokens in the paper). One pass
+    per batch, so each token is trained once, right after it was sampled: the clip is idle. The critic starts at zero, and knows
+    nothing of unfinished answers until some have finished (the paper's is pretrained). Advantages are not whitened: centring them
+    would move the tokens of unfinished answers about which the critic knows nothing yet."""
     learned = GAE(
         lam=0.95,
         whiten=False,
@@ -60,12 +61,14 @@ def t_ppo() -> Algorithm:
 def safe_rlhf_pid() -> Algorithm:
     """PPO for RLHF on whole responses with a pessimistic critic and a controller on the KL. The value of a response is the soft
     minimum (alpha 0.3) of two heads; A = running-normalised reward minus it, standardised. Clip 0.2, entropy bonus 0.01, two
-    epochs. While the smoothed KL to the initial model exceeds a threshold (0.3, moved by a PID controller on the reward's
-    velocity and by the phase of training, within 0.1 to 0.6), 0.1 times the squared excess is charged, more as the entropy falls
-    below 2. The released script adds that charge as a number without gradient (objective.regularise.1.mode=inert);
-    here it pulls. One gradient-norm limit serves policy and critic (released: 1.0 and 0.5)."""
+    epochs. While the smoothed KL to the initial model exceeds a threshold (0.3, moved by a PID controller on the reward's velocity
+    and by the phase of training, within 0.1 to 0.6), 0.1 times the squared excess is charged, more as the entropy falls below 2.
+    The released script adds that charge as a number without gradient (objective.regularise.1.mode=inert); here it pulls. One
+    gradient-norm limit serves policy and critic (released: 1.0 and 0.5), and one learning rate both, as released; the heads are
+    linear on normalised states (released: two layers with GELU). Phases are told from stretches of a tenth of the run (released:
+    of 50 rewards, --set objective.regularise.1.window=50)."""
     return Algorithm(
         credit=PessimisticCritic(),
-        objective=PolicyGradient(regularise=(Entropy(coefficient=0.01), KLControl())),
+        objective=PolicyGradient(regularise=(Entropy(coefficient=0.01), KLControl(window=0.1))),
         update=GradientUpdate(epochs=2, optimiser=AdamW(lr=1e-5), reference=FrozenReference()),
     )

@@ -10,6 +10,7 @@ from anypo.objective.corrections import Banded
 from anypo.objective.policy_gradient import PolicyGradient
 from anypo.objective.ratios import TokenRatio
 from anypo.objective.trusts.clips import Clip
+from anypo.replay import Delayed
 from anypo.systems.baselines.group_relative import grpo
 from anypo.systems.registry import system
 from anypo.update import GradientUpdate, VersionedReference
@@ -37,8 +38,9 @@ def missing_old_logits() -> Algorithm:
     weights. Without them the split is made at the step's starting policy, which takes staleness for engine error:
     --set update.reference=none --set objective.ratio=token --set objective.corrections.0.ratio.numerator=old. An
     average of weights stands in for the snapshots with --set update.reference='{part: ema, decay: 0.9}' (PPO-EWMA). The
-    thresholds are not published."""
+    thresholds are not published. Rollouts are eight steps old, by waiting instead of by asynchronous generation."""
     return Algorithm(
+        replay=Delayed(lag=8),
         credit=Pipeline(scale=StandardDeviation()),
         objective=PolicyGradient(
             ratio=TokenRatio(denominator="ref"),

@@ -8,12 +8,12 @@ from anypo.credit.centres.groups import LeaveOneOut
 from anypo.credit.pipeline import Pipeline
 from anypo.credit.risk import RiskBundles
 from anypo.credit.shaping.reward_entropy import RewardEntropy
-from anypo.objective.aggregates import SequenceMean, SequenceSum
+from anypo.objective.aggregates import SequenceSum
 from anypo.objective.discriminative import Discriminative, ForwardKL
 from anypo.objective.policy_gradient import PolicyGradient
-from anypo.objective.ratios import ScoreFunction, SequenceRatio
+from anypo.objective.ratios import ScoreFunction
 from anypo.objective.regularisers.terms import Controlled
-from anypo.objective.trusts.clips import Clip, Unclipped
+from anypo.objective.trusts.clips import Unclipped
 from anypo.systems.registry import system
 from anypo.update import GradientUpdate
 from anypo.update.multipliers import Hinge
@@ -23,7 +23,7 @@ from anypo.update.multipliers import Hinge
     "riskpo",
     title="Risk-based Policy Optimization",
     paper="arXiv:2510.00911",
-    base="gspo",
+    base="grpo",
     excuses={
         "reward offset": "bundles prompts: an offset of one moves its bundles among the quantiles",
         "common offset": "a set whose prompts have unequally many rollouts has bundles of unequal size",
@@ -31,13 +31,20 @@ from anypo.update.multipliers import Hinge
 )
 def riskpo() -> Algorithm:
     """Optimises a lower tail of scores instead of their mean. Responses to five prompts are bundled at random; a bundle's score is
-    the sum of their rewards, and its advantage weighs the lowest fifth of scores 1.5 times, the middle once and the highest
-    fifth not at all, with quantiles tracked across steps. Advantages are centred over the bundles of a set (a baseline; the
-    paper does not say). Length-normalised sequence ratio, clipped as in GSPO; mean over responses."""
+    the sum of their rewards, and its advantage weighs the lowest fifth of scores 4.5 times as steeply as the middle and the
+    highest fifth not at all (slopes 3, 2/3 and 0: weights 1.5 : 1, each over its own probability), divided by the deviation of the
+    scores; the quantiles are tracked across steps. Inside a bundle each response gets the share that its reward's deviation from
+    its prompt's mean has of the bundle's, so that wrong answers in a good bundle are not reinforced (and those to a prompt that
+    nobody solved get nothing, unless the deviations cancel). PPO's token clip at 0.2, mean over all tokens, four minibatches per
+    batch: the released recipe (RTkenny/RiskPO 8dce3fa, run_qwen2.5_1.5b_MVaR_dapomath.sh: 512 prompts, 128 at a time, ten
+    responses each). The paper has a sequence ratio: --set objective.ratio=sequence --set objective.trust.low=3e-4 --set
+    objective.trust.high=4e-4 --set objective.trust.length=4096 --set objective.aggregate=sequence_mean; and gives all responses of
+    a bundle its advantage: --set credit.inside=uniform."""
     return Algorithm(
-        control=Uniform(prompts=10, samples=8),
-        credit=RiskBundles(bundle=5, alpha=0.2, beta=0.8, tail=0.5),
-        objective=PolicyGradient(ratio=SequenceRatio(), trust=Clip(low=3e-4, high=4e-4), aggregate=SequenceMean()),
+        control=Uniform(prompts=20, samples=10),
+        credit=RiskBundles(),
+        objective=PolicyGradient(),
+        update=GradientUpdate(minibatches_per_epoch=4),
     )
 
 
@@ -47,7 +54,9 @@ def disco() -> Algorithm:
     sqrt(p (1 - p)), p its success rate. DisCO drops that weight and ranks: per prompt with both outcomes, the mean score of the
     right answers minus the soft maximum, tau log mean exp(s / tau), of the wrong ones; the score is the mean log-probability
     of an answer, tau 10 (with objective.score=ratio, the mean token ratio, tau is 1; tau=inf is DisCO-b). No clip: a token-mean
-    estimate K of KL(old || pi) is held below 1e-4 by the squared hinge 500 [K - 1e-4]_+^2. Values of the released scripts."""
+    estimate K of KL(old || pi) above 1e-4 is charged by the squared hinge 500 [K - 1e-4]_+^2, which pulls back and does not forbid: K
+    comes to lie where it balances the ranking, in a small world at 2e-3. Four minibatches per batch. Values of the released scripts
+    (Optimization-AI/DisCO bd2b078, run_disco_logL_1.5b_8k.sh)."""
     return Algorithm(
         objective=Discriminative(
             score="likelihood",

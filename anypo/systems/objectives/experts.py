@@ -5,23 +5,29 @@ from __future__ import annotations
 from anypo.algorithm import Algorithm
 from anypo.filter import Screen, SuccessGate
 from anypo.generate import WithExperts
+from anypo.objective.aggregates import ConstantLength
+from anypo.objective.policy_gradient import PolicyGradient
+from anypo.objective.regularisers.terms import Entropy
 from anypo.objective.supervised import Annealed, Blend, Summed, Supervised
+from anypo.objective.trusts.clips import Unclipped
 from anypo.systems.baselines.group_relative import grpo
 from anypo.systems.registry import system
+from anypo.update import GradientUpdate
 
 
 def _with_experts(experts: Supervised, mixing: Annealed) -> Algorithm:
     return grpo().replace(
-        generate=WithExperts(), objective=Blend(rollouts=grpo().objective, experts=experts, mixing=mixing)
+        generate=WithExperts(), objective=Blend(rollouts=PolicyGradient(), experts=experts, mixing=mixing)
     )
 
 
 @system("chord", title="CHORD-mu", paper="arXiv:2508.11408", base="grpo")
 def chord() -> Algorithm:
-    """GRPO and supervised learning from expert solutions in one loss, (1 - mu) GRPO + mu SFT, each a mean over its own samples.
-    mu falls from 0.9 to 0.05 over 200 steps as half a cosine: imitate first, explore later. One solution per prompt beside the
-    rollouts."""
-    return _with_experts(Supervised(), Annealed(peak=0.9, valley=0.05, warmup=0, decay=200))
+    """GRPO and supervised learning from expert solutions in one loss, (1 - mu) GRPO + mu SFT, each a mean over its own tokens. mu
+    falls from 0.9 to 0.05 as half a cosine: imitate first, explore later. One solution per prompt beside the rollouts. Values of
+    the released configuration (agentscope-ai/Trinity-RFT, mix_chord.yaml), where mu falls over 200 steps; here over half of the
+    run, so that a short one has both halves (--set objective.mixing.decay=200)."""
+    return _with_experts(Supervised(), Annealed(peak=0.9, valley=0.05, warmup=0, decay=0.5))
 
 
 @system("chord-phi", title="CHORD-phi", paper="arXiv:2508.11408", base="chord")
@@ -34,12 +40,21 @@ def chord_phi() -> Algorithm:
 
 @system("hpt", title="Hybrid Post-Training", paper="arXiv:2509.04419", base="grpo")
 def hpt() -> Algorithm:
-    """Chooses for every prompt between reinforcement and supervised learning: where at least one rollout succeeded, GRPO on the
-    rollouts; where all failed, and the group has no gradient, the expert solution instead. The loss is the GRPO term over the
-    rollouts that stayed plus the token-mean likelihood of the solutions. As the policy improves, the supervised share
-    falls by itself."""
-    return grpo().replace(
+    """Chooses for every prompt between reinforcement and supervised learning: where at least one rollout succeeded, policy
+    gradient on the rollouts; where all failed, and the group has no gradient, the expert solution instead. The loss is the sum of
+    both terms, that of the rollouts that stayed and the token-mean likelihood of the solutions. As the policy improves, the
+    supervised share falls by itself. Reinforcement as in the released script (TsinghuaC3I/Unify-Post-Training ae332f5,
+    exp_scripts/train.sh): the reward minus the group's mean and no deviation, no clip, token terms summed over a constant length,
+    entropy bonus 0.001, two minibatches per batch."""
+    return Algorithm(
         generate=WithExperts(),
         filter=Screen(survival=(SuccessGate(gate=0.0),)),
-        objective=Blend(rollouts=grpo().objective, experts=Supervised(), mixing=Summed(coefficient=1.0)),
+        objective=Blend(
+            rollouts=PolicyGradient(
+                trust=Unclipped(), aggregate=ConstantLength(), regularise=(Entropy(coefficient=0.001),)
+            ),
+            experts=Supervised(),
+            mixing=Summed(coefficient=1.0),
+        ),
+        update=GradientUpdate(minibatches_per_epoch=2),
     )

@@ -44,10 +44,11 @@ def salsa() -> Algorithm:
 )
 def a_lol() -> Algorithm:
     """Offline policy gradient on responses the reference model wrote, with the whole response as one action. Advantage: its reward
-    minus the reference's value of the prompt, which is the mean reward of the prompt's stored responses (the paper trains
-    a small head for it). Responses with a negative advantage are dropped, the others drawn in proportion to it. Loss: A times
-    the importance ratio pi(y) / pi_ref(y), clipped to [0.1, 1.9] and detached, times -log pi(y), summed over tokens.
-    --set objective.ratio='{part: token, denominator: ref}' is A-LoL seq, --set objective.ratio=score A-LoL ref-free."""
+    minus the reference's value of the prompt, which is the mean reward of the prompt's stored responses (the paper trains a small
+    head for it). The first fifth of the run collects. Responses with a negative advantage are dropped, the others drawn in
+    proportion to it. Loss: A times the importance ratio pi(y) / pi_ref(y), clipped to [0.1, 1.9] and detached, times -log pi(y),
+    summed over tokens. --set objective.ratio='{part: token, denominator: ref}' is A-LoL seq, --set objective.ratio=score A-LoL
+    ref-free."""
     return Algorithm(
         replay=Dataset(),
         credit=Pipeline(select=(Leftover(share=0.5),)),

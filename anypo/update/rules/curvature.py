@@ -29,12 +29,14 @@ class CurvatureRejection(StepRule, name="curvature"):
 
     The candidate step is the one the real optimiser would take on the last layer from this token's gradient alone, with its
     present moments (Adam) or momentum. Of every distribution only the `support` most likely tokens and the one taken are
-    used. With all bounds infinite nothing is rejected.
+    used. With all bounds infinite nothing is rejected. share: in the place of `shift` the largest predicted shifts of every batch,
+    so much of its counted tokens: a bound that travels between models and learning rates.
     """
 
     low: float = -math.inf
     high: float = math.inf
     shift: float = Field(math.inf, ge=0.0, description="largest predicted KL, nats")
+    share: float = Field(0.0, ge=0.0, lt=1.0, description="tokens rejected for their shift; 0: by `shift`")
     support: int = Field(32, ge=1)
     reads = frozenset({"hidden", "logp", "advantage"})
 
@@ -42,8 +44,9 @@ class CurvatureRejection(StepRule, name="curvature"):
         if context.head is None or not len(batch):
             return batch.weight
         change, shift = predict(batch, context.head, self.support)
-        keep = (change >= self.low) & (change <= self.high) & (shift <= self.shift)
         counted = batch.weight > 0
+        most = shift[counted].quantile(1 - self.share) if self.share and bool(counted.any()) else self.shift
+        keep = (change >= self.low) & (change <= self.high) & (shift <= most)
         context.log("update/predicted_shift", batch.row_mean(shift))
         context.log("update/rejected_share", 1 - batch.row_mean(keep.to(batch.weight.dtype)))
         return batch.weight * (keep | ~counted)

@@ -12,6 +12,7 @@ from anypo.data.batch import Batch
 from anypo.data.numerics import counted, effective_sample_size
 from anypo.objective.base import Ratio
 from anypo.objective.ratios import SequenceRatio
+from anypo.outlook import Outlook
 from anypo.update.base import StepRule
 
 
@@ -30,6 +31,9 @@ class EssRate(StepRule, name="ess_rate"):
         if isinstance(self.ratio, SequenceRatio) and self.ratio.span == "sequence":
             return None
         return "its weights are those of whole trajectories, so `ratio` must be a sequence ratio"
+
+    def dormant(self, algorithm: Any, outlook: Outlook) -> str | None:
+        return self.ratio.certain(algorithm)
 
     def learning_rate(self, batch: Batch, context: Context) -> float:
         last = batch["position"] == batch.spread(batch.sequences["length"]) - 1

@@ -19,6 +19,7 @@ from anypo.context import Context, Memory
 from anypo.data.batch import Batch
 from anypo.errors import UserError
 from anypo.objective import BoundedRatio, Clip, MirrorDescent, PolicyGradient, TokenMean, Unclipped
+from anypo.objective.trusts.median import MedianBound
 from anypo.run.acting import control_world
 from anypo.run.trainer import Trainer
 from anypo.systems import find
@@ -96,6 +97,71 @@ def test_bounded_ratio_has_ppos_gradient_up_to_the_target_and_its_opposite_beyon
         free = ascent(PolicyGradient(trust=Unclipped()), batch)
         assert int(gone.sum()) == 1
         torch.testing.assert_close(ours[gone], -free[gone])
+
+
+def judged(returns: list[float], value: float, median: float, ratios: list[float]) -> Batch:
+    """Decisions with these returns and ratios in states of one value and median; advantages whitened, to mislead."""
+    found = torch.tensor(returns, dtype=torch.float64)
+    batch = rows(
+        [-1.0] * len(returns), [-1.0 - math.log(r) for r in ratios], ((found - found.mean()) / found.std()).tolist()
+    )
+    same = lambda number: torch.full_like(found, number)
+    return batch.with_rows(**{"return": found, "value": same(value), "median": same(median)})
+
+
+def test_every_decision_above_the_median_aims_up_whatever_whitening_says() -> None:
+    """Returns .9, .1 and .2 above value and median 0: whitened, two of the three would aim down."""
+    bpo = find("bpo-bounded-ratio").algorithm().objective
+    batch = judged([0.9, 0.1, 0.2], value=0.0, median=0.0, ratios=[1.0, 1.0, 1.0])
+    assert bool((batch["advantage"] < 0).sum() == 2)
+    assert bpo.trust.target(batch["return"], batch["median"]).tolist() == pytest.approx([1.3] * 3)
+    assert (ascent(bpo, batch) * 3).tolist() == pytest.approx([0.9, 0.1, 0.2]), "weights |G - V| are not normalised"
+    moved = judged([0.9, 0.1, 0.2, -0.4], value=0.5, median=0.15, ratios=[1.4, 1.0, 1.1, 0.6])
+    assert bpo.trust.target(moved["return"], moved["median"]).tolist() == pytest.approx([1.3, 0.7, 1.3, 0.7])
+    expected = [-0.4 * 1.4, -0.4 * 1.0, 0.3 * 1.1, 0.9 * 0.6]
+    assert (ascent(bpo, moved) * 4).tolist() == pytest.approx(expected)
+    soft = bpo.trust.target(torch.tensor([0.151], dtype=torch.float64), torch.tensor([0.15], dtype=torch.float64))
+    assert float(soft) == pytest.approx(0.7 + 0.6 / (1 + math.exp(-1)))
+
+
+def test_the_second_critic_is_a_soft_median_and_costs_the_policy_nothing() -> None:
+    trust = MedianBound(coefficient=0.5)
+    batch = judged([0.0, 0.0, 0.0, 10.0], value=2.5, median=0.3, ratios=[1.0] * 4)
+    u = batch["median"].clone().requires_grad_()
+    loss = trust.median_loss(batch.with_rows(median=u), Context(0, 10, 0, Memory(Algorithm())))
+    (slope,) = torch.autograd.grad(loss, u)
+    torch.testing.assert_close(slope, 0.5 * (0.5 - torch.sigmoid(batch["return"] - 0.3)) / 4)
+    grid = torch.linspace(-2, 12, 1401, dtype=torch.float64)
+    cost = (torch.nn.functional.softplus(batch["return"] - grid[:, None]) - (batch["return"] - grid[:, None]) / 2).mean(
+        1
+    )
+    assert float(grid[cost.argmin()]) < 1.5 < 2.5, "the mean of these returns is 2.5, their median 0"
+    objective, context = built(PolicyGradient(trust=trust))
+    leaves = {name: batch[name].clone().requires_grad_() for name in ("median", "value", "logp")}
+    objective.loss(batch.with_rows(**leaves), context).backward()
+    assert leaves["median"].grad is None and leaves["value"].grad is None and leaves["logp"].grad is not None
+
+
+def test_bounded_policy_optimisation_trains_both_critics_and_resumes_exactly() -> None:
+    def made() -> Trainer:
+        bed = ControlBed(environments=2, steps=64, epochs=2, minibatches=4, set={"objective.trust.optimiser.lr": 3e-3})
+        algorithm = find("bpo-bounded-ratio").algorithm().set({"objective.trust.optimiser": "adamw"})
+        return Trainer(bed.adapt(algorithm), control_world("CartPole-v1", 1, hidden=(16,)), 1, 4)
+
+    run = made()
+    before = [p.detach().clone() for p in run.weights.learners["objective.trust"].parameters()]
+    first = run.step()
+    assert first["objective/median_loss"] > 0 and 0 < first["objective/above_median"] <= 1
+    after = list(run.weights.learners["objective.trust"].parameters())
+    assert all(not torch.equal(a, b) for a, b in zip(before, after))
+    saved = copy.deepcopy(run.state_dict())
+    assert {"policy", "credit", "objective.trust"} <= saved["weights"]["optimisers"].keys()
+    again = made()
+    again.load_state_dict(saved)
+    ours, theirs = run.step(), again.step()
+    assert ours["update/loss"] == theirs["update/loss"]
+    with pytest.raises(UserError, match="set credit=gae"):
+        find("bpo-bounded-ratio").algorithm().set({"credit": "pessimistic_critic"}).check()
 
 
 def test_bounded_ratios_that_could_not_learn_are_refused() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -12,6 +14,8 @@ from anypo.algorithm import Algorithm
 from anypo.credit.critics.gae import GAE
 from anypo.credit.critics.pessimistic import soft_minimum
 from anypo.data.batch import Batch
+from anypo.errors import UserError
+from anypo.exact import EnumerablePolicy
 from anypo.exact.check import case, library_gradient
 from anypo.objective import KLControl, PolicyGradient
 from anypo.objective.regularisers.kl_control import phase
@@ -48,16 +52,33 @@ def test_an_all_zero_critic_gives_unfinished_windows_no_gradient() -> None:
         assert assign(find("t-ppo").algorithm(), rows)["advantage"][unfinished].tolist() == [0, 0, 0, 0]
 
 
-def test_a_window_as_long_as_the_answer_is_ppo() -> None:
+def brief(policy: EnumerablePolicy, seed: int) -> None:
+    """A policy whose answers have two letters at most."""
+    graph = policy.graph
+    with torch.no_grad():
+        policy.weight.view(policy.prompts, graph.states, graph.vocabulary)[:, graph.depth() >= 2, 0] += 60.0
+
+
+def test_where_every_answer_ends_inside_its_first_window_it_is_ppo() -> None:
     """The same rollouts, advantages and updates, once the critic's target is the same."""
-    t_ppo = trainer("t-ppo", {"generate.window": 4, "credit.value_lam": None, "credit.whiten": True})
-    ppo = trainer("ppo", {"credit.shaping": [], "update.reference": "none", "update.epochs": 1})
+    bed = BED.replace(prepare=brief)
+    t_ppo = trainer("t-ppo", {"generate.window": 3, "credit.value_lam": None, "credit.whiten": True}, bed)
+    ppo = trainer("ppo", {"credit.shaping": [], "update.reference": "none", "update.epochs": 1}, bed)
     for _ in range(3):
         t_ppo.step(), ppo.step()
         texts = [[t.text for g in run.groups for t in g.trajectories] for run in (t_ppo, ppo)]
         assert texts[0] == texts[1]
         assert torch.equal(t_ppo.batch["advantage"], ppo.batch["advantage"])
     assert torch.equal(t_ppo.weights.policy.weight, ppo.weights.policy.weight)
+
+
+def test_a_window_that_no_answer_outgrows_is_refused_and_the_default_is_a_third() -> None:
+    t_ppo = find("t-ppo").algorithm()
+    for length in (8, 16, 24_000):
+        fitted = t_ppo.set({"generate.max_new": length}).check()
+        assert fitted.generate.size == math.ceil(length / 3)  # type: ignore[attr-defined]
+    with pytest.raises(UserError, match=r"a window of 32 tokens is not shorter than generate\.max_new=16"):
+        t_ppo.set({"generate.max_new": 16, "generate.window": 32}).check()
 
 
 def test_windows_train_every_token_once_and_keep_the_slots_full() -> None:
@@ -119,10 +140,10 @@ def test_the_threshold_follows_a_recorded_trace() -> None:
     rewards = [0.1] * 30 + np.linspace(0.1, 0.9, 120).tolist() + [0.9] * 130 + rng.uniform(-3, 3, 60).tolist()
     kls = rng.exponential(0.3, len(rewards)).tolist()
     control, memory = KLControl(), KLControl().start()
-    found = [control.advance(memory, kl, reward) for kl, reward in zip(kls, rewards)]
+    found = [control.advance(memory, kl, reward, 50) for kl, reward in zip(kls, rewards)]
     assert found == pytest.approx(replayed(kls, rewards), abs=1e-12)
     assert min(found) >= 0.1 and max(found) <= 0.6
-    phases = {phase(rewards[:n]) for n in range(1, len(rewards))}
+    phases = {phase(rewards[:n], 50) for n in range(1, len(rewards))}
     assert phases == {1.5, 1.2, 1.0, 0.8}
 
 
@@ -165,7 +186,9 @@ def test_an_inert_penalty_leaves_ppo_as_it_is() -> None:
 
 
 def test_the_double_critic_learns_the_normalised_reward() -> None:
-    run = Trainer(BED.adapt("safe-rlhf-pid").set({"credit.optimiser.lr": 0.05}), BED.world(0), 0, 40)
+    run = Trainer(
+        BED.adapt("safe-rlhf-pid").set({"credit.optimiser": {"part": "adamw", "lr": 0.05}}), BED.world(0), 0, 40
+    )
     seen: list[float] = []
     losses = []
     for _ in range(40):

@@ -12,7 +12,7 @@ from making_systems import SMALL, assert_same_gradient, assign, method
 
 from anypo.algorithm import Algorithm
 from anypo.context import Context, Memory
-from anypo.credit.risk import bundles, tail_advantage, track
+from anypo.credit.risk import RiskBundles, bundles, track
 from anypo.data import segments
 from anypo.data.batch import Batch
 from anypo.exact import truth
@@ -23,42 +23,102 @@ from anypo.systems import find
 from anypo.update.multipliers import Hinge
 
 
-def test_tail_advantages_in_closed_form() -> None:
+def test_the_tail_is_four_and_a_half_times_as_steep_as_the_middle() -> None:
     scores = torch.arange(6, dtype=torch.float64)
-    assert tail_advantage(scores, 0.0, 5.0, 0.0).tolist() == [s - 5.0 for s in range(6)], "the mean, up to a baseline"
-    assert tail_advantage(scores, 2.0, 4.0, 0.5).tolist() == pytest.approx([-5.0, -3.5, -2.0, -1.0, 0.0, 0.0])
+    found = RiskBundles().mixture(scores, 2.0, 4.0).tolist()
+    assert found == pytest.approx([-6.0, -3.0, 0.0, 2 / 3, 4 / 3, 4 / 3])
+    assert RiskBundles(tail=0.0).mixture(scores, 2.0, 4.0).tolist() == pytest.approx([0, 0, 0, 5 / 3, 10 / 3, 10 / 3])
 
 
 def test_the_upper_tail_mirrors_the_lower_one() -> None:
-    rewards = np.random.default_rng(5).random((5, 4))
-    batch, mirrored = make([[2] * 4] * 5, rewards=rewards.tolist()), make([[2] * 4] * 5, rewards=(-rewards).tolist())
-    lower = find("riskpo").algorithm()
-    upper = lower.set({"credit.side": "upper"})
-    torch.testing.assert_close(assign(upper, batch)["advantage"], -assign(lower, mirrored)["advantage"])
-    assert not torch.allclose(assign(upper, batch)["advantage"], assign(lower, batch)["advantage"])
+    scores = torch.from_numpy(np.random.default_rng(5).normal(size=40))
+    lower, upper = RiskBundles(alpha=0.3, beta=0.9), RiskBundles(alpha=0.1, beta=0.7, side="upper")
+    mirrored = -lower.mixture(-scores, -0.5, 0.2)
+    shift = (0.5 + 0.2) / 0.6 / 2.5  # a constant: the middle is counted from q_a on both sides
+    torch.testing.assert_close(upper.mixture(scores, -0.2, 0.5), mirrored + shift)
 
 
 def test_risk_gradient_matches_finite_differences() -> None:
-    """d/d theta of (1 + w) int_{p < a} + int_{a < p < b} of the quantile function, for a softmax over distinct scores."""
+    """d/d theta of w times the mean of the quantile function below a plus its mean between a and b, over w + 1, for a softmax over
+    distinct scores."""
     logits = torch.randn(7, generator=torch.Generator().manual_seed(8), dtype=torch.float64)
     scores = torch.tensor([0.0, 0.4, 1.0, 1.7, 2.0, 3.1, 4.0], dtype=torch.float64)
-    alpha, beta, tail = 0.2, 0.8, 0.5
+    alpha, beta, tail = 0.2, 0.8, 1.5
 
     def value(z: torch.Tensor) -> float:
         p = z.softmax(0)
         upto = p.cumsum(0)
         share = lambda level: (upto.clamp(max=level) - (upto - p).clamp(max=level)).clamp(min=0)
-        return float((1 + tail) * (share(alpha) * scores).sum() + ((share(beta) - share(alpha)) * scores).sum())
+        low, middle = share(alpha) @ scores / alpha, (share(beta) - share(alpha)) @ scores / (beta - alpha)
+        return float((tail * low + middle) / (tail + 1))
 
     p = logits.softmax(0)
     at = lambda level: float(scores[int((p.cumsum(0) < level).sum())])
-    advantage = tail_advantage(scores, at(alpha), at(beta), tail)
+    advantage = RiskBundles(alpha=alpha, beta=beta, tail=tail).mixture(scores, at(alpha), at(beta))
     gradient = p * (advantage - (p * advantage).sum())
     eps = 1e-6
     for i in range(7):
         bump = torch.zeros(7, dtype=torch.float64)
         bump[i] = eps
         assert (value(logits + bump) - value(logits - bump)) / (2 * eps) == pytest.approx(float(gradient[i]), abs=1e-6)
+
+
+def risky(batch: Batch, **fields) -> Batch:
+    """The batch with the advantages of bundles held against the quantiles 2 and 4."""
+    algorithm = Algorithm(credit=RiskBundles(**fields))
+    context = Context(0, 10, 0, Memory(algorithm))
+    context.memory[algorithm.credit].update(low=2.0, high=4.0)
+    return algorithm.credit.assign(batch, context)
+
+
+def test_inside_a_bundle_every_response_gets_the_credit_of_its_own_deviation() -> None:
+    """Two responses to each of five prompts, one of them right: a bundle with k right answers scores k. One with three, q = (2,
+    4), has the advantage 2/3 and the deviations sum to 1/2: right answers get 2/3, wrong ones -2/3."""
+    seen = set()
+    for seed in range(8):
+        rewards = [[1, 0] if (seed >> g) & 1 else [0, 1] for g in range(5)]
+        batch = make([[1] * 2] * 5, rewards=rewards)
+        found, same = risky(batch, std=False), risky(batch, std=False, inside="uniform")
+        ids, _, n = bundles(batch, 5, Context(0, 10, 0, Memory(Algorithm())))
+        for bundle in range(n):
+            mine = ids == bundle
+            right = batch.sequences["reward"][mine]
+            score = int(right.sum())
+            whole = RiskBundles().mixture(torch.tensor([float(score)]).double(), 2.0, 4.0)
+            assert same.sequences["advantage"][mine].tolist() == pytest.approx([float(whole)] * 5)
+            expected = whole * (right - 0.5) / (score - 2.5)
+            torch.testing.assert_close(found.sequences["advantage"][mine].double(), expected.double())
+            if score == 3:
+                assert sorted(found.sequences["advantage"][mine].tolist()) == pytest.approx([-2 / 3] * 2 + [2 / 3] * 3)
+            seen.add(score)
+    assert {2, 3} <= seen
+
+
+def test_bundles_are_divided_by_the_deviation_of_their_sets_scores() -> None:
+    batch = make([[1] * 3] * 5, rewards=[[1, 0, 0], [1, 1, 0], [0, 1, 0], [1, 0, 1], [0, 0, 1]])
+    ids, _, n = bundles(batch, 5, Context(0, 10, 0, Memory(Algorithm())))
+    scores = segments.sum(batch.sequences["reward"], ids, n)
+    plain, divided = (risky(batch, std=std).sequences["advantage"] for std in (False, True))
+    torch.testing.assert_close(divided, plain / (scores.std() + 1e-6))
+    alike = make([[1] * 2] * 5, rewards=[[1, 1]] * 5)
+    torch.testing.assert_close(
+        risky(alike).sequences["advantage"], torch.full((10,), 4 / 3 / 5, dtype=plain.dtype), rtol=1e-9, atol=0
+    )
+
+
+def test_a_last_set_of_fewer_prompts_is_scaled_and_moves_no_quantile() -> None:
+    """Seven prompts in bundles of five: two are left, whose bundles score at most two of five."""
+    rewards = [[1, 0, 1, 0]] * 5 + [[1, 1, 1, 1]] * 2
+    found = risky(make([[1] * 4] * 7, rewards=rewards), std=False)
+    rest = found.sequences["advantage"][20:]
+    assert rest.tolist() == pytest.approx([4 / 3 / 2] * 8), "all right: as far above q_b as five of five"
+    tracked = []
+    for groups in (rewards, rewards[:5]):
+        algorithm = Algorithm(credit=RiskBundles())
+        context = Context(0, 10, 0, Memory(algorithm))
+        algorithm.credit.assign(make([[1] * 4] * len(groups), rewards=groups), context)
+        tracked.append(dict(context.memory[algorithm.credit]))
+    assert tracked[0] == tracked[1]
 
 
 def test_bundles_use_every_response_once_and_total_the_reward() -> None:
@@ -87,10 +147,12 @@ def test_quantile_tracker_converges() -> None:
         assert abs(below - level) < 0.02
 
 
-def test_an_all_wrong_prompt_in_a_bundle_still_learns() -> None:
+def test_an_all_wrong_prompt_in_a_bundle_learns_where_all_get_the_bundles_advantage() -> None:
     batch = make([[1] * 4, [1] * 4], rewards=[[0, 0, 0, 0], [1, 1, 0, 0]])
-    ours = assign(find("riskpo").algorithm(), batch).sequences["advantage"]
-    assert bool((ours[:4] != 0).any())
+    uniform = Algorithm(credit=RiskBundles(inside="uniform"))
+    assert bool((assign(uniform, batch).sequences["advantage"][:4] != 0).any())
+    released = assign(find("riskpo").algorithm(), batch).sequences["advantage"]
+    assert bool((released[:4] == 0).all()), "by deviations, the prompt that nobody solved gets nothing"
     assert bool((assign(find("grpo").algorithm(), batch).sequences["advantage"][:4] == 0).all())
 
 

@@ -8,27 +8,40 @@ import torch
 from making_rows import built, make
 from making_systems import assign, trainer, weights
 
+from anypo.algorithm import Algorithm
 from anypo.data.records import ACTION, CONTEXT, DEMO, Group, Tokens, Trajectory
 from anypo.filter import SuccessGate
-from anypo.objective import PolicyGradient
+from anypo.objective import Entropy, PolicyGradient, Unclipped
+from anypo.objective.aggregates import ConstantLength
 from anypo.systems import find
 from anypo.systems.objectives.experts import chord, chord_phi
+from anypo.update import GradientUpdate
 
 
-def test_chord_without_experts_weight_is_grpo() -> None:
+def test_chord_without_experts_weight_is_grpo_over_tokens() -> None:
     """mu = 0: the same rollouts, the same updates."""
     off = {"objective.mixing.peak": 0.0, "objective.mixing.valley": 0.0}
-    torch.testing.assert_close(weights(trainer("chord", off), 3), weights(trainer("grpo"), 3), rtol=1e-4, atol=1e-6)
+    grpo = trainer("grpo", {"objective.aggregate": "token_mean"})
+    torch.testing.assert_close(weights(trainer("chord", off), 3), weights(grpo, 3), rtol=1e-4, atol=1e-6)
 
 
 def test_chord_variants_have_the_published_defaults() -> None:
     mu, phi = chord().objective, chord_phi().objective
-    assert [mu.mixing.mu(k) for k in (0, 100, 200)] == pytest.approx([0.9, 0.475, 0.05])
-    assert (mu.experts.weight, phi.experts.weight, phi.mixing.mu(0)) == ("none", "phi", 0.1)
+    assert [mu.mixing.mu(k, 400) for k in (0, 100, 200)] == pytest.approx([0.9, 0.475, 0.05])
+    assert mu.mixing.mu(19, 20) == 0.05, "a short run comes to the end of the schedule, too"
+    assert (mu.experts.weight, phi.experts.weight, phi.mixing.mu(0, 20)) == ("none", "phi", 0.1)
 
 
-def test_hpt_is_grpo_below_its_gate_and_supervised_above() -> None:
-    assert torch.equal(weights(trainer("hpt", {"filter.survival.0.gate": -1.0}), 3), weights(trainer("grpo"), 3))
+def test_hpt_is_plain_policy_gradient_below_its_gate_and_supervised_above() -> None:
+    """Reward minus group mean, no clip, a constant divisor, a small entropy bonus, two minibatches."""
+    plain = Algorithm(
+        objective=PolicyGradient(
+            trust=Unclipped(), aggregate=ConstantLength(), regularise=(Entropy(coefficient=0.001),)
+        ),
+        update=GradientUpdate(minibatches_per_epoch=2),
+    )
+    below = trainer("hpt", {"filter.survival.0.gate": -1.0})
+    torch.testing.assert_close(weights(below, 3), weights(trainer(plain), 3), rtol=1e-6, atol=1e-9)
     run = trainer("hpt", {"filter.survival.0.gate": 1.0})
     assert run.step()["filter/expert_share"] == 1.0
     assert bool(run.batch.sequences["demo"].all())

@@ -7,12 +7,12 @@ import math
 import numpy as np
 import pytest
 import torch
-from making_rows import loss_and_gradient, make
+from making_rows import built, loss_and_gradient, make
 from making_systems import ASYNCHRONOUS, ascent, method, trainer, weights
 
 from anypo.algorithm import Algorithm
 from anypo.context import Context, Memory
-from anypo.credit.centres.optimal import relative, weighted_mean
+from anypo.credit.centres.optimal import OptimalBaseline, relative, weighted_mean
 from anypo.data.numerics import effective_sample_size
 from anypo.exact import EnumerablePolicy, tree, truth
 from anypo.exact.bench import Setting
@@ -99,13 +99,15 @@ def per_sequence(c: Case) -> torch.Tensor:
     return torch.stack([torch.autograd.grad(m, c.policy.weight, retain_graph=True)[0].flatten() for m in means])
 
 
-def test_vcpo_written_again_in_two_passes_and_with_accumulators() -> None:
+@pytest.mark.parametrize("score", ["sum", "mean"])
+def test_vcpo_written_again_in_two_passes_and_with_accumulators(score: str) -> None:
     """Two passes: the baseline first, then the update. Accumulators: sum w R g / s, minus b times sum w g / s."""
     given = case(ASYNCHRONOUS)
     g = per_sequence(given)
     log_w = ((given.logp - given.behaviour) * given.mask).sum(1).detach()
     w, capped = log_w.exp(), log_w.exp().clamp(max=8.0)
-    strength = w**2 * (g**2).sum(1)
+    length = given.mask.sum(1).to(g.dtype) if score == "sum" else torch.ones_like(w)
+    strength = w**2 * (g**2).sum(1) * length**2
     two_pass, accumulated = torch.zeros_like(g[0]), torch.zeros_like(g[0])
     for k in range(given.n_groups):
         mine = given.group == k
@@ -115,9 +117,20 @@ def test_vcpo_written_again_in_two_passes_and_with_accumulators() -> None:
         two_pass -= (capped[mine] * (r - b) / s) @ g[mine] / len(g)
         ours, sums = (capped[mine] * r / s) @ g[mine], (capped[mine] / s) @ g[mine]
         accumulated -= (ours - b * sums) / len(g)
-    found = library_gradient(method("vcpo"), given)
+    found = library_gradient(method("vcpo", **{"credit.centre.score": score}), given)
     torch.testing.assert_close(accumulated, two_pass, rtol=1e-9, atol=1e-13)
     torch.testing.assert_close(found, two_pass, rtol=1e-7, atol=1e-11)
+
+
+@pytest.mark.parametrize(("score", "expected"), [("sum", 1 / 11), ("mean", 10 / 11)])
+def test_long_answers_weigh_more_in_the_released_baseline_and_less_in_the_papers(score: str, expected: float) -> None:
+    """A right answer of one token and a wrong one of ten, orthogonal token gradients of length 1: |mean of ten|^2 = 1/10."""
+    batch = make([[1, 10]], rewards=[[1, 0]], drift=0.0)
+    same = {"logp_behaviour": batch["logp_old"], "logp_old": batch["logp_old"]}
+    batch = batch.with_rows(**same).with_sequences(score_norm=torch.tensor([1.0, 0.1], dtype=torch.float64))
+    centre = OptimalBaseline(score=score)
+    found = centre.baseline(batch.sequences["reward"].unsqueeze(1), batch, built(PolicyGradient())[1])
+    assert found.flatten().tolist() == pytest.approx([expected] * 2)
 
 
 def test_score_norms_have_their_closed_form() -> None:

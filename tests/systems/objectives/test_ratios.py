@@ -30,7 +30,12 @@ from anypo.systems import find
 
 
 def test_minpro_on_policy_and_on_one_token() -> None:
-    minpro, cispo = find("minpro").algorithm().objective, find("cispo").algorithm().objective
+    minpro = find("minpro").algorithm().objective
+    cispo = (
+        find("cispo")
+        .algorithm()
+        .objective.replace(ratio=TokenRatio(denominator="behaviour"), trust=SoftClip(low=1.0, high=0.28))
+    )
     on = make([[4, 3]], drift=0.0)
     torch.testing.assert_close(slope(minpro, on), -on["advantage"] / 7)
     one = make([[1, 1, 1]], drift=1.0)
