@@ -120,6 +120,7 @@ def _continuation(trajectory: Trajectory, cut: int) -> Trajectory:
         version=trajectory.version[cut:],
         entropy=rest(trajectory.entropy),
         log_mass=rest(trajectory.log_mass),
+        kept=None if trajectory.kept is None else trajectory.kept.part(cut, len(trajectory)),
         turn=rest(trajectory.turn),
         step_rewards=rest(trajectory.step_rewards),
     )

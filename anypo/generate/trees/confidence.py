@@ -12,6 +12,7 @@ from pydantic import Field
 
 from anypo.context import Context
 from anypo.control.base import Ask
+from anypo.data.kept import Kept
 from anypo.data.records import CANCELLED, Group, Tokens, Trajectory
 from anypo.generate.base import World, rollout_key
 from anypo.generate.logits import next_logits
@@ -158,6 +159,8 @@ def begun(mother: Trajectory, cut: int, token: int, logp: float) -> Trajectory:
         logp=np.append(mother.logp[:cut], logp),
         version=mother.version[: cut + 1],
         entropy=entropy[: cut + 1],
+        log_mass=None if mother.log_mass is None else np.append(mother.log_mass[:cut], 0.0),
+        kept=Kept.joined([mother.kept.part(0, cut), None], [cut, 1]) if mother.kept is not None else None,
         turn=None if mother.turn is None else mother.turn[: cut + 1],
         extra=mother.extra,
     )
