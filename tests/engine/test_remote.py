@@ -190,7 +190,9 @@ def test_an_absent_server_is_named() -> None:
 def test_a_server_without_token_ids_is_refused() -> None:
     remote = RemoteEngine("http://127.0.0.1:9/v1", "policy")
     with pytest.raises(UserError, match="token ids"):
-        remote._read({"choices": [{"text": "four", "logprobs": {"tokens": ["four"], "token_logprobs": [-0.1]}}]})
+        remote._read(
+            {"choices": [{"text": "four", "logprobs": {"tokens": ["four"], "token_logprobs": [-0.1]}}]}, Sampling()
+        )
     remote.close()
 
 

@@ -21,7 +21,7 @@ from anypo.engine.training.head import Head, Reading, Within, differentiable, gr
 from anypo.exact.graph import tree
 from anypo.exact.policy import EnumerablePolicy
 
-SETTINGS = [Sampling(12, 0.7, top_k=5), Sampling(12, 1.0, top_p=0.6), Sampling(12, 1.4, min_p=0.9)]
+SETTINGS = [Sampling(12, 0.7, top_k=5), Sampling(12, 1.0, top_p=0.6), Sampling(12, 1.4, min_p=0.7)]
 MIXED = Sampling(12, 1.3, top_p=0.9, top_k=20)
 
 
