@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 
 import numpy as np
 import pytest
@@ -13,7 +14,8 @@ from scipy import stats
 from anypo.claims.beds.exact import Testbed
 from anypo.control.base import Ask
 from anypo.data.batch import Batch
-from anypo.data.records import DEMO
+from anypo.data.records import CANCELLED, DEMO
+from anypo.filter import DropCancelled, MajorityVote
 from anypo.generate import (
     AdaptiveRounds,
     Anchored,
@@ -34,8 +36,10 @@ from anypo.generate.groups.rounds import priority, shrinkage, spread_out
 from anypo.generate.guided.demonstrations import first_difference, steps
 from anypo.generate.guided.next_sequence import positions, smoothed
 from anypo.generate.resume import decisions
-from anypo.generate.trees.confidence import Steps, statistics
+from anypo.generate.trees.confidence import Gates, Steps, statistics
 from anypo.generate.trees.segments import delimited, fork_points, segment_starts
+from anypo.outlook import Outlook
+from anypo.systems import find
 
 BED = Testbed(vocabulary=4, horizon=5, spread=0.8)
 
@@ -387,32 +391,53 @@ def test_forced_modes_are_context_and_free_ones_are_decisions() -> None:
     assert 0 <= context.metrics["generate/free_a"] <= 1
 
 
+GATES = Gates(uncertain=3.5, calm=1.0, doubt=2.4, least=1.8, tail=2.0)
+
+
+def crafted(entropy, group, tail, rise=None) -> Steps:
+    n = len(entropy)
+    zeros = np.zeros(n) if rise is None else np.array(rise, dtype=float)
+    arrays = (np.array(x, dtype=float) for x in (entropy, group, tail))
+    return Steps(*arrays, zeros, np.zeros((n, 4), dtype=int), np.zeros((n, 4)))
+
+
 def test_confidence_fork_width_and_pruning_rules() -> None:
     part = ConfidenceForks()
-
-    def crafted(entropy, group, tail, rise=None) -> Steps:
-        n = len(entropy)
-        zeros = np.zeros(n) if rise is None else np.array(rise, dtype=float)
-        arrays = (np.array(x, dtype=float) for x in (entropy, group, tail))
-        return Steps(*arrays, zeros, np.zeros((n, 4), dtype=int), np.zeros((n, 4)))
-
-    at = crafted([3.5], [1.2], [9.0])
-    assert part.width(at, 0) == 3
-    assert part.width(crafted([1.0], [1.2], [9.0]), 0) == 1 and part.width(crafted([9.0], [0.0], [9.0]), 0) == 4
-    gate = crafted([4.0] * 6, [1.0] * 6, [9.0] * 6, [0.5] * 6)
-    assert part.fork(gate) == 4 and part.fork(crafted([3.4] * 6, [1.0] * 6, [9.0] * 6, [0.5] * 6)) is None
-    assert part.fork(crafted([4.0] * 6, [1.3] * 6, [9.0] * 6, [0.5] * 6)) is None
-    assert part.fork(crafted([4.0] * 6, [1.0] * 6, [9.0] * 6, [0.1] * 6)) is None
-    flat = [2.0] * 6
-    assert part.prune(crafted(flat, flat, flat)) is None
-    assert part.prune(crafted(flat, [2, 2, 0.3, 2, 2, 2], flat)) == 2
-    assert part.prune(crafted(flat, flat, [2, 1.5, 1.2, 0.9, 0.9, 0.9])) == 3
-    assert part.prune(crafted(flat, flat, [2.9, 2.5, 2.2, 1.9, 1.8, 1.7])) is None  # falls, but is not low
-    assert part.prune(crafted(flat, flat, flat, [0, 0.1, 0.2, 0.6, 0, 0])) == 3
-    assert part.prune(crafted(flat, flat, flat, [0, 0.1, 0.2, 0.4, 0, 0])) is None
+    assert part.width(crafted([3.5], [2.4], [9.0]), 0, GATES) == 3
+    assert part.width(crafted([1.0], [2.4], [9.0]), 0, GATES) == 1
+    assert part.width(crafted([9.0], [1.7], [9.0]), 0, GATES) == 4
+    gate = crafted([4.0] * 6, [2.0] * 6, [9.0] * 6, [0.5] * 6)
+    assert part.fork(gate, GATES) == 4 and part.fork(crafted([3.4] * 6, [2.0] * 6, [9.0] * 6, [0.5] * 6), GATES) is None
+    assert part.fork(crafted([4.0] * 6, [2.5] * 6, [9.0] * 6, [0.5] * 6), GATES) is None
+    assert part.fork(crafted([4.0] * 6, [2.0] * 6, [9.0] * 6, [0.1] * 6), GATES) is None
+    flat = [3.0] * 6
+    assert part.prune(crafted(flat, flat, flat), GATES) is None
+    assert part.prune(crafted(flat, [3, 3, 1.7, 3, 3, 3], flat), GATES) == 2
+    assert part.prune(crafted(flat, [3, 3, 1.7, 3, 3, 3], flat), GATES, 3) is None  # before the branch began
+    assert part.prune(crafted(flat, flat, [3, 2.5, 2.2, 1.9, 1.9, 1.9]), GATES) == 3
+    assert part.prune(crafted(flat, flat, [3.9, 3.5, 3.2, 2.9, 2.8, 2.7]), GATES) is None  # falls, but is not low
+    assert part.prune(crafted(flat, flat, flat, [0, 0.1, 0.2, 0.6, 0, 0]), GATES) == 3
+    assert part.prune(crafted(flat, flat, flat, [0, 0.1, 0.2, 0.4, 0, 0]), GATES) is None
 
 
-def test_confidence_statistics_and_branches() -> None:
+def test_confidence_is_never_below_ln_5_and_every_gate_is_reached() -> None:
+    """The release's thresholds of 1.2, 0.4 and 1.0 are met by no distribution; quantiles of the rollouts' own are met by design."""
+    draw = torch.Generator().manual_seed(0)
+    read = [
+        statistics(scale * torch.randn(400, 5000, generator=draw), window=4, width=4)
+        for scale in (0, 0.1, 0.3, 1, 3, 10)
+    ]
+    assert min(float(s.group.min()) for s in read) >= math.log(5) - 1e-9
+    part = ConfidenceForks()
+    scales = torch.rand(400, 1, generator=draw) * 6
+    mixed = [statistics(scales * torch.randn(400, 5000, generator=draw), window=4, width=4) for _ in range(8)]
+    gates = part.gates(mixed[:4])
+    assert gates.least >= math.log(5) and gates.calm < gates.uncertain
+    assert all(part.fork(s, gates) is not None for s in mixed)
+    assert any(part.prune(s, gates) is not None for s in mixed[4:])
+
+
+def test_confidence_statistics() -> None:
     logits = torch.tensor([[2.0, 1.0, 0.0, -1.0, -2.0, -3.0]] * 3 + [[0.0] * 6] * 3, dtype=torch.float64)
     found = statistics(logits, window=2, width=3)
     logp = logits.log_softmax(-1)
@@ -420,13 +445,45 @@ def test_confidence_statistics_and_branches() -> None:
     confidence = -logp[:, :5].mean(1).numpy()
     np.testing.assert_allclose(found.group, [confidence[max(0, t - 1) : t + 1].mean() for t in range(6)])
     assert found.likely[0].tolist() == [0, 1, 2] and found.rise[3] > 0 and found.rise[0] == 0
-    part = ConfidenceForks(
-        trees=3, depth=0, uncertain=1.0, calm=0.5, doubt=9.0, rise=0.0, least=0.0, surge=99.0, max_new=5
-    )
-    groups, world, _ = rolled(part, prompts=2)
-    check_tree(groups)
-    check_scores(groups, world)
-    assert sum(len(g.trajectories) for g in groups) > 6
+
+
+LONG = Testbed(vocabulary=6, horizon=24, prompts=3, spread=1.2, graph="chain", reward="graded")
+
+
+def test_branches_that_lose_confidence_are_cut_and_their_tokens_are_never_sampled(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The same rollouts with and without pruning: what is given up is shorter, does not vote, and is not trained on."""
+    part = ConfidenceForks(trees=4, depth=0, uncertain=0.5, rise=0.0, look=2, max_new=24)
+    watched, world, context = rolled(part, bed=LONG)
+    check_tree(watched)
+    branches = [t for g in watched for t in g.trajectories if t.parent >= 0]
+    pruned = [t for t in branches if t.finish == CANCELLED]
+    assert branches and 0 < len(pruned) < len(branches)
+    assert context.metrics["generate/pruned_share"] == pytest.approx(len(pruned) / len(branches))
+    monkeypatch.setattr(ConfidenceForks, "prune", lambda *_: None)
+    whole, _, _ = rolled(part, bed=LONG)
+    spent = lambda groups: sum(len(t) - max(0, t.fork) for g in groups for t in g.trajectories)
+    assert all(t.finish != CANCELLED for g in whole for t in g.trajectories) and spent(watched) < spent(whole)
+    for ours, theirs in zip(watched, whole):
+        for a, b in zip(ours.trajectories, theirs.trajectories):
+            n = len(a)
+            assert (decisions(a) == decisions(b)[:n]).all()  # the same branch up to where it was given up
+            assert n == len(b) or a.finish == CANCELLED
+            assert a.text == world.policy.decode(decisions(a))
+    voted = MajorityVote(answer="whole").score(list(watched), context)
+    kept = DropCancelled().keep(voted, context)
+    assert all(t.finish != CANCELLED for g in kept for t in g.trajectories)
+    assert sum(len(g.trajectories) for g in kept) == sum(len(g.trajectories) for g in watched) - len(pruned)
+    assert max(t.rewards["vote"] for g in voted for t in g.trajectories if t.finish == CANCELLED) == 0
+
+
+def test_confidence_forks_say_when_no_rollout_can_fork() -> None:
+    outlook = Outlook(steps=20)
+    method = find("echo-ttrl").algorithm()
+    assert method.generate.dormant(method, outlook) is None
+    short = method.set({"generate.max_new": 5})
+    assert "set generate.depth=0" in short.generate.dormant(short, outlook)
 
 
 def test_independent_groups_know_their_problem() -> None:

@@ -50,7 +50,7 @@ PARTS = [
     ShiftedTargets(most=99),
     SegmentTree(branching=(2, 2), segment=2),
     EntropyForks(),
-    ConfidenceForks(uncertain=0.5, doubt=9.0, rise=-9.0, depth=0),
+    ConfidenceForks(uncertain=0.0, doubt=1.0, rise=-9.0, depth=0),
     ReRolled(continuations=2),
     Vine(),
     Modes(tags=("a", "b"), forced=1, free=2),

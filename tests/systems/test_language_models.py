@@ -37,7 +37,7 @@ def world(programs: bool = False, steps: int = 0) -> World:
         ("nlpo", {}),
         ("poise", {"credit.centre.warmup": 4}),
         ("dagrpo", {}),
-        ("echo-ttrl", {"generate.depth": 0, "generate.doubt": 99.0, "generate.trees": 2}),
+        ("echo-ttrl", {"generate.depth": 0, "generate.rise": 0.0, "generate.trees": 2}),
         ("ettrl", {"generate.forks": 1, "generate.branches": 1}),
         ("spo-segment", {"generate.continuations": 2, "generate.interval": 2}),
         ("int", {"generate.delimiter": "", "generate.continuations": 2}),

@@ -6,13 +6,14 @@ from anypo.algorithm import Algorithm
 from anypo.credit.pipeline import Pipeline
 from anypo.credit.plain import StandardDeviation
 from anypo.credit.shape.tokens import EntropyResponse, Uncertainty
-from anypo.filter import IntervalConsensus, MajorityVote, Screen
+from anypo.filter import DropCancelled, IntervalConsensus, MajorityVote, Screen
 from anypo.generate import ConfidenceForks, EntropyForks
 from anypo.objective.aggregates import SequenceMean
 from anypo.objective.policy_gradient import PolicyGradient
 from anypo.objective.trusts.tail_clip import TailClip
 from anypo.systems.baselines.group_relative import grpo
 from anypo.systems.registry import system
+from anypo.update.gradient import GradientUpdate
 
 
 @system("ttrl", title="Test-Time Reinforcement Learning", paper="arXiv:2504.16084", base="grpo")
@@ -38,13 +39,18 @@ def ettrl() -> Algorithm:
 @system("echo-ttrl", title="ECHO", paper="", base="ttrl")
 def echo_ttrl() -> Algorithm:
     """Test-time training with trees gated by entropy and confidence: a rollout forks at its first uncertain, doubtful
-    and rising token into up to four branches, and is pruned where it loses confidence; finished leaves vote. Advantages
-    can be shaped towards uncertain, decisive tokens (coefficients 0 in the released defaults), and the clip range of a
-    response shrinks from 0.2 towards 0.05 as the probability of its last 16 tokens grows."""
+    and rising token into up to four branches, and a branch is cut off where it loses confidence; what was finished votes
+    and is trained on, what was cut off is not. Advantages are shaped towards uncertain, decisive tokens, and the clip range
+    of a response shrinks from 0.2 towards 0.05 as the probability of its last 16 tokens grows, which matters from the second
+    of a batch's eight updates on (one for every prompt, as in the launch scripts). In the release (user683/ECHO) none of the
+    thresholds of confidence can be met, the trees are switched off in every script, and the shaping has coefficient 0: here
+    thresholds are quantiles of the prompt's own rollouts, and the coefficient, 0.2, is ours."""
     return ttrl().replace(
         generate=ConfidenceForks(),
-        credit=Pipeline(scale=StandardDeviation(), shape=(Uncertainty(),)),
+        filter=Screen(signals=(MajorityVote(),), survival=(DropCancelled(),)),
+        credit=Pipeline(scale=StandardDeviation(), shape=(Uncertainty(multiply=0.2),)),
         objective=PolicyGradient(trust=TailClip(), aggregate=SequenceMean()),
+        update=GradientUpdate(minibatches_per_epoch=8),
     )
 
 
