@@ -396,7 +396,11 @@ RUNS: dict[str, Run] = {
     "gliclass-ppo": Run(labels),
     "gtpo-conflict": Run(exact, {"kind": "tabular", "batch": 4, "task": SHARED_PREFIX, "prepare": prefixed}),
     "hpt": Run(exact, HARDER),
-    "int": Run(exact, {"reward": "sparse"}, {"generate.delimiter": "", "generate.continuations": 8}),
+    "int": Run(
+        exact,
+        {"reward": "sparse"},
+        {"generate.delimiter": "", "generate.review": "comparison", "generate.continuations": 8},
+    ),
     "ipa-chunk": Run(transformer, TURNS, {"generate.turns": 3, "update.optimiser.lr": 3e-3}),
     "kl-cov": Run(exact, {"lr": 0.2}),
     "mc-grpo": Run(exact, {"group": 7}),

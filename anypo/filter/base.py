@@ -83,3 +83,15 @@ class DropCancelled(Survival, name="drop_cancelled"):
     def keep(self, groups: list[Group], context: Context) -> list[Group]:
         kept = [g.replace(trajectories=tuple(t for t in g.trajectories if t.finish != CANCELLED)) for g in groups]
         return [group for group in kept if group.trajectories]
+
+
+class FirstShare(Survival, name="first_share"):
+    """Train on the first `share` of every group's rollouts (at least two, where there are as many): the others have voted or been
+    compared with, and are not trained on (TTRL's samples among its votes)."""
+
+    share: float = Field(0.5, gt=0.0, le=1.0)
+
+    def keep(self, groups: list[Group], context: Context) -> list[Group]:
+        return [
+            g.replace(trajectories=g.trajectories[: max(2, round(self.share * len(g.trajectories)))]) for g in groups
+        ]

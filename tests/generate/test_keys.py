@@ -56,7 +56,7 @@ PARTS = [
     Modes(tags=("a", "b"), forced=1, free=2),
     LearnedMask(),
     Anchored(least=99),
-    Interventions(delimiter="", continuations=2),
+    Interventions(delimiter="", review="comparison", continuations=2),
     OneToken(draws=8),
     NextSequence(chunks=2, length=1),
     Rollback(delimiter=""),

@@ -40,7 +40,7 @@ def world(programs: bool = False, steps: int = 0) -> World:
         ("echo-ttrl", {"generate.depth": 0, "generate.rise": 0.0, "generate.trees": 2}),
         ("ettrl", {"generate.forks": 1, "generate.branches": 1}),
         ("spo-segment", {"generate.continuations": 2, "generate.interval": 2}),
-        ("int", {"generate.delimiter": "", "generate.continuations": 2}),
+        ("int", {"generate.continuations": 2, "generate.reply": 8}),
         ("xrpo", {"generate.base": 2, "generate.exemplars": 1}),
         ("a2fm-apo", {"generate.forced": 1, "generate.free": 1}),
         ("v-zero", {}),

@@ -120,7 +120,7 @@ def urpa(run: ClaimRun) -> Outcome:
     the prompts are contradictory (two equally likely answers). Notes: without the confidence weight (gamma 0), both with
     un-normalised advantages, in which alone the weight acts."""
     steps = run.steps(40)
-    flat = {"credit.scale": "none"}
+    flat = {"credit.scale": "none", "credit.group_weight": "none", "filter.signals.0.weigh": True}
     published = find("urpa").algorithm().set({"filter.signals.0.gamma": 2.0, "filter.signals.0.length": 9.0, **flat})
     results = {}
     for label, gamma in {"weighted": 2.0, "unweighted": 0.0}.items():

@@ -19,7 +19,7 @@ class Modes(_Forking, name="modes"):
     together they are the prompt's group, so modes compete directly. The number of rollouts asked by control is not used.
 
     Forced tags carry no gradient, chosen ones do. The reward component ``mode`` is the index of the tag an answer begins
-    with, counting from 0 for the cheapest; an answer without a tag counts as the cheapest.
+    with, counting from 0 for the cheapest, -1 for an answer without one, which `mode_cost` pays nothing.
     """
 
     tags: tuple[str, ...] = ("<instant>", "<reasoning>", "<agentic>")
@@ -49,6 +49,6 @@ class Modes(_Forking, name="modes"):
         return out
 
     def mode(self, text: str) -> int:
-        """Index of the tag that `text` begins with (spaces aside), 0 without one."""
+        """Index of the tag that `text` begins with (spaces aside), -1 without one."""
         begin = text.lstrip()
-        return next((index for index, tag in enumerate(self.tags) if begin.startswith(tag)), 0)
+        return next((index for index, tag in enumerate(self.tags) if begin.startswith(tag)), -1)

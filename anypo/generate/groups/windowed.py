@@ -15,6 +15,7 @@ from anypo.data.records import FINISHED, Group, Trajectory
 from anypo.data.stored import plain, restore
 from anypo.generate.base import OWN, Generate, World, rollout_key
 from anypo.generate.resume import Start, resume
+from anypo.outlook import Outlook
 from anypo.tasks.base import Problem
 
 
@@ -33,6 +34,14 @@ class Windowed(Generate, name="windowed"):
 
     def refuse(self, algorithm: Any) -> str | None:
         return None if self.turns == 1 else "continues one-turn answers only; set generate.turns to 1"
+
+    def dormant(self, algorithm: Any, outlook: Outlook) -> str | None:
+        if self.window < self.max_new:
+            return super().dormant(algorithm, outlook)
+        return (
+            f"a window of {self.window} tokens is not shorter than the longest answer, generate.max_new={self.max_new}; set "
+            f"generate.window={max(1, self.max_new // 3)} or generate.max_new={3 * self.window}"
+        )
 
     def start(self) -> dict[str, Any]:
         return {"open": [], "next": 0}

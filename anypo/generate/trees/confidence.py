@@ -112,7 +112,7 @@ class ConfidenceForks(_Forking, name="confidence_forks"):
             )
         if self.widest == 1:
             return "a fork has one branch, the rollout itself; set generate.widest=4"
-        return None
+        return super().dormant(algorithm, outlook)
 
     def rollout(self, asks: Sequence[Ask], world: World, context: Context) -> list[Group]:
         groups = self.roots(asks, [self.trees] * len(asks), world, context)

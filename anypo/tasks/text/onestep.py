@@ -38,6 +38,8 @@ class Source(Protocol):
 class OneStepTask:
     """Question, answer, verdict. Satisfies `anypo.tasks.base.Task`; `score` judges many rollouts at once."""
 
+    turns = 1
+
     def __init__(self, name: str, source: Source, judge: Scorer) -> None:
         self.name, self.source, self.judge = name, source, judge
         self.weights: Mapping[str, float] = judge.weights
