@@ -290,6 +290,6 @@ def test_a_policy_that_is_mostly_wrong_is_not_asked_to_say_no() -> None:
         assert [q.label for q in chosen] == ["no", "yes"][:count]
     assert balanced(round_robin(hopeless), 8, lambda q: (q.kind, q.label)) == []
     mixed = round_robin([ask(judged([1.0, 0.0])) for _ in range(4)])
-    asked = balanced(mixed, 12, lambda q: (q.kind, q.label))
+    asked = balanced(mixed, 16, lambda q: (q.kind, q.label))
     points = [q.label for q in asked if q.kind == "judge_point"]
     assert points.count("yes") == points.count("no") > 0 and {q.kind for q in asked} >= {"judge_pair", "reflection"}

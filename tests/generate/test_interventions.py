@@ -73,7 +73,8 @@ def test_an_intervention_from_which_nothing_succeeds_is_thrown_away() -> None:
     ("review", "found"),
     [
         ("Step: 2\nReplacement: 12 + 7 = 19", ("To find the sum, add 12 and 7.\n", "12 + 7 = 19\n")),
-        ("The first wrong step is **Step 2**.\n\nReplacement: 12 + 7 = 19\nThe answer is 19", ("To find the sum, add 12 and 7.\n", "12 + 7 = 19\n")),
+        ("The first wrong step is **Step 2**.\n\nReplacement: 12 + 7 = 19\nThe answer is 19",
+         ("To find the sum, add 12 and 7.\n", "12 + 7 = 19\n")),
         ("step 1 replacement: Add.", ("", "Add.\n")),
         ("Step: 3\nReplacement: So it is 19.", ("To find the sum, add 12 and 7.\n12 + 7 = 20\n", "So it is 19.")),
         ("Step: 4\nReplacement: more", None),

@@ -153,7 +153,10 @@ class WithAuxiliary(_OneTurn, name="with_auxiliary"):
         if not wanted:
             return groups
         offered = [
-            [(group, place, q) for place, q in enumerate(self._questions(group, world, context))] for group in groups
+            [(group, place, q) for place, q in enumerate(self._questions(group, world, context))]
+            for group in sorted(
+                groups, key=lambda group: (group.prompt, group.visit)
+            )  # whatever order they were asked in
         ]
         chosen = balanced(round_robin(offered), wanted, lambda offer: (offer[2].kind, offer[2].label))
         asked = [
