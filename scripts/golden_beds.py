@@ -382,11 +382,11 @@ RUNS: dict[str, Run] = {
         VOTES,
         WHOLE
         | {
-            "generate.uncertain": 1.0,
-            "generate.calm": 0.3,
-            "generate.doubt": 9.0,
+            "generate.uncertain": 0.5,
+            "generate.calm": 0.25,
             "generate.rise": 0.0,
             "generate.depth": 0,
+            "generate.look": 1,
         },
     ),
     "ettrl": Run(exact, VOTES, WHOLE),
@@ -419,6 +419,11 @@ RUNS: dict[str, Run] = {
     "prefix-grouper": Run(transformer),
     "r2vpo": Run(exact, STALE),
     "rec": Run(exact, STALE),
+    "refine": Run(
+        exact,
+        {"horizon": 8, "graph": "chain", "reward": "graded", "kind": "linear"},
+        {"generate.length": 2, "generate.chunks": 3},
+    ),
     "remix": Run(exact, {}, {"update.reference.at": 8, "replay.until": 14}),
     "riskpo": Run(exact, {"prompts": 10, "batch": 10}),
     "salsa": Run(souped),
