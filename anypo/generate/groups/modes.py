@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from pydantic import Field
 
@@ -12,6 +13,7 @@ from anypo.data.records import Group
 from anypo.generate.base import OWN, World, answered, rollout_key
 from anypo.generate.resume import Start
 from anypo.generate.trees.segments import _Forking
+from anypo.outlook import Outlook
 
 
 class Modes(_Forking, name="modes"):
@@ -25,6 +27,15 @@ class Modes(_Forking, name="modes"):
     tags: tuple[str, ...] = ("<instant>", "<reasoning>", "<agentic>")
     forced: int = Field(3, ge=0)
     free: int = Field(3, ge=0)
+
+    def dormant(self, algorithm: Any, outlook: Outlook) -> str | None:
+        most = getattr(outlook.task, "turns", None)
+        if most == 1 and self.turns == 1:
+            return (
+                f"in its last mode, {self.tags[-1]}, that the others do not: an episode of this task is one answer, without tools; "
+                "choose one that has some (--task calculator --set generate.turns=4 --set 'generate.stop=[\"</calc>\"]')"
+            )
+        return super().dormant(algorithm, outlook)
 
     def rollout(self, asks: Sequence[Ask], world: World, context: Context) -> list[Group]:
         said = [tag for tag in self.tags for _ in range(self.forced)] + [""] * self.free
