@@ -8,7 +8,6 @@ labels are hidden (`anypo.tasks.unlabelled`) are measured too, and taken out of 
 from __future__ import annotations
 
 import math
-import re
 from collections import Counter
 from typing import Any, Literal
 
@@ -20,6 +19,7 @@ from anypo.data.records import CANCELLED, Group, Trajectory
 from anypo.filter.base import Signal
 from anypo.outlook import Outlook
 from anypo.tasks.text.extract import ExtractName, extract
+from anypo.tasks.text.spans import interval, overlap
 from anypo.tasks.unlabelled import LABEL
 
 PSEUDO = frozenset({"pseudo_reward"})
@@ -117,7 +117,7 @@ class IntervalConsensus(Signal, name="interval_consensus"):
             return None
         return (
             f"of use: no answer of this task is an interval ('{answers[0]}'), so that whatever two numbers stand last are compared; "
-            "choose a task whose answers have a start and an end"
+            "choose a task whose answers have a start and an end (--task find_span)"
         )
 
     def score(self, groups: list[Group], context: Context) -> list[Group]:
@@ -140,29 +140,10 @@ class IntervalConsensus(Signal, name="interval_consensus"):
         return _scored(group, rewards, "overlap", confidence=confidence)
 
 
-NUMBER = re.compile(r"(?<![\d.:])(?:(?:\d+:)?\d+:\d\d(?:\.\d+)?|-?\d+(?:\.\d+)?)")
-"""A time (h:mm:ss, m:ss) or a number; a dash behind a digit is that of a range."""
-
-
-def interval(text: str) -> tuple[float, float] | None:
-    """The last two numbers or times (in seconds, of two parts minutes and seconds) of a text as an ordered interval, or None."""
-    numbers = NUMBER.findall(text)
-    if len(numbers) < 2:
-        return None
-    low, high = (sum(float(part) * 60**place for place, part in enumerate(n.split(":")[::-1])) for n in numbers[-2:])
-    return (low, high) if low <= high else None
-
-
 def _length(group: Group) -> float | None:
     """The length of what is searched, where the problem says it."""
     told = getattr(group.problem, "metadata", {}).get("length")
     return float(told) if isinstance(told, (int, float)) and told > 0 else None
-
-
-def overlap(a: tuple[float, ...], b: tuple[float, ...]) -> float:
-    """Intersection over union of two intervals; 1 for two equal points."""
-    union = max(a[1], b[1]) - min(a[0], b[0])
-    return max(0.0, min(a[1], b[1]) - max(a[0], b[0])) / union if union > 0 else 1.0
 
 
 def widened(span: tuple[float, float], alpha: float) -> tuple[float, float]:

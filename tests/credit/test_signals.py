@@ -11,13 +11,14 @@ from credit_making import context_for, rollout
 
 from anypo.data.records import CANCELLED, Group
 from anypo.filter import Confidence, EquationCheck, FirstShare, IntervalConsensus, MajorityVote
-from anypo.filter.consensus import interval, majority, overlap, widened
+from anypo.filter.consensus import majority, widened
 from anypo.filter.flaws import first_false_equation, judge_reward
 from anypo.generate.groups.auxiliary import SelfJudging, balanced, first_word, round_robin
 from anypo.generate.groups.execution import ExecutionTraces
 from anypo.outlook import Outlook
 from anypo.tasks.base import Problem
 from anypo.tasks.code.straight import grade_prediction, same, trace
+from anypo.tasks.text.spans import interval, overlap
 
 
 def group(texts: list[str], right: list[float] | None = None, **fields) -> Group:
