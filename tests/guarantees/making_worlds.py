@@ -23,7 +23,7 @@ from anypo.update.gradient import by_gradient
 from anypo.update.weights import Pull, Weights, offers, push
 
 WIDTH = 5
-COMPONENTS = ("correct", "format", "greedy", "confidence")
+COMPONENTS = ("correct", "format", "greedy")
 
 
 class TablePolicy(nn.Module):
