@@ -68,7 +68,7 @@ class Trusted(GroupWeight, name="component"):
 
     def factor(self, values: Tensor, batch: Batch, context: Context) -> Tensor:
         if f"reward/{self.component}" not in batch.sequences:
-            return torch.ones_like(values)
+            return torch.ones(batch.n_sequences, dtype=values.dtype)
         return segments.mean(outcome(batch, self.component), batch.group, batch.n_groups)[batch.group]
 
 
