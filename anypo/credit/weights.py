@@ -58,11 +58,14 @@ class Difficulty(GroupWeight, name="difficulty"):
 class Trusted(GroupWeight, name="component"):
     """The group mean of a reward component as the weight, e.g. the agreement of the rollouts (``confidence``).
 
-    Multiplied into the reward, such a factor cancels under standard-deviation scaling; here, after scaling, it acts."""
+    Multiplied into the reward, such a factor cancels under standard-deviation scaling; here, after scaling, it acts. Where nobody
+    said it of any rollout (a batch that no signal has seen), every group counts fully."""
 
     component: str = "confidence"
 
     def factor(self, values: Tensor, batch: Batch, context: Context) -> Tensor:
+        if f"reward/{self.component}" not in batch.sequences:
+            return torch.ones(batch.n_sequences, dtype=values.dtype)
         return segments.mean(outcome(batch, self.component), batch.group, batch.n_groups)[batch.group]
 
 

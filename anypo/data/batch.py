@@ -260,17 +260,17 @@ class Batch:
 
     def seen(self, view: str) -> Batch:
         """The same decisions in the contexts of `view`. What truncation kept there is known only where the context is the one that was
-        sampled in; elsewhere ``log_mass`` is 0."""
+        sampled in; elsewhere ``log_mass`` is 0 and nothing is left out."""
         if view not in self.views:
             known = ", ".join(sorted(self.views)) or "none"
             raise UserError(
                 f"a column asks for the view '{view}', which no part of the algorithm defines; views here: {known}"
             )
-        trajectories = tuple(
-            t if content is None else dataclasses.replace(t, content=content)
-            for t, content in zip(self.trajectories, self.views[view])
-        )
         sampled = [_sampled_in(t, content) for t, content in zip(self.trajectories, self.views[view])]
+        trajectories = tuple(
+            dataclasses.replace(t, content=t.content if content is None else content, kept=t.kept if known else None)
+            for t, content, known in zip(self.trajectories, self.views[view], sampled)
+        )
         recorded, mass = self.spread(torch.tensor(sampled, dtype=torch.bool)), self.rows["log_mass"]
         rows = {**self.rows, "log_mass": torch.where(recorded, mass, torch.zeros_like(mass))}
         return dataclasses.replace(self, rows=rows, trajectories=trajectories, views={})

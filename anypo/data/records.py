@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from anypo.data.content import Media
+from anypo.data.kept import Kept
 
 CONTEXT, ACTION, OBSERVATION, IGNORED = 0, 1, 2, 3
 """Token roles: given, decided by the policy, returned by the environment, and present but never trained on."""
@@ -88,7 +89,8 @@ class Trajectory:
     """One rollout. Arrays are over its T decisions unless stated; log-probabilities are natural logs.
 
     logp: of the distribution actually sampled from (temperature, truncation applied). version: policy version per decision.
-    log_mass: log of the probability mass kept by top-p/top-k/min-p truncation at each decision (0 without truncation).
+    log_mass: log of the probability mass kept by top-p/top-k/min-p truncation at each decision (0 without truncation), under the
+    weights that sampled. kept: the tokens it left, which say what was kept under any weights (None: all, or nobody knows).
     turn: 0-based turn of each decision. step_rewards: dense reward per decision (zeros when only the outcome counts).
     rewards: named reward components of the whole trajectory; weights: what each counts for in `reward`, where that is a weighted sum
     of them (empty: nobody said). parent/fork: index of the parent trajectory in its group and
@@ -107,6 +109,7 @@ class Trajectory:
     reward: float = 0.0
     entropy: np.ndarray | None = None
     log_mass: np.ndarray | None = None
+    kept: Kept | None = None
     turn: np.ndarray | None = None
     step_rewards: np.ndarray | None = None
     finish: str = FINISHED

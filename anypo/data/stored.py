@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from anypo.data.content import Media
+from anypo.data.kept import Kept
 from anypo.data.records import STATES, Group, Steps, Tokens, Trajectory
 
 
@@ -23,6 +24,7 @@ def plain(trajectory: Trajectory) -> dict[str, Any]:
         "extra": {name: value for name, value in trajectory.extra.items() if name != STATES},
         "keys": dict(trajectory.keys),
         "content": described,
+        "kept": trajectory.kept.plain() if trajectory.kept is not None else None,
     }
 
 
@@ -33,6 +35,8 @@ def restore(saved: Mapping[str, Any]) -> Trajectory:
     kind = Tokens if content.pop("kind") == "Tokens" else Steps
     if content.get("media"):
         content["media"] = tuple(Media(**piece) for piece in content["media"])
+    if fields.get("kept") is not None:
+        fields["kept"] = Kept(**fields["kept"])
     return Trajectory(content=kind(**content), **fields)
 
 

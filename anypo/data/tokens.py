@@ -32,6 +32,31 @@ def decisions(batch: Batch) -> Tensor:
     return (lengths.cumsum(0) - lengths)[batch.sequence] + batch["position"]
 
 
+def unlisted_mass(batch: Batch) -> Tensor:
+    """``log_mass`` of the rows for which nobody listed what truncation kept, 0 elsewhere, [N]."""
+    mass = batch["log_mass"]
+    if all(t.kept is None for t in batch.trajectories):
+        return mass
+    counts = np.concatenate([np.zeros(len(t)) if t.kept is None else t.kept.counts for t in batch.trajectories])
+    return mass.masked_fill((torch.from_numpy(counts) > 0)[decisions(batch)].to(mass.device), 0.0)
+
+
+def kept_tokens(batch: Batch) -> tuple[Tensor, Tensor]:
+    """What truncation kept, as pairs: ids [K] and the rows of `batch` they belong to [K]; of rows whose own token is among them
+    (`anypo.data.kept.Kept.around`)."""
+    ids, places, first = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)], 0
+    for trajectory in batch.trajectories:
+        if trajectory.kept is not None and isinstance(trajectory.content, Tokens):
+            inside, owner = trajectory.kept.around(trajectory.content.tokens[trajectory.content.actions])
+            ids.append(inside.astype(np.int64))
+            places.append(first + owner)
+        first += len(trajectory)
+    row = torch.full((first,), -1, dtype=torch.int64)
+    row[decisions(batch)] = torch.arange(len(batch))
+    found, rows = torch.from_numpy(np.concatenate(ids)), row[torch.from_numpy(np.concatenate(places))]
+    return found[rows >= 0], rows[rows >= 0]
+
+
 ROLE_COLUMNS = {"logp_context": CONTEXT, "logp_observation": OBSERVATION}
 """Row columns a language policy fills for tokens it did not choose: for every decision, the sum of their log-probabilities at
 temperature 1 over the tokens of that role charged to it (`charged`)."""

@@ -8,6 +8,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from anypo.data.kept import Kept
+
 
 @dataclass(frozen=True)
 class Heat:
@@ -60,8 +62,8 @@ class Completion:
     """What came back: arrays over the T new tokens (the end-of-sequence token included when it was sampled).
 
     logp / entropy: of the distribution sampled from (after temperature and truncation for logp; after temperature for
-    entropy), in nats. log_mass: log of the mass kept by truncation. version: policy version per token.
-    finish: 'stop' (EOS or stop string), 'length', 'cancelled'.
+    entropy), in nats. log_mass: log of the mass kept by truncation; kept: the tokens it left (None: all, or the engine cannot
+    tell). version: policy version per token. finish: 'stop' (EOS or stop string), 'length', 'cancelled'.
     """
 
     tokens: np.ndarray
@@ -70,6 +72,7 @@ class Completion:
     log_mass: np.ndarray
     version: np.ndarray
     finish: str
+    kept: Kept | None = None
     extra: dict[str, Any] = field(default_factory=dict)
 
 

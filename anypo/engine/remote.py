@@ -21,11 +21,15 @@ import requests
 from requests.adapters import HTTPAdapter
 from urllib3.util.retry import Retry
 
-from anypo.engine.base import Completion, Limit, Request
+from anypo.data.kept import Kept
+from anypo.engine.base import Completion, Limit, Request, Sampling
 from anypo.errors import UserError
 
 KEY = "ANYPO_API_KEY"
 """Environment variable with the token that a server wants, if it wants one."""
+
+NONE = -9000.0
+"""What is reported of tokens without probability lies below."""
 
 RETRY = Retry(total=4, backoff_factor=0.5, status_forcelist=(429, 500, 502, 503, 504), allowed_methods=None)
 
@@ -92,7 +96,7 @@ class RemoteEngine:
 
     def _complete(self, request: Request) -> Completion:
         sampling = request.sampling
-        if not self.processed and (sampling.temperature not in (0.0, 1.0) or _truncates(request)):
+        if not self.processed and (sampling.temperature not in (0.0, 1.0) or _truncates(sampling)):
             raise UserError(
                 f"the server at {self.url} reports log-probabilities before temperature and truncation, so only temperature 1 "
                 "without top-p/top-k/min-p compares like with like; serve processed log-probabilities and set engine.processed=true"
@@ -103,7 +107,7 @@ class RemoteEngine:
             "max_tokens": sampling.max_new,
             "temperature": sampling.temperature,
             "top_p": sampling.top_p,
-            "logprobs": 1,
+            "logprobs": max(1, sampling.top_k),
             "seed": stable_seed(request.seed),
             "return_token_ids": True,
             "return_tokens_as_token_ids": True,
@@ -113,9 +117,9 @@ class RemoteEngine:
             **({"stop": list(sampling.stop)} if sampling.stop else {}),
             **({"stop_token_ids": sorted(ends)} if (ends := getattr(self.policy, "ends", ())) else {}),
         }
-        return self._read(self._post(f"{self.url}/completions", body))
+        return self._read(self._post(f"{self.url}/completions", body), sampling)
 
-    def _read(self, answer: dict[str, Any]) -> Completion:
+    def _read(self, answer: dict[str, Any], sampling: Sampling) -> Completion:
         try:
             choice = answer["choices"][0]
             tokens = _token_ids(choice)
@@ -131,9 +135,25 @@ class RemoteEngine:
             )
         finish = "length" if choice.get("finish_reason") == "length" else "stop"
         unknown = np.full(len(tokens), np.nan, dtype=np.float32)
-        return Completion(
-            tokens, logp, unknown, np.zeros(len(tokens), np.float32), np.full(len(tokens), self.version), finish
-        )
+        versions, mass = np.full(len(tokens), self.version), np.zeros(len(tokens), np.float32)
+        return Completion(tokens, logp, unknown, mass, versions, finish, self._kept(choice, len(tokens), sampling))
+
+    def _kept(self, choice: dict[str, Any], length: int, sampling: Sampling) -> Kept | None:
+        """What truncation left at each of `length` decisions: as the server says (``kept``, this library's own), or the tokens with
+        some probability among the `top_k` likeliest, which are all that it may leave (vLLM writes -9999 for none)."""
+        if not _truncates(sampling) or not sampling.temperature:
+            return None
+        if "kept" in choice:
+            return None if choice["kept"] is None else Kept.of([np.array(ids) for ids in choice["kept"]])
+        likely = choice["logprobs"].get("top_logprobs") or ()
+        sets = [[_named(name) for name, value in row.items() if value > NONE] for row in likely[:length]]
+        if not sampling.top_k or len(sets) < length:
+            raise UserError(
+                f"the server at {self.url} does not say which tokens top-p and min-p left, and without these a rollout cannot be "
+                "trained on; add generate.top_k (at most 20 on vLLM, unless it is started with more --max-logprobs), whose tokens "
+                "come with the answer, or leave truncation off"
+            )
+        return Kept.of([np.array(ids) for ids in sets])
 
     def _post(self, address: str, body: dict[str, Any]) -> dict[str, Any]:
         return post(self.session, address, body, self.timeout)
@@ -158,8 +178,7 @@ class RemoteEngine:
         self.version = version
 
 
-def _truncates(request: Request) -> bool:
-    sampling = request.sampling
+def _truncates(sampling: Sampling) -> bool:
     return sampling.top_p < 1.0 or sampling.top_k > 0 or sampling.min_p > 0.0
 
 
@@ -194,4 +213,9 @@ def _token_ids(choice: dict[str, Any]) -> np.ndarray:
     """Token ids from ``token_ids`` (vLLM's return_token_ids) or from ``token_id:N`` names."""
     if choice.get("token_ids") is not None:
         return np.array(choice["token_ids"], dtype=np.int32)
-    return np.array([int(name.split(":", 1)[1]) for name in choice["logprobs"]["tokens"]], dtype=np.int32)
+    return np.array([_named(name) for name in choice["logprobs"]["tokens"]], dtype=np.int32)
+
+
+def _named(name: str) -> int:
+    """The id in ``token_id:N``."""
+    return int(name.split(":", 1)[1])

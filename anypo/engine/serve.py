@@ -250,6 +250,7 @@ class _Handler(BaseHTTPRequestHandler):
                     "text": self.server_side.decode(done.tokens),
                     "finish_reason": done.finish,
                     "token_ids": tokens,
+                    "kept": None if done.kept is None else [ids.tolist() for ids in done.kept],
                     "logprobs": {
                         "tokens": [f"token_id:{token}" for token in tokens],
                         "token_logprobs": [min(0.0, float(value)) for value in logp],

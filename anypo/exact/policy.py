@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from anypo.data.batch import Batch
 from anypo.data.records import ACTION, Tokens, Trajectory
-from anypo.data.tokens import ROLE_COLUMNS, charged, to_rows
+from anypo.data.tokens import ROLE_COLUMNS, charged, kept_tokens, to_rows, unlisted_mass
 from anypo.errors import UserError
 from anypo.exact.graph import EOS, StateGraph
 from anypo.policies.divergences import Comparisons
@@ -72,7 +72,7 @@ class EnumerablePolicy(nn.Module):
     # -- a learner ------------------------------------------------------------------------------------------------------------
 
     def fill(self, batch: Batch, names: Collection[str], grad: bool) -> dict[str, Tensor]:
-        """`logp`, `entropy` [N] (at each sequence's sampling temperature, truncation renormalised by `log_mass`),
+        """`logp`, `entropy` [N] (at each sequence's sampling temperature, renormalised over the tokens that truncation kept),
         `logp_context` and `logp_observation` [N] (see `anypo.data.tokens`); without gradient `hidden` [N, F], the input of the last
         layer, and `state` [N, V], the logits; all of these in every view, too (``logp@privileged``). Divergences by full name
         (``jsd@privileged_ref``) [N], against the column ``state@privileged_ref``, as `compared` defines them."""
@@ -97,7 +97,7 @@ class EnumerablePolicy(nn.Module):
             logp = self._logs(batch)
             if "logp" in names:
                 token = self.rows(batch)[1]
-                out["logp"] = logp.gather(1, token[:, None]).squeeze(1) - batch["log_mass"].double()
+                out["logp"] = logp.gather(1, token[:, None]).squeeze(1) - self._mass(batch, logp)
             if "entropy" in names:
                 out["entropy"] = -(logp.exp() * logp).sum(-1)
         for name in sorted(ROLE_COLUMNS.keys() & set(names)):
@@ -122,6 +122,16 @@ class EnumerablePolicy(nn.Module):
     def _heated(self, batch: Batch, logits: Tensor) -> Tensor:
         heat = batch.spread(batch.sequences["temperature"]).double()
         return (logits / heat.clamp(min=1e-6)[:, None]).log_softmax(-1)
+
+    def _mass(self, batch: Batch, logs: Tensor) -> Tensor:
+        """The log mass that `logs` [N, V] give to what truncation kept, [N]."""
+        if all(t.kept is None for t in batch.trajectories):
+            return batch["log_mass"].double()
+        ids, rows = kept_tokens(batch)
+        inside = torch.full_like(logs, -torch.inf).index_put((rows, ids), logs[rows, ids])
+        listed = torch.zeros(len(batch), dtype=torch.bool).index_fill(0, rows, True)
+        inside = torch.where(listed[:, None], inside, logs)  # of a row without a set: the whole, whose mass is 1
+        return inside.logsumexp(-1) + unlisted_mass(batch).double()
 
     def _copied(self, batch: Batch, where: Tensor) -> Tensor:
         """What shown solutions add to the logits, [N, V] (or a zero)."""

@@ -9,6 +9,7 @@ from typing import Literal
 import numpy as np
 import torch
 
+from anypo.data.kept import Kept
 from anypo.engine.base import Completion, Request
 from anypo.errors import UserError
 from anypo.exact.graph import END, EOS, uniforms
@@ -68,6 +69,7 @@ class EnumerableSampler:
         shape = (len(requests), width)
         tokens, logp = np.full(shape, END), np.zeros(shape)
         entropy, mass, version = np.zeros(shape), np.zeros(shape), np.zeros(shape, dtype=np.int64)
+        kept: list[list[np.ndarray | None]] = [[] for _ in requests]
         lengths = np.zeros(len(requests), dtype=np.int64)
         for t in range(width):
             live = (state != END) & (lengths == t) & (t < limit)
@@ -77,6 +79,11 @@ class EnumerableSampler:
             logits = tables[slot, prompt * graph.states + np.maximum(state, 0)]
             p, entropy[:, t] = _softmax(logits, heat * _factors(logits, requests))
             p, mass[:, t] = _truncate(p, requests)
+            cut = mass[:, t] < 0
+            for i in np.flatnonzero(live & cut):
+                kept[i].append(np.flatnonzero(p[i]))
+            for i in np.flatnonzero(live & ~cut):
+                kept[i].append(None)
             chosen = np.minimum((p.cumsum(1) <= draws[:, t : t + 1] * p.sum(1, keepdims=True)).sum(1), p.shape[1] - 1)
             logp[:, t] = np.log(np.maximum(np.take_along_axis(p, chosen[:, None], 1)[:, 0], 1e-300))
             tokens[:, t], version[:, t] = np.where(live, chosen, END), number[slot]
@@ -85,7 +92,7 @@ class EnumerableSampler:
         return [
             Completion(
                 tokens[i, :n].copy(), logp[i, :n].copy(), entropy[i, :n].copy(), mass[i, :n].copy(),
-                version[i, :n].copy(), "stop" if n and tokens[i, n - 1] == EOS else "length",
+                version[i, :n].copy(), "stop" if n and tokens[i, n - 1] == EOS else "length", Kept.of(kept[i]),
             )
             for i, n in enumerate(lengths.tolist())
         ]  # fmt: skip

@@ -1,6 +1,6 @@
 """Filter: which signals a trajectory gets, and which trajectories survive."""
 
-from anypo.filter.base import DropDegenerate, DropTruncated, Filter, Screen, Signal, Survival
+from anypo.filter.base import DropCancelled, DropDegenerate, DropTruncated, Filter, FirstShare, Screen, Signal, Survival
 from anypo.filter.consensus import Confidence, IntervalConsensus, MajorityVote
 from anypo.filter.flaws import EquationCheck
 from anypo.filter.judge import Judge
@@ -10,6 +10,6 @@ from anypo.parts import load
 load(__name__)
 
 __all__ = [
-    "Confidence", "DropDegenerate", "DropTruncated", "EquationCheck", "Filter", "IntervalConsensus", "Judge", "MajorityVote", "Screen",
-    "Signal", "SuccessGate", "Survival",
+    "Confidence", "DropCancelled", "DropDegenerate", "DropTruncated", "EquationCheck", "Filter", "FirstShare", "IntervalConsensus",
+    "Judge", "MajorityVote", "Screen", "Signal", "SuccessGate", "Survival",
 ]  # fmt: skip

@@ -6,7 +6,7 @@ import numpy as np
 from pydantic import Field
 
 from anypo.context import Context
-from anypo.data.records import Group
+from anypo.data.records import CANCELLED, Group
 from anypo.parts import Part
 
 
@@ -75,3 +75,23 @@ class DropTruncated(Survival, name="drop_truncated"):
     def keep(self, groups: list[Group], context: Context) -> list[Group]:
         kept = [g.replace(trajectories=tuple(t for t in g.trajectories if not t.truncated)) for g in groups]
         return [group for group in kept if group.trajectories]
+
+
+class DropCancelled(Survival, name="drop_cancelled"):
+    """Drop trajectories that were given up while they were sampled (pruned branches); a group left empty goes too."""
+
+    def keep(self, groups: list[Group], context: Context) -> list[Group]:
+        kept = [g.replace(trajectories=tuple(t for t in g.trajectories if t.finish != CANCELLED)) for g in groups]
+        return [group for group in kept if group.trajectories]
+
+
+class FirstShare(Survival, name="first_share"):
+    """Train on the first `share` of every group's rollouts (at least two, where there are as many): the others have voted or been
+    compared with, and are not trained on (TTRL's samples among its votes)."""
+
+    share: float = Field(0.5, gt=0.0, le=1.0)
+
+    def keep(self, groups: list[Group], context: Context) -> list[Group]:
+        return [
+            g.replace(trajectories=g.trajectories[: max(2, round(self.share * len(g.trajectories)))]) for g in groups
+        ]

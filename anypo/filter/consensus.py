@@ -8,9 +8,8 @@ labels are hidden (`anypo.tasks.unlabelled`) are measured too, and taken out of 
 from __future__ import annotations
 
 import math
-import re
 from collections import Counter
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from pydantic import Field
@@ -18,7 +17,9 @@ from pydantic import Field
 from anypo.context import Context
 from anypo.data.records import CANCELLED, Group, Trajectory
 from anypo.filter.base import Signal
+from anypo.outlook import Outlook
 from anypo.tasks.text.extract import ExtractName, extract
+from anypo.tasks.text.spans import interval, overlap
 from anypo.tasks.unlabelled import LABEL
 
 PSEUDO = frozenset({"pseudo_reward"})
@@ -91,19 +92,33 @@ class IntervalConsensus(Signal, name="interval_consensus"):
     """Rewards an interval answer by its overlap with the mean interval of the group, weighted by how much the group agrees
     (URPA, arXiv:2508.06317).
 
-    The last two numbers of a text are (start, end). With the mean start and end over the readable rollouts as pseudo-label and
-    u = std(starts) + std(ends), the confidence is c = exp(-`gamma` u / `length`) and the reward `format` * readable +
-    (1 - `format`) * c * IoU. Fewer than two readable rollouts: reward 0 for all. Under standard-deviation scaling c cancels
+    The last two numbers or times of a text are (start, end): ``3.5 to 7``, ``10-20``, ``12:05 - 12:30``. With the mean start and end
+    over the readable rollouts as pseudo-label and u = std(starts) + std(ends), the confidence is c = exp(-`gamma` u / L) and the
+    reward `format` * readable + (1 - `format`) * c * IoU. L is `length`, else the length of what is searched where the problem says
+    it (metadata ``length``), else that of the pseudo-label: the confidence does not depend on the unit. Fewer than two readable
+    rollouts: reward 0 for all. Under standard-deviation scaling c cancels
     (it is the same for the whole group); `weigh` = false leaves it out of the reward, so that ``group_weight=component`` can
     apply it after scaling.
     """
 
     provides = PSEUDO
     gamma: float = Field(1.0, ge=0.0)
-    length: float = Field(1.0, gt=0.0, description="what times are divided by before the spread is taken")
+    length: float | None = Field(None, gt=0.0, description="what the spread is measured in (none: the problem's own)")
     format: float = Field(0.5, ge=0.0, le=1.0)
     weigh: bool = True
     outcome: str = "correct"
+
+    def dormant(self, algorithm: Any, outlook: Outlook) -> str | None:
+        task = outlook.task
+        if task is None or not getattr(task, "labelled", True):
+            return None
+        answers = [answer for index in range(min(len(task), 16)) if (answer := task.train(index).answer)]
+        if not answers or any(interval(answer) for answer in answers):
+            return None
+        return (
+            f"of use: no answer of this task is an interval ('{answers[0]}'), so that whatever two numbers stand last are compared; "
+            "choose a task whose answers have a start and an end (--task find_span)"
+        )
 
     def score(self, groups: list[Group], context: Context) -> list[Group]:
         return [self._score(group, context) for group in groups]
@@ -114,7 +129,9 @@ class IntervalConsensus(Signal, name="interval_consensus"):
         if len(known) < 2:
             return _scored(group, [0.0] * len(spans), "overlap", confidence=0.0)
         target = tuple(known.mean(0))
-        confidence = math.exp(-self.gamma * float(known.std(0).sum()) / self.length)
+        spread = float(known.std(0).sum())
+        scale = self.length or _length(group) or float(target[1] - target[0])
+        confidence = math.exp(-self.gamma * spread / scale) if scale > 0 else float(spread == 0)
         context.log("filter/confidence", confidence)
         factor = confidence if self.weigh else 1.0
         rewards = [
@@ -123,19 +140,10 @@ class IntervalConsensus(Signal, name="interval_consensus"):
         return _scored(group, rewards, "overlap", confidence=confidence)
 
 
-def interval(text: str) -> tuple[float, float] | None:
-    """The last two numbers of a text as an ordered interval, or None."""
-    numbers = re.findall(r"-?\d+(?:\.\d+)?", text)
-    if len(numbers) < 2:
-        return None
-    low, high = float(numbers[-2]), float(numbers[-1])
-    return (low, high) if low <= high else None
-
-
-def overlap(a: tuple[float, ...], b: tuple[float, ...]) -> float:
-    """Intersection over union of two intervals; 1 for two equal points."""
-    union = max(a[1], b[1]) - min(a[0], b[0])
-    return max(0.0, min(a[1], b[1]) - max(a[0], b[0])) / union if union > 0 else 1.0
+def _length(group: Group) -> float | None:
+    """The length of what is searched, where the problem says it."""
+    told = getattr(group.problem, "metadata", {}).get("length")
+    return float(told) if isinstance(told, (int, float)) and told > 0 else None
 
 
 def widened(span: tuple[float, float], alpha: float) -> tuple[float, float]:

@@ -17,6 +17,7 @@ from anypo.errors import UserError
 from anypo.generate.conversation import Episode, converse
 from anypo.generate.workspace import Accumulate, Workspace
 from anypo.generate.worlds.seats import Seat
+from anypo.outlook import Outlook
 from anypo.parts import Part
 from anypo.policies.views import View
 from anypo.roles.base import Model
@@ -85,6 +86,8 @@ class Generate(Part, slot="generate"):
 
     plans: ClassVar[frozenset[str]] = frozenset()
     traced: ClassVar[bool] = False
+    conversational: ClassVar[bool] = True
+    """Whether it plays the turns of conversations."""
 
     max_new: int = Field(64, ge=1, description="most new tokens per turn")
     temperature: float = Field(1.0, gt=0.0)
@@ -98,6 +101,15 @@ class Generate(Part, slot="generate"):
     def suits(self, task: Task) -> str | None:
         """A sentence saying why this generator cannot work on `task`, or None (see `check_task`)."""
         return None
+
+    def dormant(self, algorithm: Any, outlook: Outlook) -> str | None:
+        """Where turns are played and the task says how many an episode has: that these are too few, or more than there are."""
+        most = getattr(outlook.task, "turns", None)
+        if most is None or not self.conversational or (self.turns == 1) == (most == 1):
+            return None
+        if self.turns == 1:
+            return f"beyond the first turn: an episode of this task has up to {most}; set generate.turns={most}"
+        return f"beyond the first turn: an episode of this task is one answer; set generate.turns=1 (now {self.turns})"
 
     def sampling(self, context: Context) -> Sampling:
         """The sampling of this step (another room may scale the temperature through the hook ``temperature``)."""

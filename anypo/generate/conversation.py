@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from anypo.data.content import Media, Message, media, parted, readable
+from anypo.data.kept import Kept
 from anypo.data.records import (
     ACTION,
     CONTEXT,
@@ -327,6 +328,7 @@ def _trajectory(
         version=np.concatenate([part.version for part in parts]),
         entropy=_known(np.concatenate([part.entropy for part in parts])),
         log_mass=np.concatenate([part.log_mass for part in parts]),
+        kept=Kept.joined([part.kept for part in parts], [len(part.tokens) for part in parts]),
         turn=np.concatenate([np.full(len(part.tokens), turn) for turn, part in zip(stretch.turns, parts)]),
         rewards=dict(rewards),
         weights=task.weights,
@@ -386,6 +388,7 @@ def joined(kept: Completion | None, fresh: Completion) -> Completion:
         logp=both(kept.logp, fresh.logp),
         entropy=both(kept.entropy, fresh.entropy),
         log_mass=both(kept.log_mass, fresh.log_mass),
+        kept=Kept.joined([kept.kept, fresh.kept], [len(kept.tokens), len(fresh.tokens)]),
         version=both(kept.version, fresh.version),
     )
 

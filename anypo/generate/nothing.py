@@ -17,6 +17,8 @@ class Nothing(Generate, name="nothing"):
     """Proposes nothing; what is trained on is the replay room's matter. When the policy is scored it answers as any other
     (`max_new`, `turns`, `stop`), or acts in the task's environment."""
 
+    conversational = False
+
     def rollout(self, asks: Sequence[Ask], world: World, context: Context) -> list[Group]:
         return []
 

@@ -166,6 +166,7 @@ def _decided(seed: Trajectory, begin: int, end: int) -> Completion:
         log_mass=piece(seed.log_mass),
         version=piece(seed.version),
         finish=FINISHED,
+        kept=None if seed.kept is None else seed.kept.part(begin, end),
     )
 
 

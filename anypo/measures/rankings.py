@@ -17,6 +17,7 @@ import numpy as np
 from pydantic import Field
 
 from anypo.data.batch import Batch
+from anypo.data.kept import Kept
 from anypo.data.records import Group, Tokens, Trajectory
 from anypo.errors import UserError, unknown
 from anypo.measures.base import Estimate, Measure
@@ -161,7 +162,9 @@ def stored(row: Row) -> Trajectory:
     content = Tokens(np.array(row["tokens"], np.int32), np.array(row["roles"], np.int8))
     logp = np.array(row["logp"], np.float64)
     version = np.full(len(logp), row["version_min"] or 0)
-    return Trajectory(row["prompt"], content, logp, version, temperature=row["temperature"], sample=row["sample"])
+    kept = Kept.of(row["kept"]) if row.get("kept") is not None else None
+    heat, sample = row["temperature"], row["sample"]
+    return Trajectory(row["prompt"], content, logp, version, kept=kept, temperature=heat, sample=sample)
 
 
 __all__ = [

@@ -11,7 +11,7 @@ from anypo.context import Context
 from anypo.data.records import ACTION, CONTEXT, DEMO, Group, Tokens, Trajectory
 from anypo.errors import UserError
 from anypo.replay.base import Replay
-from anypo.tasks.base import Problem, Task
+from anypo.tasks.base import Problem, Task, worked
 
 
 class Solutions(Replay, name="solutions"):
@@ -25,7 +25,7 @@ class Solutions(Replay, name="solutions"):
     examples: int = Field(64, ge=1, description="worked solutions per step")
 
     def suits(self, task: Task) -> str | None:
-        if any(task.train(index).solution for index in range(min(len(task), 64))):
+        if worked(task):
             return None
         return "it has no worked solutions; name their column with --task-set solution=COLUMN, or choose a task that has them"
 

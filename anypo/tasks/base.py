@@ -102,13 +102,19 @@ def restores(owner: Any) -> bool:
     return bool(getattr(owner, "restores", True))
 
 
+def worked(task: Any) -> bool:
+    """Whether some of a task's first training problems have a worked solution."""
+    return any(task.train(index).solution for index in range(min(len(task), 64)))
+
+
 class Task(Protocol):
     """Problems with a way to act on them. Train and held-out problems come from disjoint seeds or files.
 
     A task may have a `scorer` (an `anypo.scoring.Scorer`, or its name) that says how a policy is scored on it and in which
     unit; without one it is the accuracy on held-out problems. A task whose problems are in memory says ``stored = True``: all of
     them are looked at before a run begins, not a few. A task whose episodes cannot be taken up again where they stood
-    has the attribute ``restores = False`` (see `Environment`).
+    has the attribute ``restores = False`` (see `Environment`). One that knows how many turns an episode can take says so in `turns`: a
+    run that plays fewer, or wants more, is told.
     """
 
     name: str

@@ -12,7 +12,7 @@ from anypo.tasks.base import Environment, Problem, Task
 from anypo.tasks.code import exercises
 from anypo.tasks.text import generators
 from anypo.tasks.text.options import read
-from anypo.worlds import guess
+from anypo.worlds import calculator, guess, span
 
 ALIASES: dict[str, tuple[str, dict[str, Any]]] = {
     "sums": (
@@ -47,6 +47,8 @@ GIVEN = "given-"
 TASKS: dict[str, Named] = {
     guess.NAME: Named(guess.parse, guess.load),
     exercises.NAME: Named(exercises.parse, exercises.load),
+    calculator.NAME: Named(calculator.parse, calculator.load),
+    span.NAME: Named(span.parse, span.load),
 }
 
 Factory = TypeVar("Factory", bound=Callable[..., Task])

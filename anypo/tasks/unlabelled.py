@@ -59,6 +59,11 @@ class Unlabelled:
         return bool(getattr(self.task, "stored", False))
 
     @property
+    def turns(self) -> int | None:
+        """Most turns of an episode, where the task says so."""
+        return getattr(self.task, "turns", None)
+
+    @property
     def restores(self) -> bool:
         return restores(self.task)
 

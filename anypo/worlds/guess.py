@@ -59,6 +59,7 @@ class GuessTask:
 
     def __init__(self, options: GuessOptions) -> None:
         self.options = options
+        self.turns = options.turns
 
     def __len__(self) -> int:
         return self.options.size

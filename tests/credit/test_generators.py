@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 
 import numpy as np
 import pytest
@@ -13,7 +14,9 @@ from scipy import stats
 from anypo.claims.beds.exact import Testbed
 from anypo.control.base import Ask
 from anypo.data.batch import Batch
-from anypo.data.records import DEMO
+from anypo.data.records import CANCELLED, DEMO, TRUNCATED
+from anypo.errors import UserError
+from anypo.filter import DropCancelled, MajorityVote
 from anypo.generate import (
     AdaptiveRounds,
     Anchored,
@@ -31,13 +34,16 @@ from anypo.generate import (
 )
 from anypo.generate.groups.masked import nucleus
 from anypo.generate.groups.rounds import priority, shrinkage, spread_out
-from anypo.generate.guided.demonstrations import first_difference, steps
-from anypo.generate.guided.next_sequence import positions, smoothed
+from anypo.generate.guided.demonstrations import demonstration, first_difference, steps
+from anypo.generate.guided.next_sequence import _and_after, positions, smoothed
 from anypo.generate.resume import decisions
-from anypo.generate.trees.confidence import Steps, statistics
+from anypo.generate.trees.confidence import Gates, Steps, statistics
 from anypo.generate.trees.segments import delimited, fork_points, segment_starts
+from anypo.outlook import Outlook
 from anypo.run.trainer import Trainer
 from anypo.systems import find
+from anypo.tasks.base import Problem
+from anypo.tasks.unlabelled import Unlabelled
 
 BED = Testbed(vocabulary=4, horizon=5, spread=0.8)
 
@@ -105,13 +111,19 @@ def test_entropy_forks_leave_from_the_most_uncertain_decisions() -> None:
 
 
 def test_entropy_forks_cost_what_the_paper_says() -> None:
-    """Uniform fork positions: (1 + BN/2) / (1 + BN) of the tokens of independent sampling; 4/7 for N = 3, B = 2."""
-    rng = np.random.default_rng(0)
-    length, forks, branches = 1000, 3, 2  # forks 0..999, mean cut 499.5
-    spent = [
-        length + sum(branches * (length - c) for c in rng.choice(length, forks, replace=False)) for _ in range(4000)
-    ]
-    assert np.mean(spent) / (length * (1 + forks * branches)) == pytest.approx(4 / 7, abs=0.006)
+    """Fork positions anywhere alike: (1 + BN/2) / (1 + BN) of the tokens of independent sampling; 4/7 for N = 3, B = 2."""
+    bed = Testbed(vocabulary=3, horizon=40, prompts=2, graph="chain", reward="graded", spread=0.3)
+    part = EntropyForks(trees=2, forks=3, branches=2, max_new=40)
+    fresh, whole = 0, 0
+    for seed in range(12):
+        world = bed.world(seed)
+        with torch.no_grad():
+            world.policy.weight[:, 0] = -30.0  # no answer ends early
+        groups = part.rollout([Ask(0, 1), Ask(1, 1)], world, context_for(part))
+        assert all(len(g.trajectories) == 14 for g in groups)
+        fresh += sum(len(t) - max(0, t.fork) for g in groups for t in g.trajectories)
+        whole += sum(len(t) for g in groups for t in g.trajectories)
+    assert whole == 12 * 28 * 40 and fresh / whole == pytest.approx(4 / 7, abs=0.05)
 
 
 def test_fork_points_and_segment_starts() -> None:
@@ -163,6 +175,17 @@ def test_same_seed_same_rollouts() -> None:
         assert part.replace(turns=2).refuse(None) is None
         assert "accumulate" in (part.replace(workspace="rebuild").refuse(None) or "")
     assert "generate.turns to 1" in (OneToken(turns=2).refuse(None) or "")
+
+
+def test_segments_are_a_share_of_the_answer_or_shorter_than_it() -> None:
+    tree = find("spo-tree").algorithm()
+    assert tree.set({"generate.max_new": 16}).generate.length == 5
+    assert [tree.set({"generate.max_new": n}).generate.refuse(tree) for n in (3, 8, 16)] == [None] * 3
+    with pytest.raises(UserError, match=r"set generate\.segment=null"):
+        tree.set({"generate.max_new": 16, "generate.segment": 16}).check()
+    deep = tree.set({"generate.max_new": 16, "generate.segment": 10})
+    assert "beyond 1 of its 2 forks" in deep.generate.dormant(deep, Outlook(20))
+    assert tree.generate.dormant(tree, Outlook(20)) is None
 
 
 # -- budgets -----------------------------------------------------------------------------------------------------------------
@@ -254,7 +277,9 @@ def test_an_anchor_makes_every_failure_negative() -> None:
 
 
 def test_interventions_keep_the_right_part_and_replace_the_first_wrong_step() -> None:
-    groups, world, _ = rolled(Interventions(delimiter="", continuations=8, max_new=5), prompts=4, samples=6)
+    groups, world, _ = rolled(
+        Interventions(delimiter="", review="comparison", continuations=8, max_new=5), prompts=4, samples=6
+    )
     demos = [g.trajectories[0] for g in groups if g.trajectories[0].guidance == DEMO]
     assert demos
     for demo in demos:
@@ -321,13 +346,49 @@ def test_next_sequence_rewards_the_truth_and_draws_one_place_per_chunk() -> None
     rolls = [g for g in groups if g.trajectories[0].guidance != DEMO]
     assert len(texts) == 2 and all(len(g.trajectories) == 3 for g in rolls)
     assert all(len(t) <= 2 for g in rolls for t in g.trajectories)
-    text = texts[0].trajectories[0]
-    hidden = world.policy.fill(Batch.of([text], [0], 1), ["hidden"], grad=False)["hidden"].numpy()
-    for cut in (0, 3):
-        perfect = {
-            kind: part.replace(reward=kind)._agreement(cut, text, hidden, text, hidden) for kind in ("cosine", "exact")
-        }
-        assert perfect == pytest.approx({"cosine": 1.0, "exact": 1.0})
+
+
+@pytest.mark.parametrize("length", [1, 5])
+def test_next_sequence_reads_every_sampled_token(length: int) -> None:
+    """A rollout as it is made, cut off behind `length` tokens: the truth earns 1, and another last token alone earns less."""
+    bed = Testbed(vocabulary=4, horizon=8, graph="chain", reward="graded", kind="linear")
+    world, part = bed.world(0), NextSequence(length=length)
+    problem = world.task.train(0)
+    text = demonstration(problem, np.array([1, 2, 3, 1, 2, 3, 1, 2]), world)
+    truth = part._read([text], world)[1][0]
+    cut = 1
+
+    def earned(last: int) -> float:
+        said = decisions(text)[: cut + length].copy()
+        said[-1] = last
+        made = demonstration(problem, said, world).replace(finish=TRUNCATED)
+        states = part._read([_and_after(made)], world)[1][0]
+        return part._agreement(cut, made, states, text, truth)
+
+    right = int(decisions(text)[cut + length - 1])
+    assert earned(right) == pytest.approx(1.0, abs=1e-6)
+    assert all(earned(other) < 1 - 0.1 / length for other in (1, 2, 3) if other != right)
+    short = demonstration(problem, decisions(text)[: cut + 1], world)
+    assert part._agreement(cut, short, part._read([short], world)[1][0], text, truth) < 1 / length + 1e-6
+
+
+def test_next_sequence_says_when_every_text_is_too_short() -> None:
+    class Bare:
+        name, outcome = "bare", "correct"
+        problems = [Problem.ask("1+1", "2", "2"), Problem.ask("5+5", "10", "10")]
+
+        def __len__(self) -> int:
+            return 2
+
+        def train(self, index: int) -> Problem:
+            return self.problems[index]
+
+    method = find("refine").algorithm()
+    said = method.generate.dormant(method, Outlook(20, task=Bare()))
+    assert "beside the imitation" in said and "set generate.length=1" in said
+    method = method.set({"generate.length": 1})
+    assert method.generate.dormant(method, Outlook(20, task=Bare())) is None
+    assert "no worked solutions" in NextSequence().suits(Unlabelled(Bare()))
 
 
 def test_positions_follow_the_softmax_of_entropy() -> None:
@@ -391,6 +452,11 @@ def test_the_mask_lags_behind_the_policy() -> None:
     assert torch.equal(context.memory[part]["copy"]["weight"], world.policy.weight)
 
 
+def test_an_answer_without_a_tag_names_no_mode() -> None:
+    part = Modes()
+    assert [part.mode(text) for text in ("<instant>4", " <agentic>", "a long thought, 4")] == [0, 2, -1]
+
+
 def test_forced_modes_are_context_and_free_ones_are_decisions() -> None:
     part = Modes(tags=("a", "b"), forced=2, free=3, max_new=4)
     groups, world, context = rolled(part, prompts=2)
@@ -405,32 +471,53 @@ def test_forced_modes_are_context_and_free_ones_are_decisions() -> None:
     assert 0 <= context.metrics["generate/free_a"] <= 1
 
 
+GATES = Gates(uncertain=3.5, calm=1.0, doubt=2.4, least=1.8, tail=2.0)
+
+
+def crafted(entropy, group, tail, rise=None) -> Steps:
+    n = len(entropy)
+    zeros = np.zeros(n) if rise is None else np.array(rise, dtype=float)
+    arrays = (np.array(x, dtype=float) for x in (entropy, group, tail))
+    return Steps(*arrays, zeros, np.zeros((n, 4), dtype=int), np.zeros((n, 4)))
+
+
 def test_confidence_fork_width_and_pruning_rules() -> None:
     part = ConfidenceForks()
-
-    def crafted(entropy, group, tail, rise=None) -> Steps:
-        n = len(entropy)
-        zeros = np.zeros(n) if rise is None else np.array(rise, dtype=float)
-        arrays = (np.array(x, dtype=float) for x in (entropy, group, tail))
-        return Steps(*arrays, zeros, np.zeros((n, 4), dtype=int), np.zeros((n, 4)))
-
-    at = crafted([3.5], [1.2], [9.0])
-    assert part.width(at, 0) == 3
-    assert part.width(crafted([1.0], [1.2], [9.0]), 0) == 1 and part.width(crafted([9.0], [0.0], [9.0]), 0) == 4
-    gate = crafted([4.0] * 6, [1.0] * 6, [9.0] * 6, [0.5] * 6)
-    assert part.fork(gate) == 4 and part.fork(crafted([3.4] * 6, [1.0] * 6, [9.0] * 6, [0.5] * 6)) is None
-    assert part.fork(crafted([4.0] * 6, [1.3] * 6, [9.0] * 6, [0.5] * 6)) is None
-    assert part.fork(crafted([4.0] * 6, [1.0] * 6, [9.0] * 6, [0.1] * 6)) is None
-    flat = [2.0] * 6
-    assert part.prune(crafted(flat, flat, flat)) is None
-    assert part.prune(crafted(flat, [2, 2, 0.3, 2, 2, 2], flat)) == 2
-    assert part.prune(crafted(flat, flat, [2, 1.5, 1.2, 0.9, 0.9, 0.9])) == 3
-    assert part.prune(crafted(flat, flat, [2.9, 2.5, 2.2, 1.9, 1.8, 1.7])) is None  # falls, but is not low
-    assert part.prune(crafted(flat, flat, flat, [0, 0.1, 0.2, 0.6, 0, 0])) == 3
-    assert part.prune(crafted(flat, flat, flat, [0, 0.1, 0.2, 0.4, 0, 0])) is None
+    assert part.width(crafted([3.5], [2.4], [9.0]), 0, GATES) == 3
+    assert part.width(crafted([1.0], [2.4], [9.0]), 0, GATES) == 1
+    assert part.width(crafted([9.0], [1.7], [9.0]), 0, GATES) == 4
+    gate = crafted([4.0] * 6, [2.0] * 6, [9.0] * 6, [0.5] * 6)
+    assert part.fork(gate, GATES) == 4 and part.fork(crafted([3.4] * 6, [2.0] * 6, [9.0] * 6, [0.5] * 6), GATES) is None
+    assert part.fork(crafted([4.0] * 6, [2.5] * 6, [9.0] * 6, [0.5] * 6), GATES) is None
+    assert part.fork(crafted([4.0] * 6, [2.0] * 6, [9.0] * 6, [0.1] * 6), GATES) is None
+    flat = [3.0] * 6
+    assert part.prune(crafted(flat, flat, flat), GATES) is None
+    assert part.prune(crafted(flat, [3, 3, 1.7, 3, 3, 3], flat), GATES) == 2
+    assert part.prune(crafted(flat, [3, 3, 1.7, 3, 3, 3], flat), GATES, 3) is None  # before the branch began
+    assert part.prune(crafted(flat, flat, [3, 2.5, 2.2, 1.9, 1.9, 1.9]), GATES) == 3
+    assert part.prune(crafted(flat, flat, [3.9, 3.5, 3.2, 2.9, 2.8, 2.7]), GATES) is None  # falls, but is not low
+    assert part.prune(crafted(flat, flat, flat, [0, 0.1, 0.2, 0.6, 0, 0]), GATES) == 3
+    assert part.prune(crafted(flat, flat, flat, [0, 0.1, 0.2, 0.4, 0, 0]), GATES) is None
 
 
-def test_confidence_statistics_and_branches() -> None:
+def test_confidence_is_never_below_ln_5_and_every_gate_is_reached() -> None:
+    """The release's thresholds of 1.2, 0.4 and 1.0 are met by no distribution; quantiles of the rollouts' own are met by design."""
+    draw = torch.Generator().manual_seed(0)
+    read = [
+        statistics(scale * torch.randn(400, 5000, generator=draw), window=4, width=4)
+        for scale in (0, 0.1, 0.3, 1, 3, 10)
+    ]
+    assert min(float(s.group.min()) for s in read) >= math.log(5) - 1e-9
+    part = ConfidenceForks()
+    scales = torch.rand(400, 1, generator=draw) * 6
+    mixed = [statistics(scales * torch.randn(400, 5000, generator=draw), window=4, width=4) for _ in range(8)]
+    gates = part.gates(mixed[:4])
+    assert gates.least >= math.log(5) and gates.calm < gates.uncertain
+    assert all(part.fork(s, gates) is not None for s in mixed)
+    assert any(part.prune(s, gates) is not None for s in mixed[4:])
+
+
+def test_confidence_statistics() -> None:
     logits = torch.tensor([[2.0, 1.0, 0.0, -1.0, -2.0, -3.0]] * 3 + [[0.0] * 6] * 3, dtype=torch.float64)
     found = statistics(logits, window=2, width=3)
     logp = logits.log_softmax(-1)
@@ -438,13 +525,45 @@ def test_confidence_statistics_and_branches() -> None:
     confidence = -logp[:, :5].mean(1).numpy()
     np.testing.assert_allclose(found.group, [confidence[max(0, t - 1) : t + 1].mean() for t in range(6)])
     assert found.likely[0].tolist() == [0, 1, 2] and found.rise[3] > 0 and found.rise[0] == 0
-    part = ConfidenceForks(
-        trees=3, depth=0, uncertain=1.0, calm=0.5, doubt=9.0, rise=0.0, least=0.0, surge=99.0, max_new=5
-    )
-    groups, world, _ = rolled(part, prompts=2)
-    check_tree(groups)
-    check_scores(groups, world)
-    assert sum(len(g.trajectories) for g in groups) > 6
+
+
+LONG = Testbed(vocabulary=6, horizon=24, prompts=3, spread=1.2, graph="chain", reward="graded")
+
+
+def test_branches_that_lose_confidence_are_cut_and_their_tokens_are_never_sampled(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The same rollouts with and without pruning: what is given up is shorter, does not vote, and is not trained on."""
+    part = ConfidenceForks(trees=4, depth=0, uncertain=0.5, rise=0.0, look=2, max_new=24)
+    watched, world, context = rolled(part, bed=LONG)
+    check_tree(watched)
+    branches = [t for g in watched for t in g.trajectories if t.parent >= 0]
+    pruned = [t for t in branches if t.finish == CANCELLED]
+    assert branches and 0 < len(pruned) < len(branches)
+    assert context.metrics["generate/pruned_share"] == pytest.approx(len(pruned) / len(branches))
+    monkeypatch.setattr(ConfidenceForks, "prune", lambda *_: None)
+    whole, _, _ = rolled(part, bed=LONG)
+    spent = lambda groups: sum(len(t) - max(0, t.fork) for g in groups for t in g.trajectories)
+    assert all(t.finish != CANCELLED for g in whole for t in g.trajectories) and spent(watched) < spent(whole)
+    for ours, theirs in zip(watched, whole):
+        for a, b in zip(ours.trajectories, theirs.trajectories):
+            n = len(a)
+            assert (decisions(a) == decisions(b)[:n]).all()  # the same branch up to where it was given up
+            assert n == len(b) or a.finish == CANCELLED
+            assert a.text == world.policy.decode(decisions(a))
+    voted = MajorityVote(answer="whole").score(list(watched), context)
+    kept = DropCancelled().keep(voted, context)
+    assert all(t.finish != CANCELLED for g in kept for t in g.trajectories)
+    assert sum(len(g.trajectories) for g in kept) == sum(len(g.trajectories) for g in watched) - len(pruned)
+    assert max(t.rewards["vote"] for g in voted for t in g.trajectories if t.finish == CANCELLED) == 0
+
+
+def test_confidence_forks_say_when_no_rollout_can_fork() -> None:
+    outlook = Outlook(steps=20)
+    method = find("echo-ttrl").algorithm()
+    assert method.generate.dormant(method, outlook) is None
+    short = method.set({"generate.max_new": 5})
+    assert "set generate.depth=0" in short.generate.dormant(short, outlook)
 
 
 def test_independent_groups_know_their_problem() -> None:

@@ -372,6 +372,9 @@ def test_mode_cost_charges_expensive_modes_on_easy_prompts_only() -> None:
     batch = batch_of([[1.0, 1, 1, 0], [1.0, 0, 1, 1]], components=modes)
     shaped = ModeCost().shape(batch, context_for(GRPO)).sequences["reward"].reshape(2, 4).tolist()
     assert shaped == [[1, 1, 0, 0], [1, 0, 1, 1]]  # p = 1 leaves nothing for the others; p = 1/2 is not easy
+    untagged = batch_of([[1.0, 0, 0, 1]], components={"mode": [[0.0, 1, 2, -1]]})
+    shaped = ModeCost().shape(untagged, context_for(GRPO)).sequences["reward"].tolist()
+    assert shaped == [1, 0, 0, 0]  # a long right answer that names no mode is no way round the price
     factors = []
     for right in range(4):  # cheap-mode success rate right / 4 with `easy` 0
         rewards = [1.0] * right + [0.0] * (4 - right) + [1.0]

@@ -10,13 +10,15 @@ import pytest
 from credit_making import context_for, rollout
 
 from anypo.data.records import CANCELLED, Group
-from anypo.filter import Confidence, EquationCheck, IntervalConsensus, MajorityVote
-from anypo.filter.consensus import interval, majority, overlap, widened
+from anypo.filter import Confidence, EquationCheck, FirstShare, IntervalConsensus, MajorityVote
+from anypo.filter.consensus import majority, widened
 from anypo.filter.flaws import first_false_equation, judge_reward
-from anypo.generate.groups.auxiliary import SelfJudging, first_word, round_robin
+from anypo.generate.groups.auxiliary import SelfJudging, balanced, first_word, round_robin
 from anypo.generate.groups.execution import ExecutionTraces
+from anypo.outlook import Outlook
 from anypo.tasks.base import Problem
 from anypo.tasks.code.straight import grade_prediction, same, trace
+from anypo.tasks.text.spans import interval, overlap
 
 
 def group(texts: list[str], right: list[float] | None = None, **fields) -> Group:
@@ -85,8 +87,50 @@ def test_interval_consensus_by_hand() -> None:
     assert unweighted[0] == pytest.approx(1.0)
 
 
+@pytest.mark.parametrize("unit", [1.0, 5.0, 1000.0])
+def test_the_confidence_in_an_interval_does_not_depend_on_its_unit(unit: float) -> None:
+    """Times in seconds do not kill the reward: 20 to 45 s with a spread of 6 s is as sure as the same in minutes."""
+    spans = [(20.0, 45.0), (26.0, 51.0), (14.0, 39.0), (20.0, 45.0)]
+    texts = [f"{a * unit} {b * unit}" for a, b in spans]
+    rewards, metrics = score(IntervalConsensus(), group(texts))
+    wanted = math.exp(-2 * np.std([20, 26, 14, 20]) / 25)
+    assert metrics["filter/confidence"] == pytest.approx(wanted) and np.ptp(rewards) > 0.1
+    searched = group(texts).replace(problem=Problem.ask("when?", length=100.0 * unit))
+    _, metrics = score(IntervalConsensus(), searched)
+    assert metrics["filter/confidence"] == pytest.approx(wanted ** (25 / 100))
+    points, metrics = score(IntervalConsensus(), group(["3 3", "5 5"]))
+    assert metrics["filter/confidence"] == 0.0 and points == [0.5, 0.5]
+
+
+def test_interval_consensus_says_when_answers_are_no_intervals() -> None:
+    class Answers:
+        def __init__(self, *answers: str) -> None:
+            self.answers = answers
+
+        def __len__(self) -> int:
+            return len(self.answers)
+
+        def train(self, index: int) -> Problem:
+            return Problem.ask("?", self.answers[index])
+
+    part = IntervalConsensus()
+    assert "no answer of this task is an interval ('10')" in part.dormant(None, Outlook(20, task=Answers("10", "7")))
+    assert part.dormant(None, Outlook(20, task=Answers("10-20"))) is None
+    assert part.dormant(None, Outlook(20)) is None and part.dormant(None, Outlook(20, task=Answers(""))) is None
+
+
+def test_all_vote_and_the_first_half_is_trained_on() -> None:
+    voted = MajorityVote().score([group(["1", "2", "2", "2"])], context_for(MajorityVote()))
+    assert [t.reward for t in voted[0].trajectories] == [0, 1, 1, 1]  # those that only vote decide
+    (kept,) = FirstShare().keep(voted, context_for(FirstShare()))
+    assert [t.sample for t in kept.trajectories] == [0, 1] and [t.reward for t in kept.trajectories] == [0, 1]
+
+
 def test_interval_helpers() -> None:
     assert interval("a 3.5 b -1 c 4") == (-1.0, 4.0) and interval("5 then 2") is None and interval("x") is None
+    assert interval("10-20") == interval("10\u201320") == interval("from 10 to 20 s") == (10.0, 20.0)
+    assert interval("12:05 - 12:30") == (725.0, 750.0) and interval("1:00:10-1:00:20.5") == (3610.0, 3620.5)
+    assert interval("-2.5 to 3") == (-2.5, 3.0) and interval("7-3") is None
     assert overlap((0.0, 1.0), (0.5, 1.5)) == pytest.approx(1 / 3) and overlap((1.0, 1.0), (1.0, 1.0)) == 1.0
     assert overlap((0.0, 1.0), (2.0, 3.0)) == 0.0 and widened((2.0, 4.0), 0.25) == (1.5, 4.5)
 
@@ -234,5 +278,19 @@ def test_pairwise_reward_survives_swapping_order_and_label() -> None:
 def test_first_word_and_round_robin() -> None:
     assert first_word("  Yes.") == "yes" and first_word("**2**") == "2" and first_word("...") == ""
     a, b = ask(judged([1.0, 0.0])), ask(judged([0.0, 1.0]))
-    taken = round_robin([a, b, []], 3)
-    assert taken == [a[0], b[0], a[1]]
+    assert round_robin([a, b, []])[:3] == [a[0], b[0], a[1]]
+
+
+def test_a_policy_that_is_mostly_wrong_is_not_asked_to_say_no() -> None:
+    """Labels are balanced over the step: seven hopeless groups and one with a right answer give one question of either label."""
+    hopeless = [ask(judged([0.0] * 4)) for _ in range(7)]
+    offered = round_robin([*hopeless, ask(judged([1.0, 0.0, 0.0, 0.0]), kinds=("pointwise",))])
+    assert sum(q.label == "no" for q in offered) == 8 and sum(q.label == "yes" for q in offered) == 1
+    for wanted, count in ((8, 2), (2, 2), (1, 0)):
+        chosen = balanced(offered, wanted, lambda q: (q.kind, q.label))
+        assert [q.label for q in chosen] == ["no", "yes"][:count]
+    assert balanced(round_robin(hopeless), 8, lambda q: (q.kind, q.label)) == []
+    mixed = round_robin([ask(judged([1.0, 0.0])) for _ in range(4)])
+    asked = balanced(mixed, 16, lambda q: (q.kind, q.label))
+    points = [q.label for q in asked if q.kind == "judge_point"]
+    assert points.count("yes") == points.count("no") > 0 and {q.kind for q in asked} >= {"judge_pair", "reflection"}

@@ -3,6 +3,7 @@ speaking the OpenAI protocol, and, where the variable ANYPO_VLLM names a Python 
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import socket
 import subprocess
@@ -16,7 +17,7 @@ import requests
 
 from anypo.engine.base import Request, Sampling
 from anypo.engine.config import Local, Remote
-from anypo.engine.remote import RemoteEngine
+from anypo.engine.remote import RemoteEngine, stable_seed
 from anypo.engine.serve import Server
 from anypo.errors import UserError
 
@@ -145,6 +146,31 @@ def test_the_server_follows_the_policy(policy, tmp_path) -> None:
         remote.close()
 
 
+def test_a_server_says_which_tokens_truncation_left(policy) -> None:
+    local = Local().sampler(policy)
+    asked = [ask(policy, "1 + 2 =", i, top_p=0.7, temperature=1.5) for i in range(3)]
+    with Server(local, policy.decode) as server:
+        remote = RemoteEngine(server.url, "policy", token=server.token, processed=True)
+        for done, request in zip(remote.generate(asked), asked):
+            (wanted,) = local.generate([dataclasses.replace(request, seed=(stable_seed(request.seed),))])
+            assert done.tokens.tolist() == wanted.tokens.tolist() and done.kept is not None
+            assert [ids.tolist() for ids in done.kept] == [ids.tolist() for ids in wanted.kept]
+        remote.close()
+
+
+def test_what_top_k_left_is_read_from_the_likeliest_tokens_and_top_p_alone_is_refused() -> None:
+    remote = RemoteEngine("http://127.0.0.1:9/v1", "policy", processed=True)
+    row = {"token_id:4": -0.2, "token_id:9": -1.7, "token_id:2": -9999.0}
+    logprobs = {"tokens": ["token_id:9"], "token_logprobs": [-1.7], "top_logprobs": [row]}
+    answer = {"choices": [{"finish_reason": "stop", "logprobs": logprobs}]}
+    done = remote._read(answer, Sampling(top_k=3, top_p=0.9))
+    assert done.kept is not None and [ids.tolist() for ids in done.kept] == [[4, 9]]
+    assert remote._read(answer, Sampling()).kept is None
+    with pytest.raises(UserError, match=r"add generate\.top_k"):
+        remote._read(answer, Sampling(top_p=0.9))
+    remote.close()
+
+
 def test_unprocessed_log_probabilities_refuse_other_temperatures(policy) -> None:
     with Server(Local().sampler(policy), policy.decode) as server:
         remote = RemoteEngine(server.url, "policy", token=server.token)
@@ -164,7 +190,9 @@ def test_an_absent_server_is_named() -> None:
 def test_a_server_without_token_ids_is_refused() -> None:
     remote = RemoteEngine("http://127.0.0.1:9/v1", "policy")
     with pytest.raises(UserError, match="token ids"):
-        remote._read({"choices": [{"text": "four", "logprobs": {"tokens": ["four"], "token_logprobs": [-0.1]}}]})
+        remote._read(
+            {"choices": [{"text": "four", "logprobs": {"tokens": ["four"], "token_logprobs": [-0.1]}}]}, Sampling()
+        )
     remote.close()
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from anypo.algorithm import Algorithm
 from anypo.claims.beds.exact import Testbed
+from anypo.claims.beds.words import TextTask
 from anypo.context import Context, Memory
 from anypo.control.base import Ask
 from anypo.control.visits import Visits
@@ -41,6 +42,7 @@ from anypo.policies import loading as policies
 from anypo.run.acting import control_world
 from anypo.run.trainer import Trainer
 from anypo.tasks import loading as tasks
+from anypo.tasks.base import Problem
 
 BED = Testbed(vocabulary=4, horizon=5, prompts=3, spread=0.8)
 ASKS = [Ask(0, 3), Ask(1, 3), Ask(0, 3, visit=1), Ask(2, 3, visit=5)]
@@ -50,13 +52,13 @@ PARTS = [
     ShiftedTargets(most=99),
     SegmentTree(branching=(2, 2), segment=2),
     EntropyForks(),
-    ConfidenceForks(uncertain=0.5, doubt=9.0, rise=-9.0, depth=0),
+    ConfidenceForks(uncertain=0.0, doubt=1.0, rise=-9.0, depth=0),
     ReRolled(continuations=2),
     Vine(),
     Modes(tags=("a", "b"), forced=1, free=2),
     LearnedMask(),
     Anchored(least=99),
-    Interventions(delimiter="", continuations=2),
+    Interventions(delimiter="", review="comparison", continuations=2),
     OneToken(draws=8),
     NextSequence(chunks=2, length=1),
     Rollback(delimiter=""),
@@ -107,7 +109,9 @@ def test_adaptive_rounds_draws_what_independent_rollouts_would() -> None:
 
 def test_auxiliary_answers_belong_to_the_rollouts_they_ask_about() -> None:
     policy = policies.load({"model": "tiny", "layers": 2, "hidden": 32, "intermediate": 48}, seed=1)
-    world = World(tasks.load({"name": "sums", "size": 40}), policy, Local().sampler(policy))
+    problems = tuple(Problem.ask(f"{n}+1", str(n + 1)) for n in range(4))
+    task = TextTask(problems, lambda p, text: float(text[-1:].isalpha()))  # some are right, some wrong
+    world = World(task, policy, Local().sampler(policy))
     ends = tuple(
         "abcdefghijklmnopqrstuvwxyz0123456789"
     )  # an untrained policy hardly ever ends by itself, and only whole answers are judged

@@ -12,8 +12,10 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from anypo.cli import rollouts as command
+from anypo.data.kept import Kept
 from anypo.data.records import Group
 from anypo.errors import UserError
+from anypo.measures.rankings import stored
 from anypo.run.disk import rollouts
 from anypo.run.disk.folder import RunFolder
 
@@ -31,7 +33,7 @@ def test_a_row_says_everything_about_its_rollout():
         "visit": 0, "guidance": "", "tag": "", "keys": {}, "failed": "", "tokens": [81, 58, 97, 98, 99], "roles": [0, 0, 1, 1, 1],
         "media": None,
         "pieces": ["Q", ":", "a", "b", "c"], "turns": None, "logp": [-0.125, -0.25, -0.375],
-        "entropy": [0.25, 0.25, 0.25], "advantages": [0.0, 1.0, 2.0],
+        "entropy": [0.25, 0.25, 0.25], "advantages": [0.0, 1.0, 2.0], "kept": None,
     }  # fmt: skip
     assert (second["sample"], second["advantage"], second["advantages"]) == (1, 101.0, [10.0])
 
@@ -285,3 +287,13 @@ def test_values_that_python_has_not_are_shown_as_text():
     table = duckdb.sql("select date '-infinity' as a, timestamp 'infinity' as b, map([[1], [2]], [3, 4]) as c, 5 as d")
     columns = [_values(column) for column in table.to_arrow_table().columns]
     assert columns == [["-infinity"], ["infinity"], ["{[1]=3, [2]=4}"], [5]]
+
+
+def test_the_tokens_that_truncation_kept_are_in_the_row():
+    asked = group(1, ["abc"])
+    kept = Kept.of([np.array([97, 98]), None, np.array([99])])
+    (row,) = rollouts.table(
+        1, [asked.replace(trajectories=tuple(t.replace(kept=kept) for t in asked.trajectories))]
+    ).to_pylist()
+    assert row["kept"] == [[97, 98], [], [99]]
+    assert [ids.tolist() for ids in stored(row).kept] == row["kept"]

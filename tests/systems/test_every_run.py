@@ -32,7 +32,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "ttrl": WHOLE,
     "ettrl": WHOLE,
     "echo-ttrl": WHOLE,
-    "int": {"generate.delimiter": "", "generate.continuations": 4},
+    "int": {"generate.delimiter": "", "generate.review": "comparison", "generate.continuations": 4},
     "dapo-direct": {"generate.delimiter": ""},
     "a2fm-apo": {"generate.tags": ["a", "b", "c"]},
 }

@@ -31,7 +31,7 @@ def intervention_training(run: ClaimRun) -> Outcome:
     steps. Notes: imitation of whole solutions for the same 30 steps, and the share of groups without contrast."""
     bed = Testbed(reward="sparse", horizon=5, lr=0.05)
     steps = run.steps(100)
-    method = find("int").algorithm().set({"generate.delimiter": "", "generate.continuations": 32})
+    method = find("int").algorithm().set({"generate.delimiter": "", "generate.review": "comparison"})
     base, ours = finals("grpo", bed, steps, run.seeds), finals(method, bed, steps, run.seeds)
     whole = (
         find("dagrpo")

@@ -87,15 +87,11 @@ def ettrl(run: ClaimRun) -> Outcome:
        seconds=40, seeds=6, stand_in="an enumerable policy that starts at a third right, eight prompts")  # fmt: skip
 def echo_ttrl(run: ClaimRun) -> Outcome:
     """Gated trees, pruning, hybrid shaping (0.2, bounded) and the tail clip against plain votes with the same number of rollouts:
-    mean exact accuracy over 60 steps of four updates. The gates are those of a vocabulary of four: entropy above 1, rise above 0."""
-    gates = {
-        "generate.uncertain": 1.0,
-        "generate.calm": 0.3,
-        "generate.doubt": 9.0,
-        "generate.rise": 0.0,
-        "generate.depth": 0,
-    }
-    method = find("echo-ttrl").algorithm().set(WHOLE | gates | {"generate.trees": 8, "credit.shape.0.multiply": 0.2})
+    mean exact accuracy over 60 steps of four updates. Answers are of three letters: rollouts may fork from the first on, at a rise
+    above 0 and among the more uncertain half of their decisions."""
+    gates = {"generate.uncertain": 0.5, "generate.calm": 0.25, "generate.rise": 0.0, "generate.depth": 0}
+    method = find("echo-ttrl").algorithm().set(WHOLE | gates | {"generate.trees": 8, "generate.look": 1})
+    method = method.set({"update.minibatches_per_epoch": 1})  # the bed's four
     bed = LEANING.replace(set={"update.minibatches_per_epoch": 4})
     steps = run.steps(60)
     ours = finals(method, bed, steps, run.seeds)
@@ -124,7 +120,7 @@ def urpa(run: ClaimRun) -> Outcome:
     the prompts are contradictory (two equally likely answers). Notes: without the confidence weight (gamma 0), both with
     un-normalised advantages, in which alone the weight acts."""
     steps = run.steps(40)
-    flat = {"credit.scale": "none"}
+    flat = {"credit.scale": "none", "credit.group_weight": "none", "filter.signals.0.weigh": True}
     published = find("urpa").algorithm().set({"filter.signals.0.gamma": 2.0, "filter.signals.0.length": 9.0, **flat})
     results = {}
     for label, gamma in {"weighted": 2.0, "unweighted": 0.0}.items():

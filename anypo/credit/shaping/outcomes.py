@@ -131,7 +131,8 @@ class ModeCost(Shaping, name="mode_cost"):
     """Multiplies the reward of an expensive answer mode on prompts the cheap mode already solves (A2FM, arXiv:2510.12838).
 
     p is the success rate of the cheap mode in the group. Where p reaches `easy`, every other mode's reward is multiplied by
-    1 - p ** `power`. The modes are told apart by the reward component `component`: 0 for the cheap one, 1 and up for others.
+    1 - p ** `power`. The modes are told apart by the reward component `component`: 0 for the cheap one, 1 and up for others; an
+    answer that says none (below 0) has not kept to the format, the third factor of the reward, and earns 0.
     """
 
     component: str = "mode"
@@ -140,12 +141,13 @@ class ModeCost(Shaping, name="mode_cost"):
     outcome: str = ""
 
     def shape(self, batch: Batch, context: Context) -> Batch:
-        cheap = optional(batch, self.component) < 0.5
+        mode = optional(batch, self.component)
+        cheap, said = mode.abs() < 0.5, mode > -0.5
         right = (outcome(batch, self.outcome) >= 1 - 1e-9).to(batch.sequences["reward"].dtype)
         rate = segments.mean(right, batch.group, batch.n_groups, cheap.to(right.dtype))[batch.group]
         factor = torch.where(cheap | (rate < self.easy), torch.ones_like(rate), 1 - rate**self.power)
         context.log("credit/cheap_share", cheap.float().mean() if len(cheap) else 0.0)
-        return batch.with_sequences(reward=batch.sequences["reward"] * factor)
+        return batch.with_sequences(reward=batch.sequences["reward"] * factor * said)
 
 
 def length_direction(batch: Batch, right: Tensor, finished: bool = False) -> tuple[Tensor, Tensor]:

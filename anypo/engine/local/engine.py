@@ -199,12 +199,17 @@ class LocalEngine:
     def _deliver(self, draws: Sequence[_Draw], drawn: Drawn, rows: Tensor) -> list[Handle]:
         """Append the tokens, tell the observers, and end what has ended."""
         version, ended = int(self._version()), []
-        columns = zip(draws, *(c.tolist() for c in (drawn.token, drawn.logp, drawn.entropy, drawn.log_mass)), drawn.top)
-        for draw, token, logp, entropy, log_mass, top in columns:
+        columns = zip(
+            draws,
+            *(c.tolist() for c in (drawn.token, drawn.logp, drawn.entropy, drawn.log_mass)),
+            drawn.kept,
+            drawn.top,
+        )
+        for draw, token, logp, entropy, log_mass, kept, top in columns:
             handle = draw.handle
             if handle.state == DONE:
                 continue
-            handle._append(token, logp, entropy, log_mass, version)
+            handle._append(token, logp, entropy, log_mass, version, kept)
             finish = self._finish(handle, token)
             if handle.observer is not None:
                 hidden = rows[draw.row].float().cpu().numpy().copy() if handle.observe_hidden and self.fast else None

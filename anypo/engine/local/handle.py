@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from anypo.data.kept import Kept
 from anypo.engine.base import Completion, Request, Sampling
 from anypo.engine.local import random
 from anypo.errors import UserError
@@ -70,6 +71,7 @@ class Handle:
         self._logp: list[float] = []
         self._entropy: list[float] = []
         self._log_mass: list[float] = []
+        self._kept: list[np.ndarray | None] = []
         self._version: list[int] = []
         self._forced: list[int] = []
         self._key = random.key(request.seed)
@@ -111,6 +113,7 @@ class Handle:
             np.array(self._log_mass, dtype=np.float32),
             np.array(self._version, dtype=np.int64),
             self.finish,
+            Kept.of(self._kept),
         )
 
     def fork(
@@ -150,6 +153,7 @@ class Handle:
             child._tokens[: child._length] = self._tokens[: child._length]
             child._logp, child._entropy = self._logp[:at], self._entropy[:at]
             child._log_mass, child._version = self._log_mass[:at], self._version[:at]
+            child._kept = self._kept[:at]
             children.append(child)
         self._engine._adopt(self, children)
         return children
@@ -176,12 +180,15 @@ class Handle:
             raise UserError("cannot force tokens on a handle that has ended; fork it first")
         self._forced.extend(int(token) for token in tokens)
 
-    def _append(self, token: int, logp: float, entropy: float, log_mass: float, version: int) -> None:
+    def _append(
+        self, token: int, logp: float, entropy: float, log_mass: float, version: int, kept: np.ndarray | None = None
+    ) -> None:
         self._tokens[self._length] = token
         self._length += 1
         self._logp.append(logp)
         self._entropy.append(entropy)
         self._log_mass.append(log_mass)
+        self._kept.append(kept)
         self._version.append(version)
         if self._forced:
             self._forced.pop(0)

@@ -43,12 +43,14 @@ class Wish:
 class Drawn:
     """Columns over the rows: the token; log-probability under the distribution sampled from (a forced token that truncation
     excludes gets that of the untruncated one; greedy rows get that of temperature 1); entropy before truncation; log of the
-    kept mass; reported top-k (ids, log-probabilities before truncation) or None."""
+    kept mass (0 where a forced token lies outside); the ids kept [K], None where truncation left nothing out; reported top-k (ids,
+    log-probabilities before truncation) or None."""
 
     token: np.ndarray
     logp: np.ndarray
     entropy: np.ndarray
     log_mass: np.ndarray
+    kept: list[np.ndarray | None]
     top: list[tuple[np.ndarray, np.ndarray] | None]
 
 
@@ -100,6 +102,7 @@ class Vocabulary:
             np.concatenate([part.logp for part in parts]),
             np.concatenate([part.entropy for part in parts]),
             np.concatenate([part.log_mass for part in parts]),
+            [kept for part in parts for kept in part.kept],
             [top for part in parts for top in part.top],
         )
 
@@ -124,11 +127,17 @@ class Vocabulary:
         kept = total.log()
         cut = [i for i, w in enumerate(wishes) if w.sampling.temperature and truncates(w.sampling)]
         originals = None
+        left: list[np.ndarray | None] = [None] * n
         if cut:
             where = torch.tensor(cut, device=device)
             originals = z[:, where].clone()
-            pieces[where] = _truncate(z, where, best, total, [wishes[i].sampling for i in cut])
+            pieces[where], ids = _truncate(z, where, best, total, [wishes[i].sampling for i in cut])
             kept = pieces.sum(1).log()
+            whole = (rows.shape[1] if self.head is None else len(self.head)) - (
+                0 if self.never is None else len(self.never)
+            )
+            for i, own in zip(cut, ids):
+                left[i] = own if len(own) < whole else None
 
         uniform = torch.tensor([w.uniform for w in wishes], dtype=pieces.dtype, device=device)
         token = _invert(z, pieces, best, uniform)
@@ -142,7 +151,7 @@ class Vocabulary:
         logp = chosen - best - kept
         log_mass = kept - log_total
         if originals is not None:
-            logp = _excluded(logp, originals, where, token, best, log_total)
+            logp, log_mass = _excluded(logp, log_mass, originals, where, token, best, log_total)
         if self.never is not None and read.lost is not None:
             row, column = (token[:, None] == self.never).nonzero(
                 as_tuple=True
@@ -153,6 +162,7 @@ class Vocabulary:
             logp.clamp(max=0.0).float().cpu().numpy(),
             entropy.float().cpu().numpy(),
             log_mass.clamp(max=0.0).float().cpu().numpy(),
+            left,
             [self._top(z, i, wish.top, best, log_total, cut, originals) for i, wish in enumerate(wishes)],
         )
 
@@ -237,8 +247,11 @@ def truncates(sampling: Sampling) -> bool:
     return sampling.top_k > 0 or sampling.top_p < 1.0 or sampling.min_p > 0.0
 
 
-def _truncate(z: Tensor, where: Tensor, best: Tensor, total: Tensor, samplings: list[Sampling]) -> Tensor:
-    """Push what top-k, then top-p (of what is left), then min-p exclude out of rows `where` of z; piece masses that remain.
+def _truncate(
+    z: Tensor, where: Tensor, best: Tensor, total: Tensor, samplings: list[Sampling]
+) -> tuple[Tensor, list[np.ndarray]]:
+    """Push what top-k, then top-p (of what is left), then min-p exclude out of rows `where` of z; piece masses that remain, and the
+    ids that remain in every row, ascending, int32 [K].
 
     Each rule keeps the tokens at least as probable as a threshold, so equally probable tokens stay or go together.
     """
@@ -257,7 +270,9 @@ def _truncate(z: Tensor, where: Tensor, best: Tensor, total: Tensor, samplings: 
     limit = torch.minimum(limit, peak)
     scores.masked_fill_(scores < limit[:, None], NOWHERE)
     z[:, where] = scores.view(len(samplings), -1, z.shape[2]).transpose(0, 1)
-    return _wide((scores - peak[:, None]).exp_().view(len(samplings), -1, PIECE).sum(2))
+    row, ids = (scores > NOWHERE / 2).nonzero(as_tuple=True)
+    left = np.split(ids.int().cpu().numpy(), row.bincount(minlength=len(samplings)).cumsum(0)[:-1].cpu().numpy())
+    return _wide((scores - peak[:, None]).exp_().view(len(samplings), -1, PIECE).sum(2)), left
 
 
 def _nucleus(row: Tensor, limit: Tensor, peak: Tensor, total: Tensor, top_p: float) -> Tensor:
@@ -310,14 +325,18 @@ def _invert(z: Tensor, pieces: Tensor, best: Tensor, uniform: Tensor) -> Tensor:
     return piece * PIECE + place.clamp(max=PIECE - 1)
 
 
-def _excluded(logp: Tensor, originals: Tensor, where: Tensor, token: Tensor, best: Tensor, log_total: Tensor) -> Tensor:
-    """Give forced tokens outside the kept set their log-probability before truncation."""
+def _excluded(
+    logp: Tensor, log_mass: Tensor, originals: Tensor, where: Tensor, token: Tensor, best: Tensor, log_total: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Give forced tokens outside the kept set their log-probability before truncation, and a log mass of 0."""
     rows = token[where]
     span = originals.shape[2]
     whole = originals[rows // span, torch.arange(len(where), device=where.device), rows % span]
     whole = _wide(whole) - best[where] - log_total[where]
-    logp[where] = torch.where(logp[where] < NOWHERE / 2, whole, logp[where])
-    return logp
+    outside = logp[where] < NOWHERE / 2
+    logp[where] = torch.where(outside, whole, logp[where])
+    log_mass[where] = log_mass[where].masked_fill(outside, 0.0)
+    return logp, log_mass
 
 
 def _wide(x: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ the head, and logits exist for a few rows at a time.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,11 +23,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from anypo.data.kept import Kept
 from anypo.engine import guard
 from anypo.engine.architecture import Architecture
 from anypo.engine.output import Output, linear
 from anypo.engine.training import head
-from anypo.engine.training.head import Columns, Reading
+from anypo.engine.training.head import Columns, Reading, Within
 from anypo.engine.training.networks import Network, PackedNetwork, PaddedNetwork
 from anypo.engine.training.packing import joined
 from anypo.errors import UserError
@@ -46,11 +48,13 @@ AHEAD = 2e-2
 @dataclass(frozen=True)
 class Sample:
     """One sequence: token ids [L], the indices of the decisions in it [T] (ascending, each at least 1: a token is predicted
-    from the one before it), and the temperature they are scored at."""
+    from the one before it), the temperature they are scored at, and the sets of tokens they are renormalised over (None: the whole
+    vocabulary)."""
 
     tokens: np.ndarray
     actions: np.ndarray
     temperature: float = 1.0
+    kept: Kept | None = None
 
     def __post_init__(self) -> None:
         if len(self.actions) and not 0 < self.actions[0] <= self.actions[-1] < len(self.tokens):
@@ -188,7 +192,7 @@ class TrainingForward:
             states = states.index_select(0, ids(used.real))
         temperatures = torch.as_tensor(used.imag, dtype=torch.promote_types(states.dtype, torch.float32))
         reading = Reading(ids(targets[order]), ids(rows[order]), temperatures.to(states.device))
-        return states, reading, ids(order)
+        return states, dataclasses.replace(reading, within=_within(piece, order, ids)), ids(order)
 
     def _in_pieces(
         self, samples: Sequence[Sample], budget: int | None, work: Callable[[list[Sample], Tensor], dict[str, Tensor]]
@@ -223,6 +227,22 @@ def _refuse_encoders(model: Any, reference: guard.Reference) -> None:
 def _requests(piece: Sequence[Sample]) -> tuple[list[np.ndarray], list[np.ndarray]]:
     """Contexts, and the places in them that predict a decision."""
     return [sample.context for sample in piece], [np.asarray(sample.actions) - 1 for sample in piece]
+
+
+def _within(piece: Sequence[Sample], order: np.ndarray, ids: Callable[[np.ndarray], Tensor]) -> Within | None:
+    """The sets that decisions are renormalised over, for targets that are the decisions in `order`; None where there are none."""
+    tokens, owners, first = [], [], 0
+    for sample in piece:
+        if sample.kept is not None:
+            inside, owner = sample.kept.around(sample.tokens[sample.actions])
+            tokens.append(inside)
+            owners.append(first + owner)
+        first += len(sample.actions)
+    if not sum(map(len, tokens)):
+        return None
+    target = np.argsort(order)[np.concatenate(owners)]
+    ascending = np.argsort(target, kind="stable")
+    return Within(ids(np.concatenate(tokens)[ascending]), ids(target[ascending]))
 
 
 def _by_decision(found: Columns, reading: Reading, order: Tensor) -> dict[str, Tensor]:

@@ -5,6 +5,10 @@ For a prediction row u with hidden state h_u and temperature T_u, z_u = (W h_u +
     logp(u, a) = z_u[a] - logsumexp(z_u)                     d logp(u, a) / d z_u = onehot(a) - p_u
     entropy(u) = - sum_a p_u[a] log p_u[a]                   d entropy(u) / d z_u = - p_u (log p_u + entropy(u))
 
+A target that was drawn from a set S of tokens (`Within`) is renormalised over it:
+
+    logp(u, a) = z_u[a] - logsumexp over S of z_u            d logp(u, a) / d z_u = onehot(a) - [in S] p_u / sum over S of p_u
+
 Several decisions may be read off one row (a group's first tokens all follow the same prompt), so targets come with the row
 they belong to. Work goes through a few rows at a time; the logits of only these exist. The gradient recomputes them, which
 lets `gradients` serve both as the backward pass of `Statistics` and, where the upstream coefficients are known beforehand,
@@ -47,13 +51,23 @@ class Head:
 
 
 @dataclass(frozen=True)
+class Within:
+    """Sets of tokens that targets are renormalised over: ids [K], and the target each is there for, owner [K] (ascending). A target
+    that is named here is among its own ids."""
+
+    ids: Tensor
+    owner: Tensor
+
+
+@dataclass(frozen=True)
 class Reading:
     """Which numbers are read: targets [N] (token ids) with the prediction row of each, rows [N] (ascending, 0..U-1), and the
-    temperature of each prediction row, [U]."""
+    temperature of each prediction row, [U]. within: targets with a vocabulary of their own (None: all have the whole)."""
 
     targets: Tensor
     rows: Tensor
     temperature: Tensor
+    within: Within | None = None
 
 
 @dataclass(frozen=True)
@@ -69,7 +83,7 @@ def statistics(hidden: Tensor, head: Head, reading: Reading, entropy: bool, chun
     """Columns of `reading` for hidden states [U, hidden], without gradient."""
     out = _empty(hidden, reading, entropy)
     for part in parts(hidden, head.operand(), head.bias, reading, entropy, chunk):
-        out.logp[part.members] = part.logs.view(-1)[part.flat]
+        out.logp[part.members] = part.logp()[0]
         if out.entropy is not None:
             out.entropy[part.span] = part.entropy(part.probabilities())
     return out
@@ -99,9 +113,10 @@ def gradients(
     )
     weight = head.operand()
     d_logp = d_logp.to(wide) / heat[reading.rows]
-    per_row = torch.zeros_like(heat).index_add_(0, reading.rows, d_logp)
+    whole = d_logp if reading.within is None else d_logp.index_fill(0, reading.within.owner, 0.0)
+    per_row = torch.zeros_like(heat).index_add_(0, reading.rows, whole)
     for part in parts(hidden, weight, head.bias, reading, d_entropy is not None, chunk):
-        out.logp[part.members] = part.logs.view(-1)[part.flat]
+        out.logp[part.members], shares = part.logp()
         p = part.probabilities()
         pull = per_row[part.span, None]  # d_z = onehot d_logp - p (sum of d_logp + d_entropy (log p + entropy))
         if d_entropy is not None and out.entropy is not None:
@@ -110,6 +125,8 @@ def gradients(
             pull = part.logs.add_(out.entropy[part.span, None]).mul_(factor).add_(pull)
         d_z = p.mul_(pull).neg_()
         d_z.view(-1).index_add_(0, part.flat, d_logp[part.members])
+        if part.within is not None and shares is not None:
+            d_z.view(-1).index_add_(0, part.within.ids, -d_logp[part.members][part.within.owner] * shares)
         if d_bias is not None:
             d_bias += d_z.sum(0)
         if weight is None:
@@ -185,7 +202,8 @@ def token_statistics(
 @dataclass(frozen=True)
 class Part:
     """Some prediction rows: their slice `span`, the slice `members` of targets on them, where these stand in the flattened
-    logits (`flat`), the log-softmax `logs` [rows, vocabulary], and two buffers of the same size that may be overwritten."""
+    logits (`flat`), the log-softmax `logs` [rows, vocabulary], and two buffers of the same size that may be overwritten. within:
+    the sets of these targets, as places in the flattened logits and numbers among the members (None: there are none)."""
 
     span: slice
     members: slice
@@ -193,6 +211,19 @@ class Part:
     logs: Tensor
     buffer: Tensor
     spare: Tensor | None
+    within: Within | None = None
+
+    def logp(self) -> tuple[Tensor, Tensor | None]:
+        """Log-probabilities of the members, [M], and what each entry of `within` has of its set's mass, [K]."""
+        flat = self.logs.view(-1)
+        logp = flat[self.flat]
+        if self.within is None:
+            return logp, None
+        inside, owner = flat[self.within.ids], self.within.owner
+        peak = torch.full_like(logp, -torch.inf).scatter_reduce(0, owner, inside, "amax")
+        mass = torch.zeros_like(logp).index_add_(0, owner, (inside - peak[owner]).exp())
+        log_mass = torch.where(mass > 0, peak + mass.log(), torch.zeros_like(logp))
+        return logp - log_mass, (inside - log_mass[owner]).exp()
 
     def probabilities(self) -> Tensor:
         """p [rows, vocabulary], in the buffer."""
@@ -216,6 +247,8 @@ def parts(
     size = -(-n // -(-n // most))  # equal pieces
     buffers = [torch.empty(size, vocabulary, dtype=wide, device=hidden.device) for _ in range(3 if entropy else 2)]
     edges = torch.searchsorted(reading.rows, torch.arange(0, n + size, size, device=hidden.device)).tolist()
+    sets = reading.within
+    ends = [] if sets is None else torch.searchsorted(sets.owner, torch.tensor(edges, device=hidden.device)).tolist()
     for number, start in enumerate(range(0, n, size)):
         span = slice(start, min(start + size, n))
         z, logs, *spare = (buffer[: span.stop - start] for buffer in buffers)
@@ -232,7 +265,12 @@ def parts(
         torch.log_softmax(z, -1, out=logs)
         members = slice(edges[number], edges[number + 1])
         flat = (reading.rows[members] - start) * vocabulary + reading.targets[members]
-        yield Part(span, members, flat, logs, z, spare[0] if spare else None)
+        within = None
+        if sets is not None and ends[number] < ends[number + 1]:
+            some = slice(ends[number], ends[number + 1])
+            places = (reading.rows[sets.owner[some]] - start) * vocabulary + sets.ids[some]
+            within = Within(places, sets.owner[some] - members.start)
+        yield Part(span, members, flat, logs, z, spare[0] if spare else None, within)
 
 
 def _empty(hidden: Tensor, reading: Reading, entropy: bool) -> Columns:

@@ -29,11 +29,13 @@ from anypo.tasks.base import Environment, Problem, Reply
 
 @dataclass(frozen=True)
 class Question:
-    """An auxiliary problem: what is asked, how an answer is paid, and the reward component it is recorded under."""
+    """An auxiliary problem: what is asked, how an answer is paid, and the reward component it is recorded under. label: the right
+    answer where there are few to choose from; of one kind, as many questions of every label are asked."""
 
     text: str
     grade: Callable[[str], float]
     kind: str
+    label: str = ""
 
 
 class Auxiliary(Part, slot="auxiliary"):
@@ -46,9 +48,10 @@ class Auxiliary(Part, slot="auxiliary"):
 class SelfJudging(Auxiliary, name="self_judging"):
     """The policy judges and repairs its own answers, with the verifier's verdicts as labels (SPARK, arXiv:2509.22624).
 
-    pointwise: is this answer correct? (as many right as wrong ones are asked about while there are both). pairwise: which of a
-    right and a wrong answer is better? (order at random). reflection: a wrong answer is shown and a better one asked for.
-    Answers cut off by the length limit are not judged. A group whose answers are all alike gives pointwise questions only.
+    pointwise: is this answer correct? (as many right as wrong ones are asked about over the step, so that a policy that is mostly
+    wrong does not learn to say no). pairwise: which of a right and a wrong answer is better? (order at random). reflection: a
+    wrong answer is shown, and a better one asked for; a verdict of the policy's own is not put beside it. Answers cut off by
+    the length limit are not judged. A group whose answers are all alike gives pointwise questions only.
     """
 
     kinds: tuple[str, ...] = ("pointwise", "pairwise", "reflection")
@@ -62,7 +65,7 @@ class SelfJudging(Auxiliary, name="self_judging"):
         out: list[Question] = []
         opening = (parted(group.problem.messages)[0] or group.problem.messages)[-1]["content"]
         if "pointwise" in self.kinds:
-            size = min(len(right), len(wrong)) or 1
+            size = max(1, min(len(right), len(wrong)))
             out += [self._point(opening, t, self.yes) for t in right[:size]]
             out += [self._point(opening, t, self.no) for t in wrong[:size]]
         if right and wrong:
@@ -74,7 +77,7 @@ class SelfJudging(Auxiliary, name="self_judging"):
 
     def _point(self, opening: str, judged: Trajectory, target: str) -> Question:
         text = f"{opening}\nAnswer: {judged.text.strip()}\nIs the answer correct? {self.yes} or {self.no}:"
-        return Question(text, lambda reply: float(first_word(reply) == target), "judge_point")
+        return Question(text, lambda reply: float(first_word(reply) == target), "judge_point", target)
 
     def _pair(self, opening: str, right: Trajectory, wrong: Trajectory, swap: bool) -> Question:
         first, second = (wrong, right) if swap else (right, wrong)
@@ -150,9 +153,12 @@ class WithAuxiliary(_OneTurn, name="with_auxiliary"):
         if not wanted:
             return groups
         offered = [
-            [(group, place, q) for place, q in enumerate(self._questions(group, world, context))] for group in groups
+            [(group, place, q) for place, q in enumerate(self._questions(group, world, context))]
+            for group in sorted(
+                groups, key=lambda group: (group.prompt, group.visit)
+            )  # whatever order they were asked in
         ]
-        chosen = round_robin(offered, wanted)
+        chosen = balanced(round_robin(offered), wanted, lambda offer: (offer[2].kind, offer[2].label))
         asked = [
             (Problem(prompt_id(q.text), ({"role": "user", "content": q.text},)), q, group, place)
             for group, place, q in chosen
@@ -180,8 +186,25 @@ class WithAuxiliary(_OneTurn, name="with_auxiliary"):
         return self.auxiliary.questions(group, world, generator)
 
 
-def round_robin(offered: Sequence[Sequence[T]], wanted: int) -> list[T]:
-    """Up to `wanted` questions, one from every prompt in turn."""
+def round_robin(offered: Sequence[Sequence[T]]) -> list[T]:
+    """All questions, one from every prompt in turn."""
     deepest = max((len(questions) for questions in offered), default=0)
-    turns = [questions[depth] for depth in range(deepest) for questions in offered if depth < len(questions)]
-    return turns[:wanted]
+    return [questions[depth] for depth in range(deepest) for questions in offered if depth < len(questions)]
+
+
+def balanced(offers: Sequence[T], wanted: int, labelled: Callable[[T], tuple[str, str]]) -> list[T]:
+    """The first `wanted` of the offers, with as many of either label of one kind (`labelled` gives both; label '': none): an offer
+    with a label waits for one with another, and stays behind where none comes."""
+    waiting: dict[str, list[T]] = {}
+    out: list[T] = []
+    for offer in offers:
+        kind, label = labelled(offer)
+        queue = waiting.setdefault(kind, [])
+        if not label:
+            out += [offer][: wanted - len(out)]
+        elif queue and labelled(queue[0])[1] != label:
+            if len(out) + 2 <= wanted:
+                out += [queue.pop(0), offer]
+        else:
+            queue.append(offer)
+    return out

@@ -32,6 +32,8 @@ class LabelVectors(Generate, name="label_vectors"):
     passes of the step.
     """
 
+    conversational = False
+
     actions: Literal["bernoulli", "threshold"] = "bernoulli"
     threshold: float = Field(0.5, gt=0.0, lt=1.0)
 

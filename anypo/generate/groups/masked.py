@@ -11,6 +11,7 @@ from pydantic import Field
 
 from anypo.context import Context
 from anypo.control.base import Ask
+from anypo.data.kept import Kept
 from anypo.data.records import ACTION, CONTEXT, Group, Tokens, Trajectory
 from anypo.engine.base import Completion
 from anypo.generate.base import OWN, World, answered, rollout_key
@@ -20,14 +21,18 @@ from anypo.generate.resume import Start, score
 from anypo.generate.trees.segments import _OneTurn
 from anypo.tasks.base import Problem
 
+_Drawn = tuple[int, float, float, float, np.ndarray | None]
+"""A token, its log-probability, the entropy, the log mass of its mask, and the mask (None: every token)."""
+
 
 class LearnedMask(_OneTurn, name="learned_mask"):
     """Every token is drawn from the policy restricted to the nucleus of a lagging copy of itself (NLPO, arXiv:2210.01241).
 
     The nucleus at a state is the smallest set of tokens, most likely first under the copy, whose mass reaches `mass`.
-    The copy is refreshed every `refresh` steps and frozen in between. `mass` = 1 is plain sampling. The policy's mass
-    inside the mask is recorded per decision (``log_mass``), so log-probabilities are those of the restricted
-    distribution. Token by token with full forward passes: for small models and short answers.
+    The copy is refreshed every `refresh` steps and frozen in between. `mass` = 1 is plain sampling. The mask of every
+    decision is stored with the rollout, so that log-probabilities are those of the restricted distribution under later
+    weights, too (RL4LMs' ``evaluate_actions`` is given the rollout's masks). Token by token with full forward passes: for
+    small models and short answers.
     """
 
     traced = True
@@ -61,7 +66,7 @@ class LearnedMask(_OneTurn, name="learned_mask"):
         prompts = [np.asarray(world.policy.encode(s.problem.messages)) for s in starts]
         generators = [np.random.default_rng([k % 2**63 for k in s.key]) for s in starts]
         stop = ends(world.policy)
-        drawn: list[list[tuple[int, float, float, float]]] = [[] for _ in starts]
+        drawn: list[list[_Drawn]] = [[] for _ in starts]
         live = list(range(len(starts)))
         for _ in range(sampling.max_new):
             if not live:
@@ -80,7 +85,8 @@ class LearnedMask(_OneTurn, name="learned_mask"):
             chance = (inside - mass[:, None]).exp().numpy()
             for row, i in enumerate(live):
                 token = int(generators[i].choice(chance.shape[1], p=chance[row] / chance[row].sum()))
-                drawn[i].append((token, float(inside[row, token] - mass[row]), float(entropy[row]), float(mass[row])))
+                logs = float(inside[row, token] - mass[row]), float(entropy[row]), float(mass[row])
+                drawn[i].append((token, *logs, None if bool(mask[row].all()) else mask[row].nonzero()[:, 0].numpy()))
             live = [i for i in live if drawn[i][-1][0] not in stop]
             context.log("generate/mask_size", mask.double().sum(1).mean())
         return score(starts, [_completion(d, stop, world.policy.version) for d in drawn], world, sampling)
@@ -96,11 +102,12 @@ def _ahead(problem: Problem, prompt: np.ndarray, said: list[int], temperature: f
     )
 
 
-def _completion(drawn: list[tuple[int, float, float, float]], stop: Collection[int], version: int) -> Completion:
-    tokens, logp, entropy, mass = (np.array(column) for column in zip(*drawn))
+def _completion(drawn: list[_Drawn], stop: Collection[int], version: int) -> Completion:
+    tokens, logp, entropy, mass = (np.array(column) for column in list(zip(*drawn))[:4])
     finish = "stop" if int(tokens[-1]) in stop else "length"
+    versions = np.full(len(tokens), version, dtype=np.int64)
     return Completion(
-        tokens.astype(np.int64), logp, entropy, mass, np.full(len(tokens), version, dtype=np.int64), finish
+        tokens.astype(np.int64), logp, entropy, mass, versions, finish, Kept.of([mask for *_, mask in drawn])
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from pydantic import Field
 
@@ -12,6 +13,7 @@ from anypo.data.records import Group
 from anypo.generate.base import OWN, World, answered, rollout_key
 from anypo.generate.resume import Start
 from anypo.generate.trees.segments import _Forking
+from anypo.outlook import Outlook
 
 
 class Modes(_Forking, name="modes"):
@@ -19,12 +21,21 @@ class Modes(_Forking, name="modes"):
     together they are the prompt's group, so modes compete directly. The number of rollouts asked by control is not used.
 
     Forced tags carry no gradient, chosen ones do. The reward component ``mode`` is the index of the tag an answer begins
-    with, counting from 0 for the cheapest; an answer without a tag counts as the cheapest.
+    with, counting from 0 for the cheapest, -1 for an answer without one, which `mode_cost` pays nothing.
     """
 
     tags: tuple[str, ...] = ("<instant>", "<reasoning>", "<agentic>")
     forced: int = Field(3, ge=0)
     free: int = Field(3, ge=0)
+
+    def dormant(self, algorithm: Any, outlook: Outlook) -> str | None:
+        most = getattr(outlook.task, "turns", None)
+        if most == 1 and self.turns == 1:
+            return (
+                f"in its last mode, {self.tags[-1]}, that the others do not: an episode of this task is one answer, without tools; "
+                "choose one that has some (--task calculator --set generate.turns=4 --set 'generate.stop=[\"</calc>\"]')"
+            )
+        return super().dormant(algorithm, outlook)
 
     def rollout(self, asks: Sequence[Ask], world: World, context: Context) -> list[Group]:
         said = [tag for tag in self.tags for _ in range(self.forced)] + [""] * self.free
@@ -49,6 +60,6 @@ class Modes(_Forking, name="modes"):
         return out
 
     def mode(self, text: str) -> int:
-        """Index of the tag that `text` begins with (spaces aside), 0 without one."""
+        """Index of the tag that `text` begins with (spaces aside), -1 without one."""
         begin = text.lstrip()
-        return next((index for index, tag in enumerate(self.tags) if begin.startswith(tag)), 0)
+        return next((index for index, tag in enumerate(self.tags) if begin.startswith(tag)), -1)

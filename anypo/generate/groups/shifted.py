@@ -87,4 +87,6 @@ def mean_entropy(groups: Sequence[Group]) -> float:
 
 def _as_target(trajectory: Trajectory, temperature: float) -> Trajectory:
     version = np.full(len(trajectory), -1, dtype=np.int64)
-    return trajectory.replace(guidance=TARGET, temperature=temperature, version=version, entropy=None, log_mass=None)
+    return trajectory.replace(
+        guidance=TARGET, temperature=temperature, version=version, entropy=None, log_mass=None, kept=None
+    )

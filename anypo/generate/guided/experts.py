@@ -10,7 +10,8 @@ from anypo.context import Context
 from anypo.control.base import Ask
 from anypo.data.records import Group
 from anypo.generate.base import Independent, World
-from anypo.generate.guided.demonstrations import demonstration, solution
+from anypo.generate.guided.demonstrations import demonstration, solution, worked_only
+from anypo.tasks.base import Task
 
 
 class WithExperts(Independent, name="with_experts"):
@@ -21,6 +22,9 @@ class WithExperts(Independent, name="with_experts"):
     provides = frozenset({"demonstrations", "tag:demo"})
     plans = frozenset({"shown"})  # a solution is one from the beginning
     every: int = Field(1, ge=1)
+
+    def suits(self, task: Task) -> str | None:
+        return worked_only(task) or super().suits(task)
 
     def rollout(self, asks: Sequence[Ask], world: World, context: Context) -> list[Group]:
         groups = super().rollout(asks, world, context)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -13,11 +13,13 @@ from pydantic import Field
 from anypo.context import Context
 from anypo.control.base import Ask
 from anypo.data.batch import Batch
-from anypo.data.records import CONTEXT, Group, Tokens, Trajectory
+from anypo.data.records import ACTION, CONTEXT, Group, Tokens, Trajectory
 from anypo.generate.base import World, answered, rollout_key
-from anypo.generate.guided.demonstrations import demonstration, solution
+from anypo.generate.guided.demonstrations import demonstration, solution, worked_only
 from anypo.generate.resume import Start, decisions, resume
 from anypo.generate.trees.segments import _OneTurn
+from anypo.outlook import Outlook
+from anypo.tasks.base import Task
 
 
 class NextSequence(_OneTurn, name="next_sequence"):
@@ -26,9 +28,10 @@ class NextSequence(_OneTurn, name="next_sequence"):
     tokens are sampled.
 
     Reward: ``cosine`` the mean cosine between the hidden states of the sampled and of the true tokens, ``exact`` the
-    share of equal tokens, ``hybrid`` their sum. The rollouts of one text are a group (different prefixes); the text
-    itself follows as a demonstration, for the next-token loss beside it. Positions closer than `length` to the end are
-    left out.
+    share of equal tokens, ``hybrid`` their sum. A token's hidden state is the one after it, so the last one takes a further
+    position; where a rollout ends early, the tokens that it lacks agree with nothing. The rollouts of one text are a group
+    (different prefixes); the text itself follows as a demonstration, for the next-token loss beside it. Positions closer than
+    `length` to the end are left out.
     """
 
     provides = frozenset({"tag:demo"})
@@ -38,6 +41,21 @@ class NextSequence(_OneTurn, name="next_sequence"):
     kernel: int = Field(5, ge=1, description="width of the smoothing of entropies; an even one is made odd")
     reward: Literal["cosine", "exact", "hybrid"] = "cosine"
     text: int = Field(256, ge=2, description="most tokens of a text")
+
+    def suits(self, task: Task) -> str | None:
+        return worked_only(task)
+
+    def dormant(self, algorithm: Any, outlook: Outlook) -> str | None:
+        if outlook.task is None:
+            return None
+        known = (outlook.task.train(index).solution for index in range(min(len(outlook.task), 64)))
+        longest = max((len(text) for text in known), default=0)
+        if longest >= self.length:
+            return super().dormant(algorithm, outlook)
+        return (
+            f"beside the imitation of the texts: the longest has {longest} characters, which leaves no place from where to predict "
+            f"{self.length} tokens; set generate.length=1 or choose a task with longer solutions"
+        )
 
     def rollout(self, asks: Sequence[Ask], world: World, context: Context) -> list[Group]:
         problems = [world.problem(ask) for ask in asks]
@@ -52,7 +70,7 @@ class NextSequence(_OneTurn, name="next_sequence"):
                 starts.append(Start(problem, key, text, cut, sample=sample, most=cut + self.length))
                 homes.append(place)
         done = resume(starts, world, self.sampling(context))
-        own = self._read(done, world)[1] if done else []
+        own = self._read([_and_after(t) for t in done], world)[1] if done else []
         members: list[list[Trajectory]] = [[] for _ in problems]
         for start, place, trajectory, states in zip(starts, homes, done, own):
             reward = self._agreement(start.cut, trajectory, states, texts[place], hidden[place])
@@ -73,14 +91,15 @@ class NextSequence(_OneTurn, name="next_sequence"):
         return split[0], split[1]
 
     def _agreement(self, cut: int, ours: Trajectory, states: np.ndarray, text: Trajectory, truth: np.ndarray) -> float:
-        """Agreement of the sampled tokens with the true ones. The state *after* token j is the one that predicts token j
-        + 1, so states are compared one decision later where both have one."""
+        """Agreement of the sampled tokens with the true ones. The state *after* token j is the one that predicts token j + 1, so
+        states are compared one decision later; `states` [T + 1, D] hold the one after the last token, too, where the rollout goes
+        on."""
         said, true = decisions(ours)[cut:], decisions(text)[cut : cut + self.length]
         n = min(len(said), len(true))
         exact = float((said[:n] == true[:n]).sum()) / self.length
         a, b = (torch.from_numpy(x[cut + 1 : cut + 1 + self.length]) for x in (states, truth))
         m = min(len(a), len(b))
-        cosine = float(torch.nn.functional.cosine_similarity(a[:m], b[:m], dim=1).sum()) / max(m, 1) if m else exact
+        cosine = float(torch.nn.functional.cosine_similarity(a[:m], b[:m], dim=1).sum()) / self.length
         return {"cosine": cosine, "exact": exact, "hybrid": cosine + exact}[self.reward]
 
 
@@ -104,6 +123,18 @@ def smoothed(values: np.ndarray, kernel: int) -> np.ndarray:
     return np.convolve(np.pad(values, width // 2), np.full(width, 1 / width), mode="valid")
 
 
+def _and_after(trajectory: Trajectory) -> Trajectory:
+    """The trajectory with one decision more (its token is a placeholder), so that the state after its last token is read; one that
+    has ended has no such state."""
+    if not trajectory.truncated:
+        return trajectory
+    content = trajectory.content
+    assert isinstance(content, Tokens)
+    n = len(trajectory) + 1
+    longer = Tokens(np.append(content.tokens, 0).astype(np.int32), np.append(content.roles, ACTION).astype(np.int8))
+    return Trajectory(trajectory.prompt, longer, np.zeros(n), np.zeros(n, np.int64), temperature=trajectory.temperature)
+
+
 def _continuation(trajectory: Trajectory, cut: int) -> Trajectory:
     """The trajectory with its first `cut` decisions turned into context."""
     content = trajectory.content
@@ -120,6 +151,7 @@ def _continuation(trajectory: Trajectory, cut: int) -> Trajectory:
         version=trajectory.version[cut:],
         entropy=rest(trajectory.entropy),
         log_mass=rest(trajectory.log_mass),
+        kept=None if trajectory.kept is None else trajectory.kept.part(cut, len(trajectory)),
         turn=rest(trajectory.turn),
         step_rewards=rest(trajectory.step_rewards),
     )

@@ -13,9 +13,10 @@ from anypo.control.base import Ask
 from anypo.data.records import Group
 from anypo.errors import UserError
 from anypo.generate.base import OWN, World, answered, rollout_key
-from anypo.generate.guided.demonstrations import steps
+from anypo.generate.guided.demonstrations import steps, worked_only
 from anypo.generate.resume import Start, resume
 from anypo.generate.trees.segments import _OneTurn
+from anypo.tasks.base import Task
 
 PREFIX = "prefix"
 """The `guidance` of a rollout that began with part of a solution."""
@@ -32,6 +33,9 @@ class Rollback(_OneTurn, name="rollback"):
 
     success: float = Field(0.5, gt=0.0, le=1.0)
     delimiter: str = "\n"
+
+    def suits(self, task: Task) -> str | None:
+        return worked_only(task) or super().suits(task)
 
     def start(self) -> dict[str, Any]:
         return {"kept": {}}

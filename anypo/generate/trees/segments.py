@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from pydantic import Field
@@ -13,6 +14,7 @@ from anypo.data.records import Group, Trajectory
 from anypo.generate.base import OWN, Generate, World, answered, keys_of, rollout_key
 from anypo.generate.resume import Start, decisions, resume
 from anypo.generate.workspace import Accumulate
+from anypo.outlook import Outlook
 from anypo.tasks.base import Task, restores
 
 TREE = frozenset({"tree"})
@@ -65,17 +67,43 @@ class SegmentTree(_Forking, name="segment_tree"):
 
     `branching` (b0, b1, ...): b0 rollouts of the prompt; each is continued b1 times from its state after `segment` decisions
     (it itself being one of them), and so on; an answer that ends early is a leaf. At most b0 b1 ... leaves. The group's samples
-    are the leaves; a forked one names its parent's sample number and the decision at which it left.
+    are the leaves; a forked one names its parent's sample number and the decision at which it left. By default a segment is an
+    equal share of `max_new`, one for every level.
     """
 
     branching: tuple[int, ...] = (6, 6, 6)
-    segment: int = Field(16, ge=1, description="decisions per segment")
+    segment: int | None = Field(
+        None, ge=1, description="decisions per segment (none: max_new over the number of levels)"
+    )
     provides = TREE
+
+    def refuse(self, algorithm: object) -> str | None:
+        if len(self.branching) > 1 and self.length >= self.max_new * self.turns:
+            return (
+                f"answers have at most {self.max_new * self.turns} tokens, so none is as long as a segment of {self.length} and "
+                "nothing branches; "
+                "set generate.segment=null (an equal share for every level) or raise generate.max_new"
+            )
+        return super().refuse(algorithm)
+
+    def dormant(self, algorithm: Any, outlook: Outlook) -> str | None:
+        deepest = (self.max_new * self.turns - 1) // self.length
+        if deepest < len(self.branching) - 1:
+            return (
+                f"beyond {deepest} of its {len(self.branching) - 1} forks: after {deepest + 1} segments of {self.length} tokens "
+                f"nothing is left of generate.max_new={self.max_new}; set generate.segment=null"
+            )
+        return super().dormant(algorithm, outlook)
+
+    @property
+    def length(self) -> int:
+        """Decisions per segment."""
+        return self.segment or max(1, self.max_new // len(self.branching))
 
     def rollout(self, asks: Sequence[Ask], world: World, context: Context) -> list[Group]:
         groups = self.roots(asks, [self.branching[0]] * len(asks), world, context)
         for level, width in enumerate(self.branching[1:], 1):
-            cut = level * self.segment
+            cut = level * self.length
             starts, homes = [], []
             for place, group in enumerate(groups):
                 size = len(group.trajectories)

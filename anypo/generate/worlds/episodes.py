@@ -36,6 +36,8 @@ class Episodes(Generate, name="episodes"):
     highest mean returns, and from the second step on member 0, whom a population keeps, in the place of the last of them.
     """
 
+    conversational = False
+
     plans: ClassVar[frozenset[str]] = frozenset({MEMBER})
     provides = frozenset({f"key:{MEMBER}"})
 

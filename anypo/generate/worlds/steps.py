@@ -35,6 +35,8 @@ class EnvironmentSteps(Generate, name="environment_steps"):
     log ``episode/return`` and ``episode/length``. The environments are the world's (`World.seats`), which stores where they stand.
     """
 
+    conversational = False
+
     environments: int = Field(8, ge=1)
     steps: int = Field(256, ge=1, description="steps per environment and update")
     act: Act = Own()

@@ -19,8 +19,9 @@ from torch import Tensor, nn
 
 from anypo.column import Column
 from anypo.data.batch import Batch
+from anypo.data.kept import Kept
 from anypo.data.records import Tokens, Trajectory
-from anypo.data.tokens import ROLE_COLUMNS, charged, decisions, to_rows
+from anypo.data.tokens import ROLE_COLUMNS, charged, decisions, to_rows, unlisted_mass
 from anypo.engine.device import together
 from anypo.engine.local.engine import end_tokens
 from anypo.engine.training import Sample, TrainingForward
@@ -46,7 +47,8 @@ class LanguagePolicy:
     What the template ends turns with is noted in the model's generation configuration, so that every engine stops there.
 
     Columns, one entry per decision (token), at the sampling temperature T of its sequence:
-      logp = log softmax(logits / T)[token] - log_mass, the log-probability under the truncation recorded at sampling;
+      logp, log softmax(logits / T)[token] renormalised over the tokens that truncation kept at sampling (where these are not known,
+      less the ``log_mass`` recorded then);
       entropy of softmax(logits / T), in nats, before truncation;
       logp_observation, logp_context: of the tokens returned by the environment and of the prompt, at temperature 1, each summed into
       the decision it is charged to (`anypo.data.tokens.charged`);
@@ -415,7 +417,7 @@ class _Reading:
             place = decisions(self.batch)
             out |= {key: column[place] for key, column in own.items() if key in self.names}
             if "logp" in out:
-                out["logp"] = out["logp"] - self.batch["log_mass"].to(out["logp"].dtype)
+                out["logp"] = out["logp"] - unlisted_mass(self.batch).to(out["logp"].dtype)
         return out
 
     def coefficients(self, gradients: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -453,11 +455,11 @@ def _by_view(names: Collection[str]) -> dict[str, dict[str, str]]:
 def samples(batch: Batch) -> list[Sample]:
     """The trajectories of `batch` as the training forward reads them, each at the temperature it was sampled at."""
     heats = batch.sequences["temperature"].tolist()
-    return [_sample(t, None, heat if heat > 0 else 1.0) for t, heat in zip(batch.trajectories, heats)]
+    return [_sample(t, None, heat if heat > 0 else 1.0, t.kept) for t, heat in zip(batch.trajectories, heats)]
 
 
-def _sample(trajectory: Trajectory, places: np.ndarray | None, heat: float = 1.0) -> Sample:
+def _sample(trajectory: Trajectory, places: np.ndarray | None, heat: float = 1.0, kept: Kept | None = None) -> Sample:
     content = trajectory.content
     if not isinstance(content, Tokens):
         raise TypeError("a language policy needs trajectories of tokens")
-    return Sample(content.tokens, content.actions if places is None else places, heat)
+    return Sample(content.tokens, content.actions if places is None else places, heat, kept)

@@ -3,7 +3,8 @@
 Columns (`SCHEMA`): `group_id` numbers the groups of the step; `advantage` is the trajectory's and `advantages` its decisions';
 both are null where the rollout was not trained on (`trained` false). `tokens`, `roles` and `pieces` (the text of each token)
 cover the whole trained-on sequence, `media` names the kinds of the images, sounds and films in it (null for text alone), `logp`,
-`entropy`, `advantages` and `turns` cover its decisions (the tokens of role 1). A key's list holds one id for the
+`entropy`, `advantages` and `turns` cover its decisions (the tokens of role 1), and so does `kept`: the tokens that top-p, top-k,
+min-p or a mask left to each (an empty list where it left all, null where it never left any out). A key's list holds one id for the
 whole trajectory or one per decision.
 """
 
@@ -56,6 +57,7 @@ SCHEMA = pa.schema(
         ("turns", pa.list_(pa.int32())),
         ("logp", pa.list_(pa.float32())),
         ("entropy", pa.list_(pa.float32())),
+        ("kept", pa.list_(pa.list_(pa.int32()))),
         ("advantages", pa.list_(pa.float32())),
     ]
 )
@@ -149,6 +151,7 @@ def _row(trajectory: Trajectory) -> dict[str, Any]:
         "turns": trajectory.turn,
         "logp": trajectory.logp,
         "entropy": trajectory.entropy,
+        "kept": list(trajectory.kept) if trajectory.kept is not None else None,
     }
 
 

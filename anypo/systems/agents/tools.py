@@ -41,8 +41,10 @@ def otc_po() -> Algorithm:
 def a2fm_apo() -> Algorithm:
     """One policy, three answer modes. Three rollouts are forced into each mode and three choose freely, in one group, so
     modes compete directly; on prompts that the cheap mode solves with rate p >= 0.7 the other modes' reward is
-    multiplied by 1 - p^2. Forced tags are context, chosen ones are trained. Counts, threshold and exponent are not
-    published; these are ours."""
+    multiplied by 1 - p^2, and an answer that names no mode earns nothing. Forced tags are context, chosen ones are trained.
+    With ``generate.turns`` above 1 the agentic mode calls whatever tools the task has, and what they return is not trained
+    on. Counts, threshold and exponent are not published; these are ours. The supervised first stage, which teaches the tags,
+    is not part of it."""
     return grpo().replace(
         generate=Modes(forced=3, free=3), credit=Pipeline(shaping=(ModeCost(),), scale=StandardDeviation())
     )

@@ -19,10 +19,11 @@ from anypo.systems.registry import system
 
 @system("int", title="Intervention Training", paper="arXiv:2601.14209", base="sft")
 def intervention_training() -> Algorithm:
-    """First imitation of one's own repaired failures, then reinforcement. A failed answer is kept up to its first wrong
-    step, that step is replaced, and the edit is kept if some continuation from there succeeds; the likelihood of prefix
-    and replacement is raised, and of nothing after them. After 30 % of the run GRPO takes over. The wrong step is found
-    by comparison with the worked solution, where the paper lets the model review itself."""
+    """First imitation of one's own repaired failures, then reinforcement. The policy reads its failed answer beside the
+    worked solution and names the first wrong step and what should stand in its place; the answer up to there and the
+    replacement are kept if some of 32 continuations succeeds, and the likelihood of both is raised, and of nothing after
+    them. After 30 % of the run GRPO takes over (the paper has two runs: four epochs of supervised training on such edits,
+    then reinforcement). ``generate.review=comparison`` finds the step by comparing texts, for policies that cannot read."""
     return Algorithm(
         generate=Interventions(),
         credit=Pipeline(scale=StandardDeviation()),
@@ -55,7 +56,8 @@ def otr() -> Algorithm:
 def refine() -> Algorithm:
     """Next-sequence prediction on plain text beside next-token prediction: from one position in each eighth of the text,
     drawn by entropy, five tokens are sampled; the reward is the cosine between their hidden states and those of the true
-    continuation. The eight rollouts of a text are a GRPO group, weighted 1 to 5 against the likelihood of the text."""
+    continuation. The eight rollouts of a text are a GRPO group, weighted 1 to 5 against the likelihood of the text. A text
+    of no more than five tokens has no place to predict from: there it is imitation alone, which the run says."""
     return Algorithm(
         generate=NextSequence(),
         credit=Pipeline(scale=StandardDeviation()),

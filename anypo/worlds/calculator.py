@@ -1,0 +1,151 @@
+"""Products that are hard in the head and easy with a tool: the policy may call a calculator inside its own turn.
+
+What stands between ``<calc>`` and ``</calc>`` is worked out and appended as ``<result>...</result>``, and the policy goes on; a
+text that does not end in a call is the answer, its last integer. The closing tag must be a stop string (``generate.stop``), or else
+nothing is ever asked in time. Every call counts in the component ``tool_calls``, which has no weight of its own.
+"""
+
+from __future__ import annotations
+
+import ast
+import operator
+import random
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from anypo.data.content import Message
+from anypo.data.records import prompt_id
+from anypo.tasks.base import Problem, Reply
+from anypo.tasks.text.extract import last_integer
+from anypo.tasks.text.onestep import conversation
+from anypo.tasks.text.options import read
+
+NAME = "calculator"
+STOP = "</calc>"
+CALL = re.compile(r"<calc>([^<]{1,60})</calc>\s*$")
+
+
+class CalculatorOptions(BaseModel):
+    """Two factors of `digits` digits each; an answer has up to `turns` stretches, all but the last of which end in a call."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    digits: int = Field(3, ge=1, le=9)
+    turns: int = Field(4, ge=1)
+    seed: int = Field(0, ge=0)
+    size: int = Field(10_000, ge=1)
+    heldout: int = Field(256, ge=1)
+
+
+def parse(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Checked options (`UserError`)."""
+    read(CalculatorOptions, NAME, options)
+    return {"name": NAME, **options}
+
+
+def load(options: Mapping[str, Any]) -> CalculatorTask:
+    """The task."""
+    return CalculatorTask(read(CalculatorOptions, NAME, options))
+
+
+class CalculatorTask:
+    """Satisfies `anypo.tasks.base.Task`. The first factor decides the side: even ones train, odd ones are held out."""
+
+    name = NAME
+    weights: Mapping[str, float] = {"correct": 1.0}
+    outcome = "correct"
+    tools = ("calc",)
+
+    def __init__(self, options: CalculatorOptions) -> None:
+        self.options = options
+        self.turns = options.turns
+
+    def __len__(self) -> int:
+        return self.options.size
+
+    @property
+    def n_heldout(self) -> int:
+        return self.options.heldout
+
+    def train(self, index: int) -> Problem:
+        return self._problem(index, len(self), 0)
+
+    def heldout(self, index: int) -> Problem:
+        return self._problem(index, self.n_heldout, 1)
+
+    def environment(self, problem: Problem) -> Calculator:
+        return Calculator(problem, self.options.turns)
+
+    def describe(self) -> dict[str, Any]:
+        """Provenance."""
+        return {
+            "name": NAME,
+            "source": self.options.model_dump() | {"split": "by the first factor: even trains, odd is held out"},
+            "rewards": [{"name": "correct", "verifier": {"part": "product", "extract": "last_integer"}}],
+            "outcome": self.outcome,
+        }
+
+    def _problem(self, index: int, count: int, side: int) -> Problem:
+        if not 0 <= index < count:
+            raise IndexError(index)
+        draw = random.Random(f"{self.options.seed}:{side}:{index}")
+        low, high = 10 ** (self.options.digits - 1), 10**self.options.digits
+        first, second = draw.randrange(low + (low + side) % 2, high, 2), draw.randrange(low, high)
+        content = (
+            f"What is {first} * {second}? You may use a calculator: write <calc>2*3</calc> and the result follows. "
+            "End with the product."
+        )
+        return Problem(prompt_id(content), conversation(content), str(first * second), str(first * second))
+
+
+class Calculator:
+    """One question."""
+
+    def __init__(self, problem: Problem, turns: int) -> None:
+        self.problem, self.turns, self.taken = problem, turns, 0
+
+    def reset(self) -> tuple[Message, ...]:
+        self.taken = 0
+        return self.problem.messages
+
+    def step(self, text: str, tokens: int = 0, limit: int = 0) -> Reply:
+        """A call is answered while turns are left; anything else is judged by its last integer."""
+        self.taken += 1
+        call = CALL.search(text)
+        if call is not None and self.taken < self.turns:
+            found = value(call.group(1))
+            result = "error" if found is None else str(found)
+            return Reply({"tool_calls": 1.0}, done=False, append=f"<result>{result}</result>")
+        return Reply({"correct": float(call is None and last_integer(text) == self.problem.answer)})
+
+
+OPERATIONS: dict[type, Callable[[int, int], int]] = {
+    ast.Add: operator.add,
+    ast.Sub: operator.sub,
+    ast.Mult: operator.mul,
+}
+
+
+def value(expression: str) -> int | None:
+    """Sums, differences and products of integers; None for anything else, and for more than 60 digits."""
+
+    def worked(node: ast.expr) -> int:
+        if isinstance(node, ast.Constant) and type(node.value) is int:
+            return node.value
+        if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
+            return -worked(node.operand)
+        if isinstance(node, ast.BinOp) and type(node.op) in OPERATIONS:
+            return OPERATIONS[type(node.op)](worked(node.left), worked(node.right))
+        raise ValueError
+
+    try:
+        found = worked(ast.parse(expression.strip(), mode="eval").body)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return None
+    return found if abs(found) < 10**60 else None
+
+
+__all__ = ["NAME", "STOP", "Calculator", "CalculatorTask", "load", "parse", "value"]

@@ -1,0 +1,121 @@
+"""Where does something happen? A row of readings in words, and the stretch of it in which they are high: the answer is an interval.
+
+A small stand-in for temporal grounding (when does it happen in the film?): partial credit is the overlap with the truth, and a
+prediction counts as right where that reaches a half, as usual there.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from anypo.data.content import Message
+from anypo.data.records import prompt_id
+from anypo.tasks.base import Problem, Reply
+from anypo.tasks.text.onestep import conversation
+from anypo.tasks.text.options import read
+from anypo.tasks.text.spans import interval, overlap
+
+NAME = "find_span"
+ENOUGH = 0.5
+"""The overlap from which a prediction counts as right."""
+
+
+class SpanOptions(BaseModel):
+    """`length` readings, one a second; in a stretch of at least `least` of them they are high. `noise`: how much they vary, of the
+    difference between low and high (0.5: the two meet)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    length: int = Field(12, ge=4, le=100)
+    least: int = Field(3, ge=1)
+    noise: float = Field(0.2, ge=0.0)
+    seed: int = Field(0, ge=0)
+    size: int = Field(10_000, ge=1)
+    heldout: int = Field(256, ge=1)
+
+
+def parse(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Checked options (`UserError`)."""
+    read(SpanOptions, NAME, options)
+    return {"name": NAME, **options}
+
+
+def load(options: Mapping[str, Any]) -> SpanTask:
+    """The task."""
+    return SpanTask(read(SpanOptions, NAME, options))
+
+
+class SpanTask:
+    """Satisfies `anypo.tasks.base.Task`. An even start trains, an odd one is held out."""
+
+    name = NAME
+    weights: Mapping[str, float] = {"overlap": 1.0}
+    outcome = "correct"
+    turns = 1
+
+    def __init__(self, options: SpanOptions) -> None:
+        self.options = options
+
+    def __len__(self) -> int:
+        return self.options.size
+
+    @property
+    def n_heldout(self) -> int:
+        return self.options.heldout
+
+    def train(self, index: int) -> Problem:
+        return self._problem(index, len(self), 0)
+
+    def heldout(self, index: int) -> Problem:
+        return self._problem(index, self.n_heldout, 1)
+
+    def environment(self, problem: Problem) -> Span:
+        return Span(problem)
+
+    def describe(self) -> dict[str, Any]:
+        """Provenance."""
+        return {
+            "name": NAME,
+            "source": self.options.model_dump() | {"split": "by the first second: even trains, odd is held out"},
+            "rewards": [{"name": "overlap", "verifier": {"part": "intersection over union", "extract": "interval"}}],
+            "outcome": self.outcome,
+        }
+
+    def _problem(self, index: int, count: int, side: int) -> Problem:
+        if not 0 <= index < count:
+            raise IndexError(index)
+        length, draw = self.options.length, random.Random(f"{self.options.seed}:{side}:{index}")
+        least = min(self.options.least, length - 2)
+        start = draw.choice(range(side, length - least, 2))
+        end = draw.randrange(start + least, length)
+        level = lambda second: 70 if start <= second < end else 30
+        readings = [round(level(second) + 40 * self.options.noise * draw.gauss(0, 1)) for second in range(length)]
+        content = (
+            f"Readings, one a second from second 0 on: {' '.join(map(str, readings))}. From which second to which are they high? "
+            "Answer with start-end; the end is the first second that is low again."
+        )
+        answer = f"{start}-{end}"
+        return Problem(prompt_id(content), conversation(content), answer, answer, {"length": float(length)})
+
+
+class Span:
+    """One question."""
+
+    def __init__(self, problem: Problem) -> None:
+        self.problem = problem
+
+    def reset(self) -> tuple[Message, ...]:
+        return self.problem.messages
+
+    def step(self, text: str, tokens: int = 0, limit: int = 0) -> Reply:
+        """The overlap of the last two numbers with the truth."""
+        said, truth = interval(text), interval(self.problem.answer)
+        shared = 0.0 if said is None or truth is None else overlap(said, truth)
+        return Reply({"overlap": shared, "correct": float(shared >= ENOUGH)})
+
+
+__all__ = ["NAME", "Span", "SpanTask", "load", "parse"]
