@@ -8,7 +8,6 @@ from anypo.claims.beds.words import TextTask
 from anypo.errors import UserError
 from anypo.generate import Independent
 from anypo.generate.base import check_task
-from anypo.generate.groups.windowed import Windowed
 from anypo.generate.nothing import Nothing
 from anypo.outlook import Outlook
 from anypo.systems import find
@@ -30,12 +29,6 @@ def test_a_game_of_several_turns_played_for_one_is_said() -> None:
     assert all(Independent(turns=t).dormant(None, Outlook(20)) is None for t in (1, 4))
     assert Nothing().dormant(None, game) is None
     assert any("set generate.turns=5" in said for said in find("grpo").algorithm().sleepers(game))
-
-
-def test_a_window_as_long_as_the_answer_is_said() -> None:
-    said = Windowed(window=32, max_new=16).dormant(None, Outlook(20))
-    assert "set generate.window=5 or generate.max_new=96" in said
-    assert Windowed(window=5, max_new=16).dormant(None, Outlook(20)) is None
 
 
 @pytest.mark.parametrize("system", ["dagrpo", "otr", "refine", "chord"])
