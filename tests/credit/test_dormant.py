@@ -9,9 +9,9 @@ import pytest
 from anypo.outlook import Outlook
 from anypo.systems import find
 
-ONE = SimpleNamespace(name="one", weights={"correct": 1.0}, outcome="correct", one_step=True)
+ONE = SimpleNamespace(name="one", weights={"correct": 1.0}, outcome="correct", turns=1)
 TALK = SimpleNamespace(name="talk", weights={"correct": 1.0}, outcome="correct")
-TWO = SimpleNamespace(name="two", weights={"correct": 1.0, "format": 0.1}, outcome="correct", one_step=True)
+TWO = SimpleNamespace(name="two", weights={"correct": 1.0, "format": 0.1}, outcome="correct", turns=1)
 
 
 def said(name: str, task, steps: int = 20, **changes) -> str:

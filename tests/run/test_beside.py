@@ -46,7 +46,7 @@ def only_objective(name: str) -> dict:
     return {"credit": base.credit.dump(), "objective.aggregate": base.objective.aggregate.dump()}  # type: ignore[attr-defined]
 
 
-FRESH = {"update.epochs": 1, "update.minibatches_per_epoch": 1}
+FRESH = {"update.epochs": 1, "update.minibatches_per_epoch": 1, "replay": "on_policy"}
 
 
 @pytest.mark.parametrize("name", IDENTICAL)

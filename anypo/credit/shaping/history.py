@@ -101,7 +101,7 @@ class ToolCost(Shaping, name="tool_cost"):
             return None
         if algorithm.generate.turns == 1:
             return "answers of one turn call no tools; set generate.turns=4 on a task that answers calls"
-        if outlook.offers("one_step"):
+        if getattr(outlook.task, "turns", None) == 1:
             return f"task '{outlook.task.name}' ends with the first answer, so no tool is ever called; choose one that answers calls"
         return None
 

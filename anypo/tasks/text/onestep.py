@@ -38,7 +38,6 @@ class Source(Protocol):
 class OneStepTask:
     """Question, answer, verdict. Satisfies `anypo.tasks.base.Task`; `score` judges many rollouts at once."""
 
-    one_step = True
     turns = 1
 
     def __init__(self, name: str, source: Source, judge: Scorer) -> None:

@@ -50,7 +50,10 @@ def trained(name: str, changes: dict) -> torch.Tensor:
     if name in ("mssr", "spo-single-stream"):
         sizes["control.samples"] = 1
     run = Trainer(find(name).algorithm().set(sizes | changes), World(task, policy, Local().sampler(policy)), 0, STEPS)  # type: ignore[arg-type]
-    assert not run.algorithm.sleepers(Outlook(STEPS, len(SUMS), task))
+    idle = run.algorithm.sleepers(Outlook(STEPS, len(SUMS), task))
+    assert not [
+        said for said in idle if not said.startswith("objective.trust")
+    ]  # the base's clip, at one update a batch
     for _ in range(STEPS):
         run.step()
     return torch.cat([p.detach().flatten() for p in policy.model.parameters()])

@@ -102,7 +102,7 @@ def test_parts_that_act_at_a_ratio_of_one_are_not_called_idle() -> None:
         (
             "dapo",
             {"generate.max_new": 16},
-            "no answer is longer than generate.max_new=16, and the charge begins at 16384",
+            "no answer is longer than 16 tokens, and punishment begins after 16384",
         ),
         ("remix", {"update.reference.at": 50}, "step 50 is not reached in 20 steps; set update.reference.at"),
         ("a-lol", {"replay.collect": 50}, "step 50 is not reached in 20 steps; set replay.collect"),
