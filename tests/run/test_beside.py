@@ -53,9 +53,10 @@ FRESH = {"update.epochs": 1, "update.minibatches_per_epoch": 1, "replay": "on_po
 def test_one_update_on_fresh_data_is_the_base(name: str) -> None:
     changes = {"objective.trust.rate": 0.0} if name == "clip-cov" else {}  # it takes the gradient of a row even then
     found = steps(trainer(name, **only_objective(name), **FRESH, **changes), 3)
-    assert all(row["base/same"] == 1 for row in found), found
     assert all(abs(1 - row["base/cosine"]) <= TOLERANCE for row in found)
-    assert standing(found).inert  # type: ignore[union-attr]
+    if find(name).base != "cispo":  # whose own run takes sixteen steps on a batch, and not one
+        assert all(row["base/same"] == 1 for row in found), found
+        assert standing(found).inert  # type: ignore[union-attr]
     factor = 0.735 if name == "mhpo" else 0.0  # a constant factor is a distance, and no angle
     assert all(row["base/distance"] == pytest.approx(factor, abs=1e-3) for row in found)
 
@@ -240,3 +241,9 @@ def test_sentences_and_the_rows_of_a_comparison() -> None:
     assert "no step moved any weight" in sentence(standing(idle)) and not standing(idle).inert  # type: ignore[union-attr]
     records = [{"label": n, "base": standing(rows).plain()} for n, rows in (("a", same), ("b", idle), ("a", same))]  # type: ignore[union-attr]
     assert _bases(records) == {"a": ("grpo", 6)}
+
+
+def test_a_step_whose_credit_leaves_nothing_is_a_step() -> None:
+    """SPO's first visits only begin its beliefs: there is nothing to pull at."""
+    found = steps(trainer("spo-single-stream", **{"control.first_samples": 8}), 2)
+    assert found[0]["base/same"] in (0.0, 1.0) and found[0]["tokens/trained"] == 0.0

@@ -87,10 +87,14 @@ class Shadow:
         at = place[batch[ROW]]
         leaves = {}
         for name in self.live:
-            values = pull.batch[name].detach()[at.clamp(min=0)]
-            if bool((at < 0).any()):
-                values = torch.where(_wide(at >= 0, values), values, batch[f"{name}_{OLD}"].to(values))
-            leaves[name] = values.clone().requires_grad_()
+            given, own = at >= 0, pull.batch[name].detach()
+            values = (
+                batch[f"{name}_{OLD}"].to(own, copy=True)
+                if not bool(given.all())
+                else own.new_zeros((len(at), *own.shape[1:]))
+            )
+            values[given] = own[at[given]]
+            leaves[name] = values.requires_grad_()
         return batch.with_rows(**leaves), leaves
 
     def state_dict(self) -> dict[str, Any]:
