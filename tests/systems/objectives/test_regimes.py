@@ -12,7 +12,7 @@ from anypo.context import Context
 from anypo.errors import UserError
 from anypo.exact.bed import Testbed
 from anypo.freshness import same_sampler, unmoved
-from anypo.objective import PolicyGradient, ScoreFunction, Unclipped
+from anypo.objective import ConstantLength, PolicyGradient, ScoreFunction, Unclipped
 from anypo.outlook import Outlook, moment, part_of
 from anypo.run.methods import fitted
 from anypo.run.presets import departures, preset_of, shortage, suited
@@ -194,5 +194,11 @@ def test_constant_divisors_are_the_generation_budget_unless_said_otherwise() -> 
     assert made(generate__max_new=24).objective.aggregate.length == 24
     assert made(generate__max_new=24, objective__aggregate__length=7).objective.aggregate.length == 7
     assert made().objective.aggregate.length == 64
+    inside = {"objective.aggregate": {"part": "constant_length", "length": 64}, "generate.max_new": 24}
+    assert fitted(find("grpo").algorithm(), inside, {}).objective.aggregate.length == 64, "64 is not nothing said"
+    written = dr_grpo.replace(objective=PolicyGradient(aggregate=ConstantLength(length=64)))
+    assert fitted(written, {"generate.max_new": 24}, {}, written).objective.aggregate.length == 64
+    open_ = dr_grpo.replace(objective=PolicyGradient(aggregate=ConstantLength()))
+    assert fitted(open_, {"generate.max_new": 24}, {}, open_).objective.aggregate.length == 24
     hpt = fitted(find("hpt").algorithm(), {"generate.max_new": 24}, {})
     assert hpt.objective.rollouts.aggregate.length == 24
