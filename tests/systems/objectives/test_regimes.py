@@ -110,6 +110,15 @@ def test_certain_ratios_are_told_from_those_that_may_move() -> None:
     assert "objective.trust" not in said(Algorithm().set(windows)), "decisions of earlier windows are older"
 
 
+def test_a_band_for_whole_responses_is_refused_for_single_tokens() -> None:
+    gspo = find("gspo").algorithm()
+    for ratio in ("token", {"part": "sequence", "normalise": False}, {"part": "sequence", "span": "turn"}):
+        with pytest.raises(UserError, match="geometric means"):
+            gspo.set({"objective.ratio": ratio}).check()
+        gspo.set({"objective.ratio": ratio, "objective.trust.length": None}).check()
+    gspo.set({"objective.ratio": "sequence_token"}).check()
+
+
 def test_snapshots_reach_as_far_back_as_rollouts_are_old() -> None:
     with pytest.raises(UserError, match=r"set update\.reference\.keep=13"):
         find("missing-old-logits").algorithm().set({"replay.lag": 12}).check()
