@@ -25,9 +25,7 @@ def unmoved(algorithm: Any) -> str | None:
 def _one_group(algorithm: Any) -> bool:
     """Whether every batch is one group for certain."""
     plain = algorithm.generate.part == "independent" and algorithm.replay.part in ("on_policy", "delayed")
-    return (
-        plain and algorithm.control.prompts == 1 and not any(part.part == "scatter" for _, part in algorithm.walk())
-    )
+    return plain and algorithm.control.prompts == 1 and not any(part.part == "scatter" for _, part in algorithm.walk())
 
 
 def same_sampler(algorithm: Any) -> str | None:

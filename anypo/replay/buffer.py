@@ -37,7 +37,9 @@ class Buffer(Replay, name="buffer"):
             return None
         if self.fraction == 0:
             return "replay.fraction=0 asks for nothing old; set replay.fraction=0.4"
-        return f"nothing is older in the first step, and old data is used in no other of {outlook.steps}; plan more steps"
+        return (
+            f"nothing is older in the first step, and old data is used in no other of {outlook.steps}; plan more steps"
+        )
 
     def regime(self) -> tuple[str, ...]:
         end = f", until {said_of(self.until)}" if self.until else ""

@@ -94,7 +94,9 @@ def budgets(algorithm: Algorithm, changes: Mapping[str, Any], written: Algorithm
     most = getattr(algorithm.generate, "max_new", None)
     if most is None:
         return {}
-    said = {path for path, part in written.walk() if "length" in part.model_fields_set} if written is not None else set()
+    said = (
+        {path for path, part in written.walk() if "length" in part.model_fields_set} if written is not None else set()
+    )
     return {
         f"{path}.length": most * getattr(algorithm.generate, "turns", 1)
         for path, part in algorithm.walk()

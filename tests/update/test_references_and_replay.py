@@ -108,7 +108,10 @@ def test_what_happens_once_does_not_happen_again_in_a_run_that_is_continued_to_m
     drawn = [[g.step for g in part.select([group(k, k)], k, context)] for k, context in enumerate(plan)]
     assert [len(d) for d in drawn] == [0, 0, 1, 1, 1, 1, 1] and sorted(drawn[2] + drawn[3]) == [0, 1]
     assert sorted(drawn[4] + drawn[5]) == [0, 1], "passes go on where they were"
-    policy, algorithm = EnumerablePolicy(tree(3, 2), 1), Algorithm.from_dict({"update": {"part": "gradient", "reference": {"part": "reincarnated", "at": 0.4}}})
+    policy, algorithm = (
+        EnumerablePolicy(tree(3, 2), 1),
+        Algorithm.from_dict({"update": {"part": "gradient", "reference": {"part": "reincarnated", "at": 0.4}}}),
+    )
     memory, keeper = Memory(algorithm), algorithm.update.reference
     reference = keeper.begin(policy)
     for step in range(30):

@@ -83,7 +83,11 @@ class KLConvex(Regulariser, name="kl_convex"):
         if moment(self.hold, outlook.steps) < outlook.steps - 1:
             return None
         path = next(path for path, part in algorithm.walk() if part is self)
-        advice = f"set {path}.hold to a share of the run, such as 0.25, or plan more steps" if self.hold >= 1 else "plan more steps"
+        advice = (
+            f"set {path}.hold to a share of the run, such as 0.25, or plan more steps"
+            if self.hold >= 1
+            else "plan more steps"
+        )
         return f"beyond a KL to the reference, for its share falls after {said_of(self.hold)} and {outlook.steps} steps are planned; {advice}"
 
     def regime(self) -> tuple[str, ...]:

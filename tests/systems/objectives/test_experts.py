@@ -73,13 +73,13 @@ def test_hpt_weighs_prompts_alike_so_that_imitation_falls_with_the_failures() ->
     batch = batch.with_rows(logp=batch["logp"].detach().requires_grad_())
     ctx = built(objective)[1]
     whole, demo = objective.loss(batch, ctx), batch.sequences["demo"]
-    apart = 0.75 * objective.rollouts.loss(batch.select(~demo), ctx) + 0.25 * objective.experts.loss(batch.select(demo), ctx)
+    apart = 0.75 * objective.rollouts.loss(batch.select(~demo), ctx) + 0.25 * objective.experts.loss(
+        batch.select(demo), ctx
+    )
     torch.testing.assert_close(whole, apart)
     alone = objective.loss(batch.select(~demo), ctx)
     torch.testing.assert_close(alone, objective.rollouts.loss(batch.select(~demo), ctx))
-    torch.testing.assert_close(
-        objective.loss(batch.select(demo), ctx), objective.experts.loss(batch.select(demo), ctx)
-    )
+    torch.testing.assert_close(objective.loss(batch.select(demo), ctx), objective.experts.loss(batch.select(demo), ctx))
 
 
 def test_demonstrations_leave_the_rollouts_advantages_alone() -> None:

@@ -96,7 +96,9 @@ def test_certain_ratios_are_told_from_those_that_may_move() -> None:
     mismatch = {"objective.corrections": ["truncated"], "replay": "delayed"}
     assert said(Algorithm().set(mismatch), 200).count("corrections") == 0
     reused = said(Algorithm().set(mismatch | {"engine.reuse_logp": "always"}), 200)
-    assert "takes the sampler's log-probabilities for the old ones" in reused, "old / behaviour is 1 then, whatever the age"
+    assert "takes the sampler's log-probabilities for the old ones" in reused, (
+        "old / behaviour is 1 then, whatever the age"
+    )
     assert "objective.trust" not in reused
     missing = find("missing-old-logits").algorithm()
     assert "objective.corrections.0 (masked) will do nothing: the embedded engine" in said(missing, 200)
