@@ -25,7 +25,8 @@ class Outlook:
 
 
 def moment(when: float, steps: int) -> int:
-    """The step that `when` means in a run of `steps`: from 1 on a number of steps, below 1 a share of the run, rounded up."""
+    """The step that `when` means in a run of `steps`: from 1 on a number of steps, below 1 a share of the run, rounded up. A run that
+    is continued to more steps has other moments: a schedule stretches, and what happens once has to remember that it did."""
     return round(when) if when >= 1 else math.ceil(round(when * steps, 9))
 
 
@@ -48,7 +49,8 @@ def unreached(when: float, steps: int, path: str) -> str | None:
     """A sentence where a run of `steps` ends before the moment `when` that the field `path` names."""
     if moment(when, steps) < steps:
         return None
-    return f"step {when:g} is not reached in {steps} steps; set {path} to a share of the run, such as 0.25, or plan more steps"
+    advice = f"set {path} to a share of the run, such as 0.25, or plan more steps" if when >= 1 else "plan more steps"
+    return f"{said_of(when)} is not reached in {steps} steps; {advice}"
 
 
 __all__ = ["Outlook", "length", "moment", "part_of", "said_of", "unreached"]

@@ -23,8 +23,9 @@ class RiskBundles(Credit, name="risk_bundles"):
     permutation per prompt, and scores the sum S_j of their rewards. With the quantiles q_a, q_b of scores at `alpha` and
     `beta`, its advantage is the mixture, by weights tail : 1, of the lower tail's expected shortfall -(q_a - S_j)^+ / alpha and the
     middle's (clip(S_j, q_a, q_b) - q_a) / (beta - alpha). `side` = upper mirrors it, (S_j - q_b)^+ / (1 - beta) in the place of the
-    shortfall (risk seeking, the paper's counter-example). `std`: divided by the deviation of the set's scores (by 1 where they do not
-    vary, for which the release divides by 1e-6).
+    shortfall (risk seeking, the paper's counter-example). `std`: divided by the deviation of the set's scores, nothing where these do
+    not vary: all its responses would get the same, and drift with the quantiles' last step, away from right answers too (the release
+    divides by 1e-6 there, so that such a set outweighs all others). A set of one bundle is not divided.
 
     inside: what the responses of a bundle get of its advantage A_j. ``deviation``: A_j d_i / sum of d over the bundle, d_i the
     reward minus the mean of its prompt's rewards; equal parts A_j / n where the sum vanishes. A response above its prompt's mean gains
@@ -68,12 +69,20 @@ class RiskBundles(Credit, name="risk_bundles"):
         low, high = self._track(scores[whole] if bool(whole.any()) else scores, context)
         advantage = self.mixture(scores, low, high)
         if self.std:
-            spread = segments.std(scores, sets, int(sets.max()) + 1, 1)[sets]
-            advantage = advantage / torch.where(spread > 1e-9, spread + 1e-6, torch.ones_like(spread))
+            advantage = self._scaled(advantage, scores, sets)
         context.log("credit/quantile_low", low)
         context.log("credit/quantile_high", high)
         share = self._shares(reward, batch, ids, n)
         return with_advantage(batch, batch.spread(advantage[ids] * share), context)
+
+    def _scaled(self, advantage: Tensor, scores: Tensor, sets: Tensor) -> Tensor:
+        """Advantages [n] over the deviation of their set's scores: as they are where a set has one, 0 where all are equal."""
+        number = int(sets.max()) + 1
+        spread = segments.std(scores, sets, number, 1)[sets]
+        alone = segments.count(sets, number, scores.dtype)[sets] == 1
+        flat = ~alone & ~(spread > 1e-9)
+        divisor = torch.where(alone | flat, torch.ones_like(spread), spread + 1e-6)
+        return torch.where(flat, torch.zeros_like(advantage), advantage / divisor)
 
     def mixture(self, scores: Tensor, low: float, high: float) -> Tensor:
         """Advantage of bundles with these scores [n] under the quantiles."""

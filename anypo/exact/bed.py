@@ -85,6 +85,7 @@ class Testbed:
             "generate.max_new": self.horizon,
             "update.optimiser.lr": self.lr,
             "credit.optimiser.lr": self.critic_lr,
+            "objective.trust.optimiser.lr": self.critic_lr,
             "objective.view.template": "{prompt} ={solution}",
             "engine.reuse_logp": "always" if self.old == "sampler" else "exact",
         }

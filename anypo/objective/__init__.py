@@ -20,7 +20,7 @@ from anypo.objective.ratios import (
 from anypo.objective.regularisers.kl_control import KLControl
 from anypo.objective.regularisers.mirror import MirrorDescent
 from anypo.objective.regularisers.terms import KL, Controlled, Entropy, KLConvex, Likelihood, RatioVariance
-from anypo.objective.supervised import Annealed, Blend, Mixing, Summed, Supervised
+from anypo.objective.supervised import Annealed, Blend, Mixing, Routed, Summed, Supervised
 from anypo.objective.trusts.adaptive import BalancedClip, EssCap
 from anypo.objective.trusts.bounded import BoundedRatio, Tapered
 from anypo.objective.trusts.clips import Clip, RecentredClip, SigmoidGate, SoftClip, Unclipped
@@ -37,7 +37,7 @@ __all__ = [
     "Contrastive", "Controlled", "Correction", "Discriminative", "Entropy", "EssCap", "ForwardKL", "GroupMean", "Hazard",
     "HeterogeneousClip", "KLControl", "KLConvex", "KLCov", "Likelihood", "Mask", "MinimumPrefix", "MirrorDescent", "Mix", "Mixing",
     "Objective", "OneSide", "Pairwise", "PolicyGradient", "PrefixProduct", "Ratio", "RatioVariance", "RecentredClip", "Region",
-    "Regulariser", "Ring", "ScoreFunction", "SelfNormalised", "SequenceMean", "SequenceRatio", "SequenceSum",
+    "Regulariser", "Ring", "Routed", "ScoreFunction", "SelfNormalised", "SequenceMean", "SequenceRatio", "SequenceSum",
     "SequenceTokenRatio", "SigmoidGate", "SoftClip", "Summed", "Supervised", "TanhRatio", "Tapered", "TokenMean", "TokenRatio",
     "Truncated", "Trust", "TwoSide", "Unclipped",
 ]  # fmt: skip

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pydantic import Field
 
 from anypo.context import Context
+from anypo.data.batch import Batch
 from anypo.objective.supervised import Mixing
 from anypo.outlook import said_of
 
@@ -17,5 +18,5 @@ class Stages(Mixing, name="stages"):
     def regime(self) -> tuple[str, ...]:
         return (f"imitation until {said_of(self.share)}, reinforcement from then on",)
 
-    def weights(self, context: Context) -> tuple[float, float]:
+    def weights(self, batch: Batch, context: Context) -> tuple[float, float]:
         return (0.0, 1.0) if context.step < self.share * context.total else (1.0, 0.0)

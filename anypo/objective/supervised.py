@@ -56,9 +56,9 @@ class Supervised(Objective, name="supervised"):
 
 
 class Mixing(Part, slot="mixing"):
-    """Weights of the reinforcement and the expert term at a step: `weights(context) -> (float, float)`."""
+    """Weights of the reinforcement and the expert term for an update batch at a step: `weights(batch, context) -> (float, float)`."""
 
-    def weights(self, context: Context) -> tuple[float, float]:
+    def weights(self, batch: Batch, context: Context) -> tuple[float, float]:
         raise NotImplementedError
 
 
@@ -67,8 +67,21 @@ class Summed(Mixing, name="sum"):
 
     coefficient: float = Field(1.0, ge=0.0)
 
-    def weights(self, context: Context) -> tuple[float, float]:
+    def weights(self, batch: Batch, context: Context) -> tuple[float, float]:
         return 1.0, self.coefficient
+
+
+class Routed(Mixing, name="routed"):
+    """1 - s and `coefficient` s, s the share of the batch's groups that are demonstrations: where every prompt has either its rollouts or
+    its solution, the mean over prompts of a L_RL + b L_SFT with (a, b) = (1, 0) or (0, 1) (HPT, arXiv:2509.04419). As fewer prompts need
+    their solution, the expert term weighs less; with `sum` one of them would weigh as much as a batch of them."""
+
+    coefficient: float = Field(1.0, ge=0.0)
+
+    def weights(self, batch: Batch, context: Context) -> tuple[float, float]:
+        shown = len(torch.unique(batch.group[demonstrations(batch)]))
+        share = shown / max(1, len(torch.unique(batch.group)))
+        return 1.0 - share, self.coefficient * share
 
 
 class Annealed(Mixing, name="annealed"):
@@ -105,7 +118,7 @@ class Annealed(Mixing, name="annealed"):
         progress = (step - warmup) / decay
         return self.valley + (self.peak - self.valley) * 0.5 * (1 + math.cos(math.pi * progress))
 
-    def weights(self, context: Context) -> tuple[float, float]:
+    def weights(self, batch: Batch, context: Context) -> tuple[float, float]:
         mu = self.mu(context.step, context.total)
         return 1 - mu, mu
 
@@ -119,7 +132,7 @@ class Blend(Objective, name="blend"):
 
     def loss(self, batch: Batch, context: Context) -> Tensor:
         demo = demonstrations(batch)
-        first, second = self.mixing.weights(context)
+        first, second = self.mixing.weights(batch, context)
         context.log("objective/expert_weight", second)
         context.log("objective/expert_share", demo.float().mean() if len(demo) else 0.0)
         loss = batch["logp"].sum() * 0

@@ -11,7 +11,7 @@ from pydantic import Field
 from anypo.context import Context
 from anypo.data.records import Group
 from anypo.data.stored import store
-from anypo.outlook import said_of
+from anypo.outlook import Outlook, moment, said_of
 from anypo.replay.base import Replay, revived
 
 
@@ -20,7 +20,7 @@ class Buffer(Replay, name="buffer"):
 
     An older group is drawn by choosing one of the last `window` steps uniformly, then one of its groups, each at most once per
     step. From `until` on (a step, below 1 a share of the run) nothing old is used and the buffer is emptied (ReMix's handover to
-    on-policy training, arXiv:2507.06892).
+    on-policy training, arXiv:2507.06892), for good, also where the run is continued to more steps.
     """
 
     provides = frozenset({"off_policy"})
@@ -29,7 +29,17 @@ class Buffer(Replay, name="buffer"):
     until: float | None = Field(None, gt=0)
 
     def start(self) -> dict[str, Any]:
-        return {"steps": []}
+        return {"steps": [], "over": False}
+
+    def dormant(self, algorithm: Any, outlook: Outlook) -> str | None:
+        end = outlook.steps if self.until is None else min(outlook.steps, moment(self.until, outlook.steps))
+        if end > 1 and self.fraction > 0:
+            return None
+        if self.fraction == 0:
+            return "replay.fraction=0 asks for nothing old; set replay.fraction=0.4"
+        return (
+            f"nothing is older in the first step, and old data is used in no other of {outlook.steps}; plan more steps"
+        )
 
     def regime(self) -> tuple[str, ...]:
         end = f", until {said_of(self.until)}" if self.until else ""
@@ -37,8 +47,8 @@ class Buffer(Replay, name="buffer"):
 
     def select(self, fresh: list[Group], version: int, context: Context) -> list[Group]:
         memory = context.memory[self]
-        if self.until is not None and context.step >= context.moment(self.until):
-            memory["steps"] = []
+        if memory["over"] or (self.until is not None and context.step >= context.moment(self.until)):
+            memory["steps"], memory["over"] = [], True
             return fresh
         kept: list[list[dict[str, Any]]] = memory["steps"]
         drawn = [

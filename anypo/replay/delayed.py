@@ -29,7 +29,15 @@ class Delayed(Replay, name="delayed"):
         return {"steps": [], "count": 0}
 
     def dormant(self, algorithm: Any, outlook: Outlook) -> str | None:
-        return "the run has one step, and nothing is older; plan more steps" if outlook.steps < 2 else None
+        oldest = (outlook.steps - 1) // 2
+        if oldest >= self.lag:
+            return None
+        if not oldest:
+            return f"in {outlook.steps} step{'s' * (outlook.steps > 1)} nothing ages; plan 3 steps or more"
+        return (
+            f"beyond an age of {oldest} steps, for {outlook.steps} steps are planned and {self.lag} are reached after {2 * self.lag}; "
+            f"set replay.lag={oldest}, or plan more steps"
+        )
 
     def regime(self) -> tuple[str, ...]:
         return (

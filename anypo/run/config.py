@@ -26,7 +26,7 @@ from anypo.policies.loading import MODELS, adapter
 from anypo.recipes import Recipe, Stage
 from anypo.roles import check
 from anypo.run.disk.trust import check as check_trust
-from anypo.run.methods import Draft, delta, drafted, fitted, is_delta, rewarded, spelled, staged
+from anypo.run.methods import Draft, budgets, delta, drafted, fitted, is_delta, rewarded, spelled, staged
 from anypo.run.places import lasting_model, placed
 from anypo.run.presets import DEFAULT_MODEL, filling, fitting_model, preset_of, stated, task_defaults
 from anypo.systems import find
@@ -222,7 +222,7 @@ def resolve(
         fills = filling(base, preset) if isinstance(system, str) else {}
         base = base.set(fills)
         changes = spelled(base, changes)
-        algorithm = fitted(base, changes, model_as)
+        algorithm = fitted(base, changes, model_as, system if isinstance(system, Algorithm) else None)
         filled |= {path: value for path, value in fills.items() if not stated(path, changes)}
         method: Algorithm | Recipe = algorithm
         algorithms = [algorithm]
@@ -233,7 +233,8 @@ def resolve(
         def suit(base: Algorithm) -> Algorithm:
             fills = filling(base, preset_of(base, size, acts))
             filled.update({f"{base.name}: {path}": value for path, value in fills.items()})
-            return base.set(fills)
+            suited = base.set(fills)
+            return suited.set(budgets(suited, {}))
 
         draft = drafted(system, changes, suit)
         method = recipe = staged(draft, model_as, given.get("reward"), given.get("eval_size"))

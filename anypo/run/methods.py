@@ -79,25 +79,49 @@ def _written_out(short: str, known: Sequence[str]) -> str:
     raise unknown("field", short, known)
 
 
-def fitted(base: Algorithm, changes: Mapping[str, Any], models: Mapping[str, str]) -> Algorithm:
-    """The checked algorithm with the user's changes and models."""
+def fitted(
+    base: Algorithm, changes: Mapping[str, Any], models: Mapping[str, str], written: Algorithm | None = None
+) -> Algorithm:
+    """The checked algorithm with the user's changes and models. written: the method as it was written out, where it was."""
     chosen = base.set(changes)
-    chosen = chosen.set(budgets(chosen, changes))
+    chosen = chosen.set(budgets(chosen, changes, written))
     return grouped(chosen.replace(models=recast(chosen.models, models)).check())
 
 
-def budgets(algorithm: Algorithm, changes: Mapping[str, Any]) -> dict[str, int]:
+def budgets(algorithm: Algorithm, changes: Mapping[str, Any], written: Algorithm | None = None) -> dict[str, int]:
     """Changes that make constant divisors (`anypo.objective.aggregates.ConstantLength`) the generation budget, where nobody said
-    another."""
+    another: neither in `changes`, by its path or inside of what replaces something above it, nor in the method that was `written` out."""
     most = getattr(algorithm.generate, "max_new", None)
     if most is None:
         return {}
-    default = ConstantLength().length
+    said = (
+        {path for path, part in written.walk() if "length" in part.model_fields_set} if written is not None else set()
+    )
     return {
         f"{path}.length": most * getattr(algorithm.generate, "turns", 1)
         for path, part in algorithm.walk()
-        if isinstance(part, ConstantLength) and part.length == default and f"{path}.length" not in changes
+        if isinstance(part, ConstantLength)
+        and part.length == ConstantLength().length
+        and path not in said
+        and not _states(f"{path}.length", changes)
     }
+
+
+def _states(path: str, changes: Mapping[str, Any]) -> bool:
+    """Whether one of the changes gives the field at `path` a value, itself or inside of a mapping or part."""
+    for change, value in changes.items():
+        if path == change:
+            return True
+        if path.startswith(f"{change}."):
+            for step in path[len(change) + 1 :].split("."):
+                if isinstance(value, Part):
+                    value = {name: getattr(value, name) for name in value.model_fields_set}
+                if isinstance(value, (list, tuple)):
+                    value = dict(zip(map(str, range(len(value))), value))
+                value = value.get(step) if isinstance(value, Mapping) else None
+            if value is not None:
+                return True
+    return False
 
 
 def drafted(system: str | Recipe | Draft, changes: Mapping[str, Any], suit: Suit) -> Recipe:

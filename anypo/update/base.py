@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from pydantic import Field
@@ -40,8 +40,11 @@ class Schedule(Part, slot="schedule"):
 
 class Reference(Part, slot="reference"):
     """Keeps frozen weights that fill columns under the source `name`; owns when and how they change. `of`: whose weights, the
-    policy's or those of the learner of the part at this path (a target critic: ``credit``)."""
+    policy's or those of the learner of the part at this path (a target critic: ``credit``).
 
+    remembers: what it fills for a decision is of the weights that sampled it."""
+
+    remembers: ClassVar[bool] = False
     name: str = Field("ref", pattern=r"^[a-z][a-z0-9]*$", description="source of the columns it fills")
     of: str = Field("policy", description="the policy, or the path of the part whose learner is kept")
 

@@ -71,10 +71,14 @@ class PeriodicReference(Reference, name="periodic"):
 
 class ReincarnatedReference(Reference, name="reincarnated"):
     """The initial policy until step `at` (below 1: that share of the run), then, once, the policy as it is after that many steps
-    (policy reincarnation, ReMix, arXiv:2507.06892)."""
+    (policy reincarnation, ReMix, arXiv:2507.06892). Once also where the run is continued to more steps, of which the share is a later
+    one."""
 
     provides = frozenset({"reference"})
     at: float = Field(50, gt=0)
+
+    def start(self) -> dict[str, Any]:
+        return {"reborn": False}
 
     def dormant(self, algorithm: Any, outlook: Outlook) -> str | None:
         return unreached(self.at, outlook.steps, "update.reference.at")
@@ -86,7 +90,11 @@ class ReincarnatedReference(Reference, name="reincarnated"):
         return policy.frozen()
 
     def after(self, reference: Any, policy: Any, context: Context) -> Any:
-        return policy.frozen() if context.step + 1 == context.moment(self.at) else reference
+        memory = context.memory[self]
+        if memory["reborn"] or context.step + 1 < context.moment(self.at):
+            return reference
+        memory["reborn"] = True
+        return policy.frozen()
 
 
 class SoupReference(Reference, name="soup"):

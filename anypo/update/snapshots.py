@@ -22,12 +22,22 @@ class VersionedReference(Reference, name="versioned"):
     (snapshot-based version tracking, arXiv:2605.12070).
 
     With it a ratio to the sampler splits exactly into ref / behaviour (same weights, another engine) and current / ref (same
-    engine, older weights), also inside responses that several versions wrote. Choose `keep` above the largest staleness; a
-    version that is gone is replaced by the closest one kept. Costs `keep` copies of the weights that are trained.
+    engine, older weights), also inside responses that several versions wrote. `keep` must be above the largest staleness; where that is
+    not known beforehand, a version that is gone is replaced by the closest one kept. Costs `keep` copies of the weights that are trained.
     """
 
     provides = frozenset({"reference"})
+    remembers = True
     keep: int = Field(9, ge=1)
+
+    def refuse(self, algorithm: Any) -> str | None:
+        oldest = max(getattr(algorithm.replay, "lag", 0), getattr(algorithm.replay, "window", 0))
+        if self.keep > oldest:
+            return None
+        return (
+            f"rollouts are up to {oldest} steps old, and the weights of {self.keep} steps are kept; set "
+            f"update.reference.keep={oldest + 1}"
+        )
 
     def dormant(self, algorithm: Any, outlook: Outlook) -> str | None:
         return same_sampler(algorithm)

@@ -129,7 +129,7 @@ def test_tail_clip_width_follows_the_end_of_the_response() -> None:
 
 def test_stages_switch_once() -> None:
     part = Stages(share=0.3)
-    weights = [part.weights(context_for(part, step, 10)) for step in range(10)]
+    weights = [part.weights(batch_of([[1.0]], [[1]]), context_for(part, step, 10)) for step in range(10)]
     assert weights == [(0.0, 1.0)] * 3 + [(1.0, 0.0)] * 7
 
 

@@ -10,8 +10,9 @@ from anypo.algorithm import Algorithm
 from anypo.context import Context, Memory
 from anypo.data.records import ACTION, CONTEXT, Group, Tokens, Trajectory
 from anypo.exact import EnumerablePolicy, tree
-from anypo.replay import Buffer, Delayed, Replay
-from anypo.update import PeriodicReference, ReincarnatedReference
+from anypo.outlook import Outlook
+from anypo.replay import Buffer, Dataset, Delayed, Replay
+from anypo.update import GradientUpdate, PeriodicReference, ReincarnatedReference
 
 
 def group(prompt: int, version: int) -> Group:
@@ -96,20 +97,57 @@ def test_a_resumed_run_finds_the_rollouts_that_waited() -> None:
     assert again.select([], 9, later[9])[0].step == 7, "a step without rollouts still trains on those that wait"
 
 
+def test_what_happens_once_does_not_happen_again_in_a_run_that_is_continued_to_more_steps() -> None:
+    """A share of the run is a later moment then: old data would come back, collecting would begin again, the reference be reborn."""
+    part, steps = contexts(Buffer(fraction=0.5, window=3, until=0.4), 5)
+    sizes = [len(part.select([group(k, k)], k, context)) for k, context in enumerate(steps)]
+    sizes += [len(part.select([group(k, k)], k, Context(k, 50, 0, steps[0].memory))) for k in (5, 6)]
+    assert sizes == [1, 2, 1, 1, 1, 1, 1]
+    part, steps = contexts(Dataset(collect=0.4, groups=1), 5)
+    plan = [*steps, *(Context(k, 50, 0, steps[0].memory) for k in (5, 6))]
+    drawn = [[g.step for g in part.select([group(k, k)], k, context)] for k, context in enumerate(plan)]
+    assert [len(d) for d in drawn] == [0, 0, 1, 1, 1, 1, 1] and sorted(drawn[2] + drawn[3]) == [0, 1]
+    assert sorted(drawn[4] + drawn[5]) == [0, 1], "passes go on where they were"
+    policy, algorithm = (
+        EnumerablePolicy(tree(3, 2), 1),
+        Algorithm.from_dict({"update": {"part": "gradient", "reference": {"part": "reincarnated", "at": 0.4}}}),
+    )
+    memory, keeper = Memory(algorithm), algorithm.update.reference
+    reference = keeper.begin(policy)
+    for step in range(30):
+        with torch.no_grad():
+            policy.weight.add_(1.0)
+        before, reference = reference, keeper.after(reference, policy, Context(step, 5 if step < 5 else 50, 0, memory))
+        assert (reference is not before) == (step == 1), step
+
+
+def test_rollouts_that_cannot_age_as_planned_say_so() -> None:
+    said = lambda part, steps: part.dormant(Algorithm(replay=part), Outlook(steps))
+    assert "nothing ages" in said(Delayed(lag=3), 2), "the first two steps train on their own rollouts"
+    for steps in (3, 6, 7, 20):
+        part, contexts_ = contexts(Delayed(lag=3), steps)
+        ages = [k - part.select([group(k, k)], k, context)[0].step for k, context in enumerate(contexts_)]
+        told = said(part, steps)
+        assert (told is None) == (max(ages) == 3) and (told is None or f"an age of {max(ages)} steps" in told)
+    assert said(Buffer(fraction=0.4, until=1 / 7), 7) and said(Buffer(fraction=0.4, until=1 / 7), 8) is None
+    assert said(Buffer(), 1) and said(Buffer(), 2) is None
+
+
 def test_references_change_when_they_say() -> None:
     policy = EnumerablePolicy(tree(3, 2), 1)
-    algorithm = Algorithm()
     for part, moments in (
         (ReincarnatedReference(at=3), {3}),
         (ReincarnatedReference(at=0.5), {3}),
         (PeriodicReference(every=2), {2, 4}),
     ):
+        algorithm = Algorithm.from_dict(Algorithm(update=GradientUpdate(reference=part)).dump())
+        part, memory = algorithm.update.reference, Memory(algorithm)
         reference = part.begin(policy)
         for step in range(5):
             with torch.no_grad():
                 policy.weight.add_(1.0)
             before = reference.weight.clone()
-            reference = part.after(reference, policy, Context(step, 5, 0, Memory(algorithm)))
+            reference = part.after(reference, policy, Context(step, 5, 0, memory))
             renewed = not torch.equal(reference.weight, before)
             assert renewed == (step + 1 in moments)
             if renewed:

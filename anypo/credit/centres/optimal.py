@@ -16,7 +16,8 @@ from anypo.data.batch import Batch
 class OptimalBaseline(Centre, name="optimal_baseline"):
     """b = sum_i W_i R_i / sum_i W_i over the group, W_i = w_i^2 |g_i|^2 (off-policy optimal baseline of VCPO, arXiv:2602.17616).
 
-    w_i: product of the trajectory's ratios to its sampler; g_i: gradient of its log-probability, the ``sum`` over its L decisions, as
+    w_i: product of the trajectory's ratios to its sampler (whole, not cut off; the release takes the norm of the gradient with its cut
+    weight inside, so that w counts twice there); g_i: gradient of its log-probability, the ``sum`` over its L decisions, as
     in the released recipe (mit-han-lab/vcpo c7f030f, normalize_by_length=False: W grows with L), or their ``mean``, as it enters an
     update that averages over decisions (the paper's formula: W falls with L); one backward pass each; both for the weights at the
     step's start, so ``logp_old`` has to be the trainer's. b minimises sum_i | w_i (R_i - b) g_i |^2; with equal W it is the group

@@ -119,8 +119,8 @@ class GAE(Credit, name="gae"):
         if self.clip is not None:
             near = batch["value_old"] + (value - batch["value_old"]).clamp(-self.clip, self.clip)
             error = torch.maximum(error, (near - target) ** 2)
-        total = weight.sum().clamp(min=torch.finfo(value.dtype).tiny)
-        loss = 0.5 * (error * weight).sum() / total
+        total = weight.sum()
+        loss = 0.5 * (error * weight).sum() / torch.where(total > 0, total, torch.ones_like(total))
         context.log("critic/loss", loss)
         context.log("critic/explained_variance", explained_variance(batch["value_old"], target, weight))
         return self.coefficient * loss

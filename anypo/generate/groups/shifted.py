@@ -47,7 +47,7 @@ class ShiftedTargets(Independent, name="shifted_targets"):
         groups = super().rollout(asks, world, context)
         low = memory["entropy"] <= self.entropy
         most = part_of(self.most, sum(ask.samples for ask in asks))
-        limit = most if low else most // 2
+        limit = most if low else (most + 1) // 2
         found = self._targets(asks, groups, self.hot if low else self.cold, limit, world, context) if limit else []
         memory["entropy"] = mean_entropy(groups)
         context.log("generate/targets", sum(len(group.trajectories) for group in found))

@@ -69,9 +69,10 @@ class KLControl(Regulariser, name="kl_control"):
         seen, wanted = outlook.steps * (algorithm.update.turns() or 1), max(2, moment(self.window, outlook.steps))
         if seen >= 2 * wanted:
             return None
+        path = next(path for path, part in algorithm.walk() if part is self)
         return (
-            f"its phases: {seen} optimiser steps are planned, and it compares two stretches of {wanted}; set "
-            "objective.regularise.1.window=0.2, a fifth of the run"
+            f"its phases: {seen} optimiser steps are planned, and it compares two stretches of {wanted}; set {path}.window=0.2, as many "
+            "rewards as a fifth of the run has steps"
         )
 
     def regime(self) -> tuple[str, ...]:

@@ -18,7 +18,7 @@ from anypo.data.tokens import ROLE_COLUMNS, role_counts
 from anypo.freshness import always_one
 from anypo.objective.base import Aggregate, Ratio, Regulariser
 from anypo.objective.ratios import Denominator, TokenRatio
-from anypo.outlook import Outlook, moment, said_of, unreached
+from anypo.outlook import Outlook, moment, said_of
 from anypo.update.multipliers import DualAscent, Multiplier
 
 ESTIMATORS = {"k1": numerics.k1, "k2": numerics.k2, "k3": numerics.k3}
@@ -80,7 +80,15 @@ class KLConvex(Regulariser, name="kl_convex"):
     requires = frozenset({"reference"})
 
     def dormant(self, algorithm: Any, outlook: Outlook) -> str | None:
-        return unreached(self.hold, outlook.steps, "objective.regularise.0.hold")
+        if moment(self.hold, outlook.steps) < outlook.steps - 1:
+            return None
+        path = next(path for path, part in algorithm.walk() if part is self)
+        advice = (
+            f"set {path}.hold to a share of the run, such as 0.25, or plan more steps"
+            if self.hold >= 1
+            else "plan more steps"
+        )
+        return f"beyond a KL to the reference, for its share falls after {said_of(self.hold)} and {outlook.steps} steps are planned; {advice}"
 
     def regime(self) -> tuple[str, ...]:
         return (f"the base model's share of the KL falls after {said_of(self.hold)}, every {said_of(self.every)}",)

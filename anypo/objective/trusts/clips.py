@@ -16,8 +16,9 @@ from anypo.context import Context
 from anypo.data import segments
 from anypo.data.batch import Batch
 from anypo.data.numerics import bounded_exp, counted, through_logp
-from anypo.objective.base import Trust
-from anypo.objective.ratios import TokenRatio
+from anypo.freshness import ratios
+from anypo.objective.base import Ratio, Trust
+from anypo.objective.ratios import SequenceRatio, SequenceTokenRatio, TokenRatio
 
 
 class Clip(Trust, name="clip"):
@@ -34,6 +35,14 @@ class Clip(Trust, name="clip"):
     dual: float | None = Field(None, gt=1.0)
     length: float | None = Field(None, gt=0.0)
 
+    def refuse(self, algorithm: Any) -> str | None:
+        if self.length is None or all(_geometric(ratio) for ratio in ratios(self, algorithm)):
+            return None
+        return (
+            "a band that narrows with the length of a response is one for geometric means over it; set the ratio to sequence or "
+            "sequence_token, or this part's length to null"
+        )
+
     def surrogate(self, log_ratio: Tensor, advantage: Tensor, batch: Batch, context: Context) -> Tensor:
         width = self.width(batch).to(log_ratio.dtype)
         bounds = (1 - self.low * width).clamp(min=0), 1 + self.high * width
@@ -47,6 +56,12 @@ class Clip(Trust, name="clip"):
             return torch.ones_like(batch.weight)
         decisions = segments.sum(counted(batch).to(batch.weight.dtype), batch.sequence, batch.n_sequences)
         return batch.spread((self.length / decisions.clamp(min=1)).sqrt())
+
+
+def _geometric(ratio: Ratio) -> bool:
+    """Whether a ratio is the geometric mean over a whole response."""
+    whole = isinstance(ratio, SequenceRatio) and ratio.normalise and ratio.span == "sequence"
+    return whole or isinstance(ratio, SequenceTokenRatio)
 
 
 class Unclipped(Trust, name="none"):
@@ -84,8 +99,7 @@ class RecentredClip(Trust, name="recentred_clip"):
     reads = frozenset({"logp_old", "logp_behaviour"})
 
     def refuse(self, algorithm: Any) -> str | None:
-        ratios = [part.ratio for _, part in algorithm.walk() if getattr(part, "trust", None) is self]
-        if all(isinstance(ratio, TokenRatio) and ratio.denominator == "behaviour" for ratio in ratios):
+        if all(isinstance(r, TokenRatio) and r.denominator == "behaviour" for r in ratios(self, algorithm)):
             return None
         return "its window is centred on old/behaviour token by token, so the ratio must be 'token' over 'behaviour'"
 

@@ -17,6 +17,7 @@ from anypo.fits import Fit
 from anypo.objective.base import Trust
 from anypo.outlook import Outlook
 from anypo.update.base import Optimiser
+from anypo.update.gradient import AdamW
 
 COLUMN = "median"
 
@@ -29,13 +30,13 @@ class MedianBound(Trust, name="median_bound"):
     G is the critic's lambda-return (column ``return``), V the critic's value now, both fixed in the loss, as is u. u is a critic
     of the same kind with a loss of its own, coefficient * mean( softplus(G - u) - (G - u) / 2 ), whose minimum is where G is above
     u as often as below, softly. The batch's advantages are not read: neither centring nor whitening moves a target. optimiser:
-    that of u, the policy's when absent.
+    that of u, by default the one that V has: a median that lags behind the mean would put every decision on one side.
     """
 
     width: float = Field(0.3, gt=0.0, le=1.0)
     softness: float = Field(0.001, gt=0.0)
     coefficient: float = Field(0.5, ge=0.0)
-    optimiser: Optimiser | None = None
+    optimiser: Optimiser = AdamW(lr=1e-3)
 
     needs_ratio = False
     reads = frozenset({COLUMN, "value"})

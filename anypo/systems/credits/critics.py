@@ -65,8 +65,9 @@ def safe_rlhf_pid() -> Algorithm:
     and by the phase of training, within 0.1 to 0.6), 0.1 times the squared excess is charged, more as the entropy falls below 2.
     The released script adds that charge as a number without gradient (objective.regularise.1.mode=inert); here it pulls. One
     gradient-norm limit serves policy and critic (released: 1.0 and 0.5), and one learning rate both, as released; the heads are
-    linear on normalised states (released: two layers with GELU). Phases are told from stretches of a tenth of the run (released:
-    of 50 rewards, --set objective.regularise.1.window=50)."""
+    linear on normalised states that they leave alone (released: two layers with GELU, and their loss moves the policy, too). Phases
+    are told from stretches of as many rewards, two a step, as a tenth of the run has steps (released: of 50 rewards, --set
+    objective.regularise.1.window=50)."""
     return Algorithm(
         credit=PessimisticCritic(),
         objective=PolicyGradient(regularise=(Entropy(coefficient=0.01), KLControl(window=0.1))),

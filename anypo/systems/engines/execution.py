@@ -38,7 +38,9 @@ def missing_old_logits() -> Algorithm:
     weights. Without them the split is made at the step's starting policy, which takes staleness for engine error:
     --set update.reference=none --set objective.ratio=token --set objective.corrections.0.ratio.numerator=old. An
     average of weights stands in for the snapshots with --set update.reference='{part: ema, decay: 0.9}' (PPO-EWMA). The
-    thresholds are not published. Rollouts are eight steps old, by waiting instead of by asynchronous generation."""
+    thresholds are not published. Rollouts are eight steps old, by waiting instead of by asynchronous generation. The embedded engine
+    makes no error, so that with it the first ratio is 1 and the clip at the version that wrote is what is left; engine=remote has
+    something to correct."""
     return Algorithm(
         replay=Delayed(lag=8),
         credit=Pipeline(scale=StandardDeviation()),

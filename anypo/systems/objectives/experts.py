@@ -8,7 +8,7 @@ from anypo.generate import WithExperts
 from anypo.objective.aggregates import ConstantLength
 from anypo.objective.policy_gradient import PolicyGradient
 from anypo.objective.regularisers.terms import Entropy
-from anypo.objective.supervised import Annealed, Blend, Summed, Supervised
+from anypo.objective.supervised import Annealed, Blend, Routed, Supervised
 from anypo.objective.trusts.clips import Unclipped
 from anypo.systems.baselines.group_relative import grpo
 from anypo.systems.registry import system
@@ -41,20 +41,22 @@ def chord_phi() -> Algorithm:
 @system("hpt", title="Hybrid Post-Training", paper="arXiv:2509.04419", base="grpo")
 def hpt() -> Algorithm:
     """Chooses for every prompt between reinforcement and supervised learning: where at least one rollout succeeded, policy
-    gradient on the rollouts; where all failed, and the group has no gradient, the expert solution instead. The loss is the sum of
-    both terms, that of the rollouts that stayed and the token-mean likelihood of the solutions. As the policy improves, the
-    supervised share falls by itself. Reinforcement as in the released script (TsinghuaC3I/Unify-Post-Training ae332f5,
-    exp_scripts/train.sh): the reward minus the group's mean and no deviation, no clip, token terms summed over a constant length,
-    entropy bonus 0.001, two minibatches per batch."""
+    gradient on the rollouts; where all failed, and the group has no gradient, the expert solution instead. Prompts count alike: the
+    term of the rollouts that stayed is weighted by their share of the prompts, the token-mean likelihood of the solutions by
+    theirs, so that the supervised part falls by itself as the policy improves. Reinforcement as in the released script
+    (TsinghuaC3I/Unify-Post-Training ae332f5, exp_scripts/train.sh): the reward minus the group's mean and no deviation, no clip,
+    token terms summed over a constant length, entropy bonus 0.001 (a mean over tokens; there over those of the solutions, too), two
+    minibatches per batch. What the release adds up is not this mean over prompts: inside a micro-batch of 32768 tokens it sums
+    the policy gradient over responses and averages the likelihood over tokens, so that their proportion depends on how many fit."""
     return Algorithm(
         generate=WithExperts(),
         filter=Screen(survival=(SuccessGate(gate=0.0),)),
         objective=Blend(
             rollouts=PolicyGradient(
-                trust=Unclipped(), aggregate=ConstantLength(), regularise=(Entropy(coefficient=0.001),)
+                trust=Unclipped(), aggregate=ConstantLength(), regularise=(Entropy(coefficient=0.001, mean="token"),)
             ),
             experts=Supervised(),
-            mixing=Summed(coefficient=1.0),
+            mixing=Routed(),
         ),
         update=GradientUpdate(minibatches_per_epoch=2),
     )

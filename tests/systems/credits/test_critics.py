@@ -52,6 +52,14 @@ def test_an_all_zero_critic_gives_unfinished_windows_no_gradient() -> None:
         assert assign(find("t-ppo").algorithm(), rows)["advantage"][unfinished].tolist() == [0, 0, 0, 0]
 
 
+def test_a_batch_in_which_no_answer_is_finished_teaches_the_critic_nothing_and_the_policy_all_the_same() -> None:
+    """Its loss was 0 / 0, and a joint step without a finite loss is skipped."""
+    run = trainer("t-ppo", bed=BED.replace(prompts=1, batch=1, group=1, kind="linear"))
+    for _ in range(4):
+        metrics = run.step()
+        assert all(math.isfinite(value) for value in metrics.values()) and metrics["update/skipped"] == 0
+
+
 def brief(policy: EnumerablePolicy, seed: int) -> None:
     """A policy whose answers have two letters at most."""
     graph = policy.graph

@@ -36,7 +36,7 @@ def test_hpt_is_plain_policy_gradient_below_its_gate_and_supervised_above() -> N
     """Reward minus group mean, no clip, a constant divisor, a small entropy bonus, two minibatches."""
     plain = Algorithm(
         objective=PolicyGradient(
-            trust=Unclipped(), aggregate=ConstantLength(), regularise=(Entropy(coefficient=0.001),)
+            trust=Unclipped(), aggregate=ConstantLength(), regularise=(Entropy(coefficient=0.001, mean="token"),)
         ),
         update=GradientUpdate(minibatches_per_epoch=2),
     )
@@ -62,6 +62,24 @@ def test_routing_by_success() -> None:
     assert [(g.prompt, g.trajectories[0].guidance) for g in kept] == [(1, DEMO), (2, ""), (1, ""), (3, "")]
     half = SuccessGate(gate=0.5).keep(groups + demos, ctx)
     assert [g.trajectories[0].guidance for g in half] == [DEMO, DEMO, "", ""]
+
+
+def test_hpt_weighs_prompts_alike_so_that_imitation_falls_with_the_failures() -> None:
+    """Rollouts of three prompts and the solution of a fourth: 3/4 of one mean, 1/4 of the other. It was a whole one of each, so that
+    one failed prompt weighed as much as all others together."""
+    batch = make([[3, 4], [5, 2], [1, 2], [6]], rewards=[[1, 0], [0, 1], [1, 0], [1]])
+    batch = batch.with_sequences(demo=torch.tensor([False] * 6 + [True]))
+    objective = find("hpt").algorithm().objective.replace(rollouts=PolicyGradient(trust=Unclipped()))
+    batch = batch.with_rows(logp=batch["logp"].detach().requires_grad_())
+    ctx = built(objective)[1]
+    whole, demo = objective.loss(batch, ctx), batch.sequences["demo"]
+    apart = 0.75 * objective.rollouts.loss(batch.select(~demo), ctx) + 0.25 * objective.experts.loss(
+        batch.select(demo), ctx
+    )
+    torch.testing.assert_close(whole, apart)
+    alone = objective.loss(batch.select(~demo), ctx)
+    torch.testing.assert_close(alone, objective.rollouts.loss(batch.select(~demo), ctx))
+    torch.testing.assert_close(objective.loss(batch.select(demo), ctx), objective.experts.loss(batch.select(demo), ctx))
 
 
 def test_demonstrations_leave_the_rollouts_advantages_alone() -> None:

@@ -9,9 +9,10 @@ from making_systems import trainer, weights
 
 from anypo.algorithm import Algorithm
 from anypo.context import Context
+from anypo.errors import UserError
 from anypo.exact.bed import Testbed
 from anypo.freshness import same_sampler, unmoved
-from anypo.objective import PolicyGradient, ScoreFunction, Unclipped
+from anypo.objective import ConstantLength, PolicyGradient, ScoreFunction, Unclipped
 from anypo.outlook import Outlook, moment, part_of
 from anypo.run.methods import fitted
 from anypo.run.presets import departures, preset_of, shortage, suited
@@ -46,7 +47,9 @@ def test_the_default_run_is_not_the_plain_policy_gradient(name: str) -> None:
 
 @pytest.mark.parametrize("name", NEED_RATIOS)
 def test_no_trust_region_or_correction_of_theirs_is_idle(name: str) -> None:
-    told = said(find(name).algorithm())
+    told = said(find(name).algorithm(), 200)
+    if name == "missing-old-logits":  # the embedded engine makes no error, which is said
+        told = told.removeprefix("objective.corrections.0 (masked) will do nothing: the embedded engine computes")
     assert "objective" not in told and "update" not in told, told
 
 
@@ -86,6 +89,42 @@ def test_one_update_on_fresh_data_is_told_from_every_way_in_which_data_ages() ->
         "objective.corrections.0 (truncated) will do nothing: the embedded engine samples with the very policy"
     )
     assert same_sampler(Algorithm()) and not same_sampler(old) and unmoved(old)
+
+
+def test_certain_ratios_are_told_from_those_that_may_move() -> None:
+    """Each said to act, or not to, against what is the case."""
+    mismatch = {"objective.corrections": ["truncated"], "replay": "delayed"}
+    assert said(Algorithm().set(mismatch), 200).count("corrections") == 0
+    reused = said(Algorithm().set(mismatch | {"engine.reuse_logp": "always"}), 200)
+    assert "takes the sampler's log-probabilities for the old ones" in reused, (
+        "old / behaviour is 1 then, whatever the age"
+    )
+    assert "objective.trust" not in reused
+    missing = find("missing-old-logits").algorithm()
+    assert "objective.corrections.0 (masked) will do nothing: the embedded engine" in said(missing, 200)
+    assert "corrections" not in said(missing.set({"engine": "remote"}), 200)
+    assert "corrections" not in said(missing.set({"update.reference": {"part": "ema"}}), 200)
+    one = Algorithm().set({"control.prompts": 1, "update.minibatches_per_epoch": 4})
+    assert "a step has one prompt" in said(one) and not said(one.set({"update.epochs": 2}))
+    experts = Algorithm().set({"generate": "with_experts", "objective.ratio.denominator": "behaviour"})
+    assert "objective.trust" not in said(experts), "experts did not sample from the policy"
+    windows = {"generate": "windowed", "objective.ratio.denominator": "behaviour"}
+    assert "objective.trust" not in said(Algorithm().set(windows)), "decisions of earlier windows are older"
+
+
+def test_a_band_for_whole_responses_is_refused_for_single_tokens() -> None:
+    gspo = find("gspo").algorithm()
+    for ratio in ("token", {"part": "sequence", "normalise": False}, {"part": "sequence", "span": "turn"}):
+        with pytest.raises(UserError, match="geometric means"):
+            gspo.set({"objective.ratio": ratio}).check()
+        gspo.set({"objective.ratio": ratio, "objective.trust.length": None}).check()
+    gspo.set({"objective.ratio": "sequence_token"}).check()
+
+
+def test_snapshots_reach_as_far_back_as_rollouts_are_old() -> None:
+    with pytest.raises(UserError, match=r"set update\.reference\.keep=13"):
+        find("missing-old-logits").algorithm().set({"replay.lag": 12}).check()
+    find("missing-old-logits").algorithm().set({"replay.lag": 12, "update.reference.keep": 13}).check()
 
 
 def test_parts_that_act_at_a_ratio_of_one_are_not_called_idle() -> None:
@@ -166,5 +205,11 @@ def test_constant_divisors_are_the_generation_budget_unless_said_otherwise() -> 
     assert made(generate__max_new=24).objective.aggregate.length == 24
     assert made(generate__max_new=24, objective__aggregate__length=7).objective.aggregate.length == 7
     assert made().objective.aggregate.length == 64
+    inside = {"objective.aggregate": {"part": "constant_length", "length": 64}, "generate.max_new": 24}
+    assert fitted(find("grpo").algorithm(), inside, {}).objective.aggregate.length == 64, "64 is not nothing said"
+    written = dr_grpo.replace(objective=PolicyGradient(aggregate=ConstantLength(length=64)))
+    assert fitted(written, {"generate.max_new": 24}, {}, written).objective.aggregate.length == 64
+    open_ = dr_grpo.replace(objective=PolicyGradient(aggregate=ConstantLength()))
+    assert fitted(open_, {"generate.max_new": 24}, {}, open_).objective.aggregate.length == 24
     hpt = fitted(find("hpt").algorithm(), {"generate.max_new": 24}, {})
     assert hpt.objective.rollouts.aggregate.length == 24
