@@ -20,17 +20,21 @@ def outcome(batch: Batch, component: str) -> Tensor:
         return batch.sequences.get(EARNED, batch.sequences["reward"])
     column = f"reward/{component}"
     if column not in batch.sequences:
-        known = sorted(name.removeprefix("reward/") for name in batch.sequences if name.startswith("reward/"))
         raise UserError(
             f"no trajectory has the reward component '{component}'; the task and the filter's signals give: "
-            f"{', '.join(known) or 'none'}"
+            f"{', '.join(named(batch)) or 'none'}"
         )
     return batch.sequences[column]
 
 
+def named(batch: Batch) -> list[str]:
+    """The reward components that the rollouts of a batch have, sorted."""
+    return sorted(name.removeprefix("reward/") for name in batch.sequences if name.startswith("reward/"))
+
+
 def optional(batch: Batch, component: str) -> Tensor:
-    """The named reward component [S], zeros when no trajectory has it."""
-    return batch.sequences.get(f"reward/{component}", torch.zeros_like(batch.sequences["reward"]))
+    """The named reward component [S]; zeros when the trajectories have no components at all, which nobody has then misspelt."""
+    return outcome(batch, component) if named(batch) else torch.zeros_like(batch.sequences["reward"])
 
 
 def tool_calls(batch: Batch, component: str) -> Tensor:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from anypo.context import Context
 from anypo.credit.base import GroupWeight
-from anypo.credit.reading import outcome
+from anypo.credit.reading import named, outcome
 from anypo.credit.shaping.outcomes import length_direction
 from anypo.data import segments
 from anypo.data.batch import Batch
@@ -58,13 +58,13 @@ class Difficulty(GroupWeight, name="difficulty"):
 class Trusted(GroupWeight, name="component"):
     """The group mean of a reward component as the weight, e.g. the agreement of the rollouts (``confidence``).
 
-    Multiplied into the reward, such a factor cancels under standard-deviation scaling; here, after scaling, it acts. Where nobody
-    said it of any rollout (a batch that no signal has seen), every group counts fully."""
+    Multiplied into the reward, such a factor cancels under standard-deviation scaling; here, after scaling, it acts. In a batch whose
+    rollouts have no components at all (nobody has spoken) every group counts fully."""
 
     component: str = "confidence"
 
     def factor(self, values: Tensor, batch: Batch, context: Context) -> Tensor:
-        if f"reward/{self.component}" not in batch.sequences:
+        if not named(batch):
             return torch.ones(batch.n_sequences, dtype=values.dtype)
         return segments.mean(outcome(batch, self.component), batch.group, batch.n_groups)[batch.group]
 

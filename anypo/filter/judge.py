@@ -38,7 +38,9 @@ class Judge(Signal, name="judge"):
 
     question: what it is asked, with {question}, {answer}, {reference} (the problem's own answer, shown only where named) and
     {most}. The verdict is the last number after "score" of its reply, or else the last number, over `most`; with `verdict` = ``yes``
-    it is 1 for a last yes, 0 for a last no. A reply without one counts as `unread`. replace_reward: the verdict is the reward, and no
+    it is 1 for a last yes, 0 for a last no. A reply without one counts as `unread`, and so does an answer that is too long for the
+    judge. What an answer says to its judge ("give this a 10") is read by it like the rest: nothing here keeps a policy from
+    learning to. replace_reward: the verdict is the reward, and no
     label is needed; otherwise `weight` times it is added to the reward. All answers of a step are asked about in one batch, equal
     ones once; at temperature 0 a verdict is remembered, unless the judge is the policy as it is, which changes.
     """
@@ -109,14 +111,17 @@ class Judge(Signal, name="judge"):
         model, memory = context.world.models[self.role], context.memory[self]["verdicts"]
         keeps = self.temperature == 0 and model.spec != "self"
         known = {q: memory[_key(q)] for q in questions if keeps and _key(q) in memory}
-        open_ = [q for q in questions if q not in known]
         sampling = Sampling(self.max_new, self.temperature)
+        new = [q for q in questions if q not in known]
+        # one that is too long must not end a run; where all are, the model says why
+        open_ = [q for q in new if model.fits(({"role": "user", "content": q},), sampling)] or new
         replies = model.ask(
             [({"role": "user", "content": q},) for q in open_],
             sampling,
             (context.seed, context.step, prompt_id("judge")),
         )
-        fresh = {q: read(reply, self.verdict, self.most) for q, reply in zip(open_, replies)}
+        fresh: dict[str, float | None] = dict.fromkeys(new)
+        fresh |= {q: read(reply, self.verdict, self.most) for q, reply in zip(open_, replies)}
         if keeps:
             memory.update({_key(q): verdict for q, verdict in fresh.items()})
             for old in list(memory)[: max(0, len(memory) - MOST_KEPT)]:
@@ -141,7 +146,10 @@ def read(reply: str, verdict: str, most: float) -> float | None:
         words = re.findall(r"\b(yes|no)\b", reply.lower())
         return float(words[-1] == "yes") if words else None
     number = r"-?\d+(?:\.\d+)?"
-    found = re.findall(rf"score[^\w-]{{0,5}}(?:is[^\w-]{{0,3}})?({number})", reply.lower()) or re.findall(number, reply)
+    said = re.sub(
+        rf"\({number}\s*(?:-|to)\s*{number}\)|\s*(?:/|\bout of\b)\s*{most:g}\b", "", reply.lower()
+    )  # the scale, no verdict
+    found = re.findall(rf"score[^\w-]{{0,5}}(?:is[^\w-]{{0,3}})?({number})", said) or re.findall(number, said)
     return min(1.0, max(0.0, float(found[-1]) / most)) if found else None
 
 

@@ -44,6 +44,10 @@ class Model:
         """One answer to every conversation, in order. `seed` and the place in `prompts` key the random numbers."""
         raise self.unable("ask")
 
+    def fits(self, prompt: Messages, sampling: Sampling) -> bool:
+        """Whether it can be asked this, as far as that shows before it is."""
+        return True
+
     def fill(self, batch: Batch, names: Collection[str], grad: bool = False) -> dict[str, Tensor]:
         """The named row columns of `batch` as this model sees them, each [N], without gradient."""
         raise self.unable("fill")

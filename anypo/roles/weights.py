@@ -44,6 +44,12 @@ class Speaker(Model):
         requests = [Request(tokens, sampling, (*seed, n)) for n, tokens in enumerate(encoded)]
         return [self.policy.decode(completion.tokens) for completion in self.sampler.generate(requests)]
 
+    def fits(self, prompt: Messages, sampling: Sampling) -> bool:
+        try:
+            return len(self.policy.encode(prompt)) + sampling.max_new <= int(self.policy.context)
+        except UserError:
+            return False
+
     def fill(self, batch: Batch, names: Collection[str], grad: bool = False) -> dict[str, Tensor]:
         return {name: column.detach() for name, column in self.policy.fill(batch, names, grad=False).items()}
 

@@ -34,6 +34,9 @@ LOOK = 0.05
 START = 30.0
 """Seconds that Python may take to start."""
 
+LONGEST = 2**20
+"""Bytes of a report; a program without tests can write there, too."""
+
 REPORT = 2
 """The place of the report among what is read of a program, after its two streams."""
 
@@ -77,25 +80,33 @@ class Jail:
         """
         if reason := refusal():
             raise UserError(reason)
-        job = {"program": program, "tests": tests, "traced": traced, "seconds": self.seconds, "memory": self.memory}
-        job["processes"] = self.processes
+        job = {
+            "program": program,
+            "tested": bool(tests),
+            "traced": traced,
+            "seconds": self.seconds,
+            "memory": self.memory,
+        }
+        job["processes"] = self.processes + bool(tests)  # the tests are one
         with (
             _pipe(json.dumps(job).encode(errors="replace")) as told,
+            _pipe(tests.encode(errors="replace")) as asked,
             _pipe(calls.program()) as denied,
             _pipe(b"") as said,
         ):
             walls = _walls(self.memory, denied.read)
-            command = [*walls, _python(), "-I", "-S", "/inside.py", str(told.read), str(said.write)]
+            command = [*walls, _python(), "-I", "-S", "/inside.py", str(told.read), str(asked.read), str(said.write)]
             with subprocess.Popen(
                 command,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
-                pass_fds=(told.read, denied.read, said.write),
+                pass_fds=(told.read, asked.read, denied.read, said.write),
                 env={},
                 start_new_session=True,
             ) as process:
                 told.close_read()
+                asked.close_read()
                 said.close_write()
                 try:
                     streams, why = self._watch(process, stdin.encode(errors="replace"), said.read)
@@ -127,9 +138,10 @@ class Jail:
                         ):  # the first word of `inside.py`: the program begins
                             deadline = time.monotonic() + self.seconds
                         found[key.data] += piece
-                        if len(found[key.data]) > self.output * 1024 and key.data != REPORT:
-                            del found[key.data][self.output * 1024 :]
-                            return found, f"it wrote more than {self.output} KB"
+                        most = LONGEST if key.data == REPORT else self.output * 1024
+                        if len(found[key.data]) > most:
+                            del found[key.data][most:]
+                            return found, f"it wrote more than {most // 1024} KB"
                 now = time.monotonic()
                 if now > deadline:
                     return found, f"it took longer than {self.seconds:g} s"
@@ -145,7 +157,7 @@ class Jail:
         """The limit that all processes of a program together have broken, '' for none."""
         with contextlib.suppress(psutil.Error):
             alive = psutil.Process(pid).children(recursive=True)
-            if len(alive) > self.processes + 2:  # the walls are two of them
+            if len(alive) > self.processes + 3:  # the walls are two of them, the tests a third
                 return f"it had more than {self.processes} processes"
             used = 0
             for one in alive:

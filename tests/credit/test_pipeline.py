@@ -396,6 +396,17 @@ def test_a_group_confidence_cancels_in_the_reward_but_not_after_scaling() -> Non
     close(advantages(plain, multiplied), [0.3 * a for a in advantages(plain, batch_of(rewards))], 1e-9)
 
 
+def test_a_component_that_nobody_writes_is_an_error_where_others_are_written() -> None:
+    batch = batch_of([[1.0, 0]], components={"confidence": [[0.3] * 2]})
+    for part in (
+        Pipeline(group_weight=Trusted(component="confidense")),
+        Pipeline(shaping=(ModeCost(component="moode"),)),
+    ):
+        with pytest.raises(UserError, match="give: confidence"):
+            advantages(part, batch)
+    close(advantages(Pipeline(group_weight=Trusted()), batch_of([[1.0, 0]])), [0.5, -0.5], 1e-12)
+
+
 def test_rescale_and_overlong() -> None:
     batch = batch_of([[-1.0, 3]], [[6, 9]])
     assert Rescale(low=-1, high=3).shape(batch, context_for(GRPO)).sequences["reward"].tolist() == [0, 1]

@@ -110,7 +110,8 @@ class Case:
                         entropy=rng.exponential(0.5, n),
                         rewards={
                             name: reward if name == "correct" else float(rng.integers(0, 2)) for name in COMPONENTS
-                        },
+                        }
+                        | {"flawed": 0.0, "mode": 0.0, "confidence": 1.0},
                         reward=reward,
                         turn=np.arange(n) // 2,
                         finish=TRUNCATED if cut else FINISHED,

@@ -24,6 +24,10 @@ from anypo.tasks.base import Problem
         ("Score: 3 at first, but then: Score: **8**/10", "number", 0.8),
         ("I count 12 steps. The score is 4.5", "number", 0.45),
         ("9", "number", 0.9),
+        ("8/10", "number", 0.8),
+        ("I'd give it 8 out of 10.", "number", 0.8),
+        ("Score (0-10): 7", "number", 0.7),
+        ("Score: 7 out of 10", "number", 0.7),
         ("Score: 99", "number", 1.0),
         ("Score: -3", "number", 0.0),
         ("no idea", "number", None),
@@ -90,6 +94,17 @@ def test_equal_answers_are_judged_once_and_verdicts_remembered_unless_the_judge_
         restored.load_state_dict(place.memory.state_dict())
         part.score([group("bb")], replace(place, memory=restored))
         assert len(model.asked) == 2 + 2 * again
+
+
+def test_an_answer_too_long_for_the_judge_is_unread_and_ends_no_run() -> None:
+    class Short(Counting):
+        def fits(self, prompt, sampling):
+            return len(prompt[0]["content"]) < 20
+
+    model, part = Short(), Judge(question=ASK, unread=0.2)
+    scored = part.score([group("abc", "a" * 30)], context(part, model))[0]
+    assert [t.rewards["judge"] for t in scored.trajectories] == pytest.approx([0.3, 0.2])
+    assert model.asked == ["why?|abc|because"]
 
 
 def by_length(texts: list[str]) -> list[str]:

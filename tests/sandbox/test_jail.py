@@ -17,6 +17,20 @@ here = pytest.mark.skipif(bool(refusal()), reason=refusal())
 JAIL = Jail(seconds=1.0, memory=256)
 
 
+FRAMES = "import sys\nframe = sys._getframe()\nwhile frame:\n    try: {}\n    except KeyError: pass\n    frame = frame.f_back"
+FORGED = "import os; [os.write(n, b'{\"passed\": true}') for n in range(3, 64) if os.path.exists(f'/dev/fd/{n}')]; os._exit(0)"
+
+UNBELIEVED = """class Any:
+    def __getattribute__(self, name): return self
+    def __sub__(self, other): return self
+    def __abs__(self): return self
+    def __lt__(self, other): return True
+    def __le__(self, other): return True
+    __eq__ = __ge__ = __rsub__ = __sub__
+f = lambda x: Any()
+"""
+
+
 @here
 def test_a_program_reads_prints_and_ends() -> None:
     ran = JAIL.run("print(input()[::-1])", stdin="abc")
@@ -127,12 +141,107 @@ def test_what_it_started_ends_with_it() -> None:
         ("raise SystemExit", False),
         ("import builtins\nbuiltins.AssertionError = ValueError\ndef f(x): return 5", False),
         ("print('{\"passed\": true}')", False),
+        (FRAMES.format("frame.f_locals['job']['tests'] = ''"), False),
+        (FRAMES.format("frame.f_globals['test'] = lambda *given: None"), False),
+        (FRAMES.format("frame.f_locals['report'] = {'passed': True}"), False),
+        ("import ast\nast.parse = lambda *a, **k: compile('', 'x', 'exec', 1024)", False),
+        ("import json\nd = json.dumps\njson.dumps = lambda o, **k: d({'passed': True})\ndef f(x): return 0", False),
+        (FORGED, False),
+        (f"def f(x):\n    {FORGED}", False),
+        ("import sys\nf = lambda x: sys._getframe(1).f_globals.update(__equal__=lambda a, b: True)", False),
+        ("f = exec", False),
         ("", False),
     ],
 )
 def test_tests_are_passed_only_by_right_programs(program: str, passed: bool) -> None:
     report = JAIL.run(program, tests="assert f(1) == 2").report
     assert bool(report and report["passed"]) is passed
+
+
+@here
+@pytest.mark.parametrize(
+    ("program", "tests"),
+    [
+        (UNBELIEVED, "assert abs(f(1) - 2) < 1e-6"),
+        (UNBELIEVED, "assert 2 <= f(1) <= 3"),
+        (UNBELIEVED, "assert f(1) == 2"),
+        ("abs = lambda x: 0\nf = lambda x: 0", "assert abs(f(1) - 2) < 1e-6"),
+        ("class math:\n    isclose = lambda *given: True\nf = lambda x: 0", "assert math.isclose(f(1), 2)"),
+    ],
+)
+def test_a_program_does_not_choose_how_it_is_measured(program: str, tests: str) -> None:
+    assert not JAIL.run(program, tests=tests).report["passed"]  # type: ignore[index]
+
+
+@here
+def test_a_program_never_holds_its_tests() -> None:
+    seek = "import glob, os\n" + FRAMES.format("print(frame.f_locals.get('job'))")
+    others = "[p for p in glob.glob('/proc/[0-9]*/fd/*') + glob.glob('/proc/[0-9]*/mem') if p.split('/')[2] != str(os.getpid())]"
+    read = f"for path in {others}:\n    try: print(open(path, 'rb').read(99))\n    except OSError: pass"
+    ran = JAIL.run(f"{seek}\n{read}\nf = lambda x: 1", tests="assert f(0) == 1 + 31337 * 0")
+    assert ran.report and ran.report["passed"] and "tested" in ran.stdout and "31337" not in ran.stdout
+
+
+PROGRAM = """import math
+from collections import Counter, namedtuple
+from datetime import date
+class Empty(Exception): pass
+class Stack:
+    kind = "stack"
+    def __init__(self): self.items = []
+    def push(self, x): self.items.append(x); return self
+    def pop(self):
+        if not self.items: raise Empty("nothing")
+        return self.items.pop()
+    def __len__(self): return len(self.items)
+    def __iter__(self): return iter(self.items)
+    def __add__(self, other): return Stack().push(self.items[0] + other.items[0])
+    def __eq__(self, other): return self.items == other.items
+def counted(text): return Counter(text)
+def upto(n): yield from range(n)
+def sort(x): x.sort()
+def twice(f, x): return f(f(x))
+def adder(a): return lambda b: a + b
+def day(): return date(2020, 1, 2)
+def many(): return {1}, (2,), {"a": [None, True]}, 10**40, b"\\xff", 2 + 3j, math.inf
+def missing(): return {}["k"]
+"""
+
+
+@here
+@pytest.mark.parametrize(
+    "tests",
+    [
+        "s = Stack().push(1).push(2)\nassert len(s) == 2 and list(s) == [1, 2] and 2 in s and s.pop() == 2 and s.items == [1]",
+        "try:\n    Stack().pop()\nexcept Empty as error:\n    assert str(error) == 'nothing'\nelse:\n    assert False",
+        "try:\n    missing()\nexcept KeyError as error:\n    assert error.args == ('k',)\nelse:\n    assert False",
+        "assert not Stack() and isinstance(Stack(), Stack) and Stack.kind == 'stack' and not hasattr(Stack, 'x')",
+        "assert Stack().push(1) + Stack().push(2) == Stack().push(3)",
+        "assert counted('aab') == {'a': 2, 'b': 1} and counted('aab').most_common(1) == [('a', 2)]",
+        "assert list(upto(3)) == [0, 1, 2] and sum(upto(4)) == 6 and adder(1)(2) == 3",
+        "x = [3, 1]\nsort(x)\nassert x == [1, 3]\nassert twice(lambda n: n + 1, 1) == 3",
+        "import datetime\nassert day() == datetime.date(2020, 1, 2)",
+        "assert many() == ({1}, (2,), {'a': [None, True]}, 10**40, b'\\xff', 2 + 3j, math.inf)",
+        "def check(candidate):\n    assert abs(candidate(1)(2) - 3) < 1e-9\ncheck(adder)",
+    ],
+)
+def test_tests_use_a_program_as_if_it_were_beside_them(tests: str) -> None:
+    report = JAIL.run(PROGRAM, tests=tests).report
+    assert report and report["passed"], report
+
+
+@here
+def test_a_program_without_tests_may_leave_as_it_likes() -> None:
+    for end in ("import sys\nsys.exit()", "exit()", "quit(0)", "raise SystemExit"):
+        ran = JAIL.run(f"print(1)\n{end}")
+        assert ran.report and ran.report["passed"] and ran.stdout == "1\n"
+    assert not JAIL.run("print(1)\nexit(2)").report["passed"]  # type: ignore[index]
+
+
+@here
+def test_a_report_is_no_place_to_flood() -> None:
+    flood = "import os\nwhile True:\n    for n in range(3, 64):\n        try: os.write(n, b'x' * 65536)\n        except OSError: pass"
+    assert JAIL.run(flood).why == "it wrote more than 1024 KB"
 
 
 @here

@@ -12,6 +12,7 @@ from anypo.sandbox import refusal
 from anypo.tasks.base import Problem
 from anypo.tasks.code import verifier
 from anypo.tasks.code.exercises import FORMS, ExerciseOptions, Exercises
+from anypo.tasks.code.straight import trace
 from anypo.tasks.code.verifier import Program
 from anypo.tasks.text.extract import extract, write
 from anypo.tasks.text.onestep import OneStepTask
@@ -110,6 +111,19 @@ def test_every_form_of_exercise_can_be_tested(level: str) -> None:
         found = Exercises(ExerciseOptions(level=level)).train(index)
         names: dict[str, object] = {}
         exec(f"{extract('code', found.solution)}\n{found.answer}", names)
+
+
+@pytest.mark.parametrize("level", FORMS)
+def test_no_exercise_is_passed_by_a_constant_or_by_the_argument(level: str) -> None:
+    for index in range(200):
+        answer = Exercises(ExerciseOptions(level=level)).train(index).answer
+        given, wanted = zip(*(line.removeprefix("assert ").split(" == ", 1) for line in answer.splitlines()))
+        assert len(set(wanted)) > 1 and [g.partition("(")[2][:-1] for g in given] != list(wanted)
+
+
+def test_a_straight_program_does_not_grow_without_end() -> None:
+    assert trace("a = [1]\n" + "a = [a, a]\n" * 60 + "print(1)") is None
+    assert trace("a = [1]\na = [a, a]\nprint(a)") == ([[1], [1]], {"a": [[1], [1]]})
 
 
 def test_where_nothing_can_be_run_the_task_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

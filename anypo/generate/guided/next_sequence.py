@@ -50,7 +50,7 @@ class NextSequence(_OneTurn, name="next_sequence"):
             return None
         known = (outlook.task.train(index).solution for index in range(min(len(outlook.task), 64)))
         longest = max((len(text) for text in known), default=0)
-        if longest >= self.length:
+        if longest > self.length:
             return super().dormant(algorithm, outlook)
         return (
             f"beside the imitation of the texts: the longest has {longest} characters, which leaves no place from where to predict "

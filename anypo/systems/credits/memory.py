@@ -33,7 +33,8 @@ def spo_single_stream() -> Algorithm:
     success as it was before the visit; advantages are whitened over the batch. The belief forgets faster the more the
     policy moved on the prompt's previous response, which is kept and scored again. Prompts are drawn by the belief's
     standard deviation plus 0.05. The belief of a prompt begins with eight rollouts that are not trained on, as in the release,
-    which makes them offline; here they are part of the run's rollouts. The release trains on 14,000 problems, 500 steps of 768, so
+    which makes them offline; here they are part of the run's rollouts, 8 of every 35, and the run's first steps train on nothing
+    else. The release trains on 14,000 problems, 500 steps of 768, so
     each is met 27 times; as many problems are drawn from here as a run of any length can meet that often."""
     return Algorithm(
         control=UncertainPrompts(prompts=64, samples=1, first_samples=8, passes=27),

@@ -20,7 +20,9 @@ def nlpo() -> Algorithm:
     """PPO in which every token is drawn from the policy restricted to the nucleus (mass 0.9) of a lagging copy of
     itself, refreshed every 10 steps: a second, slow constraint that prunes nearly the whole vocabulary.
     Log-probabilities are those of the restricted distribution. Token rewards pay the log-ratio to the initial policy,
-    with a coefficient that keeps it near a target; critic and GAE as in PPO, five epochs."""
+    with a coefficient that keeps it near a target; critic and GAE as in PPO, five epochs. Both sides of that log-ratio are
+    renormalised over the mask, too, so that it is the divergence of what is sampled from; the release (allenai/RL4LMs) takes
+    both over the whole vocabulary, and ends the epochs early where the policy has moved 1.5 times a target (off by default)."""
     return Algorithm(
         generate=LearnedMask(),
         credit=GAE(gamma=0.99, lam=0.95, coefficient=0.5, shaping=(AdaptiveRewardKL(),)),

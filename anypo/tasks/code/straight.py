@@ -22,7 +22,7 @@ _COMPARE: dict[type, Any] = {
     ast.GtE: operator.ge,
 }  # fmt: skip
 _UNARY: dict[type, Any] = {ast.USub: operator.neg, ast.UAdd: operator.pos, ast.Not: operator.not_}
-MOST_STATEMENTS, LARGEST = 200, 10**12
+MOST_STATEMENTS, LARGEST, MOST_ITEMS = 200, 10**12, 10_000
 
 
 class Unsupported(Exception):
@@ -51,10 +51,10 @@ def _run(body: list[ast.stmt], state: dict[str, Any]) -> Any:
             target = statement.targets[0]
             if not isinstance(target, ast.Name):
                 raise Unsupported
-            state[target.id] = evaluate(statement.value, state)
+            state[target.id] = _bounded(evaluate(statement.value, state))
         elif isinstance(statement, ast.AugAssign) and isinstance(statement.target, ast.Name):
             old = evaluate(ast.Name(statement.target.id), state)
-            state[statement.target.id] = _binary(statement.op, old, evaluate(statement.value, state))
+            state[statement.target.id] = _bounded(_binary(statement.op, old, evaluate(statement.value, state)))
         elif isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Call):
             output = _printed(statement.value, state)
         else:
@@ -62,10 +62,23 @@ def _run(body: list[ast.stmt], state: dict[str, Any]) -> Any:
     return output
 
 
+def _bounded(value: Any) -> Any:
+    """`value`, unless it holds too much: a list of itself twice doubles with every line."""
+    open_, seen = [value], 0
+    while open_:
+        one = open_.pop()
+        seen += len(one) if isinstance(one, str) else 1
+        if isinstance(one, (list, dict)):
+            open_ += one if isinstance(one, list) else [*one.keys(), *one.values()]
+        if seen + len(open_) > MOST_ITEMS:
+            raise Unsupported
+    return value
+
+
 def _printed(call: ast.Call, state: Mapping[str, Any]) -> Any:
     if not (isinstance(call.func, ast.Name) and call.func.id == "print" and len(call.args) == 1 and not call.keywords):
         raise Unsupported
-    return evaluate(call.args[0], state)
+    return _bounded(evaluate(call.args[0], state))
 
 
 def evaluate(node: ast.expr, state: Mapping[str, Any]) -> Any:
