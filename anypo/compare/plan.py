@@ -156,7 +156,7 @@ def contenders(
         label = Path(name).stem if name.endswith((".yaml", ".yml")) else name
         if label in labels:
             raise UserError(f"'{label}' appears twice among the methods to compare")
-        labels[label] = _algorithm(name, lambda base: suited(base, preset_of(base, model, bool(acting))))
+        labels[label] = method_of(name, lambda base: suited(base, preset_of(base, model, bool(acting))))
     out = []
     for label, base in labels.items():
         for changes, factors in combinations(base, axes):
@@ -178,8 +178,9 @@ def contenders(
     return out
 
 
-def _algorithm(name: str, suit: Suit) -> Algorithm:
-    """The algorithm of that name, or in that file; `suit` is given what goes by a system's name."""
+def method_of(name: str, suit: Suit = lambda base: base) -> Algorithm:
+    """The algorithm of that name, or in that file (a run file, a delta on a base, or one written out); `suit` is given what goes by a
+    system's name. `UserError` for unknown names and files that hold no method."""
     if not name.endswith((".yaml", ".yml")):
         return suit(find(name).algorithm())
     written = read(Path(name))

@@ -24,6 +24,7 @@ from anypo.engine import device as devices
 from anypo.engine.config import Local
 from anypo.errors import Interrupted, Killed, UserError, note
 from anypo.generate.base import World
+from anypo.last import latest
 from anypo.policies.classes import Wanted
 from anypo.policies.control.saved import described
 from anypo.recipes import SCORE, Recipe
@@ -153,6 +154,7 @@ def train(
     with an `anypo.run.record.observer.Moment`, which has the rollouts and the policy and can stop the run. Raises `UserError` for
     bad input before anything is loaded, `Interrupted` after a clean stop with a checkpoint.
     """
+    system, model, model_as, settings = latest(system), latest(model), latest(model_as), latest(settings)
     given = taken(model, task, reward, settings.pop("task_options", None))
     model, task = given.model, given.task
     settings |= {"reward": given.reward, "task_options": given.task_options, "objects": given.objects or None}
@@ -198,6 +200,7 @@ def resume(
     unless `accept_changes`; the session then records what has changed. trust: run the code that a folder from elsewhere names.
     model, task, reward: the objects that the run was begun with, where it was (`RunConfig.objects`).
     """
+    run = latest(run)
     check_trust(RunFolder.read_config(Path(run)), trust)  # before anything of the folder is touched
     recorded = RunConfig.read(RunFolder.read_config(Path(run)))
     place = devices.resolve(device or recorded.device)
@@ -252,7 +255,7 @@ def evaluate(
     trust: use what a folder from elsewhere names. model, task and reward may be objects, as in `train`; those of a run that was made
     of objects are given again.
     """
-    observer = observer or Observer()
+    observer, model, model_as = observer or Observer(), latest(model), latest(model_as)
     if task is None and reward is not None and isinstance(model, (str, Path)):
         task = ((_recorded(Path(model)) or {}).get("objects") or {}).get("judges")
     given = taken(model, task, reward, task_options)
