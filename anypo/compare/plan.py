@@ -13,13 +13,14 @@ from typing import Any
 from anypo.algorithm import Algorithm
 from anypo.compare.vary import Axis, combinations
 from anypo.engine import device as devices
-from anypo.errors import UserError, unknown
+from anypo.errors import UserError, note, unknown
 from anypo.run.config import RunConfig, resolve
 from anypo.run.methods import Suit, delta, fields_of, is_delta, spelled
 from anypo.run.presets import has_path, preset_of, suited
 from anypo.run.written import read
 from anypo.systems import find
 from anypo.tasks.environments import is_environment
+from anypo.update.sft import worked
 
 MEASURES = ("tokens", "trained", "seconds", "updates")
 """Budgets: generated tokens, trained tokens, seconds spent in training steps, optimiser updates."""
@@ -223,9 +224,13 @@ def settings(
     for task, config in known.items():
         room.parse(task, config.task_options)
     first: RunConfig = known[tasks[0]]
-    values = Settings(
-        model, {task: config.task_options for task, config in known.items()}, budget, first.sft_steps, first.sft_lr
-    )
+    steps = first.sft_steps
+    if "sft_steps" in first.filled and not all(
+        worked(room.load(room.parse(task, config.task_options)), steps) for task, config in known.items()
+    ):
+        note("there is no supervised warm start, for not every task has worked solutions; name their column with --task-set solution=COLUMN")
+        steps = 0
+    values = Settings(model, {task: config.task_options for task, config in known.items()}, budget, steps, first.sft_lr)
     return replace(values, **chosen).check()
 
 

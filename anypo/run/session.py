@@ -362,7 +362,7 @@ class Session:
 
     def begin(self) -> Evaluation | None:
         """Everything before the first step of reinforcement learning."""
-        if self.config.sft_steps:
+        if self.stages.warm:
             self._warm_start()
         return self._first()
 
