@@ -51,8 +51,8 @@ def note(sentence: str) -> None:
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
-    """A ` Did you mean 'x'?` clause for the closest known spelling (of dotted paths also of their last name), else for those that hold the word or a part of it, or the list
-    of choices when they are few."""
+    """A ` Did you mean 'x'?` clause for the closest known spelling (of dotted paths also of their last name), else for those that hold
+    the word or a part of it, or the list of choices when they are few."""
     known = sorted(name for name in known if isinstance(name, str))
     spelled = {name.rpartition(".")[2]: name for name in known} | {name: name for name in known}
     close = difflib.get_close_matches(str(word)[:LONGEST], sorted(spelled), n=1, cutoff=0.75)

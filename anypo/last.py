@@ -12,8 +12,8 @@ LAST = "LAST"
 
 
 def latest(value: Any) -> Any:
-    """`value` with ``FOLDER/LAST`` replaced by the newest run below FOLDER, also in ``ROLE=FOLDER/LAST``, in lists and in the values of
-    mappings; anything else as it is. `UserError` where there is no run."""
+    """`value` with ``FOLDER/LAST`` replaced by the newest run below FOLDER, also in ``ROLE=FOLDER/LAST``, in lists and in the values
+    of mappings; anything else as it is. `UserError` where there is no run."""
     if isinstance(value, list):
         return [latest(item) for item in value]
     if isinstance(value, Mapping):

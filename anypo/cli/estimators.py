@@ -28,7 +28,9 @@ def estimators(
     group: Annotated[str, typer.Option(help="rollouts per prompt, comma-separated")] = "8",
     reward: Annotated[str, typer.Option(help="binary, graded, sparse; comma-separated")] = "binary",
     versions: Annotated[str, typer.Option(help="who samples stale batches: single, mixed or partial")] = "single",
-    noise: Annotated[float, typer.Option(metavar="N", min=0.0, help="standard deviation of the sampler's logit error")] = 0.0,
+    noise: Annotated[
+        float, typer.Option(metavar="N", min=0.0, help="standard deviation of the sampler's logit error")
+    ] = 0.0,
     old: Annotated[
         str, typer.Option(help="logp_old is the sampler's (several updates per batch) or the trainer's (asynchronous)")
     ] = "sampler",

@@ -72,11 +72,19 @@ def train(
         str | None,
         typer.Option(help="LoRA rank, or {rank: 16, alpha: 32, targets: \\[q_proj, v_proj]}; 0 trains all weights"),
     ] = None,
-    sft_steps: Annotated[int | None, typer.Option(metavar="N", min=0, help="supervised warm-start steps on task solutions")] = None,
-    eval_size: Annotated[int | None, typer.Option(metavar="N", min=0, help="held-out problems before and after")] = None,
-    eval_every: Annotated[int | None, typer.Option(metavar="N", min=0, help="also evaluate every so many steps")] = None,
+    sft_steps: Annotated[
+        int | None, typer.Option(metavar="N", min=0, help="supervised warm-start steps on task solutions")
+    ] = None,
+    eval_size: Annotated[
+        int | None, typer.Option(metavar="N", min=0, help="held-out problems before and after")
+    ] = None,
+    eval_every: Annotated[
+        int | None, typer.Option(metavar="N", min=0, help="also evaluate every so many steps")
+    ] = None,
     save_every: Annotated[int | None, typer.Option(metavar="N", min=1, help="checkpoint every so many steps")] = None,
-    save_minutes: Annotated[float | None, typer.Option(metavar="N", min=0, help="and checkpoint every so many minutes")] = None,
+    save_minutes: Annotated[
+        float | None, typer.Option(metavar="N", min=0, help="and checkpoint every so many minutes")
+    ] = None,
     keep: Annotated[int | None, typer.Option(metavar="N", min=1, help="checkpoints kept (default: 2)")] = None,
     keep_best: Annotated[
         bool | None, typer.Option("--keep-best", help="keep the weights of the best held-out score, in RUN/best")

@@ -228,7 +228,9 @@ def settings(
     if "sft_steps" in first.filled and not all(
         worked(room.load(room.parse(task, config.task_options)), steps) for task, config in known.items()
     ):
-        note("there is no supervised warm start, for not every task has worked solutions; name their column with --task-set solution=COLUMN")
+        note(
+            "no supervised warm start: not every task has worked solutions; their column is named with --task-set solution=COLUMN"
+        )
         steps = 0
     values = Settings(model, {task: config.task_options for task, config in known.items()}, budget, steps, first.sft_lr)
     return replace(values, **chosen).check()

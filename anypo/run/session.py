@@ -320,8 +320,8 @@ def _last(run: Path) -> dict[str, Any] | None:
 
 
 def _final(config: RunConfig, run: Path, task: Any, place: Any, chat: Mapping[str, Any], saved: Any) -> Any:
-    """A run's policy as the run left it; `UserError` where it has left none yet. Its folder ``model`` has all of it, but for adapters, which are merged there, and rounded:
-    these are taken from the last checkpoint, on the model that they were trained on."""
+    """A run's policy as the run left it; `UserError` where it has left none yet. Its folder ``model`` has all of it, but for adapters,
+    which are merged there, and rounded: these are taken from the last checkpoint, on the model that they were trained on."""
     if (run / CONFIG).is_file() and not (run / "model").is_dir():
         raise UserError(f"the run {run} has no final weights yet; finish it with: anypo resume {shlex.quote(str(run))}")
     wanted = Wanted(task, config.model, config.seed, config.dtype, 0, place, chat)

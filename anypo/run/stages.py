@@ -25,7 +25,7 @@ from anypo.run.limits import MARGIN, check_prompts, longest
 from anypo.run.trainer import Trainer
 from anypo.tasks import Task
 from anypo.tasks.unlabelled import Unlabelled, labelled
-from anypo.update.sft import worked
+from anypo.update.sft import NO_WORKED, worked
 
 WARM = "warm_start"
 """The entry of a checkpoint that was made inside the supervised warm start, in the place of a trainer's state."""
@@ -155,10 +155,7 @@ class Stages:
         if not steps or worked(self.task, steps):
             return steps
         if "sft_steps" not in self.config.filled:
-            raise UserError(
-                f"task '{self.task.name}' has no worked solutions to learn from; name their column with --task-set solution=COLUMN, or "
-                "leave out the supervised warm start (--sft-steps 0)"
-            )
+            raise UserError(NO_WORKED.format(self.task.name))
         return 0
 
     def sleepers(self) -> list[str]:

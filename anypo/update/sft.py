@@ -110,6 +110,11 @@ def finish(fitting: Fitting, progress: Progress | None = None) -> list[float]:
     return fitting.losses
 
 
+NO_WORKED = (
+    "task '{}' has no worked solutions to learn from; name their column with --task-set solution=COLUMN, or leave out the supervised "
+    "warm start (--sft-steps 0)"
+)
+
 EXAMPLES = 64
 """Worked solutions that a warm start shows a step."""
 
@@ -130,10 +135,7 @@ def solutions(policy: Any, task: Task, count: int) -> list[Example]:
     problems = (posed(task, task.train, index) for index in range(count))
     pairs = [(policy.encode(p.messages), policy.answer(p.solution)) for p in problems if p.solution]
     if count and not pairs:
-        raise UserError(
-            f"task '{task.name}' has no worked solutions to learn from; name their column with --task-set solution=COLUMN, or leave "
-            "out the supervised warm start (--sft-steps 0)"
-        )
+        raise UserError(NO_WORKED.format(task.name))
     return pairs
 
 

@@ -6,6 +6,7 @@ import re
 import runpy
 import shlex
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -13,9 +14,14 @@ import pytest
 import anypo as library
 from anypo import plugins
 
-PAGES = {page.stem: page.read_text(encoding="utf-8") for page in (Path(library.__file__).parents[1] / "docs/tutorials").glob("*.md")}
+PAGES = {
+    page.stem: page.read_text(encoding="utf-8")
+    for page in (Path(library.__file__).parents[1] / "docs/tutorials").glob("*.md")
+}
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", flags=re.M | re.S)
-SMALL = shlex.split("--steps 1 --sft-steps 0 --eval-size 2 --set control.prompts=2 --set control.samples=2 --set generate.max_new=3")
+SMALL = shlex.split(
+    "--steps 1 --sft-steps 0 --eval-size 2 --set control.prompts=2 --set control.samples=2 --set generate.max_new=3"
+)
 CELLS = shlex.split(
     "--budget updates=1 --seeds 1 --sft-steps 0 --eval-size 4 --samples 2 --evaluations 1 --jobs 1"
     " --set control.prompts=2 --set control.samples=2 --set generate.max_new=3"
@@ -31,7 +37,9 @@ def here(anypo, tmp_path, monkeypatch):
     for name in ("_chosen", "_installed", "_broken"):
         monkeypatch.setattr(plugins, name, dict(getattr(plugins, name)))
     yield anypo
-    own = {name for name, module in sys.modules.items() if str(getattr(module, "__file__", "")).startswith(str(tmp_path))}
+    own = {
+        name for name, module in sys.modules.items() if str(getattr(module, "__file__", "")).startswith(str(tmp_path))
+    }
     for name in own:
         del sys.modules[name]
         plugins._withdraw(name)
@@ -87,6 +95,7 @@ def rows(page: str) -> list[str]:
 
 @pytest.mark.parametrize("page", ["from-trl", "from-verl"])
 def test_every_option_of_a_table_exists(here, tmp_path, page) -> None:
+    import typer
     from typer.main import get_command
 
     from anypo.cli import train as command
@@ -94,8 +103,6 @@ def test_every_option_of_a_table_exists(here, tmp_path, page) -> None:
     from anypo.run.config import resolve
     from anypo.systems import find
     from anypo.tasks import parse
-
-    import typer
 
     app = typer.Typer()
     command.register(app)
@@ -107,7 +114,7 @@ def test_every_option_of_a_table_exists(here, tmp_path, page) -> None:
             words = shlex.split(code)
             asked = {word for word in words if word.startswith("--")}
             assert asked <= known, f"{code}: {asked - known}"
-            pairs = list(zip(words, words[1:]))
+            pairs = list(pairwise(words))
             system = next((value for flag, value in pairs if flag == "--system"), "grpo")
             find(system)
             sets = assignments([value for flag, value in pairs if flag == "--set"], "--set")

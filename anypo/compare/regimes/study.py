@@ -15,7 +15,7 @@ from anypo import __version__
 from anypo.algorithm import Algorithm
 from anypo.compare.plan import method_of
 from anypo.compare.regimes.conditions import REGIMES, Regime, bed_of, fitting
-from anypo.errors import UserError, brief
+from anypo.errors import brief
 from anypo.exact.bed import train
 from anypo.files import replace_text
 from anypo.plugins import chosen, plugin

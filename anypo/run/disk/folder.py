@@ -98,7 +98,7 @@ class RunFolder:
 
     @classmethod
     def read(cls, path: Path | str) -> RunFolder:
-        """An existing run (``runs/LAST`` is the newest one), for looking at it only. Raises `UserError` when there is none at `path`."""
+        """An existing run (``runs/LAST``: the newest), for looking at it only. Raises `UserError` when there is none at `path`."""
         path = Path(latest(path))
         if not (path / CONFIG).is_file():
             runs = [entry.parent.name for entry in path.parent.glob(f"*/{CONFIG}")] if path.parent.is_dir() else []
