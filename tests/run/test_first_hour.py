@@ -110,7 +110,7 @@ def test_a_function_as_reward_is_pointed_to_where_it_goes() -> None:
 
 
 def test_a_column_that_is_not_there_is_named_by_an_option(here) -> None:
-    with pytest.raises(UserError, match="there is no column 'prompt'.*--task-set prompt=COLUMN"):
+    with pytest.raises(UserError, match=r"there is no column 'prompt'.*--task-set prompt=COLUMN"):
         (here / "other.csv").write_text(ROWS.replace("prompt", "question"))
         Stages(resolve("grpo", "tiny", task="other.csv"))
 
