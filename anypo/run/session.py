@@ -112,19 +112,13 @@ class Result:
 
     def suggestions(self) -> list[str]:
         """Commands worth trying next."""
-        if is_environment(self.config.task):
-            other, model, what = "ppo" if self.config.system != "ppo" else "mdpo", [], "length"
-        else:
-            other, model, what = (
-                "rloo" if self.config.system != "rloo" else "dapo",
-                ["--model", self.config.model],
-                "text",
-            )
-        latest = f'"select step, reward, {what} from rollouts order by step desc limit 5"'
+        acts, system = is_environment(self.config.task), self.config.system
+        first, second, what = ("ppo", "mdpo", "length") if acts else ("rloo", "dapo", "text")
+        newest = f'"select step, reward, {what} from rollouts order by step desc limit 5"'
         if self.config.composition().generate.part == "nothing" and not self.config.recipe:  # so there are no rollouts
-            latest = '"select step, update_loss from metrics order by step desc limit 5"'
-        again = shlex.join(["anypo", "train", "--system", other, *model, "--task", self.config.task])
-        query = f"anypo rollouts {shlex.quote(str(self.path))} {latest}"
+            newest = '"select step, update_loss from metrics order by step desc limit 5"'
+        again = shlex.join(["anypo", "train", str(self.path), "--system", first if system != first else second])
+        query = f"anypo rollouts {shlex.quote(str(self.path))} {newest}"
         return [query] if self.config.objects else [again, query]  # objects are in no other process
 
 
