@@ -12,7 +12,7 @@ import importlib
 import importlib.util
 import inspect
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -77,16 +77,43 @@ def place_of(function: Any) -> str:
     return f"{name} ({code.co_filename}, line {code.co_firstlineno})" if code is not None else str(name)
 
 
-def unlike(function: Callable[..., Any], arguments: Sequence[str]) -> str:
-    """Why a function cannot be called with so many arguments, with its file and line; '' where it can, or where nobody knows."""
+MOST = 3
+"""Arguments that a function of one answer may have: text, answer, metadata."""
+
+
+def accepted(function: Callable[..., Any]) -> int:
+    """How many of text, answer and metadata a function of one answer is called with. `UserError` for none, or for more than these."""
+    found = parameters(function).values()
+    if any(p.kind is p.VAR_POSITIONAL for p in found):
+        return MOST
+    own = [p for p in found if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    needed = sum(p.default is p.empty for p in own)
+    extra = [p.name for p in found if p.kind is p.KEYWORD_ONLY and p.default is p.empty]
+    if not len(own) >= 1 or needed > MOST or extra:
+        raise UserError(
+            f"function {place_of(function)} takes ({', '.join(parameters(function))}); one answer is judged by (text), (text, answer) "
+            "or (text, answer, metadata), and a batch, from Python, by (completions, **columns)"
+        )
+    return min(len(own), MOST)
+
+
+def one_answer(function: Callable[..., Any]) -> None:
+    """Raise `UserError` unless the function judges answers one by one."""
+    if accepted(function) and "completions" in parameters(function):
+        raise UserError(
+            f"function {place_of(function)} takes all answers at once, and one that is named as module:function gets them one by one: "
+            "(text, answer, metadata); pass it in Python instead, anypo.train(reward=...)"
+        )
+
+
+def parameters(function: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
+    """The parameters of a function by name; `UserError` where it does not say."""
     try:
-        inspect.signature(function).bind(*arguments)
-    except TypeError as error:
-        takes = ", ".join(str(p) for p in inspect.signature(function).parameters.values())
-        return f"{place_of(function)} takes ({takes}), and is called with ({', '.join(arguments)}): {error}"
-    except ValueError:
-        return ""
-    return ""
+        return inspect.signature(function).parameters
+    except (TypeError, ValueError):
+        raise UserError(
+            f"function {place_of(function)} does not say which arguments it takes; wrap it in a function that does"
+        ) from None
 
 
 def _home(found: Any) -> str:

@@ -19,9 +19,11 @@ def register(app: typer.Typer) -> None:
 
 def chat(
     model: Annotated[str, typer.Argument(metavar="RUN|MODEL", help="run folder, model name, local path or hub id")],
-    temperature: Annotated[float, typer.Option(min=0.0, help="0 is greedy")] = 1.0,
-    max_new: Annotated[int | None, typer.Option(min=1, help="most new tokens (default: the run's, or 256)")] = None,
-    seed: Annotated[int, typer.Option(min=0)] = 0,
+    temperature: Annotated[float, typer.Option(metavar="N", min=0.0, help="0 is greedy")] = 1.0,
+    max_new: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="most new tokens (default: the run's, or 256)")
+    ] = None,
+    seed: Annotated[int, typer.Option(metavar="N", min=0)] = 0,
     chat_arg: ChatArgs = [],  # noqa: B006
     device: Annotated[str, typer.Option(help="where the weights are: auto, cpu, cuda, cuda:N or mps")] = "auto",
     trust: Trust = False,

@@ -37,7 +37,7 @@ def compare(
     search: Annotated[
         str | None, typer.Option(help="halving: look for a good composition, starting from METHOD")
     ] = None,
-    count: Annotated[int, typer.Option(min=2, help="compositions that a search starts with")] = 16,
+    count: Annotated[int, typer.Option(metavar="N", min=2, help="compositions that a search starts with")] = 16,
     regime: Annotated[
         str | None,
         typer.Option(
@@ -51,15 +51,23 @@ def compare(
     ] = [],  # noqa: B006
     task_set: Annotated[list[str], typer.Option("--task-set", metavar="FIELD=VALUE", help="task configuration")] = [],  # noqa: B006
     chat_arg: ChatArgs = [],  # noqa: B006
-    sft_steps: Annotated[int | None, typer.Option(min=0, help="supervised warm start shared by all runs")] = None,
-    eval_size: Annotated[int | None, typer.Option(min=1, help="held-out problems of an evaluation")] = None,
-    evaluations: Annotated[int | None, typer.Option(min=1, help="evaluations over the budget")] = None,
-    samples: Annotated[int | None, typer.Option(min=1, help="sampled answers to each held-out problem")] = None,
+    sft_steps: Annotated[
+        int | None, typer.Option(metavar="N", min=0, help="supervised warm start shared by all runs")
+    ] = None,
+    eval_size: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="held-out problems of an evaluation")
+    ] = None,
+    evaluations: Annotated[int | None, typer.Option(metavar="N", min=1, help="evaluations over the budget")] = None,
+    samples: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="sampled answers to each held-out problem")
+    ] = None,
     device: Annotated[str, typer.Option(help="where the weights are: auto, cpu, cuda, cuda:N or mps")] = "auto",
     out: Annotated[Path | None, typer.Option(help="folder (default: below comparisons/, named by conditions)")] = None,
     jobs: Annotated[
         int | None,
-        typer.Option("--jobs", "-j", min=1, help="runs at a time (default: one per core; one on an accelerator)"),
+        typer.Option(
+            "--jobs", "-j", metavar="N", min=1, help="runs at a time (default: one per core; one on an accelerator)"
+        ),
     ] = None,
     csv: Annotated[Path | None, typer.Option("--csv", help="also write the leaderboard to this file")] = None,
     report: Annotated[Path | None, typer.Option("--report", help="also write the report to this file")] = None,

@@ -29,9 +29,11 @@ def diagnose(
     attribution: Annotated[
         bool, typer.Option("--attribution", help="which rollouts and tokens moved the weights in --step")
     ] = False,
-    step: Annotated[int | None, typer.Option(min=1, help="the step of --attribution (default: the last)")] = None,
+    step: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="the step of --attribution (default: the last)")
+    ] = None,
     probe: Annotated[bool, typer.Option("--probe", help="does the model tell that it is being tested?")] = False,
-    size: Annotated[int, typer.Option(min=4, help="held-out problems of --probe")] = 32,
+    size: Annotated[int, typer.Option(metavar="N", min=4, help="held-out problems of --probe")] = 32,
     trust: Trust = False,
 ) -> None:
     """Name what is wrong with a run, show the evidence, and give the commands that change it.

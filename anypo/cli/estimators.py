@@ -28,13 +28,15 @@ def estimators(
     group: Annotated[str, typer.Option(help="rollouts per prompt, comma-separated")] = "8",
     reward: Annotated[str, typer.Option(help="binary, graded, sparse; comma-separated")] = "binary",
     versions: Annotated[str, typer.Option(help="who samples stale batches: single, mixed or partial")] = "single",
-    noise: Annotated[float, typer.Option(min=0.0, help="standard deviation of the sampler's logit error")] = 0.0,
+    noise: Annotated[
+        float, typer.Option(metavar="N", min=0.0, help="standard deviation of the sampler's logit error")
+    ] = 0.0,
     old: Annotated[
         str, typer.Option(help="logp_old is the sampler's (several updates per batch) or the trainer's (asynchronous)")
     ] = "sampler",
-    draws: Annotated[int, typer.Option(min=40, help="independent batches per number")] = 400,
-    seed: Annotated[int, typer.Option(min=0)] = 1,
-    jobs: Annotated[int, typer.Option("--jobs", "-j", min=1)] = 1,
+    draws: Annotated[int, typer.Option(metavar="N", min=40, help="independent batches per number")] = 400,
+    seed: Annotated[int, typer.Option(metavar="N", min=0)] = 1,
+    jobs: Annotated[int, typer.Option("--jobs", "-j", metavar="N", min=1)] = 1,
     csv: Annotated[Path | None, typer.Option(help="write every number to this CSV file")] = None,
     plot: Annotated[Path | None, typer.Option(help="write a self-contained HTML plot")] = None,
     as_json: Annotated[bool, typer.Option("--json")] = False,

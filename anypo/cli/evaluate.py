@@ -24,12 +24,18 @@ def evaluate(
     chat_arg: ChatArgs = [],  # noqa: B006
     size: Annotated[
         int | None,
-        typer.Option("--size", "-n", min=1, help="held-out problems or episodes (default: the run's, or 200)"),
+        typer.Option(
+            "--size", "-n", metavar="N", min=1, help="held-out problems or episodes (default: the run's, or 200)"
+        ),
     ] = None,
-    samples: Annotated[int, typer.Option("--samples", "-k", min=1, help="samples per problem; 1 is greedy")] = 1,
+    samples: Annotated[
+        int, typer.Option("--samples", "-k", metavar="N", min=1, help="samples per problem; 1 is greedy")
+    ] = 1,
     temperature: Annotated[float | None, typer.Option(help="default: 0 for one sample, 1 for several")] = None,
-    max_new: Annotated[int | None, typer.Option(min=1, help="most new tokens (default: the run's, or 64)")] = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="default: the run's, or 0")] = None,
+    max_new: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="most new tokens (default: the run's, or 64)")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(metavar="N", min=0, help="default: the run's, or 0")] = None,
     device: Annotated[
         str | None, typer.Option(help="where the weights are: auto, cpu, cuda, cuda:N or mps (default: the run's)")
     ] = None,

@@ -18,10 +18,14 @@ def register(app: typer.Typer) -> None:
 def generate(
     model: Annotated[str, typer.Argument(metavar="RUN|MODEL", help="run folder, model name, local path or hub id")],
     prompts: Annotated[list[str], typer.Argument(metavar="PROMPT…", help="what is asked; - for lines from stdin")],
-    samples: Annotated[int, typer.Option("--samples", "-k", min=1, help="answers to every prompt")] = 1,
-    temperature: Annotated[float | None, typer.Option(min=0.0, help="default: 0 for one sample, 1 for several")] = None,
-    max_new: Annotated[int | None, typer.Option(min=1, help="most new tokens (default: the run's, or 256)")] = None,
-    seed: Annotated[int, typer.Option(min=0)] = 0,
+    samples: Annotated[int, typer.Option("--samples", "-k", metavar="N", min=1, help="answers to every prompt")] = 1,
+    temperature: Annotated[
+        float | None, typer.Option(metavar="N", min=0.0, help="default: 0 for one sample, 1 for several")
+    ] = None,
+    max_new: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="most new tokens (default: the run's, or 256)")
+    ] = None,
+    seed: Annotated[int, typer.Option(metavar="N", min=0)] = 0,
     chat_arg: ChatArgs = [],  # noqa: B006
     device: Annotated[str, typer.Option(help="where the weights are: auto, cpu, cuda, cuda:N or mps")] = "auto",
     trust: Trust = False,

@@ -6,13 +6,12 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from anypo.cli.completion import attach, completing
-from anypo.errors import UserError
+from anypo.last import latest
 
 Plugins = Annotated[
     list[str],
@@ -35,27 +34,15 @@ Trust = Annotated[
 ]
 
 
-LAST = "LAST"
-"""The name of the newest run below a folder, wherever a run is named: ``runs/LAST``."""
+def _say_version(asked: bool) -> None:
+    if asked:
+        from anypo import __version__
+
+        typer.echo(f"anypo {__version__}")
+        raise typer.Exit
 
 
-def latest(value: Any) -> Any:
-    """`value` with ``FOLDER/LAST`` replaced by the newest run below FOLDER, also in ``ROLE=FOLDER/LAST`` and in lists; anything else
-    as it is. `UserError` where there is no run."""
-    if isinstance(value, list):
-        return [latest(item) for item in value]
-    text = str(value) if isinstance(value, (str, Path)) else ""
-    if text != LAST and not text.endswith(f"/{LAST}"):
-        return value
-    role, equals, place = text.rpartition("=")
-    path = Path(place)
-    if path.exists():  # somebody's own folder of that name
-        return value
-    runs = [file for file in path.parent.glob("*/config.yaml") if file.is_file()]
-    if not runs:
-        raise UserError(f"there is no run below {path.parent}, so none is the last")
-    newest = max(runs, key=lambda file: (file.stat().st_mtime_ns, file.parent.name)).parent
-    return Path(newest) if isinstance(value, Path) else f"{role}{equals}{newest}"
+Version = Annotated[bool, typer.Option("--version", is_eager=True, callback=_say_version, help="say it and stop")]
 
 
 def offer(app: typer.Typer) -> None:
@@ -63,7 +50,7 @@ def offer(app: typer.Typer) -> None:
     given: list[str] = []
 
     @app.callback()
-    def begin(plugins: Plugins = []) -> None:  # noqa: B006
+    def begin(plugins: Plugins = [], version: Version = False) -> None:  # noqa: B006
         given.extend(plugins)
 
     _offer(app, given)

@@ -20,7 +20,9 @@ def rollouts(
     query: Annotated[
         str, typer.Argument(help="one SELECT over rollouts, answers, metrics, evaluations", metavar="[SQL]")
     ] = "",
-    limit: Annotated[int, typer.Option("--limit", "-n", min=0, help="rows shown in the table; 0 shows all")] = 40,
+    limit: Annotated[
+        int, typer.Option("--limit", "-n", metavar="N", min=0, help="rows shown in the table; 0 shows all")
+    ] = 40,
     as_json: Annotated[bool, typer.Option("--json", help="every row, as JSON")] = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="every row, as CSV")] = False,
 ) -> None:

@@ -63,21 +63,29 @@ def train(
     ] = None,
     out: Annotated[Path | None, typer.Option(help="run folder (default: runs/<time>-<system>-<model>)")] = None,
     init: Annotated[str | None, typer.Option(help="start from the final weights of this run folder")] = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="of everything random (default: 0)")] = None,
+    seed: Annotated[int | None, typer.Option(metavar="N", min=0, help="of everything random (default: 0)")] = None,
     dtype: Annotated[str | None, typer.Option(help="float32 or bfloat16")] = None,
     device: Annotated[
         str | None, typer.Option(help="where the weights are: auto (default), cpu, cuda, cuda:N or mps")
     ] = None,
     lora: Annotated[
         str | None,
-        typer.Option(help="LoRA rank, or {rank: 16, alpha: 32, targets: [q_proj, v_proj]}; 0 trains all weights"),
+        typer.Option(help="LoRA rank, or {rank: 16, alpha: 32, targets: \\[q_proj, v_proj]}; 0 trains all weights"),
     ] = None,
-    sft_steps: Annotated[int | None, typer.Option(min=0, help="supervised warm-start steps on task solutions")] = None,
-    eval_size: Annotated[int | None, typer.Option(min=0, help="held-out problems before and after")] = None,
-    eval_every: Annotated[int | None, typer.Option(min=0, help="also evaluate every so many steps")] = None,
-    save_every: Annotated[int | None, typer.Option(min=1, help="checkpoint every so many steps")] = None,
-    save_minutes: Annotated[float | None, typer.Option(min=0, help="and checkpoint every so many minutes")] = None,
-    keep: Annotated[int | None, typer.Option(min=1, help="checkpoints kept (default: 2)")] = None,
+    sft_steps: Annotated[
+        int | None, typer.Option(metavar="N", min=0, help="supervised warm-start steps on task solutions")
+    ] = None,
+    eval_size: Annotated[
+        int | None, typer.Option(metavar="N", min=0, help="held-out problems before and after")
+    ] = None,
+    eval_every: Annotated[
+        int | None, typer.Option(metavar="N", min=0, help="also evaluate every so many steps")
+    ] = None,
+    save_every: Annotated[int | None, typer.Option(metavar="N", min=1, help="checkpoint every so many steps")] = None,
+    save_minutes: Annotated[
+        float | None, typer.Option(metavar="N", min=0, help="and checkpoint every so many minutes")
+    ] = None,
+    keep: Annotated[int | None, typer.Option(metavar="N", min=1, help="checkpoints kept (default: 2)")] = None,
     keep_best: Annotated[
         bool | None, typer.Option("--keep-best", help="keep the weights of the best held-out score, in RUN/best")
     ] = None,

@@ -23,7 +23,7 @@ def verify(
         bool, typer.Option("--acts", help="run the default composition until it does what its base would not")
     ] = False,
     list_: Annotated[bool, typer.Option("--list", help="show the claims and stop")] = False,
-    jobs: Annotated[int, typer.Option("--jobs", "-j", min=1, help="claims at the same time")] = 1,
+    jobs: Annotated[int, typer.Option("--jobs", "-j", metavar="N", min=1, help="claims at the same time")] = 1,
     quick: Annotated[bool, typer.Option("--quick", help="only exercise the code; nothing is recorded")] = False,
     record_path: Annotated[
         Path | None,

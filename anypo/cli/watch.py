@@ -20,7 +20,7 @@ def watch(
         list[Path],
         typer.Argument(metavar="[RUN_OR_FOLDER]...", help="runs, or folders with runs in them (default: runs)"),
     ] = [],  # noqa: B006
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one")] = 0,
+    port: Annotated[int, typer.Option(metavar="N", min=0, max=65535, help="0 takes a free one")] = 0,
     show: Annotated[bool, typer.Option("--open/--no-open", help="open the page in the browser")] = False,
     control: Annotated[bool, typer.Option("--control", help="let the page pause, save and stop runs")] = False,
     send: Annotated[

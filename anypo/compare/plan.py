@@ -13,13 +13,14 @@ from typing import Any
 from anypo.algorithm import Algorithm
 from anypo.compare.vary import Axis, combinations
 from anypo.engine import device as devices
-from anypo.errors import UserError, unknown
+from anypo.errors import UserError, note, unknown
 from anypo.run.config import RunConfig, resolve
 from anypo.run.methods import Suit, delta, fields_of, is_delta, spelled
 from anypo.run.presets import has_path, preset_of, suited
 from anypo.run.written import read
 from anypo.systems import find
 from anypo.tasks.environments import is_environment
+from anypo.update.sft import worked
 
 MEASURES = ("tokens", "trained", "seconds", "updates")
 """Budgets: generated tokens, trained tokens, seconds spent in training steps, optimiser updates."""
@@ -156,7 +157,7 @@ def contenders(
         label = Path(name).stem if name.endswith((".yaml", ".yml")) else name
         if label in labels:
             raise UserError(f"'{label}' appears twice among the methods to compare")
-        labels[label] = _algorithm(name, lambda base: suited(base, preset_of(base, model, bool(acting))))
+        labels[label] = method_of(name, lambda base: suited(base, preset_of(base, model, bool(acting))))
     out = []
     for label, base in labels.items():
         for changes, factors in combinations(base, axes):
@@ -178,8 +179,9 @@ def contenders(
     return out
 
 
-def _algorithm(name: str, suit: Suit) -> Algorithm:
-    """The algorithm of that name, or in that file; `suit` is given what goes by a system's name."""
+def method_of(name: str, suit: Suit = lambda base: base) -> Algorithm:
+    """The algorithm of that name, or in that file (a run file, a delta on a base, or one written out); `suit` is given what goes by a
+    system's name. `UserError` for unknown names and files that hold no method."""
     if not name.endswith((".yaml", ".yml")):
         return suit(find(name).algorithm())
     written = read(Path(name))
@@ -222,9 +224,15 @@ def settings(
     for task, config in known.items():
         room.parse(task, config.task_options)
     first: RunConfig = known[tasks[0]]
-    values = Settings(
-        model, {task: config.task_options for task, config in known.items()}, budget, first.sft_steps, first.sft_lr
-    )
+    steps = first.sft_steps
+    if "sft_steps" in first.filled and not all(
+        worked(room.load(room.parse(task, config.task_options)), steps) for task, config in known.items()
+    ):
+        note(
+            "no supervised warm start: not every task has worked solutions; their column is named with --task-set solution=COLUMN"
+        )
+        steps = 0
+    values = Settings(model, {task: config.task_options for task, config in known.items()}, budget, steps, first.sft_lr)
     return replace(values, **chosen).check()
 
 

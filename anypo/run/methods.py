@@ -204,7 +204,14 @@ def rewarded(algorithm: Algorithm, reward: str | None) -> Algorithm:
     if reward is None or reward == "verifier":
         return algorithm
     if reward not in REWARDS:
-        raise unknown("reward", reward, ["verifier", *REWARDS])
+        known = ["verifier", *REWARDS]
+        if ":" in reward:
+            part = f"{{part: python, function: '{reward}'}}"
+            raise UserError(
+                f'--reward names one of {", ".join(known)}; a function of yours is --task-set "rewards=[{part}]" beside the verifier, '
+                f'--task-set "verifier={part}" in its place'
+            )
+        raise unknown("reward", reward, known)
     screen = algorithm.filter
     if not isinstance(screen, Screen):
         raise UserError(f"--reward {reward} needs filter=screen, whose signals it sets, not filter={screen.part}")

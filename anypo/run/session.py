@@ -24,6 +24,7 @@ from anypo.engine import device as devices
 from anypo.engine.config import Local
 from anypo.errors import Interrupted, Killed, UserError, note
 from anypo.generate.base import World
+from anypo.last import latest
 from anypo.policies.classes import Wanted
 from anypo.policies.control.saved import described
 from anypo.recipes import SCORE, Recipe
@@ -111,19 +112,13 @@ class Result:
 
     def suggestions(self) -> list[str]:
         """Commands worth trying next."""
-        if is_environment(self.config.task):
-            other, model, what = "ppo" if self.config.system != "ppo" else "mdpo", [], "length"
-        else:
-            other, model, what = (
-                "rloo" if self.config.system != "rloo" else "dapo",
-                ["--model", self.config.model],
-                "text",
-            )
-        latest = f'"select step, reward, {what} from rollouts order by step desc limit 5"'
+        acts, system = is_environment(self.config.task), self.config.system
+        first, second, what = ("ppo", "mdpo", "length") if acts else ("rloo", "dapo", "text")
+        newest = f'"select step, reward, {what} from rollouts order by step desc limit 5"'
         if self.config.composition().generate.part == "nothing" and not self.config.recipe:  # so there are no rollouts
-            latest = '"select step, update_loss from metrics order by step desc limit 5"'
-        again = shlex.join(["anypo", "train", "--system", other, *model, "--task", self.config.task])
-        query = f"anypo rollouts {shlex.quote(str(self.path))} {latest}"
+            newest = '"select step, update_loss from metrics order by step desc limit 5"'
+        again = shlex.join(["anypo", "train", str(self.path), "--system", first if system != first else second])
+        query = f"anypo rollouts {shlex.quote(str(self.path))} {newest}"
         return [query] if self.config.objects else [again, query]  # objects are in no other process
 
 
@@ -153,6 +148,7 @@ def train(
     with an `anypo.run.record.observer.Moment`, which has the rollouts and the policy and can stop the run. Raises `UserError` for
     bad input before anything is loaded, `Interrupted` after a clean stop with a checkpoint.
     """
+    system, model, model_as, settings = latest(system), latest(model), latest(model_as), latest(settings)
     given = taken(model, task, reward, settings.pop("task_options", None))
     model, task = given.model, given.task
     settings |= {"reward": given.reward, "task_options": given.task_options, "objects": given.objects or None}
@@ -198,6 +194,7 @@ def resume(
     unless `accept_changes`; the session then records what has changed. trust: run the code that a folder from elsewhere names.
     model, task, reward: the objects that the run was begun with, where it was (`RunConfig.objects`).
     """
+    run = latest(run)
     check_trust(RunFolder.read_config(Path(run)), trust)  # before anything of the folder is touched
     recorded = RunConfig.read(RunFolder.read_config(Path(run)))
     place = devices.resolve(device or recorded.device)
@@ -252,7 +249,7 @@ def evaluate(
     trust: use what a folder from elsewhere names. model, task and reward may be objects, as in `train`; those of a run that was made
     of objects are given again.
     """
-    observer = observer or Observer()
+    observer, model, model_as = observer or Observer(), latest(model), latest(model_as)
     if task is None and reward is not None and isinstance(model, (str, Path)):
         task = ((_recorded(Path(model)) or {}).get("objects") or {}).get("judges")
     given = taken(model, task, reward, task_options)
@@ -317,8 +314,10 @@ def _last(run: Path) -> dict[str, Any] | None:
 
 
 def _final(config: RunConfig, run: Path, task: Any, place: Any, chat: Mapping[str, Any], saved: Any) -> Any:
-    """A run's policy as the run left it. Its folder ``model`` has all of it, but for adapters, which are merged there, and rounded:
-    these are taken from the last checkpoint, on the model that they were trained on."""
+    """A run's policy as the run left it; `UserError` where it has left none yet. Its folder ``model`` has all of it, but for adapters,
+    which are merged there, and rounded: these are taken from the last checkpoint, on the model that they were trained on."""
+    if (run / CONFIG).is_file() and not (run / "model").is_dir():
+        raise UserError(f"the run {run} has no final weights yet; finish it with: anypo resume {shlex.quote(str(run))}")
     wanted = Wanted(task, config.model, config.seed, config.dtype, 0, place, chat)
     if not config.lora or saved is None:
         return config.composition().policy.open(wanted, str(run / "model" if (run / CONFIG).is_file() else run))
@@ -359,7 +358,7 @@ class Session:
 
     def begin(self) -> Evaluation | None:
         """Everything before the first step of reinforcement learning."""
-        if self.config.sft_steps:
+        if self.stages.warm:
             self._warm_start()
         return self._first()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from anypo import tasks
@@ -24,6 +25,7 @@ from anypo.run.limits import MARGIN, check_prompts, longest
 from anypo.run.trainer import Trainer
 from anypo.tasks import Task
 from anypo.tasks.unlabelled import Unlabelled, labelled
+from anypo.update.sft import NO_WORKED, worked
 
 WARM = "warm_start"
 """The entry of a checkpoint that was made inside the supervised warm start, in the place of a trainer's state."""
@@ -145,9 +147,25 @@ class Stages:
         world = self.open()
         return [said for said in self.check(world, self.config.eval_size) if said not in self.sleepers()]
 
+    @cached_property
+    def warm(self) -> int:
+        """Supervised steps before the first one: none where nobody asked for them and the task has no worked solutions. `UserError`
+        where somebody did."""
+        steps = self.config.sft_steps
+        if not steps or worked(self.task, steps):
+            return steps
+        if "sft_steps" not in self.config.filled:
+            raise UserError(NO_WORKED.format(self.task.name))
+        return 0
+
     def sleepers(self) -> list[str]:
         """What cannot act in the run as it is planned, a sentence each."""
         out = []
+        if self.warm < self.config.sft_steps:
+            out.append(
+                "there is no supervised warm start, for the task has no worked solutions; name their column with --task-set "
+                "solution=COLUMN"
+            )
         for stage in self.recipe.stages:
             task = self._tasks[stage.name]
             outlook = Outlook(stage.steps, len(task), task)

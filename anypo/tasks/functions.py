@@ -18,16 +18,13 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from anypo.callables import place_of
+from anypo.callables import accepted, parameters, place_of
 from anypo.errors import UserError
 from anypo.tasks.base import Problem, Reply, Task
 from anypo.tasks.text.onestep import OneStep, OneStepTask
 from anypo.tasks.worker import reason
 
 Function = Callable[..., Any]
-
-MOST = 3
-"""Arguments that a function of one answer may have: text, answer, metadata."""
 
 
 class Judged:
@@ -129,23 +126,7 @@ def check(function: Function) -> None:
 
 def batched(function: Function) -> bool:
     """Whether a function judges all answers at once."""
-    return "completions" in _parameters(function)
-
-
-def accepted(function: Function) -> int:
-    """How many of text, answer and metadata a function of one answer is called with. `UserError` for none, or for more than these."""
-    found = _parameters(function).values()
-    if any(p.kind is p.VAR_POSITIONAL for p in found):
-        return MOST
-    own = [p for p in found if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
-    needed = sum(p.default is p.empty for p in own)
-    extra = [p.name for p in found if p.kind is p.KEYWORD_ONLY and p.default is p.empty]
-    if not len(own) >= 1 or needed > MOST or extra:
-        raise UserError(
-            f"reward {place_of(function)} takes ({', '.join(_parameters(function))}); one answer is judged by (text), (text, answer) "
-            "or (text, answer, metadata), a batch by (completions, **columns)"
-        )
-    return min(len(own), MOST)
+    return "completions" in parameters(function)
 
 
 def scores(function: Function, problems: Sequence[Problem], texts: Sequence[str]) -> list[float | str]:
@@ -183,7 +164,7 @@ def _columns(function: Function, problems: Sequence[Problem], texts: Sequence[st
     every["metadata"] = [dict(problem.metadata) for problem in problems]
     for column in dict.fromkeys(name for problem in problems for name in problem.metadata):
         every.setdefault(column, [problem.metadata.get(column) for problem in problems])
-    found = _parameters(function)
+    found = parameters(function)
     return every if any(p.kind is p.VAR_KEYWORD for p in found.values()) else {n: every[n] for n in found if n in every}
 
 
@@ -220,15 +201,6 @@ def _number(function: Function, value: Any) -> float | str:
     except (TypeError, ValueError):
         return f"{said}: it returned a {type(value).__name__}, not a number"
     return number if math.isfinite(number) else f"{said}: it returned {number}"
-
-
-def _parameters(function: Function) -> Mapping[str, inspect.Parameter]:
-    try:
-        return inspect.signature(function).parameters
-    except (TypeError, ValueError):
-        raise UserError(
-            f"reward {place_of(function)} does not say which arguments it takes; wrap it in a function that does"
-        ) from None
 
 
 __all__ = ["Judged", "judged", "name_of", "scores"]

@@ -14,6 +14,7 @@ import torch
 
 from anypo import policies
 from anypo.errors import UserError, unknown
+from anypo.last import latest
 from anypo.policies.control.saved import DESCRIPTION
 from anypo.policies.language.base import Base
 from anypo.policies.language.causal import LanguagePolicy
@@ -66,6 +67,7 @@ def export(
         )
     if path.is_file() or (path.is_dir() and any(path.iterdir())):
         raise UserError(f"{path} is there already and is not empty; choose another folder")
+    source = latest(source)
     config = recorded(source, trust)
     if acts(config) and (adapter or dtype or gguf):
         raise UserError(f"the policy of {source} takes actions: it has no adapter, no other dtype and no GGUF form")

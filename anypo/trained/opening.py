@@ -12,6 +12,7 @@ import torch
 from anypo import policies
 from anypo.engine import device as devices
 from anypo.errors import UserError, note
+from anypo.last import latest
 from anypo.run.config import RunConfig
 from anypo.run.disk.folder import CONFIG, RunFolder
 
@@ -52,6 +53,7 @@ def open_trained(
     """The language policy of a run folder (its final weights, with the arguments of its chat template, each replaced by that of
     `chat_args`), a model name, a folder or a hub id, in float32, on `device` (as `anypo.engine.device.resolve` takes it). What loading
     had to say is noted. trust: use what a folder from elsewhere names. Raises `UserError` where it does not speak."""
+    spec = latest(spec)
     config = recorded(spec, trust)
     if acts(config):
         raise UserError(f"the policy of the run {spec} takes actions and does not speak; try: anypo evaluate {spec}")

@@ -74,6 +74,20 @@ class Linear(Schedule, name="linear"):
         return 1.0 - (1.0 - self.floor) * min(1.0, done)
 
 
+class Cosine(Schedule, name="cosine"):
+    """Linear warm-up over `warmup` steps, then half a cosine down to `floor` at the last step (Loshchilov & Hutter, arXiv:1608.03983,
+    without restarts)."""
+
+    warmup: int = Field(0, ge=0)
+    floor: float = Field(0.0, ge=0.0, le=1.0)
+
+    def factor(self, step: int, total: int) -> float:
+        if step < self.warmup:
+            return (step + 1) / (self.warmup + 1)
+        done = (step - self.warmup) / max(1, total - self.warmup)
+        return self.floor + (1.0 - self.floor) * (1.0 + math.cos(math.pi * min(1.0, done))) / 2.0
+
+
 class GradientUpdate(Update, name="gradient"):
     """`epochs` passes over the step's batch in `minibatches_per_epoch` optimiser steps each.
 

@@ -110,10 +110,24 @@ def finish(fitting: Fitting, progress: Progress | None = None) -> list[float]:
     return fitting.losses
 
 
-def warm_start(policy: Any, task: Task, steps: int, lr: float, seed: int, examples: int = 64) -> Fitting:
+NO_WORKED = (
+    "task '{}' has no worked solutions to learn from; name their column with --task-set solution=COLUMN, or leave out the supervised "
+    "warm start (--sft-steps 0)"
+)
+
+EXAMPLES = 64
+"""Worked solutions that a warm start shows a step."""
+
+
+def warm_start(policy: Any, task: Task, steps: int, lr: float, seed: int, examples: int = EXAMPLES) -> Fitting:
     """The training on the worked solutions of the task's training problems, `examples` per step, before its first step."""
     settings = SFT(steps=steps, lr=lr, seed=seed, examples=examples)
     return Fitting(policy, solutions(policy, task, min(len(task), steps * examples)), settings)
+
+
+def worked(task: Task, steps: int) -> bool:
+    """Whether a warm start of that many steps on the task would meet a worked solution."""
+    return any(posed(task, task.train, index).solution for index in range(min(len(task), steps * EXAMPLES)))
 
 
 def solutions(policy: Any, task: Task, count: int) -> list[Example]:
@@ -121,9 +135,7 @@ def solutions(policy: Any, task: Task, count: int) -> list[Example]:
     problems = (posed(task, task.train, index) for index in range(count))
     pairs = [(policy.encode(p.messages), policy.answer(p.solution)) for p in problems if p.solution]
     if count and not pairs:
-        raise UserError(
-            f"task '{task.name}' has no worked solutions to learn from; leave out the supervised warm start"
-        )
+        raise UserError(NO_WORKED.format(task.name))
     return pairs
 
 

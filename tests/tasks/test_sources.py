@@ -80,8 +80,21 @@ def test_a_role_that_nobody_has_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("part", ["verifier", "rewards"])
-def test_a_function_that_takes_other_arguments_is_refused_with_its_place(tmp_path, part):
-    (tmp_path / "mychecks_of_two.py").write_text("\n\ndef two(text, answer):\n    return 1.0\n")
-    given = {"part": "python", "function": "mychecks_of_two:two"}
-    with pytest.raises(UserError, match=r"mychecks_of_two.py, line 3\) takes \(text, answer\), and is called with"):
-        tasks.load("a.jsonl", {part: given if part == "verifier" else [given]})
+def test_a_function_of_one_answer_takes_what_it_names(tmp_path, part):
+    (tmp_path / "mychecks_of_some.py").write_text(
+        "def one(text): return text == '4'\n\ndef two(text, answer): return text == answer\n\n"
+        "def none(*, text): return 1.0\n\ndef four(a, b, c, d): return 1.0\n\ndef batch(completions, **more): return [1.0]\n"
+    )
+
+    def loaded(name):
+        given = {"part": "python", "function": f"mychecks_of_some:{name}"}
+        return tasks.load("a.jsonl", {part: given if part == "verifier" else [given]})
+
+    for name in ("one", "two"):
+        task = loaded(name)
+        problem = task.train(0)
+        right, wrong = task.score([problem] * 2, [problem.answer if name == "two" else "4", "no"])
+        assert not right.failed and sum(right.rewards.values()) > sum(wrong.rewards.values()) == 0.0, right
+    for name, line, says in (("none", 5, "one answer is judged by"), ("four", 7, "takes"), ("batch", 9, "one by one")):
+        with pytest.raises(UserError, match=rf"mychecks_of_some.py, line {line}\) takes .*{says}|line {line}\) {says}"):
+            loaded(name)

@@ -13,8 +13,9 @@ from typing import Any
 
 from anypo import __version__
 from anypo.algorithm import Algorithm
+from anypo.compare.plan import method_of
 from anypo.compare.regimes.conditions import REGIMES, Regime, bed_of, fitting
-from anypo.errors import UserError, brief
+from anypo.errors import brief
 from anypo.exact.bed import train
 from anypo.files import replace_text
 from anypo.plugins import chosen, plugin
@@ -105,11 +106,9 @@ def _area(record: Mapping[str, Any]) -> float:
 
 
 def _algorithm(name: str) -> Algorithm:
+    """A system, or the algorithm of a file under the file's name; no preset: rates are chosen here."""
     if name.endswith((".yaml", ".yml")):
-        try:
-            return Algorithm.from_yaml(Path(name).read_text()).replace(name=Path(name).stem)
-        except OSError as error:
-            raise UserError(f"cannot read the algorithm file {name} ({error.strerror})") from None
+        return method_of(name).replace(name=Path(name).stem)
     return find(name, "method").algorithm()
 
 

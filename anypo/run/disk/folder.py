@@ -33,6 +33,7 @@ from anypo.data.batch import Batch
 from anypo.data.records import Group
 from anypo.errors import UserError, nearest
 from anypo.files import append_line, encode, read_lines, reading, replace_text, write_lines, writing
+from anypo.last import latest
 from anypo.reading import yaml_value
 from anypo.run.disk import checkpoint, query, requests, rollouts, shape, trust
 from anypo.run.disk.lock import Lock, now
@@ -97,8 +98,8 @@ class RunFolder:
 
     @classmethod
     def read(cls, path: Path | str) -> RunFolder:
-        """An existing run, for looking at it only. Raises `UserError` when there is no run at `path`."""
-        path = Path(path)
+        """An existing run (``runs/LAST``: the newest), for looking at it only. Raises `UserError` when there is none at `path`."""
+        path = Path(latest(path))
         if not (path / CONFIG).is_file():
             runs = [entry.parent.name for entry in path.parent.glob(f"*/{CONFIG}")] if path.parent.is_dir() else []
             hint = nearest(path.name, runs) if runs else " `anypo train` makes one."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,9 +11,12 @@ from anypo.data.records import Group, Trajectory
 from anypo.tasks.base import Task
 from anypo.tasks.unlabelled import LABEL
 
+LEAST = 0.1
+"""Share of episodes that is worth a word when it was cut."""
+
 
 def oddities(groups: Sequence[Group], task: Task, algorithm: Algorithm) -> list[str]:
-    """A sentence each for rewards that count nothing and episodes that were all cut short."""
+    """A sentence each for rewards that count nothing and episodes that were cut short."""
     rollouts = [trajectory for group in groups for trajectory in group.trajectories]
     if not rollouts:
         return []
@@ -33,14 +37,16 @@ def _unweighted(rollouts: Sequence[Trajectory], task: Task, algorithm: Algorithm
 
 
 def _cut(rollouts: Sequence[Trajectory], generate: Any) -> str:
-    """Of the rollouts that ended their last turn by themselves, all had another to come."""
+    """Of the rollouts that ended their last turn by themselves, a good part had another to come."""
     turns, most = getattr(generate, "turns", None), getattr(generate, "max_new", 0)
     ended = [t for t in rollouts if t.turn is not None and len(t) and int((t.turn == t.turn[-1]).sum()) < most]
-    if turns is None or not ended or not all(t.truncated and int(_last(t)) + 1 >= turns for t in ended):
+    cut = [t for t in ended if t.truncated and int(_last(t)) + 1 >= (turns or math.inf)]
+    if turns is None or not cut or len(cut) < LEAST * len(ended):
         return ""
+    which = "every episode was" if cut == ended else f"{len(cut)} of {len(rollouts)} episodes were"
     return (
-        f"warning: every episode was cut after {turns} turn{'s' * (turns != 1)}, before its environment said that it was over; allow "
-        f"more with --set generate.turns={max(2, 2 * turns)}"
+        f"warning: {which} cut after {turns} turn{'s' * (turns != 1)}, before the environment said that it was over; allow more with "
+        f"--set generate.turns={max(2, 2 * turns)}"
     )
 
 

@@ -10,8 +10,7 @@ from typing import Any, ClassVar
 
 from pydantic import Field, field_validator
 
-from anypo.callables import imported, source, spelled, unlike
-from anypo.errors import UserError
+from anypo.callables import accepted, imported, one_answer, source, spelled
 from anypo.parts import Part
 from anypo.tasks.base import Problem
 from anypo.tasks.text.verifiers import Verifier, compiles
@@ -132,7 +131,8 @@ class SoftOverlong(Reward, name="soft_overlong"):
 
 
 class PythonReward(Reward, name="python"):
-    """The user's own ``function(text: str, answer: str, metadata: dict) -> float``, as ``module:function``."""
+    """The user's own ``function(text: str, answer: str, metadata: dict) -> float``, or of the first one or two of these, as
+    ``module:function``."""
 
     function: str
 
@@ -142,14 +142,14 @@ class PythonReward(Reward, name="python"):
         return spelled(function)
 
     def value(self, problem: Problem, text: str, tokens: int, limit: int) -> float:
-        return float(imported(self.function)(text, problem.answer, dict(problem.metadata)))
+        function = imported(self.function)
+        return float(function(*(text, problem.answer, dict(problem.metadata))[: accepted(function)]))
 
     def isolated(self) -> bool:
         return True
 
     def prepare(self) -> None:
-        if reason := unlike(imported(self.function), ("text", "answer", "metadata")):
-            raise UserError(f"the reward {reason}")
+        one_answer(imported(self.function))
 
     def identity(self) -> dict[str, Any]:
         return self.dump() | source(self.function)

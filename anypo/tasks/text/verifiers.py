@@ -16,8 +16,7 @@ from unicodedata import normalize
 
 from pydantic import Field, field_validator
 
-from anypo.callables import imported, source, spelled, unlike
-from anypo.errors import UserError
+from anypo.callables import accepted, imported, one_answer, source, spelled
 from anypo.parts import Part
 from anypo.tasks.base import Problem
 from anypo.tasks.text.answers.figures import value
@@ -197,7 +196,8 @@ class MultipleChoice(Verifier, name="multiple_choice"):
 
 
 class Python(Verifier, name="python"):
-    """The user's own ``function(prediction: str, answer: str, metadata: dict) -> float | bool``, as ``module:function``.
+    """The user's own ``function(prediction: str, answer: str, metadata: dict) -> float | bool``, or of the first one or two of
+    these, as ``module:function``.
 
     `prediction` is the extracted text; `metadata` what the problem carries beside its answer (other columns of the file).
     """
@@ -210,7 +210,8 @@ class Python(Verifier, name="python"):
         return spelled(function)
 
     def score(self, found: str, problem: Problem) -> float:
-        return float(imported(self.function)(found, problem.answer, dict(problem.metadata)))
+        function = imported(self.function)
+        return float(function(*(found, problem.answer, dict(problem.metadata))[: accepted(function)]))
 
     def refuse_problem(self, problem: Problem) -> str | None:
         return None  # the function may need no answer
@@ -219,8 +220,7 @@ class Python(Verifier, name="python"):
         return True
 
     def prepare(self) -> None:
-        if reason := unlike(imported(self.function), ("prediction", "answer", "metadata")):
-            raise UserError(f"the verifier {reason}")
+        one_answer(imported(self.function))
 
     def identity(self) -> dict[str, Any]:
         return self.dump() | source(self.function)
