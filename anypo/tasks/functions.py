@@ -34,6 +34,8 @@ class Judged:
     rewards count too, and its outcome stays.
     """
 
+    turns = 1
+
     def __init__(self, task: OneStepTask, functions: Mapping[str, Function], keeps: bool = False) -> None:
         self.task, self.functions, self.keeps = task, dict(functions), keeps
         self.name = task.name

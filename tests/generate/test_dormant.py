@@ -13,6 +13,7 @@ from anypo.outlook import Outlook
 from anypo.systems import find
 from anypo.tasks import loading as tasks
 from anypo.tasks.base import Problem
+from anypo.tasks.functions import Judged
 from anypo.tasks.unlabelled import Unlabelled
 
 GUESS, SUMS = tasks.load({"name": "guess_number", "size": 8}), tasks.load({"name": "sums", "size": 8})
@@ -24,6 +25,8 @@ def test_a_game_of_several_turns_played_for_one_is_said() -> None:
     assert Independent(turns=3).dormant(None, game) is None and Independent().dormant(None, one) is None
     assert "set generate.turns=1 (now 4)" in Independent(turns=4).dormant(None, one)
     assert "set generate.turns=5" in Independent().dormant(None, Outlook(20, task=Unlabelled(GUESS)))
+    mine = Judged(SUMS, {"mine": lambda text: 0.0})
+    assert "set generate.turns=1 (now 4)" in Independent(turns=4).dormant(None, Outlook(20, task=mine))
     unknown = TextTask((Problem.ask("1", "1"),) * 4, lambda p, text: 0.0)
     assert all(Independent(turns=t).dormant(None, Outlook(20, task=unknown)) is None for t in (1, 4))
     assert all(Independent(turns=t).dormant(None, Outlook(20)) is None for t in (1, 4))

@@ -62,6 +62,7 @@ class PairTask(Sides):
     outcome: ClassVar[str] = ""
     weights: ClassVar[Mapping[str, float]] = {}
     stored: ClassVar[bool] = True
+    turns: ClassVar[int] = 1
 
     @property
     def name(self) -> str:
