@@ -36,8 +36,9 @@ def riskpo() -> Algorithm:
     scores; the quantiles are tracked across steps. Inside a bundle each response gets the share that its reward's deviation from
     its prompt's mean has of the bundle's, so that wrong answers in a good bundle are not reinforced (and those to a prompt that
     nobody solved get nothing, unless the deviations cancel). Five prompts whose bundles all score alike teach nothing. PPO's token
-    clip at 0.2, mean over all tokens, four minibatches per batch: the released recipe (RTkenny/RiskPO 8dce3fa, run_qwen2.5_1.5b_MVaR_dapomath.sh: 512 prompts, 128 at a time, ten
-    responses each). The paper has a sequence ratio: --set objective.ratio=sequence --set objective.trust.low=3e-4 --set
+    clip at 0.2, mean over all tokens, four minibatches per batch: the released recipe (RTkenny/RiskPO 8dce3fa,
+    run_qwen2.5_1.5b_MVaR_dapomath.sh: 512 prompts, 128 at a time, ten responses each). The paper has a sequence ratio: --set
+    objective.ratio=sequence --set objective.trust.low=3e-4 --set
     objective.trust.high=4e-4 --set objective.trust.length=4096 --set objective.aggregate=sequence_mean; and gives all responses of
     a bundle its advantage: --set credit.inside=uniform."""
     return Algorithm(
