@@ -72,9 +72,9 @@ class Summed(Mixing, name="sum"):
 
 
 class Routed(Mixing, name="routed"):
-    """1 - s and `coefficient` s, s the share of the batch's groups that are demonstrations: where every prompt has either its
-    rollouts or its solution, the mean over prompts of a L_RL + b L_SFT with (a, b) = (1, 0) or (0, 1) (HPT, arXiv:2509.04419). As
-    fewer prompts need their solution, the expert term weighs less; with `sum` one of them would weigh as much as a batch of them."""
+    """1 - s and `coefficient` s, s the share of the batch's groups that are demonstrations: where every prompt has either its rollouts
+    or its solution, the mean over prompts of a L_RL + b L_SFT with (a, b) = (1, 0) or (0, 1) (HPT, arXiv:2509.04419). As fewer prompts
+    need their solution, the expert term weighs less; with `sum` one of them would weigh as much as a batch of them."""
 
     coefficient: float = Field(1.0, ge=0.0)
 

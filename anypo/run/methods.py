@@ -90,8 +90,7 @@ def fitted(
 
 def budgets(algorithm: Algorithm, changes: Mapping[str, Any], written: Algorithm | None = None) -> dict[str, int]:
     """Changes that make constant divisors (`anypo.objective.aggregates.ConstantLength`) the generation budget, where nobody said
-    another: neither in `changes`, by its path or inside of what replaces something above it, nor in the method that was `written`
-    out."""
+    another: neither in `changes`, by its path or inside of what replaces something above it, nor in the method that was `written`."""
     most = getattr(algorithm.generate, "max_new", None)
     if most is None:
         return {}

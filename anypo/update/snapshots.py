@@ -22,9 +22,9 @@ class VersionedReference(Reference, name="versioned"):
     (snapshot-based version tracking, arXiv:2605.12070).
 
     With it a ratio to the sampler splits exactly into ref / behaviour (same weights, another engine) and current / ref (same
-    engine, older weights), also inside responses that several versions wrote. `keep` must be above the largest staleness; where
-    that is not known beforehand, a version that is gone is replaced by the closest one kept. Costs `keep` copies of the weights
-    that are trained.
+    engine, older weights), also inside responses that several versions wrote. `keep` must be above the largest staleness;
+    where that is not known beforehand, a version that is gone is replaced by the closest one kept. Costs `keep` copies of the
+    weights that are trained.
     """
 
     provides = frozenset({"reference"})

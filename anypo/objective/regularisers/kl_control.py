@@ -71,9 +71,8 @@ class KLControl(Regulariser, name="kl_control"):
             return None
         path = next(path for path, part in algorithm.walk() if part is self)
         return (
-            f"its phases: {seen} optimiser steps are planned, and it compares two stretches of {wanted}; set {path}.window=0.2, "
-            "as many "
-            "rewards as a fifth of the run has steps"
+            f"its phases: {seen} optimiser steps are planned, and it compares two stretches of {wanted}; set {path}.window=0.2, as "
+            "many rewards as a fifth of the run has steps"
         )
 
     def regime(self) -> tuple[str, ...]:

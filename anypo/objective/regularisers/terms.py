@@ -88,10 +88,8 @@ class KLConvex(Regulariser, name="kl_convex"):
             if self.hold >= 1
             else "plan more steps"
         )
-        return (
-            f"beyond a KL to the reference, for its share falls after {said_of(self.hold)} and {outlook.steps} steps are planned; "
-            f"{advice}"
-        )
+        planned = f"its share falls after {said_of(self.hold)} and {outlook.steps} steps are planned"
+        return f"beyond a KL to the reference, for {planned}; {advice}"
 
     def regime(self) -> tuple[str, ...]:
         return (f"the base model's share of the KL falls after {said_of(self.hold)}, every {said_of(self.every)}",)

@@ -32,14 +32,15 @@ from anypo.update.multipliers import Hinge
 def riskpo() -> Algorithm:
     """Optimises a lower tail of scores instead of their mean. Responses to five prompts are bundled at random; a bundle's score is
     the sum of their rewards, and its advantage weighs the lowest fifth of scores 4.5 times as steeply as the middle and the
-    highest fifth not at all (slopes 3, 2/3 and 0: weights 1.5 : 1, each over its own probability), divided by the deviation of
-    the scores; the quantiles are tracked across steps. Inside a bundle each response gets the share that its reward's deviation
-    from its prompt's mean has of the bundle's, so that wrong answers in a good bundle are not reinforced (and those to a prompt
-    that nobody solved get nothing, unless the deviations cancel). Five prompts whose bundles all score alike teach nothing. PPO's
-    token clip at 0.2, mean over all tokens, four minibatches per batch: the released recipe (RTkenny/RiskPO 8dce3fa,
+    highest fifth not at all (slopes 3, 2/3 and 0: weights 1.5 : 1, each over its own probability), divided by the deviation of the
+    scores; the quantiles are tracked across steps. Inside a bundle each response gets the share that its reward's deviation from
+    its prompt's mean has of the bundle's, so that wrong answers in a good bundle are not reinforced (and those to a prompt that
+    nobody solved get nothing, unless the deviations cancel). Five prompts whose bundles all score alike teach nothing. PPO's token
+    clip at 0.2, mean over all tokens, four minibatches per batch: the released recipe (RTkenny/RiskPO 8dce3fa,
     run_qwen2.5_1.5b_MVaR_dapomath.sh: 512 prompts, 128 at a time, ten responses each). The paper has a sequence ratio: --set
-    objective.ratio=sequence --set objective.trust.low=3e-4 --set objective.trust.high=4e-4 --set objective.trust.length=4096
-    --set objective.aggregate=sequence_mean; and gives all responses of a bundle its advantage: --set credit.inside=uniform."""
+    objective.ratio=sequence --set objective.trust.low=3e-4 --set
+    objective.trust.high=4e-4 --set objective.trust.length=4096 --set objective.aggregate=sequence_mean; and gives all responses of
+    a bundle its advantage: --set credit.inside=uniform."""
     return Algorithm(
         control=Uniform(prompts=20, samples=10),
         credit=RiskBundles(),

@@ -45,15 +45,15 @@ def hpt() -> Algorithm:
     term of the rollouts that stayed is weighted by their share of the prompts, the token-mean likelihood of the solutions by
     theirs, so that the supervised part falls by itself as the policy improves. Reinforcement as in the released script
     (TsinghuaC3I/Unify-Post-Training ae332f5, exp_scripts/train.sh): the reward minus the group's mean and no deviation, no clip,
-    token terms summed over a constant length, entropy bonus 0.001 (a mean over tokens; there over those of the solutions, too), two
-    minibatches per batch. What the release adds up is not this mean over prompts: inside a micro-batch of 32768 tokens it sums
-    the policy gradient over responses and averages the likelihood over tokens, so that their proportion depends on how many fit."""
+    token terms summed over a constant length, entropy bonus 0.001 reduced like them, two minibatches per batch. What the release
+    adds up is not this mean over prompts: inside a micro-batch of 32768 tokens it sums the policy gradient over responses and
+    averages likelihood and entropy over tokens, so that their proportion depends on how many fit."""
     return Algorithm(
         generate=WithExperts(),
         filter=Screen(survival=(SuccessGate(gate=0.0),)),
         objective=Blend(
             rollouts=PolicyGradient(
-                trust=Unclipped(), aggregate=ConstantLength(), regularise=(Entropy(coefficient=0.001, mean="token"),)
+                trust=Unclipped(), aggregate=ConstantLength(), regularise=(Entropy(coefficient=0.001),)
             ),
             experts=Supervised(),
             mixing=Routed(),

@@ -36,7 +36,7 @@ def test_hpt_is_plain_policy_gradient_below_its_gate_and_supervised_above() -> N
     """Reward minus group mean, no clip, a constant divisor, a small entropy bonus, two minibatches."""
     plain = Algorithm(
         objective=PolicyGradient(
-            trust=Unclipped(), aggregate=ConstantLength(), regularise=(Entropy(coefficient=0.001, mean="token"),)
+            trust=Unclipped(), aggregate=ConstantLength(), regularise=(Entropy(coefficient=0.001),)
         ),
         update=GradientUpdate(minibatches_per_epoch=2),
     )
