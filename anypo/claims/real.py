@@ -23,7 +23,7 @@ from anypo.run.beside import last_stage, sentence, standing
 from anypo.run.config import RunConfig, resolve
 from anypo.run.presets import has_path, value_at
 from anypo.run.stages import Stages
-from anypo.systems import System, find
+from anypo.systems import SYSTEMS, System, find
 from anypo.tasks.environments import is_environment
 from anypo.update.sft import warm_start
 
@@ -50,7 +50,7 @@ class Place:
             return dict(self.changes)
         own = system.algorithm()
         small = {path: min(value_at(own, path), most) for path, most in SIZES.items() if has_path(own, path)}
-        return small | self.changes
+        return small | dict(self.changes)
 
     def command(self, system: System) -> str:
         """What a user types for the same run."""
@@ -95,8 +95,8 @@ PLACES: Mapping[str, Place] = {
     "sft-then-grpo": Place(
         changes={"stages.0.steps": 2, "stages.1.steps": 2, "stages.0.algorithm.replay.examples": 8}, steps=0
     ),
-    "sac": Place("Pendulum-v1", steps=300),
-    "td3": Place("Pendulum-v1", steps=300),
+    "sac": Place("Pendulum-v1", steps=120),
+    "td3": Place("Pendulum-v1", steps=120),
     "mdpo": Place("Hopper-v5"),
     "ppo": Place("Hopper-v5"),
     "trpo": Place("Hopper-v5"),
@@ -106,21 +106,28 @@ PLACES: Mapping[str, Place] = {
 """Where systems run that are made for tools, turns, programs, preferences or environments; the others run on the model's own task."""
 
 
+def runnable() -> list[str]:
+    """The systems that have steps to run."""
+    return [name for name, system in SYSTEMS.items() if system.kind in ("method", "recipe")]
+
+
 def real(name: str) -> dict[str, Any]:
     """A few steps of a method or recipe as ``command`` gives them: ``ran``, ``task``, ``model``, ``steps``, ``base``, ``rooms`` (in
     how many steps each differed), ``cosine`` and ``distance`` (of the coefficients, means over the steps that learned), ``idle``,
     ``regime`` (what was said beforehand not to act), ``said``, ``seconds`` (of everything, loading included). A refusal is told in
-    ``said``."""
+    ``said``. `UserError` for a system that has no steps."""
     began, system, place = time.perf_counter(), find(name), PLACES.get(name, Place())
-    entry: dict[str, Any] = {"ran": False, "command": place.command(system)}
     if system.kind not in ("method", "recipe"):
         raise UserError(f"'{name}' is {system.article} {system.kind}, which has no steps to run; {system.advice}")
+    entry: dict[str, Any] = {"ran": False, "command": place.command(system)}
     with ExitStack() as stack:
         try:
             config = _config(system, place, Path(stack.enter_context(tempfile.TemporaryDirectory())))
             entry |= {"task": place.task or config.task, "model": config.model} | _run(config)
         except UserError as error:
             entry["said"] = f"refused: {error}"
+        except Exception as error:  # one system's fault is no reason to run no other
+            entry["said"] = " ".join(f"failed: {type(error).__name__}: {error}".split())
     return entry | {"seconds": round(time.perf_counter() - began, 1)}
 
 
@@ -184,4 +191,4 @@ def _seen(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     }
 
 
-__all__ = ["PLACES", "Place", "real"]
+__all__ = ["PLACES", "Place", "real", "runnable"]
