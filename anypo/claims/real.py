@@ -93,7 +93,13 @@ PLACES: Mapping[str, Place] = {
     "xrpo": Place(changes={"control.samples": 8}),
     "dpo": Place("pairs.jsonl", made=_pairs),
     "sft-then-grpo": Place(
-        changes={"stages.0.steps": 2, "stages.1.steps": 2, "stages.0.algorithm.replay.examples": 8}, steps=0
+        changes={
+            "stages.0.steps": 2,
+            "stages.0.until": "never",
+            "stages.1.steps": 2,
+            "stages.0.algorithm.replay.examples": 8,
+        },
+        steps=0,
     ),
     "sac": Place("Pendulum-v1", steps=120),
     "td3": Place("Pendulum-v1", steps=120),
