@@ -111,6 +111,8 @@ def acts(
         )
     except UserError as error:
         entry["said"] = f"refused: {error}"
+    except Exception as error:  # one method's fault is no reason to try no other
+        entry["said"] = " ".join(f"failed: {type(error).__name__}: {error}".split())
     return entry | {"model": model, "seconds": round(time.perf_counter() - began, 1)}
 
 

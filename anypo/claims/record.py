@@ -10,10 +10,19 @@ from typing import Any
 
 from anypo.errors import UserError
 
-DEFAULT = Path("docs/verification")
+DEFAULT = Path("anypo/claims/records")
+"""Where commands write in a checkout of the library."""
+
+SHIPPED = Path(__file__).with_name("records")
+"""What the library knows of itself, wherever it is installed."""
 
 RUNGS = ("acts", "real")
 """What else is measured of a system, each under a key of its own beside the claim."""
+
+
+def exact() -> dict[str, list[str]]:
+    """The tests that hold each system's mathematics against an independent derivation (written by scripts/exact.py)."""
+    return json.loads(Path(__file__).with_name("exact.json").read_text())  # type: ignore[no-any-return]
 
 
 def read(folder: Path) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import Any
 
 from anypo.algorithm import Algorithm
 from anypo.claims import load, record
+from anypo.claims.rungs import rungs, unfinished
 from anypo.systems import SYSTEMS, System, methods
 
 VERDICTS = {
@@ -21,7 +22,8 @@ VERDICTS = {
 
 def markdown(entries: Mapping[str, Any]) -> str:
     """The page, from the registry and the entries of the record."""
-    claims = load()
+    claims, tests = load(), record.exact()
+    shown = {name: rungs(s.kind, entries.get(name, {}), tests.get(name, ())) for name, s in SYSTEMS.items()}
     entries = {name: entry for name, entry in entries.items() if "verdict" in entry}
     lines = [
         "# Systems",
@@ -31,19 +33,37 @@ def markdown(entries: Mapping[str, Any]) -> str:
         "*Reproduced*: the whole 95 % interval lies on the claimed side (or the identity holds), against controls, too.",
         "*Direction only*: the estimate does. *Untested here*: the bed gave the effect no chance to show, or to fail.",
         "",
+        "The last four columns are the rungs of [claims](claims.md): tests against an independent derivation, whether the default run",
+        "does what its base would not, the verdict, and a run with a real model or in a real environment.",
+        "",
     ]
     for family in sorted({system.family for system in SYSTEMS.values()}):
         lines += [f"## {family}", "", *_header()]
         for name, system in sorted(SYSTEMS.items()):
             if system.family == family:
-                lines.append(_row(system, claims.get(name), entries.get(name)))
+                lines.append(_row(system, claims.get(name), entries.get(name), shown[name]))
         lines.append("")
     counts: dict[str, int] = {}
     for name in SYSTEMS:
         verdict = entries[name]["verdict"] if name in entries else "not run" if name in claims else "no claim"
         counts[verdict] = counts.get(verdict, 0) + 1
     tally = ", ".join(f"{VERDICTS.get(k, k).strip('*')}: {v}" for k, v in sorted(counts.items()))
-    return "\n".join([*lines, f"{len(SYSTEMS)} systems. {tally}.", ""])
+    short = {name: lacking for name, found in sorted(shown.items()) if (lacking := unfinished(found))}
+    done = f"{len(SYSTEMS)} systems, {len(SYSTEMS) - len(short)} with all four rungs. {tally}."
+    return "\n".join([*lines, done, "", *_unfinished(short)])
+
+
+def _unfinished(short: Mapping[str, list[str]]) -> list[str]:
+    """What each unfinished system lacks, by rung."""
+    lines = ["## Unfinished", ""]
+    for rung in ("exact", "acts", "claim", "real"):
+        names = [f"`{name}`" for name, lacking in short.items() if rung in lacking]
+        lines += [f"- without *{rung}* ({len(names)}): {', '.join(names) or 'none'}"]
+    return [*lines, ""]
+
+
+MARKS = {"acts": "✓", "ran": "✓", "not run": "–"}
+"""How a rung is shown in its column, where not by its own word."""
 
 
 def _header() -> list[str]:
@@ -54,12 +74,15 @@ def _header() -> list[str]:
         "measured (base → ours)",
         "effect [95 %]",
         "published",
-        "verdict",
+        "exact",
+        "acts",
+        "claim",
+        "real",
     ]
     return ["| " + " | ".join(columns) + " |", "|" + " --- |" * len(columns)]
 
 
-def _row(system: System, claim: Any, entry: Mapping[str, Any] | None) -> str:
+def _row(system: System, claim: Any, entry: Mapping[str, Any] | None, shown: Mapping[str, Any]) -> str:
     measured = effect = ""
     verdict = "not yet run" if claim is not None else "no claim"
     if entry is not None:
@@ -76,7 +99,20 @@ def _row(system: System, claim: Any, entry: Mapping[str, Any] | None) -> str:
                 measured += f"; stand-in: {entry['stand_in']}"
     published = claim.published if claim is not None else ""
     paper = f"[{system.paper}]({link(system.paper)})" if system.paper else ""
-    cells = [f"`{system.name}` {system.title}", paper, delta(system), measured, effect, published, verdict]
+    exact = str(len(shown["exact"]) or "–")
+    acts, real = (MARKS.get(shown[rung], shown[rung]) for rung in ("acts", "real"))
+    cells = [
+        f"`{system.name}` {system.title}",
+        paper,
+        delta(system),
+        measured,
+        effect,
+        published,
+        exact,
+        acts,
+        verdict,
+        real,
+    ]
     return "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"
 
 
@@ -121,6 +157,6 @@ def _short(value: Any) -> str:
     return str(value)
 
 
-def write(page: Path, folder: Path = record.DEFAULT) -> None:
+def write(page: Path, folder: Path = record.SHIPPED) -> None:
     """Regenerate the page from the record in `folder`."""
     page.write_text(markdown(record.read(folder)))

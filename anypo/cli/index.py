@@ -1,8 +1,8 @@
 """Names without the library behind them: systems, parts, tasks and models, for lists and for completion in a shell.
 
 Registering everything imports everything, which takes seconds. What came of it is therefore kept in the user's cache, under a digest
-of the library's own files, so that an index is never of another state than the code. Plugins are in no index: where there are any,
-names are looked up as everywhere else.
+of the library's own files and records, so that an index is never of another state than they are. Plugins are in no index: where there
+are any, names are looked up as everywhere else.
 """
 
 from __future__ import annotations
@@ -69,19 +69,22 @@ def refuse(system: str | None, paths: Sequence[str]) -> None:
 
 
 def build() -> dict[str, Any]:
-    """systems: a mapping for each, with the paths of a method's fields and the slots of those that hold a part. parts: the first line
+    """systems: a mapping for each, with its rungs and those it lacks, the paths of a method's fields and the slots of those that hold
+    a part. parts: the first line
     of documentation by slot and name. tasks, models, kinds, rooms: names."""
     import inspect
 
     from anypo import tasks
     from anypo.algorithm import ROOMS
+    from anypo.claims import record
+    from anypo.claims.rungs import rungs, unfinished
     from anypo.parts import SLOTS, Part
     from anypo.plugins import discover
     from anypo.policies.loading import MODELS
     from anypo.systems import KINDS, SYSTEMS
 
     discover()
-    systems = []
+    systems, entries, tests = [], record.read(record.SHIPPED), record.exact()
     for name, entry in sorted(SYSTEMS.items()):
         keys = ("name", "kind", "title", "paper", "family", "base", "description")
         plain = {key: getattr(entry, key) for key in keys}
@@ -89,13 +92,15 @@ def build() -> dict[str, Any]:
         parts = [part for _, part in made.walk()] if isinstance(made, Part) else []
         fields = _fields(made) if entry.kind in ("method", "recipe") else {}
         uses = sorted({part.part for part in parts if part.part})
-        systems.append({**plain, "name": name, "rooms": sorted(entry.rooms()), "uses": uses, "fields": fields})
-    known = {
+        shown = rungs(entry.kind, entries.get(name, {}), tests.get(name, ()))
+        known = {"rooms": sorted(entry.rooms()), "uses": uses, "fields": fields}
+        systems.append({**plain, "name": name, **known, "rungs": shown, "unfinished": unfinished(shown)})
+    parts_ = {
         slot: {name: (inspect.getdoc(kind) or "").split("\n")[0] for name, kind in sorted(base.parts.items())}
         for slot, base in sorted(SLOTS.items())
     }
     kinds = {"kinds": list(KINDS), "rooms": list(ROOMS)}
-    return {"systems": systems, "parts": known, "tasks": tasks.names(), "models": sorted(MODELS), **kinds}
+    return {"systems": systems, "parts": parts_, "tasks": tasks.names(), "models": sorted(MODELS), **kinds}
 
 
 def _fields(made: Any) -> dict[str, str]:
@@ -120,7 +125,7 @@ def _place() -> Path:
     for folder, inner, files in os.walk(HERE):
         inner.sort()
         for name in sorted(files):
-            if name.endswith(".py"):
+            if name.endswith((".py", ".json")):
                 about = os.stat(os.path.join(folder, name))
                 digest.update(f"{folder}/{name} {about.st_mtime_ns} {about.st_size}".encode())
     home = Path(os.environ.get("ANYPO_CACHE") or "~/.cache/anypo").expanduser()

@@ -57,7 +57,7 @@ def list_systems(
         and (uses is None or uses in s["uses"])
     ]
     if as_json:
-        keys = ("name", "kind", "title", "paper", "family", "base")
+        keys = ("name", "kind", "title", "paper", "family", "base", "rungs", "unfinished")
         print(json.dumps([{key: s[key] for key in keys} for s in chosen]))
         return
     table = Table(box=None, padding=(0, 2, 0, 0))

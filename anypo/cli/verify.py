@@ -22,12 +22,15 @@ def verify(
     acts: Annotated[
         bool, typer.Option("--acts", help="run the default composition until it does what its base would not")
     ] = False,
+    real: Annotated[
+        bool, typer.Option("--real", help="run a few steps with a real model or in a real environment")
+    ] = False,
     list_: Annotated[bool, typer.Option("--list", help="show the claims and stop")] = False,
     jobs: Annotated[int, typer.Option("--jobs", "-j", metavar="N", min=1, help="claims at the same time")] = 1,
     quick: Annotated[bool, typer.Option("--quick", help="only exercise the code; nothing is recorded")] = False,
     record_path: Annotated[
         Path | None,
-        typer.Option("--record", help="folder where results are kept (default: docs/verification if docs/ exists)"),
+        typer.Option("--record", help="folder where results are kept (default: anypo/claims/records in a checkout)"),
     ] = None,
     table: Annotated[Path | None, typer.Option(help="write the table of all systems to this Markdown file")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="print the entries as JSON")] = False,
@@ -40,14 +43,14 @@ def verify(
     from anypo.claims import record
     from anypo.claims.verify import choose
 
-    where = record_path or (record.DEFAULT if record.DEFAULT.parent.is_dir() else None)
+    where = record_path or (record.DEFAULT if record.DEFAULT.is_dir() else None)
     if list_:
         _list(as_json)
         return
     if where is not None:
         record.read(where)  # what is no record is refused before anything runs
-    if acts:
-        _acts(names, every, where, as_json)
+    if acts or real:
+        _rung("acts" if acts else "real", names, every, where, as_json)
         return
     entries: list[dict[str, Any]] = []
     if names or family or every or table is None:
@@ -55,30 +58,32 @@ def verify(
     if table is not None:
         from anypo.claims.table import write
 
-        write(table, where or record.DEFAULT)
+        write(table, where or record.SHIPPED)
     if as_json:
         print(json.dumps(entries, indent=2))
     if any(entry["verdict"] == "error" for entry in entries):
         raise typer.Exit(1)
 
 
-def _acts(names: list[str], every: bool, where: Path | None, as_json: bool) -> None:
-    """Whether each of these methods acts in its default run; recorded under ``acts``."""
+def _rung(rung: str, names: list[str], every: bool, where: Path | None, as_json: bool) -> None:
+    """Whether each of these systems acts, or runs in earnest; recorded under the name of the rung."""
     from anypo.claims import record
     from anypo.claims.acts import acts
+    from anypo.claims.real import real, runnable
     from anypo.errors import UserError
     from anypo.run.record.console import new_console
     from anypo.systems import find, methods
 
-    chosen = sorted(methods()) if every else [find(name, "method").name for name in names]
+    measure, known = (acts, methods) if rung == "acts" else (real, runnable)
+    chosen = sorted(known()) if every else [find(name, "method" if rung == "acts" else None).name for name in names]
     if not chosen:
-        raise UserError("name the methods to run, or use --all")
+        raise UserError("name the systems to run, or use --all")
     console, found = new_console(stderr=as_json), {}
     for name in chosen:
-        found[name] = acts(name)
-        console.print(f"{found[name]['said']}  ({found[name]['seconds']:.0f} s)", highlight=False, markup=False)
+        found[name] = measure(name)
+        console.print(f"{name}: {found[name]['said']}  ({found[name]['seconds']:.0f} s)", highlight=False, markup=False)
         if where is not None:
-            record.note(where, name, "acts", found[name])
+            record.note(where, name, rung, found[name])
     if as_json:
         print(json.dumps(found, indent=2))
 

@@ -132,12 +132,13 @@ def test_claims_have_the_paths_of_their_systems():
 
 def test_the_table_has_a_row_per_system_with_its_delta():
     entry = run(base.Claim("dr-grpo", good, "+1 point", "toys", "grpo", 1.0, 4, "a toy", "d"))
-    page = markdown({"dr-grpo": entry})
+    page = markdown({"dr-grpo": entry | {"acts": {"acts": True, "said": ""}, "real": {"ran": True, "said": ""}}})
     for name in SYSTEMS:
         assert f"| `{name}` " in page
     row = next(line for line in page.splitlines() if line.startswith("| `dr-grpo`"))
     assert "1 [1, 1]" in row and "reproduced" in row and "stand-in: a toy" in row and "`credit.scale` = none" in row
-    assert f"{len(SYSTEMS)} systems." in page
+    assert row.endswith(" | ✓ | reproduced | ✓ |") and f"{len(SYSTEMS)} systems, 1 with all four rungs" in page
+    assert "`dr-grpo`" not in page[page.index("## Unfinished") :]
 
 
 def test_differences_name_parts_and_fields():

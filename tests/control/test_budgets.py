@@ -33,6 +33,7 @@ def optimum(rates: list[float], total: int, least: int, most: int) -> float:
     return max(best.values())
 
 
+@pytest.mark.exact("v-zero")
 def test_mixed_utility_by_enumeration() -> None:
     exact = sum(
         (6 - sum(draw)) * (sum(draw) > 0) * 0.3 ** sum(draw) * 0.7 ** (6 - sum(draw))

@@ -38,6 +38,7 @@ def kept(batch: Batch, **fields) -> list[int]:
     return Distinct(**fields).select(batch, context_for(GRPO)).sequences["sample"].tolist()
 
 
+@pytest.mark.exact("dagrpo")
 def test_ngrams_counts_runs_as_often_as_they_occur() -> None:
     assert ngrams(list("aab"), 2) == {("a",): 2, ("b",): 1, ("a", "a"): 1, ("a", "b"): 1}
     distance = NGrams(longest=2).between(written(["aab", "aab", "aac", "xyz", ""], [True] * 5), [0, 1, 2, 3, 4])
@@ -45,6 +46,7 @@ def test_ngrams_counts_runs_as_often_as_they_occur() -> None:
     assert distance[0].tolist() == pytest.approx([0, 0, 1 - 2 * 3 / 10, 1, 1])
 
 
+@pytest.mark.exact("dagrpo")
 def test_what_opposes_only_near_copies_is_dropped() -> None:
     texts, right = ["12+7=19", "12+7=18", "the sum is nineteen", "no idea"], [True, False, True, False]
     batch = written(texts, right)

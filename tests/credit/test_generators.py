@@ -97,6 +97,7 @@ def test_segment_tree_has_its_leaves_and_shares_prefixes() -> None:
         assert len([t for t in group.trajectories if t.fork == 4]) == sum(len(t) > 4 for t in roots + late)
 
 
+@pytest.mark.exact("ettrl")
 def test_entropy_forks_leave_from_the_most_uncertain_decisions() -> None:
     part = EntropyForks(trees=2, forks=2, branches=3, max_new=5)
     groups, world, context = rolled(part)
@@ -138,6 +139,7 @@ def test_fork_points_and_segment_starts() -> None:
     assert delimited(["a", "b\n", "c", "\n"], "\n") == [0, 2]
 
 
+@pytest.mark.exact("spo-segment", "dapo-direct")
 def test_re_rolled_values_are_unbiased() -> None:
     """The mean of many estimates at a state is its exact value."""
     from anypo.exact import truth
@@ -191,6 +193,7 @@ def test_segments_are_a_share_of_the_answer_or_shorter_than_it() -> None:
 # -- budgets -----------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.exact("xrpo")
 def test_priority_formula() -> None:
     n, s = 5, 0.4
     half = lambda k: stats.t.ppf(0.975, k - 1) * s / np.sqrt(k)
@@ -310,6 +313,7 @@ def test_one_token_counts_and_rewards() -> None:
         assert by_place == dict.fromkeys(range(len(gold)), 64)
 
 
+@pytest.mark.exact("otr")
 def test_one_token_gradient_is_probability_weighted_imitation() -> None:
     """At temperature 1 the expected gradient of the method is (1 - beta) times that of probability-weighted imitation, per text the
     mean over its positions; the drawn one approaches it as 1 / sqrt(K). At temperature 1.3 it is another."""
@@ -412,6 +416,7 @@ def test_positions_follow_the_softmax_of_entropy() -> None:
 # -- masks, modes, confidence ------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.exact("nlpo")
 def test_nucleus_is_minimal() -> None:
     p = torch.tensor([[0.5, 0.3, 0.15, 0.05], [0.97, 0.01, 0.01, 0.01]], dtype=torch.float64)
     assert nucleus(p, 0.9).tolist() == [[True, True, True, False], [True, False, False, False]]
@@ -423,6 +428,7 @@ def test_nucleus_is_minimal() -> None:
         assert bool((inside.sum(1) - smallest < mass).all())
 
 
+@pytest.mark.exact("nlpo")
 def test_learned_mask_samples_inside_it_and_records_its_mass() -> None:
     part = LearnedMask(mass=0.7, refresh=5, max_new=5)
     groups, world, _context = rolled(part, prompts=2, samples=6)
@@ -517,6 +523,7 @@ def test_confidence_is_never_below_ln_5_and_every_gate_is_reached() -> None:
     assert any(part.prune(s, gates) is not None for s in mixed[4:])
 
 
+@pytest.mark.exact("echo-ttrl")
 def test_confidence_statistics() -> None:
     logits = torch.tensor([[2.0, 1.0, 0.0, -1.0, -2.0, -3.0]] * 3 + [[0.0] * 6] * 3, dtype=torch.float64)
     found = statistics(logits, window=2, width=3)

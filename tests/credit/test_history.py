@@ -36,6 +36,7 @@ def double(values: list[float]) -> torch.Tensor:
 # -- HAPO -------------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.exact("hapo-history")
 def test_length_bonus_table() -> None:
     record = double([100.0] * 9)
     size = double([0, 50, 100, 150, 200, 50, 100, 150, 200])
@@ -88,6 +89,7 @@ def test_a_right_answer_of_the_full_length_sets_no_record() -> None:
 # -- OTC --------------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.exact("otc-po")
 def test_tool_factor_table() -> None:
     two = tool_factor(double(list(range(8))), double([2.0] * 8), 1.0)
     assert two.tolist() == pytest.approx([0, 0.866, 1, 0.951, 0.866, 0.782, 0.707, 0.643], abs=5e-4)
@@ -134,6 +136,7 @@ def visit(part: BetaTracker, rewards: list[float], context, prompt: int = 0) -> 
     return float(part.baseline(batch.sequences["reward"].unsqueeze(1), batch, context)[0, 0])
 
 
+@pytest.mark.exact("spo-single-stream", "mssr")
 def test_tracker_is_an_exponential_average_and_the_baseline_precedes_the_visit() -> None:
     rho = 0.9
     part = BetaTracker(forgetting=ConstantForgetting(rho=rho))
@@ -192,6 +195,7 @@ def test_tracker_does_not_depend_on_packing_and_survives_a_checkpoint() -> None:
     torch.testing.assert_close(again, credit.assign(batch, contexts[0]).sequences["advantage"])
 
 
+@pytest.mark.exact("spo-single-stream")
 def test_drift_forgetting_table() -> None:
     part = DriftForgetting()
     context = context_for(part)

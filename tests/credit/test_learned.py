@@ -206,6 +206,7 @@ def test_uncertain_prompts_are_drawn_more_often() -> None:
     assert [a.samples for a in part.choose(4, 4, context) if a.index == 3] == [8]
 
 
+@pytest.mark.exact("drive")
 def test_hard_focus_narrows_to_what_is_unsolved() -> None:
     part = HardFocus(samples=8, deep_samples=16, breadth=0.4, phases=2, keep=0.5)
     context = context_for(part, total=10)

@@ -45,6 +45,7 @@ def test_segments_of_a_batch() -> None:
     assert shuffled.tolist() == [0, 0, 0, 1, 1, 2, 2]
 
 
+@pytest.mark.exact("dapo-direct")
 def test_step_regression_starts_as_a_policy_gradient() -> None:
     batch, part = stepped(), StepRegression(beta=0.25)
     logp = batch["logp_ref"].clone().requires_grad_()
@@ -56,6 +57,7 @@ def test_step_regression_starts_as_a_policy_gradient() -> None:
     assert float(part.loss(still, context_for(part))) == 0.0
 
 
+@pytest.mark.exact("dapo-direct")
 def test_step_regression_stops_where_the_log_ratio_is_a_over_beta() -> None:
     batch, part = stepped(), StepRegression(beta=0.5)
     target = batch["logp_ref"] + torch.tensor([0.4, 0.4, 0.4, 0.4, -0.2, -0.2, -0.2], dtype=torch.float64)
@@ -114,6 +116,7 @@ def test_critic_values_learn_monte_carlo_values() -> None:
 # -- tail clip, stages, adaptive KL --------------------------------------------------------------------------------------------
 
 
+@pytest.mark.exact("echo-ttrl")
 def test_tail_clip_width_follows_the_end_of_the_response() -> None:
     part = TailClip(window=2)
     batch = batch_of([[1.0, 1.0]], [[4, 1]])
@@ -133,6 +136,7 @@ def test_stages_switch_once() -> None:
     assert weights == [(0.0, 1.0)] * 3 + [(1.0, 0.0)] * 7
 
 
+@pytest.mark.exact("nlpo")
 def test_adaptive_kl_coefficient_rises_iff_above_target() -> None:
     part = AdaptiveRewardKL(initial=0.1, target=0.3, gain=0.2)
     context = context_for(part)
@@ -187,6 +191,7 @@ def test_permuting_labels_permutes_logits_and_padding_does_not_matter() -> None:
     assert len(calls) == 1  # one pass, however many labels
 
 
+@pytest.mark.exact("gliclass-ppo")
 def test_expected_gradient_over_all_label_vectors_is_the_policy_gradient() -> None:
     policy = LabelPolicy(20, width=8, seed=3).double()
     method = SYSTEMS["gliclass-ppo"].algorithm()

@@ -31,6 +31,7 @@ def close(found: list[float], wanted: list[float], tolerance: float = 1e-6) -> N
     assert found == pytest.approx(wanted, abs=tolerance)
 
 
+@pytest.mark.exact("grpo")
 def test_grpo_is_reward_minus_mean_over_sample_deviation() -> None:
     rewards = [[1.0, 0, 0, 1], [0.3, 0.9]]
     wanted = [(r - np.mean(g)) / (np.std(g, ddof=1) + 1e-6) for g in rewards for r in g]
@@ -60,6 +61,7 @@ def test_a_constant_added_to_a_group_changes_nothing(centre) -> None:
     close(advantages(credit, batch_of(rewards)), advantages(credit, batch_of(shifted)), 1e-12)
 
 
+@pytest.mark.exact("rloo")
 def test_leave_one_out_is_group_mean_stretched() -> None:
     rewards = [[1.0, 0, 0, 1, 0]]
     mean = advantages(Pipeline(), batch_of(rewards))
@@ -72,6 +74,7 @@ def test_leave_one_out_is_group_mean_stretched() -> None:
 MEDIAN = Pipeline(centre=GroupMedian(), scale=MedianDeviation(), select=(DropPivot(),))
 
 
+@pytest.mark.exact("mc-grpo")
 def test_median_centred_table() -> None:
     close(advantages(MEDIAN.replace(select=()), batch_of([[0.0, 1, 5]])), [-1 / 1.001, 0, 4 / 1.001], 1e-12)
     close(advantages(MEDIAN, batch_of([[0.0, 1, 5]])), [-1 / 1.001, 4 / 1.001], 1e-12)
@@ -95,6 +98,7 @@ def test_a_larger_best_reward_flips_no_other_sign_under_the_median_but_does_unde
     assert signs == {"median": True, "mean": False}
 
 
+@pytest.mark.exact("mc-grpo")
 def test_the_pivot_is_one_rollout_per_group_whatever_the_order() -> None:
     batch = batch_of([[0.0, 0, 1], [1.0, 1, 1], [1.0]])
     out = MEDIAN.assign(batch, context_for(MEDIAN))
@@ -109,6 +113,7 @@ def test_the_pivot_is_one_rollout_per_group_whatever_the_order() -> None:
 # -- BNPO -----------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.exact("bnpo")
 def test_beta_density_is_scipys() -> None:
     p = torch.linspace(0.01, 0.99, 7, dtype=torch.float64)
     for a, b in ((1.0, 1.0), (1.5, 1.5), (1.77, 1.37)):
@@ -116,6 +121,7 @@ def test_beta_density_is_scipys() -> None:
         np.testing.assert_allclose(found.numpy(), stats.beta(a, b).pdf(p.numpy()), rtol=1e-12)
 
 
+@pytest.mark.exact("bnpo")
 def test_exponents_of_three_halves_are_pi_over_eight_times_grpo() -> None:
     one_and_half = torch.tensor(1.5, dtype=torch.float64)
     rewards = [[1.0, 0, 0, 0], [1.0, 1, 0, 1]]
@@ -168,6 +174,7 @@ def two(first: list[float], second: list[float]):
     return batch_of([[a + b for a, b in zip(first, second)]], components={"a": [first], "b": [second]})
 
 
+@pytest.mark.exact("gdpo")
 def test_gdpo_with_one_reward_is_grpo_and_batch_normalisation() -> None:
     rewards = [[1.0, 0, 0, 1], [0.0, 0, 0, 1]]
     single = batch_of(rewards, components={"only": rewards})
@@ -231,6 +238,7 @@ def test_rollouts_of_a_task_say_what_their_reward_is_made_of() -> None:
     assert group.trajectories[0].weights == {"vote": 1.0}  # the vote is the reward, the verdict only measured
 
 
+@pytest.mark.exact("gdpo")
 @pytest.mark.parametrize("n", [2, 3])
 def test_gdpo_has_more_distinct_advantages(n: int) -> None:
     """All binary reward patterns of n rewards for a group of four."""
@@ -279,6 +287,7 @@ def test_whitening_over_rows_weighs_long_responses() -> None:
 ADORA = GRPO.replace(group_weight=LengthAdvantage())
 
 
+@pytest.mark.exact("adora")
 def test_length_advantage_damps_groups_where_longer_does_not_pay() -> None:
     rewards = [[1.0, 0, 0, 1], [1.0, 0, 0, 1]]
     lengths = [[9, 5, 5, 2], [4, 5, 5, 2]]
@@ -345,6 +354,7 @@ def test_difficulty_weight() -> None:
 FAPO = GRPO.replace(shaping=(Flawed(),))
 
 
+@pytest.mark.exact("fapo")
 def test_a_flawed_answer_is_reinforced_while_failures_outnumber_clean_solutions() -> None:
     for clean, flawed, wrong in itertools.product(range(4), (1, 2), range(4)):
         rewards = [1.0] * (clean + flawed) + [0.0] * wrong
@@ -355,6 +365,7 @@ def test_a_flawed_answer_is_reinforced_while_failures_outnumber_clean_solutions(
         assert np.sign(round(found, 9)) == np.sign(wrong - clean)
 
 
+@pytest.mark.exact("fapo")
 def test_no_penalty_is_grpo_and_wrong_answers_are_never_flawed() -> None:
     rewards, marks = [[1.0, 1, 0, 0]], {"flawed": [[1.0, 0, 1, 0]]}
     batch = batch_of(rewards, components=marks)
@@ -367,6 +378,7 @@ def test_no_penalty_is_grpo_and_wrong_answers_are_never_flawed() -> None:
 # -- A2FM, URPA, plain shaping ---------------------------------------------------------------------------------------------
 
 
+@pytest.mark.exact("a2fm-apo")
 def test_mode_cost_charges_expensive_modes_on_easy_prompts_only() -> None:
     modes = {"mode": [[0.0, 0, 1, 2], [0.0, 0, 1, 2]]}
     batch = batch_of([[1.0, 1, 1, 0], [1.0, 0, 1, 1]], components=modes)

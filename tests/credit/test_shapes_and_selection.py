@@ -41,6 +41,7 @@ def filled(seed: int = 0, groups: int = 3, size: int = 4, longest: int = 5) -> B
     return GRPO.assign(batch, context_for(GRPO))
 
 
+@pytest.mark.exact("mssr")
 def test_entropy_bonus_is_bounded_keeps_signs_and_is_constant_to_autograd() -> None:
     batch = filled()
     entropy = batch["entropy_old"].clone().requires_grad_()
@@ -102,6 +103,7 @@ def test_uncertainty_is_off_by_default_and_its_additive_part_sums_to_zero() -> N
         Algorithm(credit=Pipeline(shape=(Uncertainty(multiply=0.6),))).check()
 
 
+@pytest.mark.exact("d3s")
 @pytest.mark.parametrize("seed", range(6))
 def test_widest_subset_is_the_brute_force_one(seed: int) -> None:
     rng = np.random.default_rng(seed)

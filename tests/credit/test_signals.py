@@ -40,6 +40,7 @@ def score(part, one: Group) -> tuple[list[float], dict[str, float]]:
 # -- agreement ---------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.exact("ttrl")
 def test_majority_vote_rewards_agreement_and_measures_against_labels() -> None:
     rewards, metrics = score(MajorityVote(), group(["so 7", "7", "it is 8", "no idea", "= 7.0"], [1, 1, 0, 0, 0]))
     assert rewards == [1, 1, 0, 0, 0] and metrics["filter/agreement"] == pytest.approx(0.4)
@@ -69,6 +70,7 @@ def test_confidence_rewards_certainty() -> None:
     assert score(Confidence(of="entropy"), Group(1, (peaked, peaked)))[0] == pytest.approx([-0.2, -0.2])
 
 
+@pytest.mark.exact("urpa")
 def test_interval_consensus_by_hand() -> None:
     texts = ["from 2 to 6", "1 - 5", "I cannot say", "3 to 7"]
     part = IntervalConsensus(gamma=0.5, length=10.0)
@@ -161,6 +163,7 @@ def test_equation_check_looks_at_right_answers_only() -> None:
     assert [t.rewards["flawed"] for t in out.trajectories] == [1.0, 0.0, 0.0]
 
 
+@pytest.mark.exact("spark")
 def test_judge_reward_table() -> None:
     assert judge_reward(None, 2, 5) == judge_reward(7, 2, 5) == -1
     assert judge_reward(-1, -1, 5) == 1 and judge_reward(3, -1, 5) == -1 and judge_reward(-1, 3, 5) == -1
@@ -192,6 +195,7 @@ def test_trace_runs_the_language_and_nothing_else() -> None:
         assert trace(program) is None, program
 
 
+@pytest.mark.exact("coderl-plus")
 def test_prediction_reward_table() -> None:
     values = {"a": 1, "b": [1, 2.0], "c": "x"}
     say = lambda output, variables: "thinking\n" + json.dumps({"final_output": output, "variables": variables})

@@ -25,6 +25,7 @@ from anypo.update import PhasedUpdate
 GRPO = Pipeline(scale=StandardDeviation())
 
 
+@pytest.mark.exact("spo-segment")
 def test_chain_advantages_telescope() -> None:
     rng = np.random.default_rng(0)
     for _ in range(50):
@@ -65,6 +66,7 @@ def tree_batch() -> Batch:
     )
 
 
+@pytest.mark.exact("spo-tree")
 def test_tree_values_by_hand() -> None:
     credit = Pipeline(granularity=TreeValues())
     out = credit.assign(tree_batch(), context_for(credit))
@@ -86,6 +88,7 @@ def test_tree_values_do_not_depend_on_packing_and_need_whole_trees() -> None:
         credit.assign(batch.select(torch.tensor([1, 2])), context_for(credit))
 
 
+@pytest.mark.exact("spo-tree")
 def test_balanced_tree_root_is_the_mean_of_its_leaves() -> None:
     rng = np.random.default_rng(3)
     rewards, parent, fork = [], [], []
@@ -154,6 +157,7 @@ def test_clusters_do_not_depend_on_packing() -> None:
     torch.testing.assert_close(SetScore(size=2).matrix(batch.select(order)), scores[order])
 
 
+@pytest.mark.exact("polychromic")
 def test_marginal_advantages_by_enumeration() -> None:
     rewards, names = np.array([1.0, 1, 0, 1, 0, 0]), np.array([0, 0, 1, 2, 3, 3])
     sets = list(itertools.combinations(range(6), 3))
@@ -169,6 +173,7 @@ def test_marginal_advantages_by_enumeration() -> None:
     assert np.ptp(identical) == 0 and identical[0] == pytest.approx(1 / 3)
 
 
+@pytest.mark.exact("polychromic")
 def test_set_objective_gradient_is_unbiased() -> None:
     """Four-armed bandit, sets of two out of three draws: exact gradient of E[f] against the expected estimator, enumerated."""
     probability = torch.softmax(torch.tensor([0.3, -0.2, 0.1, 0.5], dtype=torch.float64), 0)
@@ -213,6 +218,7 @@ def replayed_batch(rewards: list[list[float]], old: list[list[float]]) -> Batch:
     return batch_of(rewards + old, guidance=fresh + [[REPLAYED] * len(g) for g in old])
 
 
+@pytest.mark.exact("pipo")
 def test_retrospect_waits_then_reinforces_and_takes_back() -> None:
     credit = Retrospect(base=GRPO, window=2)
     context = context_for(credit)

@@ -1,6 +1,7 @@
 """Prefix trees, cuts and tree attention, against sets of prefixes and dense attention."""
 
 import numpy as np
+import pytest
 import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
@@ -56,6 +57,7 @@ def test_groups_stay_together():
     assert sorted(sorted({i % 4 for i in piece}) for piece in pieces) == [[0], [1], [2], [3]]
 
 
+@pytest.mark.exact("prefix-grouper")
 def test_tree_attention_is_attention_along_each_path():
     rng = np.random.default_rng(0)
     header = rng.integers(0, 9, 30)

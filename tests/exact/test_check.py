@@ -84,6 +84,7 @@ WRITTEN = {
 }
 
 
+@pytest.mark.exact(*WRITTEN)
 @pytest.mark.parametrize("name", WRITTEN)
 @pytest.mark.parametrize("old", ["sampler", "trainer"])
 def test_gradient_is_that_of_the_loss_written_again(name, old):
@@ -123,12 +124,14 @@ def test_coefficients_by_rows_are_the_gradient_of_the_loss(name):
 # -- exact expectations -----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.exact("reinforce", "rloo")
 @pytest.mark.parametrize("name, changes", [("reinforce", {}), ("rloo", {"credit.shaping": []})])
 def test_unbiased_on_policy(name, changes):
     mean, true = expectation(build(name, **changes), SMALL)
     assert distance(mean, true) < 1e-12
 
 
+@pytest.mark.exact("dr-grpo")
 def test_the_group_mean_shrinks_but_does_not_turn():
     """With its own reward in the baseline the expectation is (n - 1) / n of the gradient (Dr. GRPO, n = 2, over the length 2)."""
     mean, true = expectation(build("dr-grpo", **{"objective.aggregate.length": 2}), SMALL)

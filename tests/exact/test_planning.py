@@ -30,6 +30,7 @@ def best_worst_case(models: list[TabularMDP]) -> float:
     return best
 
 
+@pytest.mark.exact("iwocs")
 @pytest.mark.parametrize("seed", range(12))
 def test_a_certificate_is_true_and_the_bound_always_holds(seed: int) -> None:
     models = random_set(seed, models=4)

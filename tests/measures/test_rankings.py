@@ -21,6 +21,7 @@ from anypo.scoring import wilson
 FINITE = st.floats(-60, 60)
 
 
+@pytest.mark.exact("ranking-accuracy")
 @given(FINITE, FINITE, st.floats(0.01, 5))
 def test_a_pair_is_ranked_right_exactly_below_its_threshold(margin: float, reference: float, beta: float) -> None:
     if (
@@ -46,6 +47,7 @@ def test_ties_count_and_shares_have_wilsons_interval() -> None:
     assert math.isnan(share(np.zeros(0, bool)).value) and share(np.zeros(0, bool)).high == 1.0
 
 
+@pytest.mark.exact("ranking-accuracy")
 def test_the_idealised_ranking_is_the_closed_form_and_does_not_overflow() -> None:
     reference = np.array([-30.0, -5.0, 5.0])
     for beta, votes in itertools.product((0.01, 0.1, 1.0, 10.0), (0.25, 0.5, 0.75, 1.0)):

@@ -38,6 +38,7 @@ def test_levels_agree_with_the_objectives_normalised_entropy(pivot: float) -> No
     assert all(levels(flat, pivot) is None for flat in (np.full(5, 0.3), np.array([0.3]), np.zeros(0)))
 
 
+@pytest.mark.exact("hapo-token")
 def test_the_enumerable_sampler_draws_from_the_heated_distribution() -> None:
     """Against the softmax written out: log-probability and entropy of every decision, whatever else is in the call."""
     world = Testbed(vocabulary=4, horizon=3, prompts=2, spread=1.5).world(1)

@@ -22,6 +22,7 @@ class Quiet:
         assert np.isfinite(float(value)), name
 
 
+@pytest.mark.exact("dpo")
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 def test_loss_and_gradient_are_those_of_the_formula(smoothing):
     rng, lengths = np.random.default_rng(0), [[2, 3], [1, 4], [5, 1]]

@@ -70,6 +70,7 @@ def test_k1_differentiated_directly_is_refused_and_a_reference_is_demanded() -> 
     Algorithm(objective=PolicyGradient(regularise=(KL(to="old"),))).check()
 
 
+@pytest.mark.exact("remix")
 def test_convex_kl_schedule_of_the_card() -> None:
     kl = KLConvex()
     assert [kl.share(t, 2000) for t in (0, 50, 51, 60, 61, 100, 1000)] == pytest.approx([1, 1, 0.9, 0.9, 0.8, 0.5, 0.5])
@@ -93,6 +94,7 @@ def test_entropy_bonus_follows_the_aggregate() -> None:
     assert gradient.tolist() == pytest.approx([-0.1 / 4] * 2 + [-0.1 / 12] * 6)
 
 
+@pytest.mark.exact("r2vpo")
 def test_ratio_variance_is_a_brake_on_the_advantage() -> None:
     batch = make([[4, 6]], seed=4)
     r = (batch["logp"] - batch["logp_old"]).exp()
@@ -164,6 +166,7 @@ def test_entropy_above_a_level_is_a_constraint_like_any_other() -> None:
 # -- experts ------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.exact("chord-phi", "sft")
 def test_supervised_weights_in_closed_form() -> None:
     batch = make([[4, 6]], seed=8)
     p = batch["logp"].exp()
@@ -176,6 +179,7 @@ def test_supervised_weights_in_closed_form() -> None:
     assert float(loss) == pytest.approx(-float(batch["logp"].mean()))
 
 
+@pytest.mark.exact("chord-phi")
 def test_phi_gradient_in_the_logit_vanishes_in_both_limits() -> None:
     """d loss / d z of the expert token is -p (1 - p) (1 - p)."""
     for p in (1e-6, 0.2, 0.5, 1 - 1e-6):
@@ -187,6 +191,7 @@ def test_phi_gradient_in_the_logit_vanishes_in_both_limits() -> None:
         assert float(gradient) == pytest.approx(-p * (1 - p) * (1 - p), rel=1e-6)
 
 
+@pytest.mark.exact("chord")
 def test_mu_schedule() -> None:
     mu = Annealed(peak=0.9, valley=0.05, warmup=4, decay=10)
     values = [mu.mu(k, 100) for k in (0, 2, 4, 9, 14, 99)]
@@ -212,6 +217,7 @@ def test_blend_weighs_means_over_their_own_samples() -> None:
         torch.testing.assert_close(gradient[7:], b * second[1])
 
 
+@pytest.mark.exact("chord", "hpt")
 def test_blend_in_its_limits() -> None:
     """mu = 0 is the reinforcement objective, mu = 1 the supervised one; a missing side contributes nothing."""
     batch = demos(make([[3, 4], [5]], seed=10), [2])
@@ -232,6 +238,7 @@ def test_blend_in_its_limits() -> None:
 # -- contrast -----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.exact("copg")
 def test_contrast_is_the_mean_over_ordered_pairs() -> None:
     batch = make([[3, 2, 4], [2, 2]], seed=11)
     beta = 0.3
@@ -274,6 +281,7 @@ def enumerated(reward: torch.Tensor, reference: torch.Tensor, logits: torch.Tens
     return torch.autograd.grad((chance[:, None] * chance * -(dr * ds - beta / 2 * ds**2)).sum(), logits)[0]
 
 
+@pytest.mark.exact("copg")
 def test_on_policy_contrast_is_twice_the_gradient_of_the_regularised_return() -> None:
     g = torch.Generator().manual_seed(3)
     reward, reference = (torch.randn(5, generator=g, dtype=torch.float64) for _ in range(2))
@@ -284,6 +292,7 @@ def test_on_policy_contrast_is_twice_the_gradient_of_the_regularised_return() ->
     torch.testing.assert_close(-enumerated(reward, reference, logits, p.detach(), 0.3), 2 * true)
 
 
+@pytest.mark.exact("copg")
 @pytest.mark.parametrize("sampler", ["uniform", "bad"])
 def test_contrast_converges_to_the_tilted_reference_from_any_data(sampler: str) -> None:
     """Expected gradient descent on a bandit; REINFORCE with a mean baseline and KL, unweighted, ends elsewhere."""
@@ -310,6 +319,7 @@ def test_contrast_converges_to_the_tilted_reference_from_any_data(sampler: str) 
 # -- the derivation behind REC ---------------------------------------------------------------------------------------------
 
 
+@pytest.mark.exact("p3o-pairwise")
 def test_pairwise_surrogate_has_the_gradient_of_group_reinforce_whoever_sampled() -> None:
     """(1 / 2 tau K^2) sum_{i<j} (a_i - a_j)^2 with a = R - tau (log pi - log pi_t), at pi = pi_t."""
     g = torch.Generator().manual_seed(5)

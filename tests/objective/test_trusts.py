@@ -89,6 +89,7 @@ def test_soft_clip_with_a_sequence_ratio_weighs_every_token_of_a_response_alike(
     torch.testing.assert_close(got, weight * batch["advantage"])
 
 
+@pytest.mark.exact("remix")
 def test_recentred_clip_is_inactive_at_the_step_start_and_ppo_on_fresh_data() -> None:
     batch = make([[4, 3]], seed=2, drift=1.0)
     start = batch.with_rows(logp=batch["logp_old"])
@@ -114,6 +115,7 @@ def test_one_sided_mask_with_importance_weight_is_ppos_clip(seed: int) -> None:
     torch.testing.assert_close(pull(Mask(region=OneSide(), weight="ratio"), batch), pull(Clip(), batch))
 
 
+@pytest.mark.exact("rec")
 def test_regions_by_hand() -> None:
     grid = [0.3, 0.7, 1.0, 1.5, 3.5]
     logs = torch.tensor(grid, dtype=torch.float64).log()
@@ -159,6 +161,7 @@ def test_balanced_clip_without_a_target_is_ppo_with_fixed_bounds_and_dual_clip()
     )
 
 
+@pytest.mark.exact("bapo")
 def test_balanced_clip_returns_the_first_grid_point_that_meets_the_target() -> None:
     ratio = torch.tensor([3.0, 1.0, 1.0, 1.0, 0.5, 1.0], dtype=torch.float64)
     advantage = torch.tensor([1.0, 1.0, 1.0, -1.4, -1.4, -1.4], dtype=torch.float64)
@@ -199,6 +202,7 @@ def test_balanced_clip_positive_part_grows_with_the_upper_bound_only() -> None:
 # -- effective sample size ----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.exact("p3o-ess")
 def test_ess_cap_is_reinforce_on_policy_and_the_closed_form_off_policy() -> None:
     on = make([[4, 3]], drift=0.0)
     torch.testing.assert_close(pull(EssCap(), on), pull(Unclipped(), on, ScoreFunction()))
@@ -213,6 +217,7 @@ def test_ess_cap_is_reinforce_on_policy_and_the_closed_form_off_policy() -> None
 # -- covariance -----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.exact("clip-cov")
 def test_clip_cov_zeroes_exactly_its_quota_of_candidates() -> None:
     batch = make([[30, 30], [40]], seed=2)
     trust = ClipCov(rate=0.05, lower=0.0, upper=9.0)
@@ -237,6 +242,7 @@ def test_clip_cov_always_takes_at_least_one_and_not_always_the_same() -> None:
     assert len(set(chosen)) > 1
 
 
+@pytest.mark.exact("kl-cov")
 def test_kl_cov_penalises_the_largest_covariances() -> None:
     batch = make([[20, 20]], seed=5)
     cov = (batch["advantage"] - batch["advantage"].mean()) * (batch["logp"] - batch["logp"].mean())
@@ -262,6 +268,7 @@ def test_entropy_level_is_zero_at_the_pivot_and_one_at_the_extremes() -> None:
     )
 
 
+@pytest.mark.exact("hapo-token")
 def test_heterogeneous_ranges_of_the_card() -> None:
     low, high = HeterogeneousClip().ranges(torch.tensor([-1.0, 0.5, 0.0], dtype=torch.float64))
     assert low.tolist() == pytest.approx([0.4, 0.2, 0.2]) and high.tolist() == pytest.approx([0.2, 0.3, 0.2])

@@ -54,6 +54,7 @@ def select(run: Trainer, rewards: dict[int, list[float]]) -> None:
     update_of(run).apply(judged(rewards), run.weights, context_of(run))
 
 
+@pytest.mark.exact("deep-ga")
 def test_a_list_of_seeds_is_the_vector_mutated_step_by_step() -> None:
     run = trainer(update__sigma=0.3)
     update, policy = update_of(run), run.weights.policy

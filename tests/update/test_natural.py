@@ -87,6 +87,7 @@ class Bandits:
         return vector(self.weights.policy) - before
 
 
+@pytest.mark.exact("trpo")
 @pytest.mark.parametrize("budget", [None, 2])
 def test_the_product_is_that_with_the_dense_matrix(budget: int | None) -> None:
     case = Bandits(budget=budget)
@@ -97,6 +98,7 @@ def test_the_product_is_that_with_the_dense_matrix(budget: int | None) -> None:
         torch.testing.assert_close(found, case.fisher() @ vector, rtol=1e-12, atol=1e-14)
 
 
+@pytest.mark.exact("trpo")
 @pytest.mark.parametrize("damping", [0.1, 1e-3])
 def test_the_direction_is_the_inverse_fisher_matrix_times_the_gradient(damping: float) -> None:
     case = Bandits(damping=damping, iterations=60)

@@ -44,6 +44,7 @@ def factor(part, batch: Batch) -> float:
     return built.learning_rate(batch, context)
 
 
+@pytest.mark.exact("vcpo")
 def test_learning_rate_follows_the_effective_sample_size_of_trajectories() -> None:
     tokens = [[1, 2], [1], [2, 1, 1], [2]]
     assert factor(EssRate(), batch_of(tokens)) == 1.0
@@ -84,6 +85,7 @@ def small_head(vocabulary: int = 6, width: int = 4, seed: int = 0, adam: bool = 
     return head, torch.randn(5, width, generator=g, dtype=D), torch.randint(vocabulary, (5,), generator=g)
 
 
+@pytest.mark.exact("capo-curvature")
 def test_closed_forms_agree_with_autograd() -> None:
     """g.D, D.H D and D.F D of the last layer of a small softmax model, for random directions D."""
     head, hidden, token = small_head()
@@ -106,6 +108,7 @@ def test_closed_forms_agree_with_autograd() -> None:
         assert m_h.item() == pytest.approx(change.item(), rel=1e-6, abs=1e-12)
 
 
+@pytest.mark.exact("capo-curvature")
 def test_predicted_shift_is_the_kl_of_a_small_step() -> None:
     head, hidden, token = small_head()
     direction = torch.randn(6, 4, generator=torch.Generator().manual_seed(4), dtype=D)

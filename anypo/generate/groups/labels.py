@@ -37,6 +37,11 @@ class LabelVectors(Generate, name="label_vectors"):
     actions: Literal["bernoulli", "threshold"] = "bernoulli"
     threshold: float = Field(0.5, gt=0.0, lt=1.0)
 
+    def suits(self, task: Task) -> str | None:
+        if isinstance(task, LabelTask):
+            return None
+        return "it draws label vectors from an encoder over texts and labels; such a world is made in Python, with label_world"
+
     def rollout(self, asks: Sequence[Ask], world: World, context: Context) -> list[Group]:
         problems = [world.problem(ask) for ask in asks]
         with torch.no_grad():

@@ -53,6 +53,7 @@ def test_weights_stay_and_lessons_come() -> None:
     assert all(len({t.reward for t in group.trajectories}) > 1 for group in run.groups)
 
 
+@pytest.mark.exact("training-free-grpo")
 def test_with_an_empty_library_it_acts_as_the_base_token_for_token() -> None:
     ours, base = trainer(), trainer("grpo")
     ours.step(), base.step()

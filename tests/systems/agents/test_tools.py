@@ -24,6 +24,7 @@ def chunks(ratios: list[float], turns: list[int], advantage: float) -> Batch:
     return batch.with_rows(turn=torch.tensor(turns), logp_behaviour=batch["logp_old"])
 
 
+@pytest.mark.exact("ipa-chunk")
 def test_a_chunks_return_counts_the_chunks_after_it() -> None:
     batch = make([[15, 4]]).with_rows(turn=torch.tensor([*range(15), 0, 0, 1, 1]))
     value = torch.tensor([1.0, -1.0], dtype=torch.float64)
@@ -35,6 +36,7 @@ def test_a_chunks_return_counts_the_chunks_after_it() -> None:
     assert TurnDiscount(gamma=0.0).spread(value, batch, context)[13:15].tolist() == [0.0, 1.0]
 
 
+@pytest.mark.exact("ipa-chunk")
 def test_chunk_ratios_weigh_failures_only_and_at_most_by_one() -> None:
     ipa = find("ipa-chunk").algorithm().objective
     turns = [0, 0, 1, 1, 1]

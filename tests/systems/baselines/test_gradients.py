@@ -115,6 +115,7 @@ FORMULAS: dict[str, Callable[[Plain, Row], float]] = {
 }  # fmt: skip
 
 
+@pytest.mark.exact(*FORMULAS)
 @pytest.mark.parametrize("drift", [0.0, 0.02, 0.4])
 @pytest.mark.parametrize("name", sorted(FORMULAS))
 def test_gradient_is_the_published_one(name: str, drift: float) -> None:

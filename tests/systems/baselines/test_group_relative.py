@@ -12,6 +12,7 @@ from anypo.data import segments
 from anypo.systems import find
 
 
+@pytest.mark.exact("lite-ppo")
 def test_lite_ppo_divides_all_prompts_by_one_number() -> None:
     rewards = [[1, 0, 0, 0], [1, 1, 1, 0]]
     batch = make([[2, 3, 1, 4], [2, 2, 2, 2]], rewards=rewards)

@@ -15,12 +15,14 @@ from anypo.data import segments
 from anypo.systems import find
 
 
+@pytest.mark.exact("opo")
 def test_opo_baseline_is_the_length_weighted_mean() -> None:
     batch = make([[5, 1, 3]], rewards=[[1, 0, 0]])
     out = assign(find("opo").algorithm(), batch).sequences["advantage"]
     assert out.tolist() == pytest.approx([1 - 5 / 9, -5 / 9, -5 / 9])
 
 
+@pytest.mark.exact("reinforce++")
 def test_reinforce_plus_plus_advantage_is_the_whitened_reward_to_go() -> None:
     batch = make([[3, 2]], rewards=[[1.0, 0.0]], seed=2)
     cost = 0.01 * (batch["logp_old"] - batch["logp_ref"])
@@ -43,6 +45,7 @@ def test_kl_in_the_reward_lowers_dense_rewards_and_their_total_alike() -> None:
     assert out.sequences["advantage"].tolist() == pytest.approx([a - b, b - a])
 
 
+@pytest.mark.exact("remax")
 def test_remax_subtracts_the_greedy_reward() -> None:
     run = trainer("remax")
     run.step()
@@ -56,6 +59,7 @@ def test_remax_subtracts_the_greedy_reward() -> None:
     assert bool((per_prompt == 0).all()) and policy is not None and task is not None
 
 
+@pytest.mark.exact("ppo")
 def test_gae_against_its_definition() -> None:
     """A_t = sum_k (gamma lam)^k delta_{t+k}, by loops, with dense rewards; and its two limits."""
     rng = np.random.default_rng(4)
@@ -77,6 +81,7 @@ def test_gae_against_its_definition() -> None:
         torch.testing.assert_close(out["return"], out["advantage"] + batch["value_old"])
 
 
+@pytest.mark.exact("ppo")
 def test_value_loss_is_clipped_around_the_old_value() -> None:
     batch = make([[4]], rewards=[[1.0]])
     old = torch.zeros(4, dtype=torch.float64)

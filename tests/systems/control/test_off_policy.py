@@ -46,6 +46,7 @@ PLAIN = {"adamw": torch.optim.Adam, "sgd": torch.optim.SGD}
 """Adam's first step forgets how large a gradient is; plain descent shows every factor of a loss."""
 
 
+@pytest.mark.exact("sac")
 @pytest.mark.parametrize("optimiser", PLAIN)
 def test_one_update_of_sac_is_the_textbooks(optimiser: str) -> None:
     """Target, critic step, actor step, temperature step and average, with a plain optimiser and plain autograd on copies. alpha is
@@ -133,6 +134,7 @@ def test_td3_delays_the_actor_and_blurs_the_lagged_action() -> None:
     assert moved == [False, True, False, True]
 
 
+@pytest.mark.exact("td3")
 def test_two_updates_of_td3_are_the_textbooks() -> None:
     """The critics twice, the actor and both averages once, after the second step of the critics: with plain descent, which shows
     signs and factors, and critics of which now one, now the other is the lesser."""
@@ -196,6 +198,7 @@ def test_what_td3_explores_and_both_send() -> None:
     np.testing.assert_allclose(gaussian.best(seen[:1]), np.tanh(mean.detach().numpy()), rtol=1e-6)
 
 
+@pytest.mark.exact("sac")
 def test_the_density_of_a_squashed_draw_integrates_to_one() -> None:
     """log pi is a density on [-1, 1], for the spread that a clamped or a shifted deviation would change as well."""
     actor = trainer("sac").weights.policy

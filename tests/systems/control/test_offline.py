@@ -50,6 +50,7 @@ def plain(network, x, member=0):
     return x
 
 
+@pytest.mark.exact("td3-bc")
 @pytest.mark.parametrize("alpha", [2.5, 0.0])
 def test_updates_are_those_of_the_paper(alpha: float) -> None:
     """Four of them: standardised observations, targets of lagged networks, a critic step, and in every second one the actor's
@@ -148,6 +149,7 @@ def test_the_actor_loss_is_finite_where_every_value_is_nothing() -> None:
     assert pull.finite
 
 
+@pytest.mark.exact("td3-bc")
 def test_cloning_comes_to_the_mean_of_what_was_done() -> None:
     """alpha = 0, one observation, two actions: the actor's action is their mean, whatever they earned."""
     task = Remembered(4)

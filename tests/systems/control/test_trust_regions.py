@@ -34,6 +34,7 @@ def sampled(advantage: Tensor) -> tuple[Batch, Tensor]:
     return batch, action
 
 
+@pytest.mark.exact("mdpo")
 def test_mirror_descent_has_the_exponentiated_advantage_as_its_optimum() -> None:
     advantage = torch.tensor([1.0, -0.5, 0.3], dtype=torch.float64)
     batch, action = sampled(advantage)
@@ -55,6 +56,7 @@ def test_mirror_descent_has_the_exponentiated_advantage_as_its_optimum() -> None
         torch.testing.assert_close(logits.detach().softmax(0), best, rtol=0, atol=1e-6)
 
 
+@pytest.mark.exact("mdpo")
 def test_mirror_descents_penalty_is_the_divergence_and_flat_at_the_start() -> None:
     batch, action = sampled(torch.zeros(3, dtype=torch.float64))
     new = torch.tensor([0.2, 0.7, 0.1], dtype=torch.float64)
@@ -73,6 +75,7 @@ def test_mirror_descents_step_size_closes() -> None:
     assert [part.size(step, 4) for step in (0, 2, 3, 99)] == [1.0, 0.5, 0.25, 0.25]
 
 
+@pytest.mark.exact("bpo-bounded-ratio")
 @pytest.mark.parametrize(("low", "high"), [(0.2, 0.2), (0.2, 0.3), (1.0, 4.0)])
 def test_the_target_is_the_solution_of_the_linear_programme(low: float, high: float) -> None:
     """Uniform old policy over ten responses; (1, 4) is the elite selection of the cross-entropy method (the best fifth)."""
@@ -87,6 +90,7 @@ def test_the_target_is_the_solution_of_the_linear_programme(low: float, high: fl
             assert gain == pytest.approx(low * np.abs(q - np.median(q)).mean())
 
 
+@pytest.mark.exact("bpo-bounded-ratio")
 def test_bounded_ratio_has_ppos_gradient_up_to_the_target_and_its_opposite_beyond() -> None:
     ratios = [0.5, 0.9, 1.1, 1.5]
     for sign in (1.0, -1.0):
@@ -124,6 +128,7 @@ def test_every_decision_above_the_median_aims_up_whatever_whitening_says() -> No
     assert float(soft) == pytest.approx(0.7 + 0.6 / (1 + math.exp(-1)))
 
 
+@pytest.mark.exact("bpo-bounded-ratio")
 def test_the_second_critic_is_a_soft_median_and_costs_the_policy_nothing() -> None:
     trust = MedianBound(coefficient=0.5)
     batch = judged([0.0, 0.0, 0.0, 10.0], value=2.5, median=0.3, ratios=[1.0] * 4)

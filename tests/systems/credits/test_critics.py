@@ -30,6 +30,7 @@ def value_batch(values: list[float], reward: float, truncated: bool) -> Batch:
     )
 
 
+@pytest.mark.exact("t-ppo")
 def test_the_cards_truncated_advantages() -> None:
     credit = GAE(lam=0.95, truncated="last", whiten=False, value_lam=1.0, value_on="finished")
     out = assign(Algorithm(credit=credit), value_batch([0.2, 0.5, 0.4], 1.0, True))
@@ -67,6 +68,7 @@ def brief(policy: EnumerablePolicy, seed: int) -> None:
         policy.weight.view(policy.prompts, graph.states, graph.vocabulary)[:, graph.depth() >= 2, 0] += 60.0
 
 
+@pytest.mark.exact("t-ppo")
 def test_where_every_answer_ends_inside_its_first_window_it_is_ppo() -> None:
     """The same rollouts, advantages and updates, once the critic's target is the same."""
     bed = BED.replace(prepare=brief)
@@ -143,6 +145,7 @@ def replayed(kls: list[float], rewards: list[float]) -> list[float]:
     return out
 
 
+@pytest.mark.exact("safe-rlhf-pid")
 def test_the_threshold_follows_a_recorded_trace() -> None:
     rng = np.random.default_rng(2)
     rewards = [0.1] * 30 + np.linspace(0.1, 0.9, 120).tolist() + [0.9] * 130 + rng.uniform(-3, 3, 60).tolist()
@@ -169,6 +172,7 @@ def controlled(mode: str, batch: Batch, times: int = 8) -> list[tuple[float, tor
     return out
 
 
+@pytest.mark.exact("safe-rlhf-pid")
 @pytest.mark.parametrize("entropy", [0.01, 10.0])
 def test_the_penalty_acts_beyond_the_threshold_only(entropy: float) -> None:
     batch = make([[4, 3]], [[1, 0]], drift=0.0)

@@ -84,6 +84,7 @@ def divergence(p: Tensor, q: Tensor, beta: float) -> Tensor:
     return beta * kl(q, m) + (1 - beta) * kl(p, m)
 
 
+@pytest.mark.exact("opsd")
 @pytest.mark.parametrize("kind", ["linear", "tabular"])
 @pytest.mark.parametrize("source", ["ref", "old"])
 @pytest.mark.parametrize("beta", [0.0, 0.5, 1.0])
@@ -122,6 +123,7 @@ def test_nothing_shown_is_nothing_to_learn() -> None:
     torch.testing.assert_close(run.weights.policy.weight.detach(), start, rtol=0, atol=1e-8)
 
 
+@pytest.mark.exact("opsd")
 def test_the_sampled_loss_has_the_gradient_of_the_reverse_divergence_in_expectation() -> None:
     """sum_a p(a) grad loss(a) = grad KL(p || q), every first token of a prompt weighed by its probability at temperature 1."""
     settings = {"generate.temperature": 1.0, "generate.top_p": 1.0, "generate.top_k": 0}

@@ -38,6 +38,7 @@ def test_the_upper_tail_mirrors_the_lower_one() -> None:
     torch.testing.assert_close(upper.mixture(scores, -0.2, 0.5), mirrored + shift)
 
 
+@pytest.mark.exact("riskpo")
 def test_risk_gradient_matches_finite_differences() -> None:
     """d/d theta of w times the mean of the quantile function below a plus its mean between a and b, over w + 1, for a softmax over
     distinct scores."""
@@ -71,6 +72,7 @@ def risky(batch: Batch, **fields) -> Batch:
     return algorithm.credit.assign(batch, context)
 
 
+@pytest.mark.exact("riskpo")
 def test_inside_a_bundle_every_response_gets_the_credit_of_its_own_deviation() -> None:
     """Two responses to each of five prompts, one of them right: a bundle with k right answers scores k. One with three, q = (2,
     4), has the advantage 2/3 and the deviations sum to 1/2: right answers get 2/3, wrong ones -2/3."""
@@ -170,6 +172,7 @@ def credited(name: str, batch: Batch) -> Batch:
     return algorithm.credit.assign(batch, Context(0, 10, 0, Memory(algorithm)))
 
 
+@pytest.mark.exact("disco")
 @pytest.mark.parametrize("right", [1, 5, 9])
 def test_grpo_is_disco_b_times_the_deviation_of_the_rewards(right: int) -> None:
     """On policy, GRPO's gradient of a prompt with success rate p is sqrt(p (1 - p)) times that of the plain ranking."""
@@ -208,6 +211,7 @@ def test_the_temperature_goes_from_the_mean_to_the_hardest_negative() -> None:
         assert float(hard[batch.sequence == hardest].sum()) == pytest.approx(0.5, rel=1e-9)
 
 
+@pytest.mark.exact("disco")
 def test_disco_written_again() -> None:
     def loss(c: Case) -> torch.Tensor:
         score = (c.logp * c.mask).sum(1) / c.length
@@ -224,6 +228,7 @@ def test_disco_written_again() -> None:
     assert_same_gradient("disco", loss)
 
 
+@pytest.mark.exact("disco")
 def test_the_hinge_has_no_force_inside_and_that_of_its_square_outside() -> None:
     batch = binary([3], drift=0.1)
     kl = float(ForwardKL(coefficient=1.0).penalty(batch, SequenceMean(), context_of(ForwardKL())))
@@ -250,6 +255,7 @@ def test_prompts_without_both_outcomes_count_in_the_divisor_only() -> None:
     assert not joined[len(alone) :].any()
 
 
+@pytest.mark.exact("policy-cliff")
 def test_entropy_in_the_return_gives_the_exact_gradient() -> None:
     """Over every batch: the gradient of E[R] + 0.3 H, H the entropy of whole answers."""
     mean, _ = expectation(method("policy-cliff", **{"credit.shaping.0.coefficient": 0.3}), SMALL)

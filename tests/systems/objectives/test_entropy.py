@@ -14,6 +14,7 @@ from anypo.objective import Clip, PolicyGradient, Unclipped
 from anypo.systems import find
 
 
+@pytest.mark.exact("hapo-token")
 def test_hapo_standardises_over_tokens() -> None:
     batch = make([[5, 1, 3, 2], [4, 4, 1, 7]], rewards=[[1, 0, 0, 1], [0, 0, 1, 0]])
     out = assign(find("hapo-token").algorithm(), batch)["advantage"]
@@ -47,6 +48,7 @@ def test_imitating_a_temperature_moves_the_entropy_its_way() -> None:
         assert abs(slope) < 1e-12 if sign == 0 else slope * sign > 0
 
 
+@pytest.mark.exact("aepo-entropy")
 def test_aepo_without_targets_is_grpo() -> None:
     assert torch.equal(weights(trainer("aepo-entropy", {"generate.most": 0}), 3), weights(trainer("grpo"), 3))
 
@@ -97,6 +99,7 @@ def test_entropy_falls_as_the_covariance_says(natural: bool) -> None:
         assert abs(gaps[1] - gaps[0] / 4) < 0.02 * abs(gaps[0]) + 1e-7
 
 
+@pytest.mark.exact("clip-cov", "kl-cov")
 def test_covariance_systems_without_candidates_are_the_clip_and_the_plain_surrogate() -> None:
     batch = make([[9, 7], [8, 6]], seed=3)
     clip, kl = find("clip-cov").algorithm(), find("kl-cov").algorithm()

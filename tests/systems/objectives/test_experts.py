@@ -18,6 +18,7 @@ from anypo.systems.objectives.experts import chord, chord_phi
 from anypo.update import GradientUpdate
 
 
+@pytest.mark.exact("chord")
 def test_chord_without_experts_weight_is_grpo_over_tokens() -> None:
     """mu = 0: the same rollouts, the same updates."""
     off = {"objective.mixing.peak": 0.0, "objective.mixing.valley": 0.0}
@@ -32,6 +33,7 @@ def test_chord_variants_have_the_published_defaults() -> None:
     assert (mu.experts.weight, phi.experts.weight, phi.mixing.mu(0, 20)) == ("none", "phi", 0.1)
 
 
+@pytest.mark.exact("hpt")
 def test_hpt_is_plain_policy_gradient_below_its_gate_and_supervised_above() -> None:
     """Reward minus group mean, no clip, a constant divisor, a small entropy bonus, two minibatches."""
     plain = Algorithm(

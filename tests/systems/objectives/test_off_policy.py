@@ -23,6 +23,7 @@ from anypo.systems import find
 from anypo.update.weights import score_norms
 
 
+@pytest.mark.exact("remix")
 def test_remix_without_reuse_is_grpo_with_a_kl_to_the_base() -> None:
     """p = 0, one pass, lambda = 1."""
     plain = find("grpo").algorithm()
@@ -42,6 +43,7 @@ def test_remix_hands_over_to_on_policy_training_and_a_new_base() -> None:
     assert torch.equal(run.weights.reference.weight, states[2]), "the base is the policy after step 3, bit for bit"
 
 
+@pytest.mark.exact("minirl")
 def test_minirl_uses_one_ratio_as_weight_and_another_for_the_mask() -> None:
     batch = make([[5]], drift=0.0)
     old = torch.tensor([0.0, 0.3, 0.3, -0.3, -0.3]).double()  # current / old
@@ -55,6 +57,7 @@ def test_minirl_uses_one_ratio_as_weight_and_another_for_the_mask() -> None:
     assert gradient.tolist() == pytest.approx([-3.0, 0.0, 1.0, -5.0, 0.0])
 
 
+@pytest.mark.exact("minirl")
 def test_minirl_inside_the_band_is_the_unclipped_token_surrogate() -> None:
     batch = make([[4, 3], [2, 5]], drift=0.02)
     batch = batch.with_rows(logp_behaviour=batch["logp_old"])
@@ -99,6 +102,7 @@ def per_sequence(c: Case) -> torch.Tensor:
     return torch.stack([torch.autograd.grad(m, c.policy.weight, retain_graph=True)[0].flatten() for m in means])
 
 
+@pytest.mark.exact("vcpo")
 @pytest.mark.parametrize("score", ["sum", "mean"])
 def test_vcpo_written_again_in_two_passes_and_with_accumulators(score: str) -> None:
     """Two passes: the baseline first, then the update. Accumulators: sum w R g / s, minus b times sum w g / s."""
@@ -149,6 +153,7 @@ def test_score_norms_have_their_closed_form() -> None:
     torch.testing.assert_close(score_norms(policy, given.batch, 7), torch.stack(expected))
 
 
+@pytest.mark.exact("vcpo")
 def test_the_optimal_baseline_minimises_the_weighted_spread() -> None:
     rng = np.random.default_rng(0)
     weight, reward = rng.exponential(1.0, 6) ** 3, rng.normal(size=6)
@@ -195,6 +200,7 @@ def test_the_optimal_baseline_has_the_least_variance_off_policy() -> None:
     assert gains[0] > 0.95 and gains[1] > 1.05
 
 
+@pytest.mark.exact("vcpo")
 def test_the_step_follows_the_effective_sample_size() -> None:
     rule = built_rule("vcpo")
     even = make([[2, 2, 2, 2]], drift=0.0)

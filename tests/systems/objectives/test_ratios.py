@@ -29,6 +29,7 @@ from anypo.objective import (
 from anypo.systems import find
 
 
+@pytest.mark.exact("minpro")
 def test_minpro_on_policy_and_on_one_token() -> None:
     minpro = find("minpro").algorithm().objective
     cispo = (
@@ -103,6 +104,7 @@ def multiplier(log_ratio: torch.Tensor) -> torch.Tensor:
     return (psi - zeta).exp() / torch.cosh(log_ratio / 1.5) ** 2
 
 
+@pytest.mark.exact("mhpo")
 def test_the_damped_multiplier_has_its_closed_form() -> None:
     grid = torch.linspace(-6, 6, 241, dtype=torch.float64)
     batch = make([[len(grid)]], drift=0.0)

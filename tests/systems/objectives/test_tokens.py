@@ -38,6 +38,7 @@ def conflict_weights(texts: list[str], rewards: list[float], normalise: bool = F
     return [ratio[batch.sequence == s].tolist() for s in range(batch.n_sequences)]
 
 
+@pytest.mark.exact("gtpo-conflict")
 def test_the_cards_conflict_weights() -> None:
     assert conflict_weights(["abce", "abde"], [1, 0]) == [[2, 2, 1, 2], [0, 0, 1, 0]]
     assert conflict_weights(["abce", "abde"], [1, 0], normalise=True) == [
@@ -50,6 +51,7 @@ def test_the_cards_conflict_weights() -> None:
     assert conflict_weights(["abc", "abd", "abe"], [1, 1, 1]) == [[0] * 3] * 3, "no advantage, nothing to weigh"
 
 
+@pytest.mark.exact("gtpo-conflict")
 def test_gtpo_without_its_additions_is_on_policy_grpo() -> None:
     batch = text_batch(["abce", "abde", "fg"], [1, 0, 0]).with_rows()
     gtpo = find("gtpo-conflict").algorithm().set({"credit.shape": []})

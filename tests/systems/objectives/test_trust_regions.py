@@ -31,6 +31,7 @@ def braked(strength: float) -> PolicyGradient:
     return PolicyGradient(ratio=TokenRatio(denominator="behaviour"), trust=Unclipped(), regularise=(variance,))
 
 
+@pytest.mark.exact("r2vpo")
 def test_the_brake_shifts_the_advantage() -> None:
     batch = make([[4, 3], [2, 5]], drift=0.5)
     ratio = (batch["logp"] - batch["logp_behaviour"]).exp()
@@ -40,6 +41,7 @@ def test_the_brake_shifts_the_advantage() -> None:
         torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-14)
 
 
+@pytest.mark.exact("r2vpo")
 def test_a_token_moves_until_its_advantage_is_used_up() -> None:
     """The stationary ratio of a single sample is 1 + A / (2 lambda): no edge common to all."""
     one = make([[1]])
@@ -92,6 +94,7 @@ def test_a_rare_success_may_rise_further_than_under_the_clip() -> None:
     assert max(float(p[0]) for p in within) > float(clipped[0]) * 1.05
 
 
+@pytest.mark.exact("gbpo")
 def test_bounded_ratio_at_the_median_and_where_all_are_alike() -> None:
     trust = BoundedRatio(threshold="quantile")
     assert targets(trust, np.array([0.5, 0.5, 0.5, -1.5])).tolist() == [1.0, 1.0, 1.0, 0.8]

@@ -28,6 +28,7 @@ def pairwise_loss(c: Case, joint: bool, m: int) -> torch.Tensor:
     return -total / c.n_groups
 
 
+@pytest.mark.exact("p3o-pairwise")
 @pytest.mark.parametrize("joint", [False, True])
 @pytest.mark.parametrize("m", [2, 4])
 def test_p3o_written_again(joint: bool, m: int) -> None:
@@ -57,6 +58,7 @@ def test_p3o_variants_agree_at_the_start_and_differ_in_common_drift() -> None:
     assert separate.tolist() == pytest.approx([0.0] * 3 + [0.6] * 2), "the first response may not rise further"
 
 
+@pytest.mark.exact("p3o-pairwise")
 def test_p3o_is_unbiased_on_policy() -> None:
     """Over every pair of responses: the gradient of E[R] - 0.05 KL(pi || ref), the reference being another policy."""
     mean, true = expectation(method("p3o-pairwise", **{"credit.shaping": []}), SMALL)

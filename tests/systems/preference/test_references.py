@@ -20,6 +20,7 @@ from anypo.run.trainer import Trainer
 from anypo.systems import find
 
 
+@pytest.mark.exact("salsa")
 def test_a_soup_of_log_linear_policies_averages_their_logits() -> None:
     from anypo.update import SoupReference
 
@@ -62,6 +63,7 @@ def test_a_lol_variants_agree_at_the_reference() -> None:
         torch.testing.assert_close(ascent(objective, batch), cloned)
 
 
+@pytest.mark.exact("a-lol")
 def test_a_lols_weight_is_the_product_of_token_ratios_clipped() -> None:
     batch = make([[3, 2]], seed=5, drift=0.4)
     batch = batch.with_rows(advantage=batch.spread(torch.tensor([0.5, 1.0], dtype=torch.float64)))
@@ -73,6 +75,7 @@ def test_a_lols_weight_is_the_product_of_token_ratios_clipped() -> None:
     torch.testing.assert_close(ascent(narrow, batch), ascent(a_lol(ScoreFunction()), batch))
 
 
+@pytest.mark.exact("a-lol")
 def test_without_filter_and_clip_a_lol_is_the_policy_gradient() -> None:
     """Enumerated over two-token responses of the reference: E_ref[ A w grad log pi ] is the gradient of E_pi[R]."""
     world = Testbed(vocabulary=3, horizon=2, prompts=1, reward="graded").world(5)
