@@ -111,6 +111,6 @@ def shown(values: Iterable[float]) -> str:
 
 
 __all__ = [
-    "LEAST", "SCORES", "STALE", "TOY", "Curves", "Reading", "Testbed", "by_reward", "drop", "entropy_when", "finals", "learning", "mean",
-    "mean_area", "mean_entropy", "mean_final", "mean_steps", "pair", "shown", "train",
+    "LEAST", "SCORES", "STALE", "TOY", "Curves", "Reading", "Testbed", "by_reward", "drop", "entropy_when", "finals",
+    "learning", "mean", "mean_area", "mean_entropy", "mean_final", "mean_steps", "pair", "shown", "train",
 ]  # fmt: skip

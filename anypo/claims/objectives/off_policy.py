@@ -107,15 +107,15 @@ FIXED: dict[str, tuple[str, Mapping[str, Any]]] = {
 @claim("p3o-ess", base="the fixed clip that is best over all lags", seconds=80, seeds=6, stand_in=TOY,
        published="matches or beats tuned GRPO, DAPO and CISPO on and off policy, with nothing to tune")  # fmt: skip
 def p3o_ess(run: ClaimRun) -> Outcome:
-    """One configuration for samplers 0, 8 and 32 steps behind, against fixed clips with as many passes over every batch: worst exact
-    reward after 60 steps of the three. The base is the fixed clip whose worst is best (chosen from the results, which is
+    """One configuration for samplers 0 and 32 steps behind, against fixed clips with as many passes over every batch: worst exact
+    reward after 60 steps of the two. The base is the fixed clip whose worst is best (chosen from the results, which is
     tuning); the other clips are controls, for a tuned one may be matched, but all must be beaten at some lag."""
     count = run.steps(60)
     reuse = {"update.epochs": 5, "update.minibatches_per_epoch": 1}
     methods = {name: find(base).algorithm().set({**changes, **reuse}) for name, (base, changes) in FIXED.items()}
     methods["p3o-ess"] = find("p3o-ess").algorithm()
     reached: dict[str, list[list[Curves]]] = {name: [] for name in methods}
-    for lag in (0, 8, 32):
+    for lag in (0, 32):
         bed = Testbed(lag=lag, old="sampler", lr=0.05)
         for name, method in methods.items():
             reached[name].append(finals(method, bed, count, run.seeds))
@@ -127,7 +127,7 @@ def p3o_ess(run: ClaimRun) -> Outcome:
     return compare(
         worst.pop(tuned),
         ours,
-        "exact reward at the worst of three lags",
+        "exact reward at the worse of two lags",
         run,
         least=LEAST,
         controls=worst,
