@@ -5,14 +5,14 @@ from __future__ import annotations
 import numpy as np
 
 from anypo.algorithm import Algorithm
-from anypo.claims.base import ClaimRun, Outcome, claim, compare, fails, identity, learns
+from anypo.claims.base import ClaimRun, Outcome, claim, compare, identity, learns
 from anypo.claims.beds.control import ControlBed, learn
 from anypo.claims.beds.exact import SCORES, TOY, by_reward, pair
+from anypo.claims.beds.gradients import biased, measured
 from anypo.credit.centres.groups import BatchMean, GroupMean, Uncentred
 from anypo.credit.pipeline import Pipeline
 from anypo.exact.bench import Setting
 from anypo.exact.check import expectation
-from anypo.exact.estimators import Measurement, measure
 from anypo.systems import find
 
 
@@ -66,16 +66,13 @@ def remax(run: ClaimRun) -> Outcome:
     costs no decoding."""
 
     plain = find("reinforce").algorithm()
-    methods = plain, find("remax").algorithm(), plain.replace(credit=Pipeline(centre=BatchMean()))
-
-    def signal(method: Algorithm, seed: int) -> float:
-        setting = Setting(group=1, reward="graded", seed=seed % 1000)
-        return measure(method, setting, run.steps(400), seed=seed).snr
-
-    base, ours, mean = ([signal(method, seed) for seed in run.seeds] for method in methods)
+    batch = plain.replace(credit=Pipeline(centre=BatchMean()))
+    methods = {"reinforce": plain, "remax": find("remax").algorithm(), "mean of the batch": batch}
+    found = measured(run, methods, Setting(group=1, reward="graded"), run.steps(400))
+    signal = {label: [m.snr for m in side] for label, side in found.items()}
     return compare(
-        base, ours, "signal-to-noise ratio of the gradient", run, least=0.01, controls={"mean of the batch": mean}
-    )
+        signal.pop("reinforce"), signal.pop("remax"), "signal-to-noise ratio of the gradient", run, least=0.01, controls=signal
+    )  # fmt: skip
 
 
 @claim("reinforce++", base="grpo", published="normalising per prompt is biased; over the batch the bias vanishes with its size",
@@ -84,12 +81,10 @@ def reinforce_plus_plus(run: ClaimRun) -> Outcome:
     """Normalising over the whole batch instead of within prompts: the part of the bias that no learning rate repairs, against
     GRPO's, on policy with 8 rollouts for each of 4 prompts."""
 
-    def measured(name: str, seed: int) -> Measurement:
-        return measure(find(name).algorithm(), Setting(seed=seed % 1000), run.steps(800), seed=seed)
-
-    base, ours = run.each(lambda seed: measured("grpo", seed)), run.each(lambda seed: measured("reinforce++", seed))
-    seen = fails([m.angle_bias > 2 * m.angle_floor for m in base], "GRPO's bias is twice what its noise could feign")
-    biases = [[m.angle_bias for m in side] for side in (base, ours)]
+    methods = {name: find(name).algorithm() for name in ("grpo", "reinforce++")}
+    found = measured(run, methods, Setting(), run.steps(800))
+    biases = [[m.angle_bias for m in side] for side in found.values()]
+    seen = biased(found["grpo"])
     return compare(*biases, "bias left after the best rescaling", run, larger=False, least=0.05, premise=seen)
 
 
@@ -97,7 +92,7 @@ def reinforce_plus_plus(run: ClaimRun) -> Outcome:
        stand_in="an enumerable policy with shared features, answers of 1 to 8 tokens",
        published="higher and more diverse scores than GRPO and REINFORCE++ (7B), by the baseline of least variance")  # fmt: skip
 def opo(run: ClaimRun) -> Outcome:
-    """Rewards weighted by length as baseline: variance of one batch's gradient, of its mean's squared length, against the plain mean of
+    """Rewards weighted by length as baseline: variance of a batch's gradient, of its mean's squared length, against the plain mean of
     the group, on policy, where answers are of very unequal length. Control: no baseline."""
     ours = find("opo").algorithm()
     centres = {"plain": GroupMean(), "none": Uncentred()}
@@ -105,13 +100,9 @@ def opo(run: ClaimRun) -> Outcome:
         "ours": ours,
         **{label: ours.replace(credit=Pipeline(centre=centre)) for label, centre in centres.items()},
     }
-    draws = run.steps(300)
-
-    def noise(method: Algorithm, seed: int) -> float:
-        setting = Setting(group=8, reward="graded", vocabulary=3, horizon=8, seed=seed % 1000)
-        return 1 / max(measure(method, setting, draws, warmup=0, seed=seed).snr, 1e-6)
-
-    found = {label: [noise(method, seed) for seed in run.seeds] for label, method in methods.items()}
+    setting = Setting(group=8, reward="graded", vocabulary=3, horizon=8)
+    measurements = measured(run, methods, setting, run.steps(300))
+    found = {label: [1 / max(m.snr, 1e-6) for m in side] for label, side in measurements.items()}
     return compare(
         found["plain"], found["ours"], "variance of the gradient over its squared length", run, larger=False, least=0.01,
         controls={"no baseline": found["none"]},

@@ -132,7 +132,7 @@ ERRING = Testbed(vocabulary=5, horizon=5, batch=8, lr=0.05, task=erring)
 
 
 @claim("hpt", published="AIME 2024 33.0, the best baseline 26.1 (7B); the share of imitation falls by itself", seconds=80, seeds=6,
-       stand_in="an enumerable policy (8 prompts: four half-solved, with experts who err in half of them; four never solved)")  # fmt: skip
+       stand_in="an enumerable policy (8 prompts: four half-solved, where half of the experts err; four never solved)")  # fmt: skip
 def hpt(run: ClaimRun) -> Outcome:
     """Imitation exactly where every rollout failed: exact reward over both kinds of prompts after 100 steps, against GRPO, where
     imitation is needed for half of the prompts and misleads in a quarter. Controls: imitation alone, and a constant mixture with the

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from anypo.algorithm import Algorithm
 from anypo.claims.base import ClaimRun, Outcome, claim, compare, fails, sooner
 from anypo.claims.beds.exact import (
     LEAST,
@@ -20,9 +19,9 @@ from anypo.claims.beds.exact import (
     mean_entropy,
     mean_final,
 )
+from anypo.claims.beds.gradients import measured
 from anypo.claims.beds.worlds import SHARED, SHARED_TOY
 from anypo.exact.bench import Setting
-from anypo.exact.estimators import Measurement, measure
 from anypo.systems import find
 
 
@@ -67,15 +66,12 @@ def minirl(run: ClaimRun) -> Outcome:
     """An engine that samples with an error of 0.5 in its logits: relative bias of the expected gradient, measured over batches, with
     and without the ratio to the sampler as weight. One update per batch, so the mask is inactive."""
     weighted = find("minirl").algorithm()
-    bare = weighted.set({"objective.trust.weight": "none"})
-
-    def measured(method: Algorithm, seed: int) -> Measurement:
-        setting = Setting(noise=0.5, old="trainer", reward="graded", seed=seed % 1000)
-        return measure(method, setting, run.steps(1000), seed=seed)
-
-    base, ours = run.each(lambda seed: measured(bare, seed)), run.each(lambda seed: measured(weighted, seed))
-    seen = fails([m.bias > 2 * m.floor for m in base], "without the weight the bias is twice what noise could feign")
-    biases = [[m.bias for m in side] for side in (base, ours)]
+    methods = {"bare": weighted.set({"objective.trust.weight": "none"}), "weighted": weighted}
+    found = measured(run, methods, Setting(noise=0.5, old="trainer", reward="graded"), run.steps(1000))
+    seen = fails(
+        [m.bias > 2 * m.floor for m in found["bare"]], "without the weight the bias is twice what noise could feign"
+    )
+    biases = [[m.bias for m in side] for side in found.values()]
     return compare(*biases, "relative bias of the gradient", run, larger=False, least=0.05, premise=seen)
 
 
