@@ -48,7 +48,7 @@ def ppo(run: ClaimRun) -> Outcome:
     first, best = [float(c[np.isfinite(c)][0]) for c in base], [float(np.nanmax(c)) for c in base]
     premise = learns(first, best, 475, by=20, what="without clipping returns rise by 20 and stay below 475")
     means = [[float(np.nanmean(c)) for c in side] for side in (base, ours)]
-    return compare(*means, "mean episode return over training", run, least=10, premise=premise)
+    return compare(means[0], means[1], "mean episode return over training", run, least=10, premise=premise)
 
 
 @claim("rloo", base="reinforce", published="wins 3.2 to 20.3 % more comparisons than PPO; beats REINFORCE with a mean baseline",
@@ -85,7 +85,9 @@ def reinforce_plus_plus(run: ClaimRun) -> Outcome:
     found = measured(run, methods, Setting(), run.steps(800))
     biases = [[m.angle_bias for m in side] for side in found.values()]
     seen = biased(found["grpo"])
-    return compare(*biases, "bias left after the best rescaling", run, larger=False, least=0.05, premise=seen)
+    return compare(
+        biases[0], biases[1], "bias left after the best rescaling", run, larger=False, least=0.05, premise=seen
+    )
 
 
 @claim("opo", base="the mean of the group", seconds=20, seeds=10,

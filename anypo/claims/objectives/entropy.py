@@ -45,7 +45,9 @@ def hapo_token(run: ClaimRun) -> Outcome:
         without = finals(less, bed, steps, run.seeds[:3])
         run.note(f"entropy without {label} (3 seeds): {shown(entropy_when(c, 0.7) for c in without)}.")
     found = [[entropy_when(c, 0.7) for c in side] for side in (base, ours)]
-    entropy = compare(*found, "entropy at reward 0.7 (nats)", run, least=0.02, premise=learning(base, "area"))
+    entropy = compare(
+        found[0], found[1], "entropy at reward 0.7 (nats)", run, least=0.02, premise=learning(base, "area")
+    )
     return replace(entropy, verdict=weaker(entropy.verdict, reward.verdict))
 
 
@@ -118,7 +120,7 @@ def _entropy_at_reward(run: ClaimRun, system: str, level: float = 0.8) -> Outcom
     run.note(f"entropy at the end: {mean_entropy(base):.3f} (grpo), {mean_entropy(ours):.3f} ({system}).")
     found = [[entropy_when(c, level) for c in side] for side in (base, ours)]
     falls = fails([c.entropy[0] - e > 0.1 for c, e in zip(base, found[0])], "GRPO has lost 0.1 nats by then")
-    return compare(*found, f"entropy at reward {level:g} (nats)", run, least=0.02, premise=falls)
+    return compare(found[0], found[1], f"entropy at reward {level:g} (nats)", run, least=0.02, premise=falls)
 
 
 @claim("clip-cov", base="grpo", published="entropy more than ten times GRPO's; 2.0 % (7B) and 6.4 % (32B) more on average",

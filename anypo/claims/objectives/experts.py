@@ -29,7 +29,7 @@ def second_best(graph: StateGraph) -> Any:
 
     def worth(prompt: int, text: str) -> float:
         if prompt < 4:
-            best, taught = EASY[prompt]
+            best, taught = EASY[prompt][0], EASY[prompt][1]
             return 1.0 if text[:1] == best else 0.5 * (text[:1] == taught)
         word = HARD[prompt - 4]
         return 1.0 if text == word[:4] + word[1] else 0.6 * (text == word)
@@ -115,7 +115,7 @@ def chord_phi(run: ClaimRun) -> Outcome:
         )
     lowest = [[c.value.min() for c in found[label]] for label in ("no phi", "phi")]
     dips = fails([c.value.min() < c.value[0] - 0.02 for c in found["no phi"]], "without phi the reward dips by 0.02")
-    return compare(*lowest, "lowest exact reward while mixing", run, least=LEAST, premise=dips)
+    return compare(lowest[0], lowest[1], "lowest exact reward while mixing", run, least=LEAST, premise=dips)
 
 
 def erring(graph: StateGraph) -> Any:

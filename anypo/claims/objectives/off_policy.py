@@ -72,7 +72,7 @@ def minirl(run: ClaimRun) -> Outcome:
         [m.bias > 2 * m.floor for m in found["bare"]], "without the weight the bias is twice what noise could feign"
     )
     biases = [[m.bias for m in side] for side in found.values()]
-    return compare(*biases, "relative bias of the gradient", run, larger=False, least=0.05, premise=seen)
+    return compare(biases[0], biases[1], "relative bias of the gradient", run, larger=False, least=0.05, premise=seen)
 
 
 @claim("vcpo", base="truncated sequence importance sampling", seconds=90, seeds=5,
