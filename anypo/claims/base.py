@@ -43,7 +43,7 @@ def learns(
 ) -> Premise:
     """The base learns (`after` lies above `before` by at least `by`) and stays below `ceiling`, in at least eight of ten runs: what is
     better can be seen, and what is worse, too. Negate both sides of a quantity that is to fall."""
-    met = sum(b + by <= a <= ceiling for b, a in zip(before, after, strict=True))
+    met = sum(bool(b + by <= a <= ceiling) for b, a in zip(before, after, strict=True))
     return Premise(what or f"the base rises by {by:g} and stays below {ceiling:g}", met, len(after), 0.8)
 
 

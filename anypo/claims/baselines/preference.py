@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from anypo.claims.base import ClaimRun, Outcome, claim, compare
+from anypo.claims.base import ClaimRun, Outcome, claim, compare, fails
 from anypo.context import Context, Memory
 from anypo.data.batch import Batch
 from anypo.data.records import ACTION, CONTEXT, DEMO, Tokens, Trajectory
@@ -21,13 +21,17 @@ ANSWERS, BETA, COPIES = 5, 0.5, 400
        published="the optimum is pi_ref exp(r / beta) / Z (theorem 1 and equation 4)")  # fmt: skip
 def dpo(run: ClaimRun) -> Outcome:
     """KL from the closed form to what is learned from Bradley-Terry preferences over every pair of answers, each label as frequent as
-    its probability (to one in 400); the rewards and the reference are drawn by seed."""
+    its probability (to one in 400); the rewards and the reference are drawn by seed. Control: the reference, which nothing moved."""
     found = run.each(_divergences)
-    return compare([sft for sft, _ in found], [ours for _, ours in found], "minus the KL to the closed form", run)
+    base, ours, still = ([entry[k] for entry in found] for k in range(3))
+    return compare(
+        base, ours, "minus the KL to the closed form", run, least=0.01, controls={"the reference": still},
+        premise=fails([value < -0.01 for value in base], "imitating the chosen answers ends elsewhere"),
+    )  # fmt: skip
 
 
-def _divergences(seed: int) -> tuple[float, float]:
-    """Minus KL(optimum, learned), for sft and for dpo."""
+def _divergences(seed: int) -> tuple[float, ...]:
+    """Minus KL(optimum, learned), for sft, for dpo and for the reference itself."""
     rng = np.random.default_rng(seed)
     reward, reference = torch.from_numpy(rng.normal(size=ANSWERS)), torch.from_numpy(rng.normal(size=ANSWERS))
     best = (reference + reward / BETA).log_softmax(0)
@@ -38,8 +42,7 @@ def _divergences(seed: int) -> tuple[float, float]:
         for pair in [(a, b)] * share + [(b, a)] * (COPIES - share)
     ]
     learned = [_learn(name, pairs, reference.log_softmax(0)) for name in ("sft", "dpo")]
-    sft, ours = (-float((best.exp() * (best - logp)).sum()) for logp in learned)
-    return sft, ours
+    return tuple(-float((best.exp() * (best - logp)).sum()) for logp in (*learned, reference.log_softmax(0)))
 
 
 def _learn(name: str, pairs: list[tuple[int, int]], reference: Tensor) -> Tensor:

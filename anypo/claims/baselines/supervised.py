@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 
-from anypo.claims.base import ClaimRun, Outcome, claim, compare
-from anypo.claims.beds.exact import TOY, Testbed, mean_final, train
+from anypo.claims.base import ClaimRun, Outcome, claim, compare, fails
+from anypo.claims.beds.exact import TOY, Testbed, train
 from anypo.exact import ExactTask, StateGraph, patterns
 from anypo.systems import find
 
@@ -19,15 +19,23 @@ def exchanged(graph: StateGraph) -> ExactTask:
 BED = Testbed(reward="sparse", lr=0.05)
 
 
-@claim("sft", base="sft on other prompts' solutions", seconds=30, stand_in=TOY,
+@claim("sft", base="the policy before training", seconds=30, stand_in=TOY,
        published="supervised fine-tuning on demonstrations is preferred over the prompted model (InstructGPT, figure 1)")  # fmt: skip
 def sft(run: ClaimRun) -> Outcome:
-    """Mean exact reward of the last tenth of 60 steps on worked solutions, one string per prompt being right, against the same steps
-    on solutions that belong to other prompts: what is learned must be the answer to its prompt, not a liking for solutions. The
-    policy's reward before training is noted."""
+    """Exact reward of the last tenth of 60 steps on worked solutions, one string per prompt being right, against the policy before,
+    which is right in less than half of its answers. Control: the same steps on solutions that belong to other prompts. What is
+    learned must be the answer to its prompt, not a liking for solutions."""
     steps = run.steps(60)
     method = BED.adapt(find("sft").algorithm()).set({"replay.examples": 4})
-    base = run.each(lambda seed: train(method, BED.replace(task=exchanged), steps, seed))
+    others = run.each(lambda seed: train(method, BED.replace(task=exchanged), steps, seed).final)
     ours = run.each(lambda seed: train(method, BED, steps, seed))
-    run.note(f"before training: {sum(c.value[0] for c in ours) / len(ours):.3f}; at the end {mean_final(ours):.3f}.")
-    return compare([c.final for c in base], [c.final for c in ours], "mean exact reward at the end", run)
+    before = [float(c.value[0]) for c in ours]
+    return compare(
+        before,
+        [c.final for c in ours],
+        "mean exact reward at the end",
+        run,
+        least=0.1,
+        controls={"other prompts' solutions": others},
+        premise=fails([value < 0.5 for value in before], "less than half of the answers are right at first"),
+    )

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Literal
 
 import numpy as np
 
 from anypo.algorithm import Algorithm
-from anypo.claims.base import ClaimRun
+from anypo.claims.base import ClaimRun, Outcome, Premise, compare, learns
 from anypo.exact.bed import Curves, Testbed, train
 
 
@@ -31,6 +32,38 @@ SCORES = Testbed(reward="graded", lr=0.02)
 
 STALE = Testbed(kind="linear", batch=8, lr=0.02, lag=8, old="sampler")
 """Every rollout eight updates behind, and its sampler's log-probabilities taken as the old ones, as asynchronous runs do."""
+
+
+# -- comparisons of reward --------------------------------------------------------------------------------------------------------
+
+Reading = Literal["final", "area"]
+"""Exact reward at the end of a run, or over training."""
+
+LEAST = 0.01
+"""The smallest difference in exact reward that matters, for all claims that name no other."""
+
+
+def learning(base: Sequence[Curves], reading: Reading = "final", ceiling: float = 0.95) -> Premise:
+    """The base learns, and stays below the ceiling."""
+    before, after = [c.value[0] for c in base], [getattr(c, reading) for c in base]
+    return learns(before, after, ceiling, what=f"the base's reward rises by 0.05 to at most {ceiling:g}")
+
+
+def by_reward(
+    base: Sequence[Curves],
+    ours: Sequence[Curves],
+    run: ClaimRun,
+    reading: Reading = "area",
+    least: float = LEAST,
+    controls: Mapping[str, Sequence[Curves]] | None = None,
+    premise: Premise | None = None,
+) -> Outcome:
+    """`compare` of exact rewards, which the base must learn without being at its ceiling (or another premise)."""
+    of = lambda curves: [getattr(c, reading) for c in curves]
+    others = {name: of(curves) for name, curves in (controls or {}).items()}
+    metric = {"area": "mean exact reward over training", "final": "exact reward after training"}[reading]
+    premise = premise or learning(base, reading)
+    return compare(of(base), of(ours), metric, run, least=least, controls=others, premise=premise)
 
 
 # -- readings ---------------------------------------------------------------------------------------------------------------------
@@ -61,12 +94,23 @@ def mean_steps(curves: Iterable[Curves], threshold: float) -> float:
     return mean(c.steps_to(threshold) for c in curves)
 
 
+def drop(curves: Curves) -> float:
+    """The largest fall of the exact reward below the best so far."""
+    return float((np.maximum.accumulate(curves.value) - curves.value).max())
+
+
+def entropy_when(curves: Curves, reward: float) -> float:
+    """Entropy at the first step that reaches `reward`; at the last step where none does."""
+    step = curves.steps_to(reward)
+    return float(curves.entropy[int(step) if np.isfinite(step) else -1])
+
+
 def shown(values: Iterable[float]) -> str:
     """The mean as it is noted."""
     return f"{mean(values):.3f}"
 
 
 __all__ = [
-    "SCORES", "STALE", "TOY", "Curves", "Testbed", "finals", "mean", "mean_area", "mean_entropy", "mean_final", "mean_steps", "pair",
-    "shown", "train",
+    "LEAST", "SCORES", "STALE", "TOY", "Curves", "Reading", "Testbed", "by_reward", "drop", "entropy_when", "finals",
+    "learning", "mean", "mean_area", "mean_entropy", "mean_final", "mean_steps", "pair", "shown", "train",
 ]  # fmt: skip
