@@ -47,7 +47,7 @@ def swap(algorithm: Algorithm, room: str, field: str, value: Any) -> Algorithm:
 
 def climbs(curves: Sequence[Curves], ceiling: float = 0.95, by: float = 0.05, reading: str = "final") -> Premise:
     """The base learns and is below its ceiling: `reading` of its curves against the reward before the first step."""
-    return learns([c.value[0] for c in curves], [getattr(c, reading) for c in curves], ceiling, by)
+    return learns([float(c.value[0]) for c in curves], [getattr(c, reading) for c in curves], ceiling, by)
 
 
 def draw(context: Context, salt: int) -> np.random.Generator:

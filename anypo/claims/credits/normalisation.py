@@ -59,7 +59,9 @@ def bnpo(run: ClaimRun) -> Outcome:
         finals(one, bed, steps, run.seeds)
         for one in (method.set({"credit.scale": "std"}), method, method.set({"credit.scale": "none"}))
     )
-    run.note(f"exact reward over training: {', '.join(f'{mean_area(c):.3f}' for c in (base, ours, flat))} (std, beta, none).")
+    run.note(
+        f"exact reward over training: {', '.join(f'{mean_area(c):.3f}' for c in (base, ours, flat))} (std, beta, none)."
+    )
     return compare(
         [_variation(c) for c in base], [_variation(c) for c in ours], "variation of the gradient's norm", run, larger=False,
         least=0.02, controls={"constant density": [_variation(c) for c in flat]}, premise=climbs(base),

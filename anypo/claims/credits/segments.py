@@ -73,7 +73,9 @@ def spo_tree(run: ClaimRun) -> Outcome:
     bed = CHAIN.replace(batch=2)
     ours = finals(method, bed, steps, run.seeds)
     base = finals(grpo, CHAIN.replace(batch=affordable(run, ours, grpo, CHAIN)), steps, run.seeds)
-    leaves = finals(method.set({"credit": grpo.credit.dump(), "objective": grpo.objective.dump()}), bed, steps, run.seeds)
+    leaves = finals(
+        method.set({"credit": grpo.credit.dump(), "objective": grpo.objective.dump()}), bed, steps, run.seeds
+    )
     return compare(
         [c.area for c in base], [c.area for c in ours], "mean exact reward over training", run, least=0.02,
         controls={"the tree's leaves as a group": [c.area for c in leaves]}, premise=climbs(base, reading="area"),

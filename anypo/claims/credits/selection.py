@@ -49,7 +49,9 @@ def d3s(run: ClaimRun) -> Outcome:
         for kind, sides in (("trained", (base, ours)), ("trained", (lot,)), ("generated", (base, ours)))
     )
     run.note("median of tokens generated until then: " + ", ".join(f"{np.median(side):.0f}" for side in made) + ".")
-    run.note(f"final reward: {mean_final(base):.3f} (grpo), {mean_final(ours):.3f} (d3s), {mean_final(lot):.3f} (by lot).")
+    run.note(
+        f"final reward: {mean_final(base):.3f} (grpo), {mean_final(ours):.3f} (d3s), {mean_final(lot):.3f} (by lot)."
+    )
     most = max(float(np.nansum(c.metrics["tokens/trained"])) for c in base)
     return sooner(
         trained[0], trained[1], "tokens trained until 80 % of GRPO's gain", run, most=most,
