@@ -48,14 +48,12 @@ def intervention_training(run: ClaimRun) -> Outcome:
 @claim("otr", base="sft", published="better than supervised training on math, code and reasoning; forgets less",
        seconds=60, seeds=6, stand_in="an enumerable policy, shared features; two of eight solutions corrupted")  # fmt: skip
 def otr(run: ClaimRun) -> Outcome:
-    """A policy that solves eight prompts is tuned on eight others, two of whose solutions are corrupted, until each method fits the
-    clean solutions equally well (mean probability 0.8): exact accuracy kept on the first eight. The base sees the solutions and nothing
-    else. Control: imitation weighted by each token's probability, which is what one-token rollouts at temperature 1 expect. Notes:
-    probability put on the corrupted solutions. An effect below 0.02 does not matter."""
+    """A policy that solves eight prompts is tuned on eight others, two of whose solutions are corrupted, until each method fits
+    the clean solutions equally well (mean probability 0.8): exact accuracy kept on the first eight. The base sees the solutions
+    and nothing else. Control: imitation weighted by each token's probability, which is what one-token rollouts at temperature 1
+    expect. Notes: probability put on the corrupted solutions. An effect below 0.02 does not matter."""
     steps = run.steps(400)
-    base, ours, weighed = (
-        run.each(lambda seed, how=how: _tune(how, seed, steps)) for how in ("sft", "otr", "weighted")
-    )
+    base, ours, weighed = ([_tune(how, seed, steps) for seed in run.seeds] for how in ("sft", "otr", "weighted"))
     wrong, fit = ([float(np.mean([r[i] for r in side])) for side in (base, ours)] for i in (2, 3))
     run.note(f"log-probability of corrupted solutions: {wrong[0]:.2f} (sft), {wrong[1]:.2f} (otr).")
     run.note(f"probability of the clean ones at the end: {fit[0]:.2f} (sft), {fit[1]:.2f} (otr).")
@@ -67,7 +65,7 @@ def otr(run: ClaimRun) -> Outcome:
 
 
 def _tune(method: str, seed: int, steps: int) -> tuple[float, float, float, float]:
-    """Accuracy on the old prompts before and after, log-probability of corrupted and probability of clean solutions of the new ones."""
+    """Accuracy on the old prompts before and after, log-probability of corrupted and probability of clean solutions of the others."""
     rng = np.random.default_rng(seed)
     graph, prompts, length = tree(5, 3), 16, 3
     words = ["".join("abcd"[i] for i in rng.integers(0, 4, length)) for _ in range(prompts)]

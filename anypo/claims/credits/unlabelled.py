@@ -71,9 +71,9 @@ def ttrl(run: ClaimRun) -> Outcome:
        published="+68 % relative pass@1 on AIME 2024 over TTRL with 60 % of the rollout tokens (8B)",
        stand_in="an enumerable policy that starts at a third right, eight prompts")  # fmt: skip
 def ettrl(run: ClaimRun) -> Outcome:
-    """Entropy-fork trees of 14 leaves and confidence-weighted advantages against separate rollouts of so many tokens that ours are 60 %
-    of them, as the paper compares: mean exact accuracy over 60 steps. Controls: separate rollouts at equal tokens, and the same trees
-    without the reshaping. An effect below 0.02 does not matter."""
+    """Entropy-fork trees of 14 leaves and confidence-weighted advantages against separate rollouts of so many tokens that ours
+    are 60 % of them, as the paper compares: mean exact accuracy over 60 steps. Controls: separate rollouts at equal tokens, and
+    the same trees without the reshaping. An effect below 0.02 does not matter."""
     steps, method = run.steps(60), find("ettrl").algorithm().set(WHOLE)
     plain = find("ttrl").algorithm().set(WHOLE)
     ours = finals(method, LEANING, steps, run.seeds)

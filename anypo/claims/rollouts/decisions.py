@@ -56,10 +56,8 @@ def gliclass_ppo(run: ClaimRun) -> Outcome:
     actions against thresholded ones (the release's other mode). Controls: the start itself, and drawn actions without the entropy
     bonus. An effect below 0.02 does not matter."""
     steps = run.steps(60)
-    base, ours, plain = (
-        run.each(lambda seed, changes=changes: _classify(seed, steps, changes))
-        for changes in ({"generate.actions": "threshold"}, {}, {"objective.regularise": []})
-    )
+    modes: tuple[dict[str, Any], ...] = ({"generate.actions": "threshold"}, {}, {"objective.regularise": []})
+    base, ours, plain = ([_classify(seed, steps, changes) for seed in run.seeds] for changes in modes)
     start = [before for before, _ in ours]
     return compare(
         [after for _, after in base], [after for _, after in ours], "mean F1 on unseen texts", run, least=0.02,
