@@ -27,8 +27,6 @@ def test_rollouts_dropped_by_lot_are_as_many_and_never_anchors():
     bed = BEDS["dagrpo"]
     shares = []
     for one in (bed, controls.changed(bed, controls.random_drop)):
-        kept = []
-        train("dagrpo", one, 1, 3, lambda trainer: kept.append(trainer.batch))
-        batch = kept[0]
+        batch = train("dagrpo", one, 1, 3).trainer.batch
         shares.append((batch.n_sequences, int(batch.sequences["demo"].sum())))
     assert shares[0] == shares[1] and shares[0][1] > 0
