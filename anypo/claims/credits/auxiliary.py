@@ -6,7 +6,7 @@ import json
 
 import numpy as np
 
-from anypo.claims.base import ClaimRun, Outcome, claim, compare
+from anypo.claims.base import ClaimRun, Outcome, claim, compare, learns
 from anypo.claims.beds.words import TextTask, greedy, question, run_on, warm
 from anypo.data.records import Tokens, Trajectory
 from anypo.generate.groups.auxiliary import SelfJudging
@@ -27,7 +27,11 @@ def spark(run: ClaimRun) -> Outcome:
     sums, readable = ([np.mean([p[i][k] for p in pairs]) for i in (0, 1)] for k in (1, 2))
     run.note(f"accuracy of sums: {sums[0]:.3f} (grpo), {sums[1]:.3f} (spark).")
     run.note(f"readable verdicts: {readable[0]:.2f} (grpo), {readable[1]:.2f} (spark).")
-    return compare([p[0][0] for p in pairs], [p[1][0] for p in pairs], "accuracy of verdicts", run)
+    solved = [p[0][1] for p in pairs]
+    return compare(
+        [p[0][0] for p in pairs], [p[1][0] for p in pairs], "accuracy of verdicts", run, least=0.05,
+        premise=learns([0.1] * len(solved), solved, 0.95, what="the base solves more sums than chance by 0.05, and below 0.95"),
+    )  # fmt: skip
 
 
 def _judge(seed: int, steps: int, warm_up: int) -> list[tuple[float, float, float]]:
@@ -80,9 +84,15 @@ def coderl_plus(run: ClaimRun) -> Outcome:
     pairs = run.each(lambda seed: _code(seed, run.steps(30), run.steps(120)))
     solved = [np.mean([p[i][1] for p in pairs]) for i in (0, 1)]
     run.note(f"pass@1 of programs: {solved[0]:.3f} (code only), {solved[1]:.3f} (with executions).")
+    passed = [p[0][1] for p in pairs]
     return compare(
-        [p[0][0] for p in pairs], [p[1][0] for p in pairs], "share of right values in predicted executions", run
-    )
+        [p[0][0] for p in pairs], [p[1][0] for p in pairs], "share of right values in predicted executions", run, least=0.05,
+        premise=learns([CHANCE] * len(passed), passed, 0.95, what="the base writes right programs more often than the start by 0.05"),
+    )  # fmt: skip
+
+
+CHANCE = 1 / 3
+"""How often a program with the right numbers and one of three operations is right: what the start was shown."""
 
 
 def _code(seed: int, steps: int, warm_up: int) -> list[tuple[float, float]]:
