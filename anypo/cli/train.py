@@ -165,5 +165,6 @@ def _rehearse(config: RunConfig, as_json: bool) -> None:
         return
     for said in notes:
         typer.echo(f"# {said}")
-    plain.pop("filled")
+    if "sft_steps" in plain.pop("filled"):  # nobody asked for them, so the file does not either
+        plain.pop("sft_steps")
     typer.echo(yaml.safe_dump(plain, sort_keys=False, allow_unicode=True), nl=False)

@@ -129,6 +129,8 @@ def meant(plain: Mapping[str, Any], place: Path = Path()) -> Written:
     given = {
         name: value for name, value in plain.items() if value is not None and name not in (*METHOD, *BESIDE, "filled")
     }
+    if "sft_steps" in _mapping(plain, "filled"):  # nobody asked for them, so the task may do without
+        given.pop("sft_steps", None)
     changes, models = _mapping(plain, "set"), _mapping(plain, "model_as")
     method = _method(plain)
     if isinstance(method, Mapping) and "stages" in method:

@@ -41,8 +41,8 @@ class Evaluation:
     n: int
     samples: int = 1
     details: Mapping[str, float] = field(default_factory=dict)
-    trajectories: tuple[Trajectory, ...] = ()
-    problems: tuple[Problem, ...] = ()
+    trajectories: tuple[Trajectory, ...] = field(default=(), repr=False)
+    problems: tuple[Problem, ...] = field(default=(), repr=False)
 
     @property
     def accuracy(self) -> float:

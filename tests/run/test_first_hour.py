@@ -132,3 +132,19 @@ def test_some_cut_episodes_are_said(here) -> None:
     assert "1 of 4 episodes were cut after 1 turn" in _cut(over + cut, generate)  # type: ignore[arg-type]
     assert "every episode was cut" in _cut(cut, generate)  # type: ignore[arg-type]
     assert not _cut(over, generate) and not _cut(4 * over + cut, generate)  # type: ignore[arg-type]
+
+
+def test_what_nobody_asked_for_is_not_asked_for_by_the_file_of_the_run(here) -> None:
+    from anypo.run.written import meant
+
+    first = resolve("grpo", "tiny", task="own.csv")
+    again = meant(first.model_dump(mode="json")).resolve()
+    assert again.sft_steps == first.sft_steps and Stages(again).warm == 0
+    stated = resolve("grpo", "tiny", task="own.csv", sft_steps=7)
+    assert meant(stated.model_dump(mode="json")).resolve().sft_steps == 7
+
+
+def test_an_evaluation_is_shown_without_its_rollouts() -> None:
+    from anypo.scoring import Evaluation
+
+    assert "trajectories" not in repr(Evaluation(0.5, 0.1, 0.9, "accuracy", 8))
