@@ -15,6 +15,7 @@ from anypo.diagnose.detector import Limit, finding
 from anypo.diagnose.evidence import Series
 from anypo.diagnose.levers import applicable, command
 from anypo.run.config import resolve
+from anypo.run.methods import budgets
 from anypo.systems import SYSTEMS, methods
 from benchmarks.planted import HEALTHY, PLANTED, run
 
@@ -102,7 +103,9 @@ def test_a_pasted_command_gives_the_runs_composition_with_the_lever(system):
         for lever in entry.levers:
             changes = applicable(lever, evidence.algorithm)
             if changes:
-                assert pasted(command(evidence, changes)).composition() == evidence.algorithm.set(changes)
+                meant = evidence.algorithm.set(changes)
+                meant = meant.set(budgets(meant, changes))
+                assert pasted(command(evidence, changes)).composition() == meant
 
 
 def pasted(text: str):

@@ -215,7 +215,7 @@ def ask(*arguments: str):
 def test_the_command_shows_a_summary_of_every_step(folder):
     shown = ask(str(folder.path)).output.split("\n")
     assert shown[0].split() == ["step", "rollouts", "reward", "spread", "length", "truncated", "trained"]
-    assert shown[1].split() == ["1", "3", "0.333", "0.471", "2", "0", "1"] and "2 rows" in shown[3]
+    assert shown[2].split() == ["1", "3", "0.333", "0.471", "2", "0", "1"] and "2 rows" in shown[3]
 
 
 def test_the_command_writes_json_and_csv(folder):

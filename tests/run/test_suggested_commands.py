@@ -30,7 +30,13 @@ def configured(model: str, task: str) -> RunConfig:
 def test_what_to_try_next(name: str) -> None:
     config = configured(f"models/{name}", f"data/{name}.jsonl")
     train, rollouts = Result.suggestions(SimpleNamespace(config=config, path=Path(f"runs/{name}")))  # type: ignore[arg-type]
-    assert shlex.split(train) == ["anypo", "train", f"runs/{name}", "--system", "rloo"]  # the run with all that it was told
+    assert shlex.split(train) == [
+        "anypo",
+        "train",
+        f"runs/{name}",
+        "--system",
+        "rloo",
+    ]  # the run with all that it was told
     words = shlex.split(rollouts)
     assert words[:3] == ["anypo", "rollouts", f"runs/{name}"] and len(words) == 4
 

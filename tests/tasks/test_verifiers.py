@@ -70,7 +70,8 @@ def test_every_extractor_reads_what_write_writes(value: int) -> None:
 def test_extractors_take_any_text(text: str) -> None:
     for name in EXTRACTORS:
         found = extract(name, text)
-        assert found is None or (isinstance(found, str) and found == found.strip())
+        bare = str.rstrip if name == "code" else str.strip  # the first line of a program may be indented
+        assert found is None or (isinstance(found, str) and found == bare(found))
 
 
 @pytest.mark.parametrize(
