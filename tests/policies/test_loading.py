@@ -288,8 +288,8 @@ DAMAGES = {
         "does not know its model type",
     ),
     "no causal model": (
-        lambda f: (f / "config.json").write_text('{"model_type": "llava"}'),
-        "LlavaConfig.*no causal language",
+        lambda f: (f / "config.json").write_text('{"model_type": "clip"}'),
+        "CLIPConfig.*no causal language",
     ),
     "no package": (
         lambda f: _configure(f, quantization_config={"quant_method": "gptq", "bits": 4}),

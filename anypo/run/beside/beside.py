@@ -26,7 +26,7 @@ from anypo.context import Context
 from anypo.control.base import Ask
 from anypo.data.batch import Batch
 from anypo.data.records import Group
-from anypo.errors import UserError
+from anypo.errors import UserError, brief
 from anypo.run.beside import rooms
 from anypo.run.beside.angle import Angle
 from anypo.run.beside.base import candidates, lacking, readable, swapped
@@ -141,8 +141,9 @@ class Beside(Witness):
             return
         self.sequences = after.n_sequences
         for name, shadow in list(self.shadows.items()):
-            with self._aside(name, context):
-                shadow.assign(before, context)
+            if name in self.shadows:  # without the base nothing is left
+                with self._aside(name, context):
+                    shadow.assign(before, context)
         if self.base is not None:
             with self._aside(BASE, context):
                 self._credited(after, self.base.batch)
@@ -167,8 +168,9 @@ class Beside(Witness):
             return
         whole = pull.batch.n_sequences == self.sequences
         for name, shadow in list(self.shadows.items()):
-            with self._aside(name, context):
-                shadow.pull(pull, whole, self.rows, self.weights.steps, context)
+            if name in self.shadows:
+                with self._aside(name, context):
+                    shadow.pull(pull, whole, self.rows, self.weights.steps, context)
         self.steps = (self.steps[0] + 1, self.steps[1])
         if self.base is not None and isinstance(self.base.algorithm.update, GradientUpdate):
             theirs = self.base.algorithm.update.schedule.factor(context.step, context.total)
@@ -226,9 +228,10 @@ class Beside(Witness):
         try:
             with timed("base", context):
                 yield
-        except (KeyError, UserError) as error:
-            self.left[name] = " ".join(str(error).strip("'\"").split())
-            del self.shadows[name]
+        except Exception as error:  # whatever it is: what only looks on must not end a run
+            lacks = isinstance(error, (KeyError, UserError))
+            self.left[name] = brief(error).strip("'\"") if lacks else f"{type(error).__name__}: {brief(error)}"
+            self.shadows.pop(name, None)
             if name == BASE:
                 self.why, self.name, self.shadows = f"{self.name}: {self.left[name]}", "", {}
         finally:
