@@ -114,6 +114,7 @@ def test_offline_training_uses_the_collected_rollouts_and_no_others() -> None:
     context = Context(2, 20, 3, run.memory)
     drawn = [group for step in (2, 3) for group in _drawn(run, context, step)]
     assert sorted(group.rewards.tolist() for group in drawn) == sorted(collected), "one pass is every group once"
+    run.memory[run.algorithm.replay]["drawn"] = 0  # as if nobody had looked
     run.step()
     assert not torch.equal(run.weights.policy.weight, start)
     for _ in range(2):
