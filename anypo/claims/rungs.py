@@ -15,12 +15,13 @@ HOLDS: Mapping[str, frozenset[str]] = {
 
 def rungs(kind: str, entry: Mapping[str, Any], tests: Sequence[str]) -> dict[str, Any]:
     """``exact``: names of tests; ``acts``: acts, still, refused, failed, no base (nothing to compare it with) or not run; ``claim``:
-    the verdict, or not run; ``real``: ran, refused, failed or not run. `kind`: the system's; `entry`: its record."""
+    the verdict, outdated where the claim is another by now, or not run; ``real``: ran, refused, failed or not run. `kind`: the
+    system's; `entry`: its record."""
     acts, real = entry.get("acts"), entry.get("real")
     return {
         "exact": list(tests),
         "acts": _acted(acts) if acts else "not run" if kind == "method" else "no base",
-        "claim": entry.get("verdict", "not run"),
+        "claim": "outdated" if entry.get("outdated") else entry.get("verdict", "not run"),
         "real": ("ran" if real["ran"] else _reason(real)) if real else "not run",
     }
 

@@ -32,6 +32,7 @@ def markdown(entries: Mapping[str, Any]) -> str:
         "Written by `anypo verify --table` from the registry and the last recorded verification; `anypo verify NAME` runs a row.",
         "*Reproduced*: the whole 95 % interval lies on the claimed side (or the identity holds), against controls, too.",
         "*Direction only*: the estimate does. *Untested here*: the bed gave the effect no chance to show, or to fail.",
+        "*Of an older claim*: the claim was rewritten since, and has not been run again; the numbers are those of the old one.",
         "",
         "The last four columns are the rungs of [claims](claims.md): tests against an independent derivation, whether the default run",
         "does what its base would not, the verdict, and a run with a real model or in a real environment.",
@@ -45,7 +46,7 @@ def markdown(entries: Mapping[str, Any]) -> str:
         lines.append("")
     counts: dict[str, int] = {}
     for name in SYSTEMS:
-        verdict = entries[name]["verdict"] if name in entries else "not run" if name in claims else "no claim"
+        verdict = shown[name]["claim"] if name in entries else "not run" if name in claims else "no claim"
         counts[verdict] = counts.get(verdict, 0) + 1
     tally = ", ".join(f"{VERDICTS.get(k, k).strip('*')}: {v}" for k, v in sorted(counts.items()))
     short = {name: lacking for name, found in sorted(shown.items()) if (lacking := unfinished(found))}
@@ -86,7 +87,7 @@ def _row(system: System, claim: Any, entry: Mapping[str, Any] | None, shown: Map
     measured = effect = ""
     verdict = "not yet run" if claim is not None else "no claim"
     if entry is not None:
-        verdict = VERDICTS[entry["verdict"]]
+        verdict = VERDICTS[entry["verdict"]] + (", *of an older claim*" if entry.get("outdated") else "")
         if entry["verdict"] == "error":
             measured = entry["error"]
         else:
@@ -158,5 +159,11 @@ def _short(value: Any) -> str:
 
 
 def write(page: Path, folder: Path = record.SHIPPED) -> None:
-    """Regenerate the page from the record in `folder`."""
+    """Regenerate the page from the record in `folder`, where records of claims that are others by now are marked first."""
+    for name, entry in record.read(folder).items():
+        claim = load().get(name)
+        old = "verdict" in entry and (claim is None or entry.get("what") != claim.description)
+        if old != bool(entry.get("outdated")):
+            kept = {key: value for key, value in entry.items() if key != "outdated"}
+            record.write(folder, {name: kept | ({"outdated": True} if old else {})})
     page.write_text(markdown(record.read(folder)))

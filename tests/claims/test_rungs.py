@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from anypo.claims import load, record, table
 from anypo.claims import real as earnest
-from anypo.claims import record
 from anypo.claims.real import PLACES, Place, real
 from anypo.claims.rungs import rungs, unfinished
 from anypo.errors import UserError
@@ -107,3 +107,17 @@ def test_a_refusal_is_recorded_and_what_has_no_steps_is_refused() -> None:
     assert not found["ran"] and found["said"].startswith("refused: update.reference")
     with pytest.raises(UserError, match="a planner, which has no steps"):
         real("iwocs")
+
+
+def test_the_record_of_a_claim_that_is_another_by_now_is_no_verdict(tmp_path: Path) -> None:
+    claim = load()["grpo"]
+    entry = json.loads((record.SHIPPED / "grpo.json").read_text()) | {"what": claim.description}
+    entry.pop("outdated", None)
+    for what, outdated in ((claim.description, False), ("something else", True)):
+        record.write(tmp_path / "records", {"grpo": entry | {"what": what}})
+        table.write(tmp_path / "systems.md", tmp_path / "records")
+        found = json.loads((tmp_path / "records" / "grpo.json").read_text())
+        assert bool(found.get("outdated")) is outdated
+        shown = rungs("method", found, ["a test"])
+        assert (shown["claim"] == "outdated", "claim" in unfinished(shown)) == (outdated, outdated)
+        assert ("of an older claim" in (tmp_path / "systems.md").read_text().split("## ", 1)[1]) is outdated
