@@ -128,6 +128,8 @@ class OtherGroups(LengthAdvantage, name="weights_by_lot"):
     def factor(self, values: Tensor, batch: Batch, context: Context) -> Tensor:
         found = super().factor(values, batch, context)
         present = torch.unique(batch.group)
+        if not len(present):
+            return found
         own = torch.stack([found[batch.group == group][0] for group in present])
         mixed = own[torch.from_numpy(draw(context, 107).permutation(len(present)))]
         return mixed[torch.searchsorted(present, batch.group)]
