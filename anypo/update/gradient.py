@@ -61,8 +61,8 @@ class Constant(Schedule, name="constant"):
         return min(1.0, (step + 1) / (self.warmup + 1))
 
 
-class Linear(Schedule, name="linear"):
-    """Linear warm-up over `warmup` steps, then linear decay to `floor` at the last step."""
+class _Decay(Schedule):
+    """Linear warm-up over `warmup` steps, then a fall to `floor` at the last step, in a form of its own."""
 
     warmup: int = Field(0, ge=0)
     floor: float = Field(0.0, ge=0.0, le=1.0)
@@ -70,22 +70,26 @@ class Linear(Schedule, name="linear"):
     def factor(self, step: int, total: int) -> float:
         if step < self.warmup:
             return (step + 1) / (self.warmup + 1)
-        done = (step - self.warmup) / max(1, total - self.warmup)
-        return 1.0 - (1.0 - self.floor) * min(1.0, done)
+        return self.fallen(min(1.0, (step - self.warmup) / max(1, total - self.warmup)))
+
+    def fallen(self, done: float) -> float:
+        """The factor once this share of the fall is done."""
+        raise NotImplementedError
 
 
-class Cosine(Schedule, name="cosine"):
+class Linear(_Decay, name="linear"):
+    """Linear warm-up over `warmup` steps, then linear decay to `floor` at the last step."""
+
+    def fallen(self, done: float) -> float:
+        return 1.0 - (1.0 - self.floor) * done
+
+
+class Cosine(_Decay, name="cosine"):
     """Linear warm-up over `warmup` steps, then half a cosine down to `floor` at the last step (Loshchilov & Hutter, arXiv:1608.03983,
     without restarts)."""
 
-    warmup: int = Field(0, ge=0)
-    floor: float = Field(0.0, ge=0.0, le=1.0)
-
-    def factor(self, step: int, total: int) -> float:
-        if step < self.warmup:
-            return (step + 1) / (self.warmup + 1)
-        done = (step - self.warmup) / max(1, total - self.warmup)
-        return self.floor + (1.0 - self.floor) * (1.0 + math.cos(math.pi * min(1.0, done))) / 2.0
+    def fallen(self, done: float) -> float:
+        return self.floor + (1.0 - self.floor) * (1.0 + math.cos(math.pi * done)) / 2.0
 
 
 class GradientUpdate(Update, name="gradient"):

@@ -14,7 +14,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from anypo.data.content import Message
 from anypo.data.records import prompt_id
@@ -22,22 +22,18 @@ from anypo.tasks.base import Problem, Reply
 from anypo.tasks.text.extract import last_integer
 from anypo.tasks.text.onestep import conversation
 from anypo.tasks.text.options import read
+from anypo.worlds.drawn import Drawn, DrawnOptions
 
 NAME = "calculator"
 STOP = "</calc>"
 CALL = re.compile(r"<calc>([^<]{1,60})</calc>\s*$")
 
 
-class CalculatorOptions(BaseModel):
+class CalculatorOptions(DrawnOptions):
     """Two factors of `digits` digits each; an answer has up to `turns` stretches, all but the last of which end in a call."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     digits: int = Field(3, ge=1, le=9)
     turns: int = Field(4, ge=1)
-    seed: int = Field(0, ge=0)
-    size: int = Field(10_000, ge=1)
-    heldout: int = Field(256, ge=1)
 
 
 def parse(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -46,59 +42,30 @@ def parse(options: Mapping[str, Any]) -> dict[str, Any]:
     return {"name": NAME, **options}
 
 
-def load(options: Mapping[str, Any]) -> CalculatorTask:
-    """The task."""
-    return CalculatorTask(read(CalculatorOptions, NAME, options))
+def load(options: Mapping[str, Any]) -> Drawn:
+    """The task. The first factor decides the side: even ones train, odd ones are held out."""
+    checked = read(CalculatorOptions, NAME, options)
+    return Drawn(
+        NAME,
+        checked,
+        draw=lambda rng, side: _product(rng, side, checked.digits),
+        play=lambda problem: Calculator(problem, checked.turns),
+        split="by the first factor: even trains, odd is held out",
+        reward="correct",
+        verifier={"part": "product", "extract": "last_integer"},
+        turns=checked.turns,
+        tools=("calc",),
+    )
 
 
-class CalculatorTask:
-    """Satisfies `anypo.tasks.base.Task`. The first factor decides the side: even ones train, odd ones are held out."""
-
-    name = NAME
-    weights: Mapping[str, float] = {"correct": 1.0}
-    outcome = "correct"
-    tools = ("calc",)
-
-    def __init__(self, options: CalculatorOptions) -> None:
-        self.options = options
-        self.turns = options.turns
-
-    def __len__(self) -> int:
-        return self.options.size
-
-    @property
-    def n_heldout(self) -> int:
-        return self.options.heldout
-
-    def train(self, index: int) -> Problem:
-        return self._problem(index, len(self), 0)
-
-    def heldout(self, index: int) -> Problem:
-        return self._problem(index, self.n_heldout, 1)
-
-    def environment(self, problem: Problem) -> Calculator:
-        return Calculator(problem, self.options.turns)
-
-    def describe(self) -> dict[str, Any]:
-        """Provenance."""
-        return {
-            "name": NAME,
-            "source": self.options.model_dump() | {"split": "by the first factor: even trains, odd is held out"},
-            "rewards": [{"name": "correct", "verifier": {"part": "product", "extract": "last_integer"}}],
-            "outcome": self.outcome,
-        }
-
-    def _problem(self, index: int, count: int, side: int) -> Problem:
-        if not 0 <= index < count:
-            raise IndexError(index)
-        draw = random.Random(f"{self.options.seed}:{side}:{index}")
-        low, high = 10 ** (self.options.digits - 1), 10**self.options.digits
-        first, second = draw.randrange(low + (low + side) % 2, high, 2), draw.randrange(low, high)
-        content = (
-            f"What is {first} * {second}? You may use a calculator: write <calc>2*3</calc> and the result follows. "
-            "End with the product."
-        )
-        return Problem(prompt_id(content), conversation(content), str(first * second), str(first * second))
+def _product(rng: random.Random, side: int, digits: int) -> Problem:
+    low, high = 10 ** (digits - 1), 10**digits
+    first, second = rng.randrange(low + (low + side) % 2, high, 2), rng.randrange(low, high)
+    content = (
+        f"What is {first} * {second}? You may use a calculator: write <calc>2*3</calc> and the result follows. "
+        "End with the product."
+    )
+    return Problem(prompt_id(content), conversation(content), str(first * second), str(first * second))
 
 
 class Calculator:
@@ -148,4 +115,4 @@ def value(expression: str) -> int | None:
     return found if abs(found) < 10**60 else None
 
 
-__all__ = ["NAME", "STOP", "Calculator", "CalculatorTask", "load", "parse", "value"]
+__all__ = ["NAME", "STOP", "Calculator", "load", "parse", "value"]

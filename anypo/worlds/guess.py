@@ -9,7 +9,7 @@ import random
 from collections.abc import Mapping
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from anypo.data.content import Message
 from anypo.data.records import prompt_id
@@ -18,21 +18,17 @@ from anypo.tasks.base import Problem, Reply
 from anypo.tasks.text.extract import last_integer
 from anypo.tasks.text.onestep import conversation
 from anypo.tasks.text.options import read
+from anypo.worlds.drawn import DrawnOptions
 
 NAME = "guess_number"
 
 
-class GuessOptions(BaseModel):
+class GuessOptions(DrawnOptions):
     """The secret lies in a range of `numbers` consecutive integers between 0 and `highest`; there are `turns` guesses."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     numbers: int = Field(10, ge=2)
     highest: int = Field(99, ge=3)
     turns: int = Field(5, ge=1)
-    seed: int = Field(0, ge=0)
-    size: int = Field(10_000, ge=1)
-    heldout: int = Field(256, ge=1)
 
 
 def parse(options: Mapping[str, Any]) -> dict[str, Any]:

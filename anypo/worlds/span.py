@@ -10,7 +10,7 @@ import random
 from collections.abc import Mapping
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from anypo.data.content import Message
 from anypo.data.records import prompt_id
@@ -18,24 +18,20 @@ from anypo.tasks.base import Problem, Reply
 from anypo.tasks.text.onestep import conversation
 from anypo.tasks.text.options import read
 from anypo.tasks.text.spans import interval, overlap
+from anypo.worlds.drawn import Drawn, DrawnOptions
 
 NAME = "find_span"
 ENOUGH = 0.5
 """The overlap from which a prediction counts as right."""
 
 
-class SpanOptions(BaseModel):
+class SpanOptions(DrawnOptions):
     """`length` readings, one a second; in a stretch of at least `least` of them they are high. `noise`: how much they vary, of the
     difference between low and high (0.5: the two meet)."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     length: int = Field(12, ge=4, le=100)
     least: int = Field(3, ge=1)
     noise: float = Field(0.2, ge=0.0)
-    seed: int = Field(0, ge=0)
-    size: int = Field(10_000, ge=1)
-    heldout: int = Field(256, ge=1)
 
 
 def parse(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -44,62 +40,32 @@ def parse(options: Mapping[str, Any]) -> dict[str, Any]:
     return {"name": NAME, **options}
 
 
-def load(options: Mapping[str, Any]) -> SpanTask:
-    """The task."""
-    return SpanTask(read(SpanOptions, NAME, options))
+def load(options: Mapping[str, Any]) -> Drawn:
+    """The task. An even start trains, an odd one is held out."""
+    checked = read(SpanOptions, NAME, options)
+    return Drawn(
+        NAME,
+        checked,
+        draw=lambda rng, side: _readings(rng, side, checked),
+        play=Span,
+        split="by the first second: even trains, odd is held out",
+        reward="overlap",
+        verifier={"part": "intersection over union", "extract": "interval"},
+    )
 
 
-class SpanTask:
-    """Satisfies `anypo.tasks.base.Task`. An even start trains, an odd one is held out."""
-
-    name = NAME
-    weights: Mapping[str, float] = {"overlap": 1.0}
-    outcome = "correct"
-    turns = 1
-
-    def __init__(self, options: SpanOptions) -> None:
-        self.options = options
-
-    def __len__(self) -> int:
-        return self.options.size
-
-    @property
-    def n_heldout(self) -> int:
-        return self.options.heldout
-
-    def train(self, index: int) -> Problem:
-        return self._problem(index, len(self), 0)
-
-    def heldout(self, index: int) -> Problem:
-        return self._problem(index, self.n_heldout, 1)
-
-    def environment(self, problem: Problem) -> Span:
-        return Span(problem)
-
-    def describe(self) -> dict[str, Any]:
-        """Provenance."""
-        return {
-            "name": NAME,
-            "source": self.options.model_dump() | {"split": "by the first second: even trains, odd is held out"},
-            "rewards": [{"name": "overlap", "verifier": {"part": "intersection over union", "extract": "interval"}}],
-            "outcome": self.outcome,
-        }
-
-    def _problem(self, index: int, count: int, side: int) -> Problem:
-        if not 0 <= index < count:
-            raise IndexError(index)
-        length, draw = self.options.length, random.Random(f"{self.options.seed}:{side}:{index}")
-        least = min(self.options.least, length - 2)
-        start = draw.choice(range(side, length - least, 2))
-        end = draw.randrange(start + least, length)
-        level = lambda second: 70 if start <= second < end else 30
-        readings = [round(level(second) + 40 * self.options.noise * draw.gauss(0, 1)) for second in range(length)]
-        content = (
-            f"Readings, one a second from second 0 on: {' '.join(map(str, readings))}. From which second to which are they high? "
-            "Answer with start-end; the end is the first second that is low again."
-        )
-        answer = f"{start}-{end}"
-        return Problem(prompt_id(content), conversation(content), answer, answer, {"length": float(length)})
+def _readings(rng: random.Random, side: int, options: SpanOptions) -> Problem:
+    length, least = options.length, min(options.least, options.length - 2)
+    start = rng.choice(range(side, length - least, 2))
+    end = rng.randrange(start + least, length)
+    level = lambda second: 70 if start <= second < end else 30
+    readings = [round(level(second) + 40 * options.noise * rng.gauss(0, 1)) for second in range(length)]
+    content = (
+        f"Readings, one a second from second 0 on: {' '.join(map(str, readings))}. From which second to which are they high? "
+        "Answer with start-end; the end is the first second that is low again."
+    )
+    answer = f"{start}-{end}"
+    return Problem(prompt_id(content), conversation(content), answer, answer, {"length": float(length)})
 
 
 class Span:
@@ -118,4 +84,4 @@ class Span:
         return Reply({"overlap": shared, "correct": float(shared >= ENOUGH)})
 
 
-__all__ = ["NAME", "Span", "SpanTask", "load", "parse"]
+__all__ = ["NAME", "Span", "load", "parse"]

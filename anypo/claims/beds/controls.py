@@ -3,7 +3,7 @@ are loaded, and enter an algorithm after everything else is set (`Changed`)."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -12,8 +12,7 @@ import torch
 from torch import Tensor
 
 from anypo.algorithm import Algorithm
-from anypo.claims.base import Premise, learns
-from anypo.claims.beds.exact import Curves, Testbed
+from anypo.claims.beds.exact import Testbed
 from anypo.context import Context
 from anypo.control.base import Ask
 from anypo.control.beliefs import HardFocus
@@ -43,11 +42,6 @@ def changed(bed: Testbed, change: Callable[[Algorithm], Algorithm]) -> Changed:
 def swap(algorithm: Algorithm, room: str, field: str, value: Any) -> Algorithm:
     """The algorithm with one field of one room replaced by `value` itself."""
     return algorithm.replace(**{room: getattr(algorithm, room).replace(**{field: value})})
-
-
-def climbs(curves: Sequence[Curves], ceiling: float = 0.95, by: float = 0.05, reading: str = "final") -> Premise:
-    """The base learns and is below its ceiling: `reading` of its curves against the reward before the first step."""
-    return learns([float(c.value[0]) for c in curves], [getattr(c, reading) for c in curves], ceiling, by)
 
 
 def draw(context: Context, salt: int) -> np.random.Generator:

@@ -43,10 +43,9 @@ LEAST = 0.01
 """The smallest difference in exact reward that matters, for all claims that name no other."""
 
 
-def learning(base: Sequence[Curves], reading: Reading = "final", ceiling: float = 0.95) -> Premise:
-    """The base learns, and stays below the ceiling."""
-    before, after = [c.value[0] for c in base], [getattr(c, reading) for c in base]
-    return learns(before, after, ceiling, what=f"the base's reward rises by 0.05 to at most {ceiling:g}")
+def learning(base: Sequence[Curves], reading: Reading = "final", ceiling: float = 0.95, by: float = 0.05) -> Premise:
+    """The base learns and stays below its ceiling: `reading` of its curves against the reward before the first step."""
+    return learns([c.value[0] for c in base], [getattr(c, reading) for c in base], ceiling, by)
 
 
 def by_reward(

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from anypo.claims.base import ClaimRun, Outcome, claim, compare, fails
-from anypo.claims.beds.controls import changed, climbs, constant_feedback, random_feedback
-from anypo.claims.beds.exact import Curves, Testbed, finals, mean_final
+from anypo.claims.beds.controls import changed, constant_feedback, random_feedback
+from anypo.claims.beds.exact import Curves, Testbed, by_reward, finals, learning, mean_final
 from anypo.claims.beds.worlds import SIXTEEN_TOY, expected_length, final_policy
 from anypo.systems import find
 
@@ -34,10 +34,7 @@ def spo_single_stream(run: ClaimRun) -> Outcome:
     run.note(
         f"tracking error (rms, of rewards): {np.mean([c.metric('credit/tracker_error')[-10:].mean() for c in ours]):.2f}."
     )
-    return compare(
-        [c.area for c in base], [c.area for c in ours], "mean exact reward over training", run, least=0.01,
-        controls={"whitened batch mean, 64 x 1": [c.area for c in control]}, premise=climbs(base, reading="area"),
-    )  # fmt: skip
+    return by_reward(base, ours, run, "area", least=0.01, controls={"whitened batch mean, 64 x 1": control})
 
 
 @claim("mssr", base="spo-single-stream's kind, unshaped", seconds=60, seeds=6, stand_in=SIXTEEN_TOY,
@@ -55,11 +52,15 @@ def mssr(run: ClaimRun) -> Outcome:
     group = finals("grpo", bed.replace(batch=4, group=4), steps, run.seeds)
     entropy = [np.mean([c.entropy[-1] for c in curves]) for curves in (base, ours)]
     run.note(f"entropy at the end: {entropy[0]:.3f} (unshaped), {entropy[1]:.3f} (shaped).")
-    return compare(
-        [c.final for c in base], [c.final for c in ours], "exact reward after training", run, least=0.02,
-        controls={"entropy bonus 0.01": [c.final for c in other], "grpo": [c.final for c in group]},
+    return by_reward(
+        base,
+        ours,
+        run,
+        "final",
+        least=0.02,
+        controls={"entropy bonus 0.01": other, "grpo": group},
         premise=fails([_collapsed(c) for c in base], "entropy below 5 % of the first, exact reward below 0.9"),
-    )  # fmt: skip
+    )
 
 
 def _collapsed(curves: Curves) -> bool:
@@ -97,10 +98,7 @@ def pipo(run: ClaimRun) -> Outcome:
     run.note(f"standard deviation over seeds: {spread[0]:.3f} (grpo), {spread[1]:.3f} (pipo).")
     signs = [_right_signs(c) for c in ours]
     run.note(f"feedback has the sign of the true change of the expected reward in {np.mean(signs):.2f} of the steps.")
-    return compare(
-        [c.final for c in base], [c.final for c in ours], "exact reward after training", run, least=0.01,
-        controls={name: [c.final for c in curves] for name, curves in arms.items()}, premise=climbs(base, ceiling=0.97),
-    )  # fmt: skip
+    return by_reward(base, ours, run, "final", least=0.01, controls=arms, premise=learning(base, "final", 0.97))
 
 
 def _right_signs(curves: Curves) -> float:

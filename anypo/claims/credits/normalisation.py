@@ -8,8 +8,7 @@ import numpy as np
 
 from anypo.algorithm import Algorithm
 from anypo.claims.base import ClaimRun, Outcome, claim, compare, learns
-from anypo.claims.beds.controls import climbs
-from anypo.claims.beds.exact import TOY, Curves, Testbed, finals, mean_area, train
+from anypo.claims.beds.exact import TOY, Curves, Testbed, finals, learning, mean_area, train
 from anypo.claims.beds.worlds import SIXTEEN_TOY, expected, hard_and_easy, rule_task
 from anypo.exact import StateGraph
 from anypo.systems import find
@@ -64,7 +63,7 @@ def bnpo(run: ClaimRun) -> Outcome:
     )
     return compare(
         [_variation(c) for c in base], [_variation(c) for c in ours], "variation of the gradient's norm", run, larger=False,
-        least=0.02, controls={"constant density": [_variation(c) for c in flat]}, premise=climbs(base),
+        least=0.02, controls={"constant density": [_variation(c) for c in flat]}, premise=learning(base),
     )  # fmt: skip
 
 

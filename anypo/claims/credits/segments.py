@@ -10,8 +10,7 @@ import torch
 
 from anypo.algorithm import Algorithm
 from anypo.claims.base import ClaimRun, Outcome, claim, compare, fails, not_worse, weaker
-from anypo.claims.beds.controls import climbs
-from anypo.claims.beds.exact import Curves, Testbed, finals, mean
+from anypo.claims.beds.exact import Curves, Testbed, by_reward, finals, mean
 from anypo.claims.beds.worlds import affordable, final_policy, generated, rule_task
 from anypo.exact import EnumerablePolicy, ExactTask, StateGraph
 from anypo.exact.graph import EOS
@@ -56,10 +55,7 @@ def spo_segment(run: ClaimRun) -> Outcome:
     base = finals(grpo, CHAIN.replace(batch=affordable(run, ours, grpo, CHAIN)), steps, run.seeds)
     single = finals(_bare("spo-segment", **{"generate.interval": 1}), CHAIN.replace(group=1, batch=1), steps, run.seeds)
     run.note(f"tokens sampled per step by the control: {mean(generated(c) for c in single):.0f}.")
-    return compare(
-        [c.area for c in base], [c.area for c in ours], "mean exact reward over training", run, least=0.02,
-        controls={"segments of one token": [c.area for c in single]}, premise=climbs(base, reading="area"),
-    )  # fmt: skip
+    return by_reward(base, ours, run, "area", least=0.02, controls={"segments of one token": single})
 
 
 @claim("spo-tree", base="grpo at equal sampled tokens", seconds=60, seeds=6, stand_in=CHAIN_TOY,
@@ -76,10 +72,7 @@ def spo_tree(run: ClaimRun) -> Outcome:
     leaves = finals(
         method.set({"credit": grpo.credit.dump(), "objective": grpo.objective.dump()}), bed, steps, run.seeds
     )
-    return compare(
-        [c.area for c in base], [c.area for c in ours], "mean exact reward over training", run, least=0.02,
-        controls={"the tree's leaves as a group": [c.area for c in leaves]}, premise=climbs(base, reading="area"),
-    )  # fmt: skip
+    return by_reward(base, ours, run, "area", least=0.02, controls={"the tree's leaves as a group": leaves})
 
 
 @claim("polychromic", base="the same with scalar rewards", seconds=60, seeds=8,

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from anypo.claims.base import ClaimRun, Outcome, claim, compare, sooner
-from anypo.claims.beds.controls import changed, climbs, random_drop, random_selection
-from anypo.claims.beds.exact import TOY, Curves, Testbed, finals, mean_final
+from anypo.claims.base import ClaimRun, Outcome, claim, sooner
+from anypo.claims.beds.controls import changed, random_drop, random_selection
+from anypo.claims.beds.exact import TOY, Curves, Testbed, by_reward, finals, learning, mean_final
 from anypo.claims.beds.worlds import rule_task
 from anypo.exact import StateGraph
 from anypo.systems import find
@@ -26,11 +26,8 @@ def dagrpo(run: ClaimRun) -> Outcome:
     base, ours = finals(method.set({"credit.select": []}), bed, steps, run.seeds), finals(method, bed, steps, run.seeds)
     lot, plain = finals(method, changed(bed, random_drop), steps, run.seeds), finals("grpo", bed, steps, run.seeds)
     run.note(f"share of rollouts dropped: {np.mean([c.metric('credit/conflict_share').mean() for c in ours]):.3f}.")
-    arms = {"as many dropped by lot": [c.final for c in lot], "grpo without anchors": [c.final for c in plain]}
-    return compare(
-        [c.final for c in base], [c.final for c in ours], "exact reward after training", run, least=0.02, controls=arms,
-        premise=climbs(base),
-    )  # fmt: skip
+    arms = {"as many dropped by lot": lot, "grpo without anchors": plain}
+    return by_reward(base, ours, run, "final", least=0.02, controls=arms)
 
 
 @claim("d3s", published="2.0 to 5.5 times faster to equal accuracy with under 20 % of the tokens; pass@1 29.8 to 34.3 (7B)",
@@ -56,7 +53,7 @@ def d3s(run: ClaimRun) -> Outcome:
     return sooner(
         trained[0], trained[1], "tokens trained until 80 % of GRPO's gain", run, most=most,
         least=0.5 * float(np.mean(trained[0])), controls={"as many by lot": lucky[0]},
-        premise=climbs(base, ceiling=1.0, by=0.2),
+        premise=learning(base, ceiling=1.0, by=0.2),
     )  # fmt: skip
 
 

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from anypo.claims.base import ClaimRun, Outcome, claim, compare, fails
-from anypo.claims.beds.controls import changed, climbs, random_weights
-from anypo.claims.beds.exact import Curves, Testbed, finals, mean, mean_final
+from anypo.claims.beds.controls import changed, random_weights
+from anypo.claims.beds.exact import Curves, Testbed, by_reward, finals, mean, mean_final
 from anypo.claims.beds.worlds import expected, final_policy, rule_task
 from anypo.exact import StateGraph
 from anypo.systems import find
@@ -24,10 +24,7 @@ def adora(run: ClaimRun) -> Outcome:
     steps = run.steps(80)
     base, ours = finals("grpo", bed, steps, run.seeds), finals("adora", bed, steps, run.seeds)
     lot = finals("adora", changed(bed, random_weights), steps, run.seeds)
-    return compare(
-        [c.area for c in base], [c.area for c in ours], "mean exact reward over training", run, least=0.01,
-        controls={"weights by lot": [c.area for c in lot]}, premise=climbs(base, reading="area"),
-    )  # fmt: skip
+    return by_reward(base, ours, run, "area", least=0.01, controls={"weights by lot": lot})
 
 
 def _thinking(graph: StateGraph) -> Any:

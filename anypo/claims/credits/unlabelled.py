@@ -9,8 +9,7 @@ import torch
 
 from anypo.algorithm import Algorithm
 from anypo.claims.base import ClaimRun, Outcome, claim, compare, learns
-from anypo.claims.beds.controls import climbs
-from anypo.claims.beds.exact import Testbed, finals
+from anypo.claims.beds.exact import Testbed, finals, learning
 from anypo.claims.beds.worlds import generated, rule_task
 from anypo.exact import EnumerablePolicy, EnumerableSampler, StateGraph, tree
 from anypo.generate.base import World
@@ -86,7 +85,7 @@ def ettrl(run: ClaimRun) -> Outcome:
     return compare(
         [c.area for c in base], [c.area for c in ours], "mean exact accuracy over training", run, least=0.02,
         controls={"equal tokens": [c.area for c in equal], "trees alone": [c.area for c in trees]},
-        premise=climbs(base, reading="area"),
+        premise=learning(base, "area"),
     )  # fmt: skip
 
 

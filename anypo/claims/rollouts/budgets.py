@@ -9,8 +9,8 @@ import numpy as np
 import torch
 
 from anypo.claims.base import ClaimRun, Outcome, claim, compare, fails
-from anypo.claims.beds.controls import changed, climbs, random_plan, random_pool
-from anypo.claims.beds.exact import Curves, Testbed, finals, mean, mean_final, train
+from anypo.claims.beds.controls import changed, random_plan, random_pool
+from anypo.claims.beds.exact import Curves, Testbed, by_reward, finals, learning, mean, mean_final, train
 from anypo.claims.beds.worlds import SIXTEEN_TOY, final_policy, hard_and_easy, rule_task
 from anypo.exact import EnumerablePolicy, StateGraph
 from anypo.systems import find
@@ -31,10 +31,7 @@ def xrpo(run: ClaimRun) -> Outcome:
         "even rounds": finals(method.set({"generate": "independent"}), bed, steps, run.seeds),
     }
     run.note(f"largest group: {np.mean([c.metric('generate/largest_group').mean() for c in ours]):.1f}.")
-    return compare(
-        [c.area for c in base], [c.area for c in ours], "mean exact reward over training", run, least=0.01,
-        controls={name: [c.area for c in curves] for name, curves in arms.items()}, premise=climbs(base, reading="area"),
-    )  # fmt: skip
+    return by_reward(base, ours, run, "area", least=0.01, controls=arms)
 
 
 @claim("drive", published="state of the art at 32B on LeetCode and Codeforces; hard-focus with 64 rollouts after breadth with 8",
@@ -62,7 +59,7 @@ def drive(run: ClaimRun) -> Outcome:
     run.note(f"reward over all tasks: {mean_final(base):.3f} (grpo), {mean_final(ours):.3f} (drive).")
     return compare(
         list(map(_hard_solved, base)), list(map(_hard_solved, ours)), "hard tasks solved", run, least=1.0,
-        controls={name: list(map(_hard_solved, curves)) for name, curves in arms.items()}, premise=climbs(base),
+        controls={name: list(map(_hard_solved, curves)) for name, curves in arms.items()}, premise=learning(base),
     )  # fmt: skip
 
 
@@ -87,10 +84,7 @@ def v_zero(run: ClaimRun) -> Outcome:
     run.note(
         f"exact reward at the end: {mean_final(base):.3f} (even), {mean_final(ours):.3f} (planned), {mean_final(lot):.3f} (by lot)."
     )
-    return compare(
-        [c.area for c in base], [c.area for c in ours], "mean exact reward over training", run, least=0.01,
-        controls={"a plan by lot": [c.area for c in lot]}, premise=climbs(base, reading="area"),
-    )  # fmt: skip
+    return by_reward(base, ours, run, "area", least=0.01, controls={"a plan by lot": lot})
 
 
 @claim("brorl", base="the same with 16 rollouts at equal total rollouts", seconds=90, seeds=4,

@@ -9,8 +9,7 @@ import numpy as np
 import torch
 
 from anypo.claims.base import ClaimRun, Outcome, claim, compare, learns, sooner
-from anypo.claims.beds.controls import climbs
-from anypo.claims.beds.exact import Curves, Testbed, finals, mean_final
+from anypo.claims.beds.exact import Curves, Testbed, finals, learning, mean_final
 from anypo.generate.groups.labels import f1, label_world
 from anypo.policies.language.labels import LabelPolicy
 from anypo.run.trainer import Trainer
@@ -39,7 +38,7 @@ def nlpo(run: ClaimRun) -> Outcome:
     most = max(float(c.kl.max()) for curves in (base, ours, top_p) for c in curves)
     return sooner(
         apart[0], apart[1], "KL from the start at reward 0.5", run, most=most, least=0.05,
-        controls={"the policy's own nucleus": apart[2]}, premise=climbs(base, ceiling=1.0),
+        controls={"the policy's own nucleus": apart[2]}, premise=learning(base, ceiling=1.0),
     )  # fmt: skip
 
 
