@@ -70,8 +70,7 @@ def refuse(system: str | None, paths: Sequence[str]) -> None:
 
 def build() -> dict[str, Any]:
     """systems: a mapping for each, with its rungs and those it lacks, the paths of a method's fields and the slots of those that hold
-    a part. parts: the first line
-    of documentation by slot and name. tasks, models, kinds, rooms: names."""
+    a part. parts: the first line of documentation by slot and name. tasks, models, kinds, rooms: names."""
     import inspect
 
     from anypo import tasks

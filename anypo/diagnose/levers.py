@@ -14,6 +14,7 @@ from anypo.errors import UserError
 from anypo.parts import differences
 from anypo.recipes import Recipe
 from anypo.run.config import RunConfig, resolve
+from anypo.run.disk.names import CONFIG
 from anypo.run.presets import has_path
 from anypo.systems import SYSTEMS
 
@@ -139,7 +140,7 @@ def command(run: Evidence, changes: Changes) -> str:
     if name in SYSTEMS:
         words += ["-s", name]
     else:  # a method of the user's own, which the run's configuration holds
-        words += ["--config", str(Path(run.run) / "config.yaml")]
+        words += ["--config", str(Path(run.run) / CONFIG)]
     words += ["-m", model, "-t", str(config.get("task", "sums"))]
     plain = resolve(_named(run), model, None, task=config.get("task"))
     merged = {**own_changes(run, plain), **{f"{stage}{path}": new for path, new in changes.items()}}

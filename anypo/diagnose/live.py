@@ -17,7 +17,8 @@ from anypo.diagnose import DETECTORS, Evidence, Finding, examine
 from anypo.diagnose.evidence import Row, rows
 from anypo.files import append_line, encode, read_lines, write_lines
 from anypo.run.disk import shape
-from anypo.run.disk.folder import WARNINGS, RunFolder
+from anypo.run.disk.folder import RunFolder
+from anypo.run.disk.names import WARNINGS
 
 STEPS, FIRST, LOOKS = 10, 10, 12
 """Steps between two looks, steps before the first one (trends need a few), and looks whose rollouts are remembered."""

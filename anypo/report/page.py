@@ -21,7 +21,8 @@ from anypo.report import charts, composition, sample
 from anypo.report.curves import Curves, curves
 from anypo.report.headline import headline, plural
 from anypo.run.beside import last_stage, sentence, standing
-from anypo.run.disk.folder import WARNINGS, RunFolder
+from anypo.run.disk.folder import RunFolder
+from anypo.run.disk.names import WARNINGS
 from anypo.run.disk.trust import recall
 from anypo.scoring.units import ACCURACY
 

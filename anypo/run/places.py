@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from anypo.policies.loading import MODELS
+from anypo.run.disk.names import CONFIG
 
 
 def lasting(name: str, beside: Path | None = None) -> str:
@@ -30,7 +31,7 @@ def lasting_model(name: str, known: Mapping[str, Any], beside: Path | None = Non
     if name in known:
         return name
     place = Path(lasting(name, beside))
-    run = (place / "config.yaml").is_file() and (place / "model").is_dir()
+    run = (place / CONFIG).is_file() and (place / "model").is_dir()
     return str(place / "model") if run else str(place) if place.is_dir() else name
 
 

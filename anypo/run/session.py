@@ -33,7 +33,8 @@ from anypo.roles import cast, check, recast
 from anypo.run.beside import sentence, standing
 from anypo.run.config import RunConfig, resolve
 from anypo.run.disk import requests
-from anypo.run.disk.folder import CONFIG, RunFolder
+from anypo.run.disk.folder import RunFolder
+from anypo.run.disk.names import CONFIG
 from anypo.run.disk.trust import check as check_trust
 from anypo.run.objects import give_again, taken
 from anypo.run.places import lasting_task

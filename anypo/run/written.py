@@ -18,12 +18,11 @@ from anypo.policies.loading import MODELS
 from anypo.reading import number, text_of, yaml_value
 from anypo.recipes import Recipe
 from anypo.run.config import RunConfig, resolve
+from anypo.run.disk.names import CONFIG, MANIFEST
 from anypo.run.disk.trust import check as check_trust
 from anypo.run.methods import Draft, is_delta
 from anypo.run.places import lasting_model, placed
 from anypo.systems import SYSTEMS
-
-CONFIG = "config.yaml"
 
 METHOD = ("system", "base", "algorithm", "recipe")
 """Fields of which one names or writes out the method."""
@@ -108,7 +107,7 @@ def read(place: Path, trust: bool = False) -> Written:
             f"{place} is no run file: that is a mapping of settings such as model, task, system and steps (docs/run-file.md), and an "
             "algorithm file one of rooms to parts (anypo systems show NAME --yaml)"
         )
-    if place.name == CONFIG and (place.parent / "manifest.json").is_file():
+    if place.name == CONFIG and (place.parent / MANIFEST).is_file():
         check_trust(plain, trust)
     try:
         return meant(plain, place)

@@ -14,7 +14,8 @@ from anypo.engine import device as devices
 from anypo.errors import UserError, note
 from anypo.last import latest
 from anypo.run.config import RunConfig
-from anypo.run.disk.folder import CONFIG, RunFolder
+from anypo.run.disk.folder import RunFolder
+from anypo.run.disk.names import CONFIG
 
 MODEL = "model"
 

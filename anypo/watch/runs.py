@@ -16,7 +16,8 @@ import yaml
 from anypo.errors import UserError
 from anypo.report import sample
 from anypo.run.disk import requests
-from anypo.run.disk.folder import CONFIG, METRICS, RunFolder
+from anypo.run.disk.folder import RunFolder
+from anypo.run.disk.names import CONFIG, METRICS
 from anypo.scoring.units import ACCURACY
 from anypo.watch.feed import Feed, newest, tail
 from anypo.watch.findings import findings

@@ -37,11 +37,7 @@ from anypo.last import latest
 from anypo.reading import yaml_value
 from anypo.run.disk import checkpoint, query, requests, rollouts, shape, trust
 from anypo.run.disk.lock import Lock, now
-
-CONFIG, MANIFEST, STATUS = "config.yaml", "manifest.json", "status.json"
-METRICS, EVALUATIONS, LOCK = "metrics.jsonl", "evaluations.jsonl", ".lock"
-WARNINGS = "warnings.jsonl"
-"""What the live diagnosis said."""
+from anypo.run.disk.names import CONFIG, EVALUATIONS, LOCK, MANIFEST, METRICS, STATUS
 
 
 class RunFolder:
