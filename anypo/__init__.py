@@ -14,18 +14,20 @@ if TYPE_CHECKING:
     from anypo.algorithm import Algorithm
     from anypo.plugins import plugin
     from anypo.recipes import Recipe, Stage
-    from anypo.run.session import Result, evaluate, resume, train
+    from anypo.run.evaluation import evaluate
+    from anypo.run.result import Result
+    from anypo.run.session import resume, train
     from anypo.systems import SYSTEMS, find
 
 __version__ = "0.1.0"
 
 _HOME = {
     "Algorithm": "anypo.algorithm",
-    "Result": "anypo.run.session",
+    "Result": "anypo.run.result",
     "Recipe": "anypo.recipes",
     "SYSTEMS": "anypo.systems",
     "Stage": "anypo.recipes",
-    "evaluate": "anypo.run.session",
+    "evaluate": "anypo.run.evaluation",
     "find": "anypo.systems",
     "plugin": "anypo.plugins",
     "resume": "anypo.run.session",

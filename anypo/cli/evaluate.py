@@ -46,9 +46,9 @@ def evaluate(
     from rich.table import Table
 
     from anypo.cli.options import assignments, roles
+    from anypo.run.evaluation import evaluate as score
     from anypo.run.record.console import new_console
     from anypo.run.record.display import Display
-    from anypo.run.session import evaluate as score
     from anypo.scoring.units import ACCURACY, amount
 
     console = new_console(stderr=as_json)

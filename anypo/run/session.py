@@ -1,4 +1,4 @@
-"""Training runs as Python calls: `train`, `resume`, `evaluate`."""
+"""Training runs as Python calls: `train` and `resume`."""
 
 from __future__ import annotations
 
@@ -8,36 +8,26 @@ import shlex
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
-from html import escape
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from anypo import tasks
 from anypo.algorithm import Algorithm
-from anypo.context import SHELF, Memory, Shelf
 from anypo.diagnose.health import last_good
 from anypo.diagnose.live import Watch, line
 from anypo.engine import device as devices
-from anypo.engine.config import Local
 from anypo.errors import Interrupted, Killed, UserError, note
-from anypo.generate.base import World
 from anypo.last import latest
-from anypo.policies.classes import Wanted
-from anypo.policies.control.saved import described
 from anypo.recipes import SCORE, Recipe
 from anypo.report import write_report
-from anypo.roles import cast, check, recast
 from anypo.run.beside import sentence, standing
 from anypo.run.config import RunConfig, resolve
 from anypo.run.disk import requests
 from anypo.run.disk.folder import RunFolder
-from anypo.run.disk.names import CONFIG
 from anypo.run.disk.trust import check as check_trust
+from anypo.run.evaluation import say
 from anypo.run.objects import give_again, taken
-from anypo.run.places import lasting_task
 from anypo.run.record.display import shown
 from anypo.run.record.loggers import open_loggers
 from anypo.run.record.memory import peak_gb, resident_gb
@@ -46,12 +36,12 @@ from anypo.run.record.oddities import oddities
 from anypo.run.record.provenance import changes, describe_device, manifest
 from anypo.run.rehearsal import check as check_run
 from anypo.run.rehearsal import head
+from anypo.run.result import Result
 from anypo.run.signals import Stopping
-from anypo.run.stages import WARM, Running, Stages, weights_of
+from anypo.run.stages import WARM, Running, Stages
 from anypo.run.written import is_written, read
 from anypo.scoring import Evaluation, scorer_of
-from anypo.scoring.units import ACCURACY, amount
-from anypo.tasks.environments import is_environment
+from anypo.scoring.units import ACCURACY
 from anypo.update.sft import Fitting, warm_start
 
 WAIT = 0.2
@@ -62,65 +52,6 @@ MINUTE = 60.0
 
 BEST = "best"
 """Folder of the weights with the best held-out score, beside ``model``, the last ones."""
-
-
-@dataclass(frozen=True, repr=False)
-class Result:
-    """What a finished run gives back. base: how it stood to its system's base, in a sentence."""
-
-    path: Path
-    config: RunConfig
-    before: Evaluation | None
-    after: Evaluation | None
-    metrics: Mapping[str, float]
-    seconds: float
-    base: str = ""
-
-    def summary(self) -> dict[str, Any]:
-        """The numbers, as plain data."""
-        return {
-            "run": str(self.path),
-            "report": str(self.path / "report.html"),
-            "before": self.before.summary() if self.before else None,
-            "after": self.after.summary() if self.after else None,
-            "last_step": dict(self.metrics),
-            "seconds": self.seconds,
-            "base": self.base,
-        }
-
-    def __repr__(self) -> str:
-        return "\n".join(f"{name:<8} {value}" for name, value in self._lines())
-
-    def _repr_html_(self) -> str:
-        """A table for notebooks."""
-        cells = (
-            f"<tr><th style='text-align:left'>{name}</th><td>{escape(value)}</td></tr>" for name, value in self._lines()
-        )
-        return f"<table>{''.join(cells)}</table>"
-
-    def _lines(self) -> list[tuple[str, str]]:
-        """What came of the run, in at most ten lines."""
-        config, after = self.config, self.after or self.before
-        rows = [("run", str(self.path)), ("method", config.system), ("model", config.model), ("task", config.task)]
-        rows += [("steps", f"{self.metrics.get('step', 0):g} of {config.steps}, {self.seconds:.0f} s")]
-        for name, found in (("before", self.before), ("after", self.after)):
-            if found is not None:
-                interval = f"{amount(found.low, found.unit)} to {amount(found.high, found.unit)}"
-                rows.append((name, f"{amount(found.score, found.unit)} {found.unit} (95 %: {interval}, n = {found.n})"))
-        if after is None and "reward/mean" in self.metrics:
-            rows.append(("reward", f"{self.metrics['reward/mean']:.3f} in the last step"))
-        return [*rows, ("report", str(self.path / "report.html"))]
-
-    def suggestions(self) -> list[str]:
-        """Commands worth trying next."""
-        acts, system = is_environment(self.config.task), self.config.system
-        first, second, what = ("ppo", "mdpo", "length") if acts else ("rloo", "dapo", "text")
-        newest = f'"select step, reward, {what} from rollouts order by step desc limit 5"'
-        if self.config.composition().generate.part == "nothing" and not self.config.recipe:  # so there are no rollouts
-            newest = '"select step, update_loss from metrics order by step desc limit 5"'
-        again = shlex.join(["anypo", "train", str(self.path), "--system", first if system != first else second])
-        query = f"anypo rollouts {shlex.quote(str(self.path))} {newest}"
-        return [query] if self.config.objects else [again, query]  # objects are in no other process
 
 
 def train(
@@ -223,110 +154,6 @@ def resume(
         return session.run(before)
 
 
-def evaluate(
-    model: Any,
-    *,
-    task: Any = None,
-    reward: Any = None,
-    task_options: Mapping[str, Any] | None = None,
-    model_as: Mapping[str, str] | None = None,
-    size: int | None = None,
-    samples: int = 1,
-    temperature: float | None = None,
-    max_new: int | None = None,
-    seed: int | None = None,
-    device: str | None = None,
-    chat_args: Mapping[str, Any] | None = None,
-    observer: Observer | None = None,
-    trust: bool = False,
-) -> Evaluation:
-    """Score a run folder, a model name, a local path or a hub id on `size` held-out problems or episodes of a task (or as many as
-    there are), as the task's scorer does.
-
-    A run is scored as it scored itself, to the last digit on a CPU, in whatever is not said otherwise: `size` (else 200) and `seed`
-    (else 0), its type of numbers, its embedded engine, its own generator (`max_new` tokens a turn where that is given), what it
-    learned beside its weights (the shelf of its last checkpoint), the arguments of its chat template, each replaced by that of
-    `chat_args`, and its other models, replaced by those of `model_as`. A run that sampled from a server is sampled here.
-    trust: use what a folder from elsewhere names. model, task and reward may be objects, as in `train`; those of a run that was made
-    of objects are given again.
-    """
-    observer, model, model_as = observer or Observer(), latest(model), latest(model_as)
-    if task is None and reward is not None and isinstance(model, (str, Path)):
-        task = ((_recorded(Path(model)) or {}).get("objects") or {}).get("judges")
-    given = taken(model, task, reward, task_options)
-    model, task, task_options = str(given.model), given.task, given.task_options
-    task = lasting_task(task) if task else task
-    options, name, chat, config = dict(task_options or {}), task or "sums", dict(chat_args or {}), None
-    algorithm, casts = Algorithm(), recast((), model_as or {})
-    if (recorded := _recorded(Path(model))) is not None:
-        own = ("task", "task_options") if task else ()
-        config = RunConfig.recorded(recorded, trust, unused=own)
-        algorithm = config.composition()
-        casts = algorithm.replace(models=recast(algorithm.models, model_as or {})).check().models
-        name = task or config.task
-        options = (config.task_options if name == config.task else {}) | options
-        chat = config.chat_args | chat
-        seed = config.seed if seed is None else seed
-    elif casts:
-        raise UserError(f"{model} is no run, so nothing asks for a {casts[0].role}; --model-as goes with a run folder")
-    check(casts if model_as else ())
-    place, seed = devices.resolve(device or (config.device if config else "auto")), seed or 0
-    loaded = tasks.load(tasks.parse(name, options))
-    asked = size or (config.eval_size if config else 0) or 200
-    scorer = scorer_of(loaded).fit(loaded, asked)
-    if not scorer.size:
-        raise UserError(f"task '{loaded.name}' has nothing held out that could be scored")
-    if size and scorer.size < size:
-        observer.note(f"task '{loaded.name}' has {scorer.size} held-out problems, not {size}")
-    if config is None:
-        policy = algorithm.policy.open(Wanted(loaded, model, seed, device=place, chat=chat))
-        saved = None
-    else:
-        needed = config.lora or algorithm.models or Memory(algorithm).shelf.state_dict()
-        saved = _last(Path(model)) if needed else None
-        policy = _final(config, Path(model), loaded, place, chat, saved)
-    _say(policy, observer)
-    engine = algorithm.engine if isinstance(algorithm.engine, Local) else Local()
-    sampler, generate = engine.sampler(policy), algorithm.generate
-    world = World(loaded, policy, sampler, cast(casts, policy, sampler, seed), _shelf(algorithm, saved))
-    for role, state in (saved or {}).get("world", {}).get("models", {}).items():
-        if role in world.models and role not in (model_as or {}):
-            world.models[role].load_state_dict(state)
-    acting = generate.replace(max_new=max_new) if max_new is not None else generate
-    scorer = scorer.replace(samples=samples, temperature=temperature)
-    observer.phase("evaluating", scorer.size * samples)
-    return scorer.score(world, acting, seed, lambda done, _: observer.advance(done))
-
-
-def _recorded(place: Path) -> dict[str, Any] | None:
-    """The configuration of a run folder, or of the run whose control policy was exported to a folder; None for a model."""
-    if (place / CONFIG).is_file():
-        return RunFolder.read_config(place)
-    return described(place)
-
-
-def _last(run: Path) -> dict[str, Any] | None:
-    """The newest checkpoint of a run, where one is left."""
-    if not (run / CONFIG).is_file():
-        return None
-    folder = RunFolder.read(run)
-    found = folder.latest()
-    return folder.load_checkpoint(found) if found is not None else None
-
-
-def _final(config: RunConfig, run: Path, task: Any, place: Any, chat: Mapping[str, Any], saved: Any) -> Any:
-    """A run's policy as the run left it; `UserError` where it has left none yet. Its folder ``model`` has all of it, but for adapters,
-    which are merged there, and rounded: these are taken from the last checkpoint, on the model that they were trained on."""
-    if (run / CONFIG).is_file() and not (run / "model").is_dir():
-        raise UserError(f"the run {run} has no final weights yet; finish it with: anypo resume {shlex.quote(str(run))}")
-    wanted = Wanted(task, config.model, config.seed, config.dtype, 0, place, chat)
-    if not config.lora or saved is None:
-        return config.composition().policy.open(wanted, str(run / "model" if (run / CONFIG).is_file() else run))
-    policy = config.composition().policy.open(dataclasses.replace(wanted, lora=config.lora), config.begun_from)
-    policy.load_state_dict(weights_of(saved))
-    return policy
-
-
 class Session:
     """One run being executed in its folder."""
 
@@ -345,7 +172,7 @@ class Session:
         self.scorer = scorer_of(self.stages.task).fit(self.stages.task, config.eval_size)
         observer.phase("loading the model", 0)
         self.world = self.stages.open()
-        _say(self.world.policy, observer)
+        say(self.world.policy, observer)
         for said in self.stages.check(self.world, self.scorer.size):
             observer.note(said)
         self.warming: Fitting | None = None
@@ -643,23 +470,9 @@ def _threads(policy: Any) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _say(policy: Any, observer: Observer) -> None:
-    """What loading its weights had to say."""
-    for said in getattr(policy, "notes", ()):
-        observer.note(said)
-
-
 def _decoder(policy: Any) -> Any:
     """From tokens to text, for policies of text."""
     return getattr(policy, "decode", None)
-
-
-def _shelf(algorithm: Algorithm, saved: Mapping[str, Any] | None) -> Shelf:
-    """What a run's parts shared when it was last saved."""
-    memory = Memory(algorithm)
-    if saved is not None and memory.shelf.state_dict():
-        memory.shelf.load_state_dict(saved.get("memory", {}).get(SHELF, {}))
-    return memory.shelf
 
 
 @contextmanager
@@ -712,4 +525,4 @@ def _default_path(config: RunConfig) -> Path:
     return path
 
 
-__all__ = ["Result", "Session", "evaluate", "resume", "train"]
+__all__ = ["Session", "resume", "train"]

@@ -13,7 +13,7 @@ from anypo.compare.cell import run
 from anypo.compare.plan import Budget, Cell, contenders, settings
 from anypo.run.config import RunConfig
 from anypo.run.disk.folder import RunFolder
-from anypo.run.session import Result
+from anypo.run.result import Result
 
 TASK = ("--task", "minari:pendulum/random-v0")
 SMALL = ("--set", "replay.batch=8", "--set", "policy.hidden=[16,16]", "--set", "credit.hidden=[16,16]")

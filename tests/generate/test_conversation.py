@@ -306,7 +306,7 @@ def test_a_task_that_cannot_be_restored_is_refused_by_name_and_before_loading(mo
 
     from anypo.run import session
 
-    monkeypatch.setattr(session.tasks, "load", lambda spec: task)
+    monkeypatch.setattr("anypo.tasks.load", lambda spec: task)
     monkeypatch.setattr("anypo.policies.loading.load", lambda *_, **__: pytest.fail("a model was loaded"))
     algorithm = session.resolve("grpo", "m", {"generate": tree.dump()}, task="sums")
     quiet = SimpleNamespace(phase=lambda *_: None, note=lambda *_: None)

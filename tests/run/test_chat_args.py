@@ -13,7 +13,8 @@ from anypo.policies.language import tiny
 from anypo.policies.language.causal import LanguagePolicy
 from anypo.run.config import resolve
 from anypo.run.disk.folder import RunFolder
-from anypo.run.session import evaluate, resume, train
+from anypo.run.evaluation import evaluate
+from anypo.run.session import resume, train
 
 TEMPLATE = (
     "{% for m in messages %}{{ m.content }}{{ eos_token if m.role == 'assistant' else '\n' }}{% endfor %}"

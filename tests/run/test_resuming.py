@@ -20,8 +20,9 @@ from anypo.policies import load
 from anypo.report import write_report
 from anypo.run.disk import checkpoint
 from anypo.run.disk.folder import RunFolder
+from anypo.run.evaluation import evaluate
 from anypo.run.record.observer import Observer
-from anypo.run.session import evaluate, resume, train
+from anypo.run.session import resume, train
 
 SETTINGS: dict[str, Any] = {
     "model": "tiny",

@@ -15,7 +15,7 @@ from anypo.errors import UserError
 from anypo.run.config import RunConfig
 from anypo.run.disk.folder import RunFolder
 from anypo.run.disk.requests import ask
-from anypo.run.session import Result
+from anypo.run.result import Result
 from anypo.systems import find
 
 ODD = ["plain", "a run", "ä =1", "[brackets]", "it's", '"quoted"', "$HOME", "a;b", "--run"]

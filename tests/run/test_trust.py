@@ -57,7 +57,8 @@ KINDS = {
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_a_foreign_folder_names_is_refused_in_a_sentence(kind, foreign, tmp_path):
     from anypo.diagnose.probe import audit_run
-    from anypo.run.session import evaluate, resume
+    from anypo.run.evaluation import evaluate
+    from anypo.run.session import resume
 
     run = foreign(**KINDS[kind])
     before = sorted(run.iterdir())

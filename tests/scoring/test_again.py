@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
+from anypo.run.evaluation import evaluate
 from anypo.run.record.observer import Observer
-from anypo.run.session import evaluate, train
+from anypo.run.session import train
 from anypo.scoring.scores import majority_at_k
 
 TEXT = {"model": "tiny", "steps": 2, "sft_steps": 8, "eval_size": 24, "seed": 3}

@@ -20,8 +20,9 @@ from anypo.compare.report.page import page as compare_page
 from anypo.errors import UserError
 from anypo.report.page import page
 from anypo.run.disk.folder import RunFolder
+from anypo.run.evaluation import evaluate
 from anypo.run.record.display import Display
-from anypo.run.session import evaluate, resume, train
+from anypo.run.session import resume, train
 from anypo.scoring import Evaluation
 from anypo.watch.runs import Runs
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from anypo.run.record.observer import Observer
-    from anypo.run.session import Result
+    from anypo.run.result import Result
     from anypo.scoring import Evaluation
 
 
