@@ -10,6 +10,7 @@ from anypo.errors import UserError
 from anypo.run import session
 from anypo.run.config import RunConfig, resolve
 from anypo.run.disk.folder import RunFolder
+from anypo.run.evaluation import evaluate
 
 SMALL = {"steps": 1, "sft_steps": 0, "eval_size": 0, "set": {"control.prompts": 2, "generate.max_new": 2}}
 
@@ -23,7 +24,7 @@ def test_a_run_keeps_what_was_asked_and_records_what_was_used(tmp_path):
     status = json.loads((run.path / "status.json").read_text())
     assert [session.get("device", {}).get("asked") for session in status["sessions"]] == [None, "auto"]
     assert RunConfig(**RunFolder.read_config(run.path)).device == "cpu"
-    assert session.evaluate(str(run.path), size=2, device="cpu").n == 2
+    assert evaluate(str(run.path), size=2, device="cpu").n == 2
 
 
 def test_a_device_that_is_not_there_is_refused_and_nothing_is_written(tmp_path, monkeypatch):
@@ -31,7 +32,7 @@ def test_a_device_that_is_not_there_is_refused_and_nothing_is_written(tmp_path, 
     monkeypatch.setattr("anypo.policies.loading.load", lambda *a, **k: pytest.fail("loaded a model"))
     calls = [
         lambda: session.train("grpo", "tiny", out=tmp_path / "run", device="cuda:3"),
-        lambda: session.evaluate("tiny", device="cuda:3"),
+        lambda: evaluate("tiny", device="cuda:3"),
         lambda: compare(["grpo"], out=tmp_path / "run", device="cuda:3"),
     ]
     for call in calls:
