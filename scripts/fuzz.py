@@ -160,7 +160,7 @@ class Home:
 
 def settings(home: Home, chance: random.Random) -> Callable[[], None]:
     """`anypo train --set …`"""
-    from anypo.cli.train import train
+    from anypo.cli.runs.train import train
 
     given = [home.commands(chance) for _ in range(chance.choice((1, 1, 2)))]
     return lambda: train(model="tiny", set_=given, dry_run=True)
@@ -169,7 +169,7 @@ def settings(home: Home, chance: random.Random) -> Callable[[], None]:
 def algorithms(home: Home, chance: random.Random) -> Callable[[], None]:
     """`anypo train --config FILE`"""
     from anypo.algorithm import Algorithm
-    from anypo.cli.train import train
+    from anypo.cli.runs.train import train
 
     file, good = home.path / "algorithm.yaml", Algorithm().dump()
     if chance.random() < 0.6:
@@ -182,7 +182,7 @@ def algorithms(home: Home, chance: random.Random) -> Callable[[], None]:
 
 def options(home: Home, chance: random.Random) -> Callable[[], None]:
     """`anypo train --task … --task-set …`"""
-    from anypo.cli.train import train
+    from anypo.cli.runs.train import train
 
     given = f"{chance.choice(OPTIONS)}={mixed(chance, NASTY, WORDS)}" if chance.random() < 0.9 else mixed(chance, NASTY)
     task = chance.choice(["chain_sum", "sums", "CartPole-v1", mixed(chance, NASTY, WORDS)])
@@ -191,12 +191,12 @@ def options(home: Home, chance: random.Random) -> Callable[[], None]:
 
 def commands(home: Home, chance: random.Random) -> Callable[[], None]:
     """Words of `compare`, `train`, `systems`, `estimators`, `verify`, `solve`."""
-    from anypo.cli.estimators import _integers, _settings
+    from anypo.cli.methods.estimators import _integers, _settings
+    from anypo.cli.methods.solve import solve
+    from anypo.cli.methods.systems import list_systems, show
+    from anypo.cli.methods.verify import verify
     from anypo.cli.options import roles
-    from anypo.cli.solve import solve
-    from anypo.cli.systems import list_systems, show
-    from anypo.cli.train import train
-    from anypo.cli.verify import verify
+    from anypo.cli.runs.train import train
     from anypo.compare.plan import Budget, contenders, settings
     from anypo.compare.vary import Axis
 
@@ -227,7 +227,7 @@ def commands(home: Home, chance: random.Random) -> Callable[[], None]:
 
 def queries(home: Home, chance: random.Random) -> Callable[[], None]:
     """`anypo rollouts RUN SQL`"""
-    from anypo.cli.rollouts import rollouts
+    from anypo.cli.runs.rollouts import rollouts
 
     text, form = mixed(chance, QUERIES, QUERIES, NASTY), chance.choice([{"as_json": True}, {"as_csv": True}, {}])
     return lambda: rollouts(home.run, text, **form)
@@ -235,11 +235,11 @@ def queries(home: Home, chance: random.Random) -> Callable[[], None]:
 
 def folders(home: Home, chance: random.Random) -> Callable[[], None]:
     """`report`, `diagnose`, `rollouts`, `watch`, and the beginning of `resume`, for a run folder with one file damaged."""
-    from anypo.cli.rollouts import rollouts
+    from anypo.cli.runs.rollouts import rollouts
     from anypo.diagnose import diagnose
     from anypo.report import page
-    from anypo.run.config import RunConfig
     from anypo.run.disk.folder import RunFolder
+    from anypo.run.settings.config import RunConfig
     from anypo.watch.runs import Runs
 
     file = chance.choice([name for name in home.good if "model" not in name.parts and "checkpoints" not in name.parts])

@@ -20,7 +20,7 @@ from anypo.run.beside import Standing, last_stage, standing
 from anypo.run.beside.base import PLAIN
 from anypo.run.beside.beside import TOLERANCE
 from anypo.run.beside.words import PART
-from anypo.run.config import RunConfig, resolve
+from anypo.run.settings.config import RunConfig, resolve
 from anypo.run.stages import Stages
 from anypo.run.trainer import Trainer
 from anypo.systems import find

@@ -20,8 +20,8 @@ from typing import Any
 from anypo import tasks
 from anypo.errors import UserError
 from anypo.run.beside import last_stage, sentence, standing
-from anypo.run.config import RunConfig, resolve
-from anypo.run.presets import has_path, value_at
+from anypo.run.settings.config import RunConfig, resolve
+from anypo.run.settings.presets import has_path, value_at
 from anypo.run.stages import Stages
 from anypo.systems import SYSTEMS, System, find
 from anypo.tasks.environments import is_environment

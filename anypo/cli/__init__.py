@@ -11,23 +11,24 @@ from typing import Any, NoReturn
 from anypo.errors import shown
 
 COMMANDS = (
-    "train",
-    "resume",
-    "evaluate",
-    "generate",
-    "chat",
-    "export",
-    "compare",
-    "diagnose",
-    "watch",
-    "systems",
-    "report",
-    "rollouts",
-    "estimators",
-    "measure",
-    "solve",
-    "verify",
+    "runs.train",
+    "runs.resume",
+    "runs.evaluate",
+    "models.generate",
+    "models.chat",
+    "models.export",
+    "methods.compare",
+    "runs.diagnose",
+    "runs.watch",
+    "methods.systems",
+    "runs.report",
+    "runs.rollouts",
+    "methods.estimators",
+    "methods.measure",
+    "methods.solve",
+    "methods.verify",
 )
+"""The modules of the commands, in the order of the help."""
 
 
 def main() -> None:

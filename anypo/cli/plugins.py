@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from anypo.cli.completion import attach, completing
+from anypo.cli.names.completion import attach, completing
 from anypo.last import latest
 
 Plugins = Annotated[

@@ -14,10 +14,10 @@ from anypo.algorithm import Algorithm
 from anypo.compare.vary import Axis, combinations
 from anypo.engine import device as devices
 from anypo.errors import UserError, note, unknown
-from anypo.run.config import RunConfig, resolve
-from anypo.run.methods import Suit, delta, fields_of, is_delta, spelled
-from anypo.run.presets import has_path, preset_of, suited
-from anypo.run.written import read
+from anypo.run.settings.config import RunConfig, resolve
+from anypo.run.settings.methods import Suit, delta, fields_of, is_delta, spelled
+from anypo.run.settings.presets import has_path, preset_of, suited
+from anypo.run.settings.written import read
 from anypo.systems import find
 from anypo.tasks.environments import is_environment
 from anypo.update.sft import worked

@@ -23,9 +23,9 @@ from anypo.compare.plan import Cell, Settings, fingerprint
 from anypo.engine import device as devices
 from anypo.errors import UserError
 from anypo.files import replace_text
-from anypo.run.config import sources
 from anypo.run.disk.shape import Shape
 from anypo.run.record.provenance import describe_code
+from anypo.run.settings.config import sources
 from anypo.run.signals import Stopping
 from anypo.scoring.units import ACCURACY
 from anypo.tasks.environments import is_environment

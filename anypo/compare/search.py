@@ -22,7 +22,7 @@ from anypo.compare.plan import Budget, Contender, Settings, cells
 from anypo.compare.vary import Axis, combinations
 from anypo.errors import UserError
 from anypo.parts import SLOTS
-from anypo.run.presets import has_path
+from anypo.run.settings.presets import has_path
 
 SEARCHED = ("credit.centre", "credit.scale", "objective.ratio", "objective.trust", "objective.aggregate")
 """Slots that a search fills when no axis is given."""

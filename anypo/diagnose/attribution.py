@@ -22,8 +22,8 @@ from anypo.context import Context, Memory
 from anypo.data.batch import Batch
 from anypo.data.records import ACTION, Group, Tokens, Trajectory
 from anypo.errors import UserError
-from anypo.run.config import RunConfig
 from anypo.run.disk.folder import RunFolder
+from anypo.run.settings.config import RunConfig
 from anypo.update.gradient import by_gradient
 from anypo.update.weights import Weights, push
 

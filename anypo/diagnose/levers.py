@@ -13,9 +13,9 @@ from anypo.algorithm import Algorithm
 from anypo.errors import UserError
 from anypo.parts import differences
 from anypo.recipes import Recipe
-from anypo.run.config import RunConfig, resolve
 from anypo.run.disk.names import CONFIG
-from anypo.run.presets import has_path
+from anypo.run.settings.config import RunConfig, resolve
+from anypo.run.settings.presets import has_path
 from anypo.systems import SYSTEMS
 
 if TYPE_CHECKING:

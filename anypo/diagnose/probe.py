@@ -29,8 +29,8 @@ from anypo.errors import UserError
 from anypo.generate.base import World
 from anypo.generate.conversation import Episode, play
 from anypo.generate.workspace import Workspace
-from anypo.run.config import RunConfig
 from anypo.run.disk.folder import RunFolder
+from anypo.run.settings.config import RunConfig
 from anypo.run.stages import weights_of
 from anypo.tasks.base import Problem
 

@@ -24,7 +24,7 @@ from anypo.filter import Screen
 from anypo.fits import POLICY
 from anypo.generate.base import Independent, World
 from anypo.plugins import chosen, plugin
-from anypo.run.presets import has_path
+from anypo.run.settings.presets import has_path
 from anypo.tasks.base import Task
 from anypo.update.gradient import by_gradient
 from anypo.update.weights import Pull, Weights

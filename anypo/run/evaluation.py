@@ -19,12 +19,12 @@ from anypo.last import latest
 from anypo.policies.classes import Wanted
 from anypo.policies.control.saved import described
 from anypo.roles import cast, check, recast
-from anypo.run.config import RunConfig
 from anypo.run.disk.folder import RunFolder
 from anypo.run.disk.names import CONFIG
-from anypo.run.objects import taken
-from anypo.run.places import lasting_task
 from anypo.run.record.observer import Observer
+from anypo.run.settings.config import RunConfig
+from anypo.run.settings.objects import taken
+from anypo.run.settings.places import lasting_task
 from anypo.run.stages import weights_of
 from anypo.scoring import Evaluation, scorer_of
 

@@ -9,7 +9,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from anypo.run.config import RunConfig
+from anypo.run.settings.config import RunConfig
 from anypo.scoring import Evaluation
 from anypo.scoring.units import amount
 from anypo.tasks.environments import is_environment

@@ -22,24 +22,24 @@ from anypo.last import latest
 from anypo.recipes import SCORE, Recipe
 from anypo.report import write_report
 from anypo.run.beside import sentence, standing
-from anypo.run.config import RunConfig, resolve
 from anypo.run.disk import requests
 from anypo.run.disk.folder import RunFolder
 from anypo.run.disk.trust import check as check_trust
 from anypo.run.evaluation import say
-from anypo.run.objects import give_again, taken
 from anypo.run.record.display import shown
 from anypo.run.record.loggers import open_loggers
 from anypo.run.record.memory import peak_gb, resident_gb
 from anypo.run.record.observer import Callback, Moment, Observer
 from anypo.run.record.oddities import oddities
 from anypo.run.record.provenance import changes, describe_device, manifest
-from anypo.run.rehearsal import check as check_run
-from anypo.run.rehearsal import head
 from anypo.run.result import Result
+from anypo.run.settings.config import RunConfig, resolve
+from anypo.run.settings.objects import give_again, taken
+from anypo.run.settings.rehearsal import check as check_run
+from anypo.run.settings.rehearsal import head
+from anypo.run.settings.written import is_written, read
 from anypo.run.signals import Stopping
 from anypo.run.stages import WARM, Running, Stages
-from anypo.run.written import is_written, read
 from anypo.scoring import Evaluation, scorer_of
 from anypo.scoring.units import ACCURACY
 from anypo.update.sft import Fitting, warm_start
@@ -75,7 +75,7 @@ def train(
 
     `set` replaces parts or fields by dotted path, e.g. ``{"objective.trust.high": 0.28}``; `model_as` names other models by role,
     e.g. ``{"teacher": "path/to/run"}`` (see `anypo.roles.Cast`); `settings` are the fields of `RunConfig`
-    (steps, seed, lora, sft_steps, eval_size, ...). model, task and reward may be objects (see `anypo.run.objects.taken`).
+    (steps, seed, lora, sft_steps, eval_size, ...). model, task and reward may be objects (see `anypo.run.settings.objects.taken`).
     observer: who is told of the run; without one a terminal or a notebook shows its progress. callbacks: called after every step
     with an `anypo.run.record.observer.Moment`, which has the rollouts and the policy and can stop the run. Raises `UserError` for
     bad input before anything is loaded, `Interrupted` after a clean stop with a checkpoint.

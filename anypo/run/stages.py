@@ -20,8 +20,8 @@ from anypo.policies.classes import Wanted
 from anypo.policies.language.tiny import TinyConfig
 from anypo.recipes import POLICY, SHELF, Leg, Stage
 from anypo.roles import cast
-from anypo.run.config import RunConfig
-from anypo.run.limits import MARGIN, check_prompts, longest
+from anypo.run.settings.config import RunConfig
+from anypo.run.settings.limits import MARGIN, check_prompts, longest
 from anypo.run.trainer import Trainer
 from anypo.tasks import Task
 from anypo.tasks.unlabelled import Unlabelled, labelled

@@ -20,8 +20,8 @@ from anypo.policies.language.base import Base
 from anypo.policies.language.causal import LanguagePolicy
 from anypo.policies.language.folders import replace_folder
 from anypo.policies.language.quiet import quiet
-from anypo.run.config import RunConfig
 from anypo.run.disk.folder import RunFolder
+from anypo.run.settings.config import RunConfig
 from anypo.trained import gguf as converter
 from anypo.trained import hub
 from anypo.trained.opening import MODEL, acts, recorded

@@ -13,9 +13,9 @@ from anypo import policies
 from anypo.engine import device as devices
 from anypo.errors import UserError, note
 from anypo.last import latest
-from anypo.run.config import RunConfig
 from anypo.run.disk.folder import RunFolder
 from anypo.run.disk.names import CONFIG
+from anypo.run.settings.config import RunConfig
 
 MODEL = "model"
 

@@ -13,7 +13,7 @@ from anypo.claims.acts import acts
 from anypo.claims.base import CLAIMS, ClaimRun, Outcome, claim, compare
 from anypo.claims.table import differences, markdown
 from anypo.claims.verify import choose, run
-from anypo.cli.verify import register
+from anypo.cli.methods.verify import register
 from anypo.errors import UserError
 from anypo.systems import SYSTEMS, find
 

@@ -91,7 +91,7 @@ def test_a_file_that_cannot_be_written_is_a_sentence(anypo, tmp_path) -> None:
 
 def test_the_last_net_calls_it_a_bug_of_ours_and_keeps_the_traceback(anypo, monkeypatch, tmp_path) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    monkeypatch.setattr("anypo.run.written.resolve", lambda *_, **__: {}["x" * 3000])
+    monkeypatch.setattr("anypo.run.settings.written.resolve", lambda *_, **__: {}["x" * 3000])
     done = anypo("train", "--dry-run")
     assert done.code == 1 and "bug of ours" in done.err and "KeyError" in done.err and len(done.err) < 800
     (file,) = tmp_path.glob("anypo-bug-*.txt")
@@ -102,7 +102,7 @@ def test_the_last_net_knows_a_machine_without_memory(anypo, monkeypatch) -> None
     def full(*_, **__):
         raise MemoryError
 
-    monkeypatch.setattr("anypo.run.written.resolve", full)
+    monkeypatch.setattr("anypo.run.settings.written.resolve", full)
     done = anypo("train", "--dry-run")
     assert done.code == 1 and "memory" in done.err
 

@@ -15,7 +15,7 @@ import yaml
 
 from anypo import policies
 from anypo.errors import UserError
-from anypo.run.config import resolve
+from anypo.run.settings.config import resolve
 
 SMALL = ("--model", "tiny", "--task", "chain_sum", "--sft-steps", "0", "--eval-size", "0", "--steps", "1")
 PARTS = ("--set", "control.prompts=2", "--set", "control.samples=2", "--set", "generate.max_new=6")

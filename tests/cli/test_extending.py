@@ -299,7 +299,7 @@ def test_in_python_importing_is_enough(here, tmp_path, monkeypatch) -> None:
     import bounds  # type: ignore[import-not-found]
     import wide  # type: ignore[import-not-found]
 
-    from anypo.run.config import resolve
+    from anypo.run.settings.config import resolve
     from anypo.tasks import load, names
 
     found = resolve("grpo-tanh", "tiny", {"generate": "wide"})

@@ -8,11 +8,11 @@ from types import SimpleNamespace
 import pytest
 
 from anypo.algorithm import Algorithm
-from anypo.cli import completion
-from anypo.cli import index as names
+from anypo.cli.names import completion
+from anypo.cli.names import index as names
 from anypo.parts import SLOTS
-from anypo.run.presets import has_path
-from anypo.run.written import json_schema
+from anypo.run.settings.presets import has_path
+from anypo.run.settings.written import json_schema
 from anypo.systems import SYSTEMS, methods
 
 
@@ -60,7 +60,7 @@ def test_nothing_is_built_where_the_cache_knows(monkeypatch):
 def test_what_is_refused_at_once_is_refused_in_the_same_words(anypo, monkeypatch, words):
     slow = anypo("train", "-m", "tiny", *words)
     names.index()
-    monkeypatch.setattr("anypo.run.written.resolve", lambda *_, **__: pytest.fail("not at once"))
+    monkeypatch.setattr("anypo.run.settings.written.resolve", lambda *_, **__: pytest.fail("not at once"))
     assert anypo("train", "-m", "tiny", *words) == slow and slow.code == 2
 
 

@@ -9,7 +9,7 @@ import pytest
 import yaml
 from killing import killed_run, results
 
-from anypo.run.config import resolve
+from anypo.run.settings.config import resolve
 
 SMALL = ("train", "--system", "sft-then-grpo", "--model", "tiny", "--eval-size", "8", "--save-every", "2",
          "--set", "stages.0.algorithm.replay.examples=4", "--set", "stages.1.algorithm.control.prompts=4",

@@ -11,9 +11,9 @@ from recording import metadata, record
 
 from anypo.compare.cell import run
 from anypo.compare.plan import Budget, Cell, contenders, settings
-from anypo.run.config import RunConfig
 from anypo.run.disk.folder import RunFolder
 from anypo.run.result import Result
+from anypo.run.settings.config import RunConfig
 
 TASK = ("--task", "minari:pendulum/random-v0")
 SMALL = ("--set", "replay.batch=8", "--set", "policy.hidden=[16,16]", "--set", "credit.hidden=[16,16]")

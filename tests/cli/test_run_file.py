@@ -10,8 +10,8 @@ import yaml
 import anypo as library
 from anypo.compare.plan import contenders
 from anypo.errors import Note, UserError
-from anypo.run.config import resolve
-from anypo.run.written import read
+from anypo.run.settings.config import resolve
+from anypo.run.settings.written import read
 from anypo.systems import find
 
 OWN = {"update.optimiser.lr": 7.7e-5, "generate.max_new": 20, "control.prompts": 5}

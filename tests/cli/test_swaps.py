@@ -10,7 +10,7 @@ import pytest
 
 from anypo.compare.vary import slots
 from anypo.errors import UserError
-from anypo.run.config import resolve
+from anypo.run.settings.config import resolve
 from anypo.systems import find, methods
 
 ROOMS = ("credit", "objective", "update")

@@ -98,9 +98,9 @@ def test_every_option_of_a_table_exists(here, tmp_path, page) -> None:
     import typer
     from typer.main import get_command
 
-    from anypo.cli import train as command
     from anypo.cli.options import assignments
-    from anypo.run.config import resolve
+    from anypo.cli.runs import train as command
+    from anypo.run.settings.config import resolve
     from anypo.systems import find
     from anypo.tasks import parse
 

@@ -8,7 +8,7 @@ from anypo.algorithm import Algorithm
 from anypo.compare.plan import Budget, Cell, cells, contenders, settings
 from anypo.compare.vary import Axis
 from anypo.errors import UserError
-from anypo.run.presets import PRESETS
+from anypo.run.settings.presets import PRESETS
 from anypo.systems import find
 
 

@@ -17,7 +17,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from anypo.cli import compare as command
+from anypo.cli.methods import compare as command
 from anypo.compare import run as runner
 from anypo.compare.comparison import compare, search
 from anypo.compare.plan import Budget, contenders

@@ -17,9 +17,9 @@ from anypo.errors import UserError
 from anypo.filter import Confidence, MajorityVote
 from anypo.generate.groups.labels import label_world
 from anypo.policies.language.labels import LabelPolicy
-from anypo.run.config import resolve
-from anypo.run.methods import rewarded
 from anypo.run.session import train
+from anypo.run.settings.config import resolve
+from anypo.run.settings.methods import rewarded
 from anypo.run.trainer import Trainer
 from anypo.systems import find
 from anypo.tasks import load

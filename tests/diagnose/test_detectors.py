@@ -14,8 +14,8 @@ from anypo.diagnose import observables as see
 from anypo.diagnose.detector import Limit, finding
 from anypo.diagnose.evidence import Series
 from anypo.diagnose.levers import applicable, command
-from anypo.run.config import resolve
-from anypo.run.methods import budgets
+from anypo.run.settings.config import resolve
+from anypo.run.settings.methods import budgets
 from anypo.systems import SYSTEMS, methods
 from benchmarks.planted import HEALTHY, PLANTED, run
 

@@ -16,7 +16,7 @@ from anypo.diagnose.page import write_page
 def command():
     import typer
 
-    from anypo.cli import diagnose as module
+    from anypo.cli.runs import diagnose as module
 
     app = typer.Typer()
     module.register(app)

@@ -9,7 +9,7 @@ import yaml
 from anypo.diagnose import probe
 from anypo.diagnose.probe import EVALUATION, ORDINARY, linear_probe, paired
 from anypo.errors import UserError
-from anypo.run.config import resolve
+from anypo.run.settings.config import resolve
 
 
 def states(signal: float, seed: int, pairs: int = 8, each: int = 6, width: int = 24):

@@ -31,8 +31,8 @@ from anypo.engine.training import TrainingForward
 from anypo.errors import UserError
 from anypo.generate.base import World
 from anypo.generate.logits import next_logits
-from anypo.run.config import resolve
 from anypo.run.disk import checkpoint
+from anypo.run.settings.config import resolve
 from anypo.run.trainer import Trainer
 
 CPU = torch.device("cpu")

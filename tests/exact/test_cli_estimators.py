@@ -9,7 +9,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from anypo.cli.estimators import _pm, register
+from anypo.cli.methods.estimators import _pm, register
 from anypo.errors import UserError
 
 
@@ -65,7 +65,7 @@ def test_numbers_carry_their_errors():
 
 
 def test_numbers_are_printed_with_their_sign_and_only_bias_has_a_floor():
-    from anypo.cli.estimators import _pm
+    from anypo.cli.methods.estimators import _pm
 
     assert _pm(-0.139, 0.004) == "-0.1390(40)"
     assert _pm(0.02, 0.01, 0.1) == "<0.1"

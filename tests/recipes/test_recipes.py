@@ -11,7 +11,7 @@ from anypo.claims.beds.exact import Testbed
 from anypo.errors import UserError
 from anypo.generate.base import World
 from anypo.recipes import SCORE, Above, Below, Never, Plateau, Recipe, Stage
-from anypo.run.config import resolve
+from anypo.run.settings.config import resolve
 from anypo.run.stages import hand_over
 from anypo.run.trainer import Trainer
 from anypo.systems import find

@@ -11,7 +11,7 @@ from browser import CHROMIUM, examine
 from synthetic_run import configuration, make_run, rollout
 from typer.testing import CliRunner
 
-from anypo.cli import report as command
+from anypo.cli.runs import report as command
 from anypo.data.records import Group, prompt_id
 from anypo.errors import UserError
 from anypo.report import write_report

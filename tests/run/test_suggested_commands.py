@@ -12,10 +12,10 @@ from rich.console import Console
 
 from anypo.cli.terminal.outcome import show
 from anypo.errors import UserError
-from anypo.run.config import RunConfig
 from anypo.run.disk.folder import RunFolder
 from anypo.run.disk.requests import ask
 from anypo.run.result import Result
+from anypo.run.settings.config import RunConfig
 from anypo.systems import find
 
 ODD = ["plain", "a run", "ä =1", "[brackets]", "it's", '"quoted"', "$HOME", "a;b", "--run"]

@@ -9,7 +9,7 @@ from dataclasses import asdict
 import pytest
 from rich.console import Console
 
-from anypo.cli.compare import leaderboard as terminal
+from anypo.cli.methods.compare import leaderboard as terminal
 from anypo.cli.terminal.outcome import show
 from anypo.compare import cell as cells
 from anypo.compare.board import leaderboard

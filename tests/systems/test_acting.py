@@ -14,7 +14,7 @@ from anypo.claims.acts import follow
 from anypo.claims.beds.words import TextTask, question, warm
 from anypo.engine.config import Local
 from anypo.generate.base import World
-from anypo.run.presets import has_path
+from anypo.run.settings.presets import has_path
 from anypo.systems import find, methods
 
 SUMS = tuple(question(f"{a}+{b}=", str(a + b)) for a in range(6) for b in range(6))

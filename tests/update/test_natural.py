@@ -17,7 +17,7 @@ from anypo.data.batch import Batch
 from anypo.exact.graph import tree
 from anypo.exact.policy import EnumerablePolicy
 from anypo.objective import PolicyGradient, TokenMean, Unclipped
-from anypo.run.config import resolve
+from anypo.run.settings.config import resolve
 from anypo.run.trainer import Trainer
 from anypo.systems import find
 from anypo.update.direct.natural import NaturalGradient, conjugate_gradients

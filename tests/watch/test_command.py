@@ -11,7 +11,7 @@ import typer
 from synthetic_run import make_run
 from typer.testing import CliRunner
 
-from anypo.cli import watch as command
+from anypo.cli.runs import watch as command
 from anypo.errors import UserError
 from anypo.run.disk import requests
 from anypo.run.disk.folder import RunFolder

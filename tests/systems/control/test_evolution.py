@@ -7,7 +7,7 @@ import copy
 import torch
 
 from anypo.run.acting import control_world
-from anypo.run.config import resolve
+from anypo.run.settings.config import resolve
 from anypo.run.trainer import Trainer
 from anypo.systems import find
 

@@ -14,8 +14,8 @@ from anypo.exact.bed import Testbed
 from anypo.freshness import same_sampler, unmoved
 from anypo.objective import ConstantLength, PolicyGradient, ScoreFunction, Unclipped
 from anypo.outlook import Outlook, moment, part_of
-from anypo.run.methods import fitted
-from anypo.run.presets import departures, preset_of, shortage, suited
+from anypo.run.settings.methods import fitted
+from anypo.run.settings.presets import departures, preset_of, shortage, suited
 from anypo.systems import find, methods
 
 NEED_RATIOS = (

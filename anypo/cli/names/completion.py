@@ -11,7 +11,7 @@ from typing import Any
 
 import typer
 
-from anypo.cli.index import index
+from anypo.cli.names.index import index
 
 DEFAULT = "grpo"
 

@@ -11,10 +11,10 @@ from anypo import policies
 from anypo.errors import UserError
 from anypo.policies.language import tiny
 from anypo.policies.language.causal import LanguagePolicy
-from anypo.run.config import resolve
 from anypo.run.disk.folder import RunFolder
 from anypo.run.evaluation import evaluate
 from anypo.run.session import resume, train
+from anypo.run.settings.config import resolve
 
 TEMPLATE = (
     "{% for m in messages %}{{ m.content }}{{ eos_token if m.role == 'assistant' else '\n' }}{% endfor %}"

@@ -21,7 +21,7 @@ from anypo import plugins
 from anypo.errors import unknown
 from anypo.files import replace_text
 
-HERE = Path(__file__).resolve().parent.parent
+HERE = Path(__file__).resolve().parents[2]
 LEAST = 2
 """Indices of other states of the library that are kept: those of other checkouts."""
 

@@ -8,9 +8,9 @@ from anypo.compare import compare
 from anypo.compare.plan import Budget, Cell, Contender, Settings
 from anypo.errors import UserError
 from anypo.run import session
-from anypo.run.config import RunConfig, resolve
 from anypo.run.disk.folder import RunFolder
 from anypo.run.evaluation import evaluate
+from anypo.run.settings.config import RunConfig, resolve
 
 SMALL = {"steps": 1, "sft_steps": 0, "eval_size": 0, "set": {"control.prompts": 2, "generate.max_new": 2}}
 

@@ -292,7 +292,7 @@ print("done", steps)
 def test_a_really_full_disk(tmp_path):
     (tmp_path / "disk").mkdir()
     script = tmp_path / "full.py"
-    script.write_text(FULL.format(here=str(Path(__file__).parent), disk=tmp_path / "disk"))
+    script.write_text(FULL.format(here=str(Path(__file__).parents[1]), disk=tmp_path / "disk"))
     mount = f"mount -t tmpfs -o size=1m tmpfs {tmp_path}/disk || exit 77; exec {sys.executable} {script}"
     done = subprocess.run(["unshare", "-rm", "sh", "-c", mount], capture_output=True, text=True, timeout=120)
     if done.returncode == 77 or "unshare" in done.stderr:

@@ -23,7 +23,7 @@ from anypo.tasks.text.rewards import Format, Length, PythonReward, complete
 from anypo.tasks.text.scoring import Scorer
 from anypo.tasks.text.verifiers import Exact, MathVerify, Numeric, Python, Regex, Verifier
 
-HERE = os.path.dirname(__file__)
+HERE = os.path.dirname(os.path.dirname(__file__))
 
 
 def problem(answer: str = "") -> Problem:

@@ -12,7 +12,7 @@ import anypo
 from anypo.compare import plan
 from anypo.errors import UserError, nearest
 from anypo.last import latest
-from anypo.run.config import resolve
+from anypo.run.settings.config import resolve
 from anypo.run.stages import Stages
 from anypo.update import Cosine
 
@@ -135,7 +135,7 @@ def test_some_cut_episodes_are_said(here) -> None:
 
 
 def test_what_nobody_asked_for_is_not_asked_for_by_the_file_of_the_run(here) -> None:
-    from anypo.run.written import meant
+    from anypo.run.settings.written import meant
 
     first = resolve("grpo", "tiny", task="own.csv")
     again = meant(first.model_dump(mode="json")).resolve()

@@ -7,9 +7,9 @@ from pathlib import Path
 from anypo.engine import device as devices
 from anypo.errors import UserError
 from anypo.policies.loading import check as check_model
-from anypo.run.config import RunConfig
-from anypo.run.presets import said, unfitted
 from anypo.run.record.loggers import check_loggers
+from anypo.run.settings.config import RunConfig
+from anypo.run.settings.presets import said, unfitted
 from anypo.run.stages import Stages
 from anypo.systems import SYSTEMS
 

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from anypo.cli import rollouts as command
+from anypo.cli.runs import rollouts as command
 from anypo.data.kept import Kept
 from anypo.data.records import Group
 from anypo.errors import UserError
@@ -282,7 +282,7 @@ def test_metrics_of_mixed_types_are_texts(folder):
 def test_values_that_python_has_not_are_shown_as_text():
     import duckdb
 
-    from anypo.cli.rollouts import _values
+    from anypo.cli.runs.rollouts import _values
 
     table = duckdb.sql("select date '-infinity' as a, timestamp 'infinity' as b, map([[1], [2]], [3, 4]) as c, 5 as d")
     columns = [_values(column) for column in table.to_arrow_table().columns]

@@ -11,9 +11,9 @@ import yaml
 from anypo import plugins
 from anypo.callables import imported, spelled
 from anypo.errors import UserError
-from anypo.run.config import resolve
 from anypo.run.disk import trust
 from anypo.run.disk.folder import RunFolder
+from anypo.run.settings.config import resolve
 
 CODE = (
     "from pathlib import Path\nPath('RAN').touch()\nfrom os import system\ndef make(**options): Path('RAN').touch()\n"

@@ -102,7 +102,7 @@ def test_columns_messages_system_template_and_solutions(tmp_path: Path) -> None:
 
 
 def test_a_python_verifier_sees_the_other_columns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(os.path.dirname(__file__))
+    monkeypatch.syspath_prepend(os.path.dirname(os.path.dirname(__file__)))
     rows = [{"prompt": f"p{index}", "expected": f"e{index}"} for index in range(4)]
     options = {"answer": "", "verifier": {"part": "python", "function": "user_verifiers:from_column"}}
     task = tasks.load(jsonl(tmp_path / "a.jsonl", rows), options)

@@ -36,7 +36,7 @@ def list_systems(
     """List the registered systems."""
     from rich.table import Table
 
-    from anypo.cli.index import index
+    from anypo.cli.names.index import index
     from anypo.errors import unknown
     from anypo.run.record.console import new_console
 
@@ -178,7 +178,7 @@ def _rooms(system: System, console: Console) -> None:
 
 def _regime(algorithm: Algorithm, family: str, console: Console) -> None:
     """When and how often the method acts, as its parts say it, and what presets change of its own values."""
-    from anypo.run.presets import PRESETS, departures, preset_of, shortage, suited
+    from anypo.run.settings.presets import PRESETS, departures, preset_of, shortage, suited
 
     told = dict.fromkeys(words for _, part in algorithm.walk() for words in part.regime())
     if told:
@@ -199,7 +199,7 @@ def parts(
     """Every part of every slot, or of one slot, with its first line of documentation."""
     from rich.table import Table
 
-    from anypo.cli.index import index
+    from anypo.cli.names.index import index
     from anypo.errors import unknown
     from anypo.run.record.console import new_console
 
@@ -221,7 +221,7 @@ def parts(
 def schema() -> None:
     """The JSON schema of a run file, an algorithm or a recipe, for editors."""
     from anypo.plugins import discover
-    from anypo.run.written import json_schema
+    from anypo.run.settings.written import json_schema
 
     discover()
     print(json.dumps(json_schema(), indent=2))

@@ -84,7 +84,7 @@ def compare(
 
     names = [name.strip() for name in methods.split(",") if name.strip()]
     if regime is not None:
-        from anypo.cli import regimes
+        from anypo.cli.methods import regimes
 
         regimes.run(names, regime, base, seeds or 6, out, jobs or os.cpu_count() or 1, report, as_json)
         return

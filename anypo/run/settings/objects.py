@@ -14,8 +14,8 @@ from anypo import tasks
 from anypo.callables import place_of
 from anypo.errors import UserError, shown
 from anypo.policies.loading import MODELS
-from anypo.run.config import RunConfig
-from anypo.run.presets import DEFAULT_MODEL, PRESETS, task_defaults
+from anypo.run.settings.config import RunConfig
+from anypo.run.settings.presets import DEFAULT_MODEL, PRESETS, task_defaults
 from anypo.tasks.functions import check, judged, name_of
 from anypo.tasks.named import GIVEN, TASKS, Named, made
 from anypo.tasks.text import files

@@ -12,10 +12,10 @@ import pytest
 from anypo.engine.base import Limit
 from anypo.engine.remote import RemoteEngine
 from anypo.errors import UserError
-from anypo.run import limits
 from anypo.run.disk.folder import RunFolder
-from anypo.run.limits import check_prompts
 from anypo.run.session import train
+from anypo.run.settings import limits
+from anypo.run.settings.limits import check_prompts
 from anypo.tasks.base import Problem
 
 SMALL: dict[str, Any] = {"control.prompts": 2, "control.samples": 2, "generate.max_new": 4}

@@ -26,9 +26,9 @@ from anypo.policies.loading import MODELS, adapter
 from anypo.recipes import Recipe, Stage
 from anypo.roles import check
 from anypo.run.disk.trust import check as check_trust
-from anypo.run.methods import Draft, budgets, delta, drafted, fitted, is_delta, rewarded, spelled, staged
-from anypo.run.places import lasting_model, placed
-from anypo.run.presets import DEFAULT_MODEL, filling, fitting_model, preset_of, stated, task_defaults
+from anypo.run.settings.methods import Draft, budgets, delta, drafted, fitted, is_delta, rewarded, spelled, staged
+from anypo.run.settings.places import lasting_model, placed
+from anypo.run.settings.presets import DEFAULT_MODEL, filling, fitting_model, preset_of, stated, task_defaults
 from anypo.systems import find
 from anypo.tasks.environments import canonical, is_environment
 from anypo.tasks.named import TASKS

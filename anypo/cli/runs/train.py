@@ -11,7 +11,7 @@ from anypo.cli.plugins import ChatArgs, Trust
 from anypo.errors import UserError
 
 if TYPE_CHECKING:
-    from anypo.run.config import RunConfig
+    from anypo.run.settings.config import RunConfig
 
 
 def register(app: typer.Typer) -> None:
@@ -100,12 +100,12 @@ def train(
     as_json: Annotated[bool, typer.Option("--json", help="print the result (or the dry run) as JSON")] = False,
 ) -> None:
     """Train a policy: supervised warm start (optional), reinforcement learning, evaluation before and after, report."""
-    from anypo.cli.index import refuse
+    from anypo.cli.names.index import refuse
 
     if file is None and config is None:
         refuse(system, [pair.partition("=")[0].strip() for pair in set_ if "=" in pair])
     from anypo.cli.options import assignments, roles, valued
-    from anypo.run.written import Written, read
+    from anypo.run.settings.written import Written, read
 
     if file is not None and config is not None:
         raise UserError(f"two run files are named: {file} and --config {config}; name one")
@@ -157,7 +157,7 @@ def _rehearse(config: RunConfig, as_json: bool) -> None:
 
     import yaml
 
-    from anypo.run.rehearsal import rehearse
+    from anypo.run.settings.rehearsal import rehearse
 
     notes, plain = rehearse(config), config.model_dump(mode="json")
     if as_json:

@@ -17,11 +17,11 @@ from anypo.errors import UserError, brief, shown, unknown
 from anypo.policies.loading import MODELS
 from anypo.reading import number, text_of, yaml_value
 from anypo.recipes import Recipe
-from anypo.run.config import RunConfig, resolve
 from anypo.run.disk.names import CONFIG, MANIFEST
 from anypo.run.disk.trust import check as check_trust
-from anypo.run.methods import Draft, is_delta
-from anypo.run.places import lasting_model, placed
+from anypo.run.settings.config import RunConfig, resolve
+from anypo.run.settings.methods import Draft, is_delta
+from anypo.run.settings.places import lasting_model, placed
 from anypo.systems import SYSTEMS
 
 METHOD = ("system", "base", "algorithm", "recipe")

@@ -5,8 +5,8 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+from asking import close, grid, prompts, reference, same
 from local_models import GPT2, Endless, Letters, build
-from test_local_engine import close, grid, prompts, reference, same
 from transformers import Qwen3Config
 
 from anypo.engine.base import Request, Sampling

@@ -1,0 +1,1 @@
+"""The commands about methods: list, compare, verify, measure, solve."""

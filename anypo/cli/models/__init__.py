@@ -1,0 +1,1 @@
+"""The commands about models: talk to, sample from, export."""

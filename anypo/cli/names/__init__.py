@@ -1,0 +1,1 @@
+"""Names for lists and for completion in a shell."""
