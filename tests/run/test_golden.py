@@ -26,13 +26,14 @@ def test_a_run_gives_the_stored_numbers(name: str) -> None:
     assert found.keys() == STORED[name].keys(), AGAIN
     for metric, values in STORED[name].items():
         for step, (wanted, value) in enumerate(zip(values, found[metric], strict=True), 1):
-            same = wanted == value or (None not in (wanted, value) and close(wanted, value))
+            same = wanted == value or (None not in (wanted, value) and close(wanted, value, step))
             assert same, f"step {step}: {metric} is {value}, stored is {wanted}; {AGAIN}"
 
 
-def close(a: float, b: float) -> bool:
-    """As near as processors that round otherwise come."""
-    return math.isclose(a, b, rel_tol=1e-3, abs_tol=1e-5)
+def close(a: float, b: float, step: int) -> bool:
+    """As near as processors that round otherwise come: Adam makes whole steps of rounding where a gradient is zero, so what they
+    differ by grows with the steps."""
+    return math.isclose(a, b, rel_tol=1e-3 * step, abs_tol=1e-5)
 
 
 def test_nothing_is_stored_for_runs_that_are_gone() -> None:
