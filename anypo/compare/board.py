@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
+from anypo.budget import MEASURES, Budget
 from anypo.compare import stats
 from anypo.compare.effects import Effect, effects
 from anypo.compare.notes import notes
-from anypo.compare.plan import MEASURES, Budget
 from anypo.compare.stats import Interval
 from anypo.errors import UserError, unknown
 from anypo.scoring.units import ACCURACY
@@ -107,7 +107,7 @@ def leaderboard(
                 tokens_to=_median([hit["tokens"] for hit in hits]),
                 seconds_to=_median([hit["seconds"] for hit in hits]),
                 means={name: _mean([r["final"].get(name, math.nan) for r in own]) for name in own[0]["final"]},
-                spent={name: _mean([r["spent"][name] for r in own]) for name in MEASURES}
+                spent={name: _mean([r["spent"][name] for r in own]) for name in measures(records)}
                 | {"wall": _mean([r.get("wall", math.nan) for r in own])},
             )
         )
@@ -126,6 +126,11 @@ def leaderboard(
         effects=tuple(found),
     )
     return Board(**{**vars(board), "notes": tuple(notes(board, records, strata, failures or {}))})
+
+
+def measures(records: Records) -> list[str]:
+    """What all records counted (those of older versions count no rollouts)."""
+    return [name for name in MEASURES if all(name in record["spent"] for record in records)]
 
 
 def unit_of(record: Mapping[str, Any]) -> str:
@@ -150,7 +155,7 @@ def reach(curve: Sequence[Mapping[str, float]], threshold: float, unit: str = AC
         if point[unit] >= threshold:
             gap = point[unit] - before[unit]
             share = (threshold - before[unit]) / gap if gap > 0 else 0.0
-            return {name: before[name] + share * (point[name] - before[name]) for name in MEASURES}
+            return {name: before[name] + share * (point[name] - before[name]) for name in MEASURES if name in point}
         before = point
     return None
 

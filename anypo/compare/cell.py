@@ -18,7 +18,8 @@ import numpy as np
 
 from anypo import roles
 from anypo.algorithm import Algorithm
-from anypo.compare.plan import MEASURES, Cell
+from anypo.budget import MEASURES, METRICS, planned
+from anypo.compare.plan import Cell
 from anypo.engine import device as devices
 from anypo.files import replace_text
 from anypo.generate.base import World, check_suits
@@ -70,15 +71,14 @@ def measure(cell: Cell, algorithm: Algorithm, world: World, tell: Tell | None = 
     meter = Meter(cell, algorithm, world)
     meter.evaluate()
     while meter.share < 1:
-        began, version = time.perf_counter(), world.policy.version
         metrics = trainer.step()
         meter.beside.append(
             {name: value for name, value in metrics.items() if name.startswith("base/")} | trainer.witness.said
         )
-        meter.spend(metrics, time.perf_counter() - began, world.policy.version - version)
+        meter.spend(metrics)
         meter.evaluate_if_due()
         if meter.share:  # schedules need a length, which no budget says beforehand
-            trainer.total = max(trainer.number + 1, round(trainer.number / meter.share))
+            trainer.total = planned(trainer.number, meter.share)
         if tell is not None:
             tell({"share": min(1.0, meter.share), "score": meter.last.score, "unit": meter.last.unit})
     return meter.record()
@@ -101,13 +101,11 @@ class Meter:
         """Share of the budget spent."""
         return self.spent[self.settings.budget.measure] / self.settings.budget.amount
 
-    def spend(self, metrics: dict[str, float], seconds: float, updates: int) -> None:
+    def spend(self, metrics: dict[str, float]) -> None:
         """Book a step. Raises `RuntimeError` when the budget does not move any more."""
         before = self.share
-        self.spent["tokens"] += metrics.get("tokens/generated", 0.0)
-        self.spent["trained"] += metrics.get("tokens/trained", 0.0)
-        self.spent["seconds"] += seconds
-        self.spent["updates"] += updates
+        for measure, name in METRICS.items():
+            self.spent[measure] += metrics.get(name, 0.0)
         kept = {name: metrics[key] for name, key in HISTORY.items() if key in metrics}
         self.history.append({**self.spent, **kept})
         self.idle = 0 if self.share > before else self.idle + 1

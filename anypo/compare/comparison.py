@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from anypo.algorithm import Algorithm
+from anypo.budget import Budget
 from anypo.compare import run as runner
 from anypo.compare.board import Board, leaderboard
 from anypo.compare.export import row, write_csv, write_parquet
-from anypo.compare.plan import Budget, Contender, Settings, cells, contenders, fingerprint, settings
+from anypo.compare.plan import Contender, Settings, cells, contenders, fingerprint, settings
 from anypo.compare.search import Search, compositions, halving
 from anypo.compare.vary import Axis
 from anypo.errors import UserError, unknown

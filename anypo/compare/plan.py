@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from anypo.algorithm import Algorithm
+from anypo.budget import Budget
 from anypo.compare.vary import Axis, combinations
 from anypo.engine import device as devices
-from anypo.errors import UserError, note, unknown
+from anypo.errors import UserError, note
 from anypo.run.settings.config import RunConfig, resolve
 from anypo.run.settings.methods import Suit, delta, fields_of, is_delta, spelled
 from anypo.run.settings.presets import has_path, preset_of, suited
@@ -21,42 +22,6 @@ from anypo.run.settings.written import read
 from anypo.systems import find
 from anypo.tasks.environments import is_environment
 from anypo.update.sft import worked
-
-MEASURES = ("tokens", "trained", "seconds", "updates")
-"""Budgets: generated tokens, trained tokens, seconds spent in training steps, optimiser updates."""
-
-SUFFIX = {"k": 1e3, "m": 1e6, "g": 1e9}
-
-
-@dataclass(frozen=True)
-class Budget:
-    """`amount` of one measure; a cell stops after the first step at or beyond it. All four measures are always reported."""
-
-    measure: str
-    amount: float
-
-    @staticmethod
-    def parse(text: str) -> Budget:
-        """``tokens=2M``, ``seconds=300``, ``updates=50``; `UserError` otherwise."""
-        measure, _, amount = (piece.strip() for piece in text.partition("="))
-        if measure not in MEASURES:
-            raise unknown("budget", measure, MEASURES, "Write it as measure=amount, e.g. tokens=2M.")
-        scale = SUFFIX.get(amount[-1:].lower(), 1.0)
-        try:
-            number = float(amount[:-1] if amount[-1:].lower() in SUFFIX else amount) * scale
-        except ValueError:
-            raise UserError(
-                f"--budget {text}: '{amount}' is not a number; write e.g. tokens=2M or seconds=300"
-            ) from None
-        if not 0 < number < float("inf"):
-            raise UserError(f"--budget {text}: the amount must be above 0 and finite")
-        return Budget(measure, number)
-
-    def __str__(self) -> str:
-        for suffix, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
-            if self.amount >= size:
-                return f"{self.measure}={self.amount / size:g}{suffix}"
-        return f"{self.measure}={self.amount:g}"
 
 
 @dataclass(frozen=True)

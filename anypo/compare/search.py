@@ -16,9 +16,10 @@ from typing import Any
 import numpy as np
 
 from anypo.algorithm import Algorithm
+from anypo.budget import Budget
 from anypo.compare import run as runner
 from anypo.compare.board import unit_of
-from anypo.compare.plan import Budget, Contender, Settings, cells
+from anypo.compare.plan import Contender, Settings, cells
 from anypo.compare.vary import Axis, combinations
 from anypo.errors import UserError
 from anypo.parts import SLOTS

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pydantic import Field
 
+from anypo.errors import UserError, shown
 from anypo.parts import Part
 
 Rows = Sequence[Mapping[str, Any]]
@@ -17,9 +19,24 @@ SCORE = "heldout/score"
 """The metric of a held-out evaluation that a stop asked for."""
 
 
+BOUND = re.compile(r"([\w./@-]+)\s*([<>]=?)\s*(\S+)")
+"""A stop in short: the name of a metric, a bound and its value."""
+
+
 class Stop(Part, slot="stop"):
     """Ends a stage before its steps are over. Asked after every step; the same rows give the same answer, so a run that is
     resumed goes on to the next stage where the uninterrupted one did."""
+
+    @classmethod
+    def parse(cls, value: Any) -> Part:
+        """As of any part, or from a bound: ``score>=0.9`` (the held-out score), ``policy/entropy<=0.1``."""
+        found = BOUND.fullmatch(value.strip()) if isinstance(value, str) else None
+        if found is None:
+            return super().parse(value)
+        name, sign, number = found.groups()
+        if len(sign) == 1:
+            raise UserError(f"{shown(value)}: a bound is written {name}{sign}={number}")
+        return (Above if sign == ">=" else Below).make({"metric": SCORE if name == "score" else name, "value": number})
 
     @property
     def evaluates(self) -> int:

@@ -96,7 +96,8 @@ def facts(
 ) -> list[str]:
     """What the run is, in a line."""
     planned, done = config.get("steps"), found.done
-    ended = config.get("recipe") and status["state"] == "finished"  # its stages may end before their steps are over
+    early = config.get("recipe") or (config.get("until") or {}).get("part", "never") != "never"
+    ended = early and status["state"] == "finished"  # before its steps are over
     out = [
         f'<span class="state {escape(status["state"])}">{escape(status["state"])}</span>',
         escape(str(config.get("model", ""))),

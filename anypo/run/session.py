@@ -33,7 +33,8 @@ from anypo.run.record.observer import Callback, Moment, Observer
 from anypo.run.record.oddities import oddities
 from anypo.run.record.provenance import changes, describe_device, manifest
 from anypo.run.result import Result
-from anypo.run.settings.config import RunConfig, resolve
+from anypo.run.settings.config import RunConfig, lengthened, resolve
+from anypo.run.settings.length import LENGTHS
 from anypo.run.settings.objects import give_again, taken
 from anypo.run.settings.rehearsal import check as check_run
 from anypo.run.settings.rehearsal import head
@@ -101,7 +102,9 @@ def train(
         with stopping.heard(), RunFolder.create(path, plain) as folder, _gone_if_refused(folder), _status(folder):
             session = Session(config, folder, observer, stopping, callbacks)
             folder.write_manifest(session.manifest())
-            for said in head(config):
+            if session.config.steps != config.steps:
+                folder.plan(steps=session.config.steps)
+            for said in (*head(config), *session.stages.length()):
                 observer.note(said)
             before = session.begin()
             return session.run(before)
@@ -114,13 +117,16 @@ def resume(
     task: Any = None,
     reward: Any = None,
     steps: int | None = None,
+    epochs: float | None = None,
+    budget: str | None = None,
     device: str | None = None,
     accept_changes: bool = False,
     observer: Observer | None = None,
     callbacks: Sequence[Callback] = (),
     trust: bool = False,
 ) -> Result:
-    """Continue the run in folder `run` from its last checkpoint, up to `steps` and on `device` if given, else as planned.
+    """Continue the run in folder `run` from its last checkpoint, up to `steps`, `epochs` or `budget` in all and on `device` if given,
+    else as planned.
 
     Raises `UserError` where the problems, their judges, the tokenizer or its template are no longer those the run began with,
     unless `accept_changes`; the session then records what has changed. trust: run the code that a folder from elsewhere names.
@@ -139,17 +145,17 @@ def resume(
         opened.enter_context(_status(folder))
         with folder.unchanged_if_refused():
             config = RunConfig.recorded(folder.config(), trust)
-            if steps is not None and config.recipe:
-                raise UserError("the stages of a recipe have steps of their own, so --steps cannot change them")
-            changed = {"steps": steps, "device": device}
-            config = config.model_copy(update={key: value for key, value in changed.items() if value is not None})
+            config = lengthened(config, steps, epochs, budget)
+            if device is not None:
+                config = config.model_copy(update={"device": device})
             config.parse_tasks()
             folder.note_session(device=describe_device(config.device, place))
             session = Session(config, folder, observer, stopping, callbacks)
             session.compare(accept_changes)
             saved = session.saved()
-            if config.steps != recorded.steps:
-                folder.plan(config.steps)
+            length = {name: getattr(session.config, name) for name in LENGTHS}
+            if length != {name: getattr(recorded, name) for name in LENGTHS}:
+                folder.plan(**length)
         before = session.restore(saved) if saved is not None else session.begin()
         return session.run(before)
 
@@ -165,10 +171,11 @@ class Session:
         stopping: Stopping | None = None,
         callbacks: Sequence[Callback] = (),
     ) -> None:
-        self.config, self.folder, self.observer, self.callbacks = config, folder, observer, callbacks
+        self.folder, self.observer, self.callbacks = folder, observer, callbacks
         self.enough, self.saved_at = "", time.monotonic()
         self.stopping = stopping or Stopping(observer.note)
         self.stages = Stages(config)
+        self.config = config = self.stages.config
         self.scorer = scorer_of(self.stages.task).fit(self.stages.task, config.eval_size)
         observer.phase("loading the model", 0)
         self.world = self.stages.open()
@@ -270,6 +277,7 @@ class Session:
         self.folder.rewind(self.running.step)
         self.folder.trim(self.config.keep, self._spare())  # a kill may have come between a checkpoint and this
         self.running.rows = [row for row in self.folder.metrics() if row["step"] > before]
+        self.running.plan()
         return _evaluation(self.folder, "before")
 
     def run(self, before: Evaluation | None) -> Result:
@@ -346,7 +354,7 @@ class Session:
     def _announce(self, running: Running) -> None:
         stage = running.leg.stage
         name = f"training ({stage.name})" if self.config.recipe else "training"
-        self.observer.phase(name, running.before + stage.steps)
+        self.observer.phase(name, running.planned)
         self.observer.advance(running.step)
 
     def _measured(self, running: Running, metrics: dict[str, Any]) -> dict[str, Any]:
@@ -384,6 +392,8 @@ class Session:
         self.folder.append_metrics(metrics)
         self.folder.write_rollouts(running.step, trainer.groups, trainer.batch, _decoder(self.world.policy))
         running.rows.append(metrics)
+        running.plan()
+        self.observer.plan(running.planned)
         for logger in loggers:
             logger.log(running.step, metrics)
         self.observer.step(metrics)
@@ -417,7 +427,7 @@ class Session:
         """The live diagnosis of a stage, with what the run said before."""
         plain, task = self.config.model_dump(mode="json"), {"outcome": running.world.task.outcome}
         place = running.leg.number % len(self.stages.recipe.stages)
-        watch = Watch(self.folder.path, running.trainer.algorithm, plain, task, running.leg.stage.steps, place)
+        watch = Watch(self.folder.path, running.trainer.algorithm, plain, task, running.trainer.total, place)
         watch.resume(running.step, running.rows)
         return watch
 
@@ -450,8 +460,15 @@ class Session:
         running = self.running
         assert running is not None
         place = {"stage": (running.leg.number, running.before)} if self.config.recipe else {}
+        self._plan()
         self.folder.save_checkpoint(running.step, running.trainer.state_dict() | place, self.config.keep, self._spare())
         self.folder.write_shelf(self.world.shelf.texts())
+
+    def _plan(self) -> None:
+        """Record how many steps a run with a budget is expected to take."""
+        assert self.running is not None
+        if self.config.budget and self.running.planned != self.folder.config()["steps"]:
+            self.folder.plan(steps=self.running.planned)
 
     def _spare(self) -> int | None:
         """The step whose checkpoint is kept although it is old."""

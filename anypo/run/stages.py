@@ -10,6 +10,7 @@ from typing import Any
 
 from anypo import tasks
 from anypo.algorithm import Algorithm
+from anypo.budget import Budget, planned
 from anypo.engine import device as devices
 from anypo.engine.base import Limit
 from anypo.errors import UserError, nearest
@@ -21,6 +22,7 @@ from anypo.policies.language.tiny import TinyConfig
 from anypo.recipes import POLICY, SHELF, Leg, Stage
 from anypo.roles import cast
 from anypo.run.settings.config import RunConfig
+from anypo.run.settings.length import met, passes
 from anypo.run.settings.limits import MARGIN, check_prompts, longest
 from anypo.run.trainer import Trainer
 from anypo.tasks import Task
@@ -29,6 +31,9 @@ from anypo.update.sft import NO_WORKED, worked
 
 WARM = "warm_start"
 """The entry of a checkpoint that was made inside the supervised warm start, in the place of a trainer's state."""
+
+PATIENCE = 50
+"""Steps without spending anything of the budget after which a run ends."""
 
 
 def weights_of(state: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -40,13 +45,15 @@ def weights_of(state: Mapping[str, Any]) -> Mapping[str, Any]:
 
 @dataclass
 class Running:
-    """A stage while it runs. before: steps of the run that came before it. rows: the metrics of its own steps so far."""
+    """A stage while it runs. before: steps of the run that came before it. rows: the metrics of its own steps so far. budget: how long
+    it may go on, in the place of a number of steps."""
 
     leg: Leg
     world: World
     trainer: Trainer
     before: int = 0
     rows: list[Mapping[str, Any]] = field(default_factory=list)
+    budget: Budget | None = None
 
     @property
     def step(self) -> int:
@@ -56,8 +63,25 @@ class Running:
     @property
     def over(self) -> bool:
         """Whether the stage has done what it was to do."""
-        stage = self.leg.stage
-        return self.trainer.number >= stage.steps or stage.until.reached(self.rows)
+        return self.trainer.number >= self.trainer.total or self.leg.stage.until.reached(self.rows)
+
+    @property
+    def planned(self) -> int:
+        """Steps of the run once the stage has taken all of its own."""
+        return self.before + self.trainer.total
+
+    def plan(self) -> None:
+        """Foresee how many steps the budget lasts, from what those so far have spent: schedules need a length. `UserError` where
+        nothing is spent any more."""
+        if self.budget is None or not self.rows:
+            return
+        self.trainer.total = max(self.trainer.total, self.trainer.number + 1)
+        if share := self.budget.share(self.rows):
+            self.trainer.total = planned(self.trainer.number, share)
+        if len(self.rows) >= PATIENCE and not self.budget.share(self.rows[-PATIENCE:]):
+            raise UserError(
+                f"the last {PATIENCE} steps spent nothing of the budget ({self.budget}); say --steps N instead"
+            )
 
     @property
     def scored(self) -> bool:
@@ -78,9 +102,12 @@ class Stages:
     """What the stages of one run are made of: the tasks, and the policy they train."""
 
     def __init__(self, config: RunConfig) -> None:
+        self.task = tasks.load(tasks.parse(config.task, config.task_options))
+        if config.epochs:
+            steps = passes(config.epochs, config.composition(), self.task, config.task_options)
+            config = config.model_copy(update={"steps": steps})
         self.config, self.recipe = config, config.plan()
         self.legs = self.recipe.legs
-        self.task = tasks.load(tasks.parse(config.task, config.task_options))
         self._tasks = {stage.name: self._load(stage) for stage in self.recipe.stages}
         for stage in self.recipe.stages:
             check_suits(stage.algorithm, self._tasks[stage.name])
@@ -158,6 +185,20 @@ class Stages:
             raise UserError(NO_WORKED.format(self.task.name))
         return 0
 
+    def length(self) -> list[str]:
+        """How many steps a run has, or is expected to have, that was given no number of them, as a sentence."""
+        config = self.config
+        if config.epochs:
+            each = met(self.recipe.acting)
+            return [
+                f"{config.epochs:g} passes over {len(self.task):,} problems, {each:,} in a step: {config.steps:,} steps"
+            ]
+        return (
+            [f"the budget {config.budget} ends the run; planned at first: {config.steps:,} steps"]
+            if config.budget
+            else []
+        )
+
     def sleepers(self) -> list[str]:
         """What cannot act in the run as it is planned, a sentence each."""
         out = []
@@ -177,9 +218,9 @@ class Stages:
         """Leg `number` before its first step. Every leg draws random numbers of its own; the first draws those of a plain run."""
         leg = self.legs[number]
         seed = zlib.crc32(f"{self.config.seed}:{number}".encode()) if number else self.config.seed
-        return Running(
-            leg, world, Trainer(leg.stage.algorithm, world, seed, leg.stage.steps, self.config.beside), before
-        )
+        trainer = Trainer(leg.stage.algorithm, world, seed, leg.stage.steps, self.config.beside)
+        budget = Budget.parse(self.config.budget) if self.config.budget else None
+        return Running(leg, world, trainer, before, budget=budget)
 
     def after(self, done: Running) -> Running | None:
         """The leg after one that is over, with what that one keeps; None after the last."""

@@ -58,11 +58,12 @@ class Trainer:
         """One turn of the loop; returns the step's metrics. `groups` and `batch` hold what it worked on."""
         context = Context(self.number, self.total, self.seed, self.memory, hooks=dict(self.hooks))
         self.hooks.clear()
-        began = time.perf_counter()
+        began, version = time.perf_counter(), self.world.policy.version
         self.algorithm.engine.pace.run(self.producer, self.consumer, context)
         self.witness.ended(self.producer.fresh, context)
         self.hooks = {name: value for name, value in context.hooks.items() if name == "temperature"}
         describe(self.producer.fresh, context)
+        context.log("update/steps", float(self.world.policy.version - version))
         context.log("time/step", time.perf_counter() - began)
         self.number += 1
         return {"step": self.number, **context.metrics.values()}

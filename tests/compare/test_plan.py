@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from anypo.algorithm import Algorithm
-from anypo.compare.plan import Budget, Cell, cells, contenders, settings
+from anypo.budget import Budget
+from anypo.compare.plan import Cell, cells, contenders, settings
 from anypo.compare.vary import Axis
 from anypo.errors import UserError
 from anypo.run.settings.presets import PRESETS
@@ -20,6 +21,8 @@ from anypo.systems import find
         ("seconds=300", "seconds", 300),
         ("updates=5", "updates", 5),
         (" tokens = 1g ", "tokens", 1e9),
+        ("minutes=30", "seconds", 1800),
+        ("rollouts=12345678", "rollouts", 12345678),
     ],
 )
 def test_budgets(text: str, measure: str, amount: float) -> None:

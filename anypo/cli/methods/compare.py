@@ -28,7 +28,12 @@ def compare(
     model: Annotated[str, typer.Option("--model", "-m", help="smollm2-135m, tiny, a local path or a hub id")] = "tiny",
     task: Annotated[str, typer.Option("--task", "-t", help="one task, or several separated by commas")] = "chain_sum",
     budget: Annotated[
-        str, typer.Option("--budget", "-b", help="of a run (of a search: in all): tokens, trained, seconds or updates")
+        str,
+        typer.Option(
+            "--budget",
+            "-b",
+            help="of a run (of a search: in all): tokens, trained, seconds, minutes, updates or rollouts",
+        ),
     ] = "tokens=200k",
     seeds: Annotated[int | None, typer.Option(help="runs of every method (default: 5; in a search 1)")] = None,
     vary: Annotated[

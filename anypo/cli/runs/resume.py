@@ -17,6 +17,8 @@ def register(app: typer.Typer) -> None:
 def resume(
     run: Annotated[Path, typer.Argument(help="run folder")],
     steps: Annotated[int | None, typer.Option(help="train up to this many steps instead of the planned number")] = None,
+    epochs: Annotated[float | None, typer.Option(metavar="N", help="or up to so many passes over the data in all")] = None,
+    budget: Annotated[str | None, typer.Option(metavar="MEASURE=AMOUNT", help="or until it has spent so much in all")] = None,
     device: Annotated[
         str | None,
         typer.Option(help="where the weights are: auto, cpu, cuda, cuda:N or mps (default: as the run was told)"),
@@ -36,6 +38,13 @@ def resume(
     from anypo.run.session import resume as go_on
 
     work = lambda observer: go_on(
-        run, steps=steps, device=device, accept_changes=accept_changes, observer=observer, trust=trust
+        run,
+        steps=steps,
+        epochs=epochs,
+        budget=budget,
+        device=device,
+        accept_changes=accept_changes,
+        observer=observer,
+        trust=trust,
     )
     watch(work, f"resume {run}", as_json)

@@ -53,6 +53,21 @@ def train(
         ),
     ] = None,
     steps: Annotated[int | None, typer.Option(help="optimisation steps")] = None,
+    epochs: Annotated[
+        float | None, typer.Option(metavar="N", help="passes over the training problems, instead of --steps")
+    ] = None,
+    budget: Annotated[
+        str | None,
+        typer.Option(
+            "--budget",
+            "-b",
+            metavar="MEASURE=AMOUNT",
+            help="or how much it may spend: tokens=1M, trained=1M, minutes=30, updates=500 or rollouts=5000",
+        ),
+    ] = None,
+    until: Annotated[
+        str | None, typer.Option(help="what ends it early: score>=0.9, policy/entropy<=0.1, plateau, ...")
+    ] = None,
     set_: Annotated[
         list[str], typer.Option("--set", metavar="PATH=VALUE", help="replace any part or field of the method")
     ] = [],  # noqa: B006
@@ -122,6 +137,9 @@ def train(
         chat_args=assignments(chat_arg, "--chat-arg") or None,
         reward=reward,
         steps=steps,
+        epochs=epochs,
+        budget=budget,
+        until=valued(until, "--until"),
         seed=seed,
         init=init,
         dtype=dtype,
@@ -165,6 +183,8 @@ def _rehearse(config: RunConfig, as_json: bool) -> None:
         return
     for said in notes:
         typer.echo(f"# {said}")
+    if plain["epochs"] or plain["budget"]:
+        plain.pop("steps")  # they follow
     if "sft_steps" in plain.pop("filled"):  # nobody asked for them, so the file does not either
         plain.pop("sft_steps")
     typer.echo(yaml.safe_dump(plain, sort_keys=False, allow_unicode=True), nl=False)

@@ -3,12 +3,13 @@
 
 const METHODS = DATA.methods.map((m) => m.label);
 const TONE = Object.fromEntries(METHODS.map((label, i) => [label, `var(--m${(i % 8) + 1})`]));
-const MEASURES = {
+const MEASURES = Object.fromEntries(Object.entries({
   tokens: ["generated tokens", ""],
   trained: ["trained tokens", ""],
   seconds: ["seconds of training", "seconds"],
   updates: ["updates", ""],
-};
+  rollouts: ["rollouts", ""],
+}).filter(([key]) => key in DATA.fronts));
 const STATE = {
   measure: DATA.budget.measure,
   chosen: new Set([...METHODS.slice(0, METHODS.length <= 6 ? 6 : 3), DATA.base]),
@@ -121,7 +122,7 @@ function budgetChart() {
     function tell(label, i) {
       if (label === null) { said.replaceChildren(make("b", {}, "Pareto front: "), frontNames.join(", ")); return; }
       const c = DATA.curves[label];
-      said.replaceChildren(make("b", {}, label), ` ${worth(c.score[i])}`, c.low[i] === null ? "" : ` (${worth(c.low[i])} to ${worth(c.high[i])})`, " after ", ["tokens", "trained", "seconds", "updates"].map((m) => `${compact(c[m][i], MEASURES[m][1])}${m === "seconds" ? "" : ` ${MEASURES[m][0]}`}`).join(", "));
+      said.replaceChildren(make("b", {}, label), ` ${worth(c.score[i])}`, c.low[i] === null ? "" : ` (${worth(c.low[i])} to ${worth(c.high[i])})`, " after ", Object.keys(MEASURES).map((m) => `${compact(c[m][i], MEASURES[m][1])}${m === "seconds" ? "" : ` ${MEASURES[m][0]}`}`).join(", "));
     }
     tell(null);
   });

@@ -9,9 +9,8 @@ from typing import Any
 import numpy as np
 
 from anypo.compare import stats
-from anypo.compare.board import Board, common_unit
+from anypo.compare.board import Board, common_unit, measures
 from anypo.compare.cell import HISTORY
-from anypo.compare.plan import MEASURES
 from anypo.compare.stats import Interval
 
 Records = Sequence[Mapping[str, Any]]
@@ -49,7 +48,7 @@ def page_data(board: Board, records: Records) -> dict[str, Any]:
             "budget": {"measure": board.budget.measure, "amount": board.budget.amount},
             "thresholds": board.thresholds,
             "curves": drawn,
-            "fronts": {measure: front(drawn, measure) for measure in MEASURES},
+            "fronts": {measure: front(drawn, measure) for measure in measures(records)},
             "training": {row.label: training(_of(records, row.label), board.budget.measure) for row in board.rows},
             "effects": [
                 {
@@ -66,9 +65,9 @@ def page_data(board: Board, records: Records) -> dict[str, Any]:
 def curve(records: Records, measure: str) -> dict[str, Any]:
     """Score of one contender at equal shares of the budget: interquartile mean over its runs with its interval, and the
     mean of what had been spent by then in every measure."""
-    unit = common_unit(records)
+    unit, counted = common_unit(records), measures(records)
     shares = np.linspace(0.0, 1.0, max(2, max(len(r["curve"]) for r in records)))
-    tables = [_on_grid(r["curve"], shares, (unit, *MEASURES)) for r in records]
+    tables = [_on_grid(r["curve"], shares, (unit, *counted)) for r in records]
     tasks = list(dict.fromkeys(r["task"] for r in records))
     found = [
         stats.bootstrap(
@@ -76,7 +75,7 @@ def curve(records: Records, measure: str) -> dict[str, Any]:
         )
         for i in range(len(shares))
     ]
-    out: dict[str, Any] = {name: np.mean([t[name] for t in tables], axis=0).tolist() for name in MEASURES}
+    out: dict[str, Any] = {name: np.mean([t[name] for t in tables], axis=0).tolist() for name in counted}
     return out | {"score": [i.value for i in found], "low": [i.low for i in found], "high": [i.high for i in found]}
 
 

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import math
 
-UNITS = {"tokens": "generated tokens", "trained": "trained tokens", "seconds": "s", "updates": "updates"}
+UNITS = {
+    "tokens": "generated tokens",
+    "trained": "trained tokens",
+    "seconds": "s",
+    "updates": "updates",
+    "rollouts": "rollouts",
+}
 
 
 def percent(share: float, places: int = 1) -> str:

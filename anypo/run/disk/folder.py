@@ -173,10 +173,10 @@ class RunFolder:
         shape.check(self.path / CONFIG, shape.Configuration, config)
         return config
 
-    def plan(self, steps: int) -> None:
-        """Record that the run is to have so many steps; what its configuration was trusted with, it still is."""
+    def plan(self, **length: Any) -> None:
+        """Record how long the run is to be (`steps`, `epochs`, `budget`); what its configuration was trusted with, it still is."""
         before = self.config()
-        config = before | {"steps": steps}
+        config = before | length
         if trust.trusted(before):
             trust.remember(config)
         replace_text(self.here() / CONFIG, yaml.safe_dump(config, sort_keys=False, allow_unicode=True))

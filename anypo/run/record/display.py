@@ -101,6 +101,10 @@ class Display(Observer):
         if not self.lively:
             self.console.print(f"{name} ...", highlight=False)
 
+    def plan(self, total: int) -> None:
+        self.total = total
+        self.progress.update(self.task, total=total or None)
+
     def left(self) -> str:
         """How long the rest of the phase takes, where enough of it is done to say so."""
         done, step = self.done - self.began_at, int(self.metrics.get("step", 0))

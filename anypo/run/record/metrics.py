@@ -20,6 +20,7 @@ def describe(groups: list[Group], context: Context) -> None:
         for name in sorted({name for t in alone for name in t.rewards}):
             context.log(f"reward/{name}", float(np.mean([t.rewards.get(name, 0.0) for t in alone])))
         lengths = np.array([len(t) for t in trajectories])
+        context.log("rollout/count", float(len(trajectories)))
         context.log("rollout/length", float(lengths.mean()))
         context.log("rollout/truncated", float(np.mean([t.truncated for t in trajectories])))
         context.log("rollout/failed", float(np.mean([t.finish == "failed" for t in trajectories])))

@@ -38,6 +38,9 @@ class Observer:
     def phase(self, name: str, total: int) -> None:
         """A stretch of work begins (`total` units; 0 when unknown)."""
 
+    def plan(self, total: int) -> None:
+        """The current phase is expected to have so many units by now."""
+
     def advance(self, done: int) -> None:
         """`done` units of the current phase are complete."""
 

@@ -18,14 +18,16 @@ from pydantic import (
 
 from anypo import __version__, tasks
 from anypo.algorithm import Algorithm
+from anypo.budget import Budget
 from anypo.engine import device
 from anypo.errors import UserError, unknown
 from anypo.parts import Part, first_reason
 from anypo.plugins import bring, plugin, suppliers
 from anypo.policies.loading import MODELS, adapter
-from anypo.recipes import Recipe, Stage
+from anypo.recipes import Never, Recipe, Stage, Stop
 from anypo.roles import check
 from anypo.run.disk.trust import check as check_trust
+from anypo.run.settings.length import LENGTHS, foreseen, once
 from anypo.run.settings.methods import Draft, budgets, delta, drafted, fitted, is_delta, rewarded, spelled, staged
 from anypo.run.settings.places import lasting_model, placed
 from anypo.run.settings.presets import DEFAULT_MODEL, filling, fitting_model, preset_of, stated, task_defaults
@@ -48,7 +50,20 @@ class RunConfig(BaseModel):
         "verifier",
         description="where rewards come from; without the verifier the task's labels are only measured against",
     )
-    steps: int = Field(20, ge=0)
+    steps: int = Field(
+        20, ge=0, description="steps; of a run with epochs or a budget as many as it is expected to take"
+    )
+    epochs: float = Field(
+        0.0,
+        ge=0.0,
+        allow_inf_nan=False,
+        description="passes over the training problems, from which steps follow; 0: by steps",
+    )
+    budget: str = Field("", description="how long it may go on: tokens=1M, minutes=30, updates=500 or rollouts=5000")
+    until: Stop = Field(
+        Never(),
+        description="what ends it early: a bound such as score>=0.9, or a part such as plateau (docs/recipes.md)",
+    )
     seed: int = Field(0, ge=0)
     init: str = Field("", description="run folder whose final weights to start from")
     dtype: Literal["float32", "bfloat16"] = "float32"
@@ -110,6 +125,11 @@ class RunConfig(BaseModel):
         adapter({key: value for key, value in lora.items() if key != "dropout"})
         return {key: value for key, value in lora.items() if key != "dropout"}
 
+    @field_validator("budget")
+    @classmethod
+    def _amount(cls, text: str) -> str:
+        return str(Budget.parse(text)) if text else ""
+
     @field_validator("device")
     @classmethod
     def _spelled(cls, name: str) -> str:
@@ -154,7 +174,8 @@ class RunConfig(BaseModel):
         if self.recipe:
             return Recipe.from_dict(self.recipe).check()
         algorithm = Algorithm.from_dict(self.algorithm).check()
-        whole = Stage.model_construct(name="train", algorithm=algorithm, steps=self.steps)
+        until = self.until.replace(every=self.eval_every) if self.until.evaluates and self.eval_every else self.until
+        whole = Stage.model_construct(name="train", algorithm=algorithm, steps=self.steps, until=until)
         return Recipe.model_construct(name=algorithm.name, stages=(whole,))
 
     def parse_tasks(self) -> None:
@@ -170,6 +191,23 @@ class RunConfig(BaseModel):
                     tasks.parse(stage.task, stage.task_options)
             except UserError as error:
                 raise UserError(f"stage '{stage.name}': {error}") from None
+
+
+def lengthened(config: RunConfig, steps: int | None, epochs: float | None, budget: str | None) -> RunConfig:
+    """The configuration with another length, where one is given. `UserError` for a recipe, and for two lengths."""
+    given = {name: value for name, value in (("steps", steps), ("epochs", epochs), ("budget", budget)) if value}
+    once(given)
+    if not given and steps is None:
+        return config
+    if config.recipe:
+        raise UserError(
+            f"the stages of a recipe have steps of their own, so --{next(iter(given), 'steps')} cannot change them"
+        )
+    if budget:
+        budget = str(Budget.parse(budget))
+        steps = foreseen(Budget.parse(budget), config.composition())
+    length = {"steps": config.steps if steps is None else steps, "epochs": epochs or 0.0, "budget": budget or ""}
+    return config.model_copy(update=length)
 
 
 OF_TEXT = {
@@ -201,6 +239,7 @@ def resolve(
         if key not in RunConfig.model_fields:
             raise unknown("setting", key, RunConfig.model_fields)
     given = placed({key: value for key, value in settings.items() if value is not None})
+    once(given)
     if "task" in given:
         given["task"] = canonical(given["task"])
     for key, lacking in OF_TEXT.items() if is_environment(given.get("task")) else ():
@@ -226,9 +265,20 @@ def resolve(
         filled |= {path: value for path, value in fills.items() if not stated(path, changes)}
         method: Algorithm | Recipe = algorithm
         algorithms = [algorithm]
+        if given.get("epochs") or given.get("budget"):
+            preset.pop("steps", None)
+        if given.get("budget"):
+            given["steps"] = foreseen(Budget.parse(given["budget"]), algorithm)
     else:
-        if "steps" in given:
-            raise UserError("the stages of a recipe have steps of their own: --set stages.0.steps=N instead of --steps")
+        if Stop.parse(given.get("until", Never())) != Never():
+            raise UserError(
+                "the stages of a recipe end by themselves: --set 'stages.0.until=score>=0.9' instead of --until"
+            )
+        for name in LENGTHS:
+            if given.get(name):
+                raise UserError(
+                    f"the stages of a recipe have steps of their own: --set stages.0.steps=N instead of --{name}"
+                )
 
         def suit(base: Algorithm) -> Algorithm:
             fills = filling(base, preset_of(base, size, acts))

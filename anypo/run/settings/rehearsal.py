@@ -7,6 +7,7 @@ from pathlib import Path
 from anypo.engine import device as devices
 from anypo.errors import UserError
 from anypo.policies.loading import check as check_model
+from anypo.recipes import SCORE
 from anypo.run.record.loggers import check_loggers
 from anypo.run.settings.config import RunConfig
 from anypo.run.settings.presets import said, unfitted
@@ -20,6 +21,8 @@ def check(config: RunConfig) -> None:
     config.parse_tasks()
     check_loggers(config.loggers)
     devices.resolve(config.device)
+    if config.until.evaluates and not config.eval_size:
+        raise UserError(f"--until ends the run by '{SCORE}', and an evaluation of no problems (--eval-size 0) has none")
     if config.keep_best and not (config.eval_every and config.eval_size):
         raise UserError("--keep-best compares evaluations during training: say how often with --eval-every N")
     if config.init and not Path(config.begun_from).is_dir():
@@ -43,7 +46,7 @@ def rehearse(config: RunConfig) -> list[str]:
     """Check all of `config` but the weights, the task's problems included; what is worth saying about it."""
     check(config)
     stages = Stages(config)
-    return [*head(config), *stages.sleepers(), *stages.unfit()]
+    return [*head(config), *stages.length(), *stages.sleepers(), *stages.unfit()]
 
 
 __all__ = ["check", "head", "rehearse"]

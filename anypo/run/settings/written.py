@@ -20,6 +20,7 @@ from anypo.recipes import Recipe
 from anypo.run.disk.names import CONFIG, MANIFEST
 from anypo.run.disk.trust import check as check_trust
 from anypo.run.settings.config import RunConfig, resolve
+from anypo.run.settings.length import LENGTHS, once
 from anypo.run.settings.methods import Draft, is_delta
 from anypo.run.settings.places import lasting_model, placed
 from anypo.systems import SYSTEMS
@@ -58,8 +59,17 @@ class Written:
                 given[key] = {**self.settings[key], **given[key]}
         if "task" in given and given["task"] != self.settings.get("task"):
             given.setdefault("task_options", None)  # those of the file are of its own task
+        own = {
+            key: value for key, value in self.settings.items() if key not in LENGTHS or not set(LENGTHS) & set(given)
+        }
         over = [
             f"{key}={_short(given[key])} ({_short(self.settings[key])})" for key in given if self._other(key, given)
+        ]
+        over += [
+            f"{key}={_short(given[key])} ({other}={_short(self.settings[other])})"
+            for key in LENGTHS
+            for other in LENGTHS
+            if given.get(key) and self.settings.get(other) and other != key
         ]
         if system is not None and self.method is not None and system != self.method:
             over.insert(0, f"system={system} ({_named(self.method)})")
@@ -71,7 +81,7 @@ class Written:
         if over:
             say(f"in place of what {self.place} says, in brackets: {', '.join(over)}")
         method = system if system is not None else self.method
-        merged = {**self.settings, **given}
+        merged = {**own, **given}
         model = merged.pop("model", None)
         return resolve(
             "grpo" if method is None else method,
@@ -130,6 +140,10 @@ def meant(plain: Mapping[str, Any], place: Path = Path()) -> Written:
     }
     if "sft_steps" in _mapping(plain, "filled"):  # nobody asked for them, so the task may do without
         given.pop("sft_steps", None)
+    if given.get("epochs") or given.get("budget"):
+        if "filled" not in plain:  # else it is the configuration of a run, and its steps are those that followed
+            once(given)
+        given.pop("steps", None)
     changes, models = _mapping(plain, "set"), _mapping(plain, "model_as")
     method = _method(plain)
     if isinstance(method, Mapping) and "stages" in method:
