@@ -33,6 +33,11 @@ def valued(text: str | None, option: str) -> Any:
     return None if text is None else assignments([f"value={text}"], option)["value"]
 
 
+def named(task: str | None) -> Any:
+    """A task by its name, or ``{mix: [...]}`` as YAML."""
+    return valued(task, "--task") if task is not None and task.lstrip().startswith("{") else task
+
+
 def roles(pairs: Sequence[str]) -> dict[str, str]:
     """`ROLE=MODEL` strings as a mapping."""
     out: dict[str, str] = {}

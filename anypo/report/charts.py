@@ -208,6 +208,7 @@ def sections(curves: Curves, units: Collection[str] = ()) -> list[dict[str, Any]
     for title, about, charts in SECTIONS:
         drawn = [chart for chart in charts if _present(chart, curves, units)]
         drawn += [_own(unit) for unit in sorted(set(units) - KNOWN)] if not out else []
+        drawn += _by_source(known) if not out else []
         used |= {name for chart in drawn for name, _ in chart.series}
         if drawn:
             out.append({"title": title, "about": about, "charts": [_plain(c, known) for c in drawn], "folded": False})
@@ -221,6 +222,27 @@ def sections(curves: Curves, units: Collection[str] = ()) -> list[dict[str, Any]
     if extra:
         out.append({"title": "Every other metric", "about": "", "charts": extra, "folded": True})
     return out
+
+
+def _by_source(known: Collection[str]) -> list[Chart]:
+    """Charts of what every source of a mixture gave, one line each."""
+    names = sorted({name.split("/")[1] for name in known if name.startswith("source/")})
+    series = lambda what: tuple((f"source/{name}/{what}", name) for name in names)
+    every = (
+        Chart(
+            "Right, by source",
+            "Share of right answers to each source's training problems.",
+            series("right"),
+            "share",
+            0.0,
+            1.0,
+        ),
+        Chart("Reward, by source", "Mean reward of the rollouts of each source.", series("reward")),
+        Chart(
+            "Share, by source", "How much of the step's rollouts each source had.", series("share"), "share", 0.0, 1.0
+        ),
+    )
+    return [chart for chart in every if {name for name, _ in chart.series} & set(known)]
 
 
 def missing(curves: Curves, units: Collection[str] = ()) -> list[str]:

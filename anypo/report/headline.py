@@ -7,6 +7,7 @@ from html import escape
 from typing import Any
 
 from anypo.report.curves import Curves, ends
+from anypo.scoring.mixture import OF_SOURCE
 from anypo.scoring.units import ACCURACY, amount, change
 
 Evaluations = Sequence[Mapping[str, Any]]
@@ -30,11 +31,23 @@ def scores(evaluations: Evaluations, answered: Mapping[str, Any] | None) -> str:
     rows = "".join(interval(entry, tone, ends) for entry, tone in zip((first, last), tones))
     ticks = "".join(f"<span>{tick(ends, part / 4, unit)}</span>" for part in range(5))
     before = f'<span class="from">{large(first)}</span><span class="arrow">→</span>' if first is not last else ""
-    said = gain(first, last, answered) if first is not last else once(first)
+    said = (gain(first, last, answered) if first is not last else once(first)) + of_sources(first, last)
     return (
         f'<p class="eyebrow">Held-out {escape(unit)}</p><p class="big">{before}<span class="to">{large(last)}</span></p>'
         f'<p class="gain">{said}</p><div class="strip">{rows}<div class="ticks">{ticks}</div></div>'
     )
+
+
+def of_sources(first: Mapping[str, Any], last: Mapping[str, Any]) -> str:
+    """The score of every source of a mixture, first and last, as a sentence; '' where there is one task."""
+    unit = str(last["unit"])
+    names = [name for name in last if name.startswith(OF_SOURCE)]
+    said = lambda entry, name: escape(amount(float(entry[name]), unit))
+    change = lambda name: (
+        f"{said(first, name)} → {said(last, name)}" if name in first and first is not last else said(last, name)
+    )
+    each = "; ".join(f"{escape(name.removeprefix(OF_SOURCE))} {change(name)}" for name in names)
+    return f" By source: {each}." if each else ""
 
 
 def once(entry: Mapping[str, Any]) -> str:

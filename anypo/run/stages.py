@@ -26,6 +26,7 @@ from anypo.run.settings.length import met, passes
 from anypo.run.settings.limits import MARGIN, check_prompts, longest
 from anypo.run.trainer import Trainer
 from anypo.tasks import Task
+from anypo.tasks.mixture import sources_of
 from anypo.tasks.unlabelled import Unlabelled, labelled
 from anypo.update.sft import NO_WORKED, worked
 
@@ -156,17 +157,19 @@ class Stages:
         if not hasattr(policy, "chat"):
             return sleepers
         limit = limit_of(world.sampler, policy, self.acting.generate)
-        said = {check_prompts(self.task, policy, limit, heldout)}
+        said = {
+            check_prompts(own, policy, limit, min(heldout, own.n_heldout)) for own in sources_of(self.task).values()
+        }
         for stage in self.recipe.stages:
             first, engine = stage is self.legs[0].stage, stage.algorithm.engine
             limit = limit_of(world.sampler if first else engine.sampler(policy), policy, stage.algorithm.generate)
-            said.add(check_prompts(self._tasks[stage.name], policy, limit))
+            said |= {check_prompts(own, policy, limit) for own in sources_of(self._tasks[stage.name]).values()}
         return sleepers + sorted(said - {""})
 
     def unfit(self) -> list[str]:
         """The same as `check` says, as far as it can be known without the weights: of problems in memory, for a model that costs
         nothing to make; where no prompt could be too long whatever the tokenizer makes of it, not even that is made."""
-        loaded = (self.task, *self._tasks.values())
+        loaded = [own for task in (self.task, *self._tasks.values()) for own in sources_of(task).values()]
         if self.config.model != "tiny" or self.recipe.acting.policy.part != "given":
             return []
         if max(map(longest, loaded)) < TinyConfig().context // 2 - MARGIN:

@@ -62,7 +62,7 @@ class Trainer:
         self.algorithm.engine.pace.run(self.producer, self.consumer, context)
         self.witness.ended(self.producer.fresh, context)
         self.hooks = {name: value for name, value in context.hooks.items() if name == "temperature"}
-        describe(self.producer.fresh, context)
+        describe(self.producer.fresh, context, self.world.task.outcome)
         context.log("update/steps", float(self.world.policy.version - version))
         context.log("time/step", time.perf_counter() - began)
         self.number += 1

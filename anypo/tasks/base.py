@@ -17,7 +17,8 @@ class Problem:
     """One item of a task. `messages` is a chat (role/content mappings, see `anypo.data.content`); `solution` a worked answer text
     for supervised warm starts (empty if the task has none); `prompt` the stable id of the question (see
     `anypo.data.records.prompt_id`); `opened` what the policy's chat template has written into its turn before it speaks (``<think>``,
-    say), as far as the generator knows (None: nobody said); `place` where it was read, as messages name it."""
+    say), as far as the generator knows (None: nobody said); `place` where it was read, as messages name it; `source` the source of a
+    mixture that posed it."""
 
     prompt: int
     messages: tuple[Message, ...]
@@ -26,6 +27,7 @@ class Problem:
     metadata: Mapping[str, Any] = field(default_factory=dict)
     opened: str | None = None
     place: str = field(default="", compare=False)
+    source: str = field(default="", compare=False)
 
     @classmethod
     def ask(cls, question: str, answer: str = "", solution: str = "", **metadata: Any) -> Self:

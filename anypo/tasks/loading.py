@@ -8,7 +8,7 @@ from typing import Any
 from anypo.callables import imported, spelled
 from anypo.errors import UserError, shown, unknown
 from anypo.plugins import discover, look_up
-from anypo.tasks import environments
+from anypo.tasks import environments, mixture
 from anypo.tasks.base import Task
 from anypo.tasks.named import ALIASES, GIVEN, TASKS, made
 from anypo.tasks.text import files, generators, pairs, reasoning
@@ -18,7 +18,7 @@ from anypo.tasks.text.options import nested
 def names() -> list[str]:
     """Every task known by name."""
     discover()
-    return sorted([*generators.names(), *ALIASES, *TASKS, *files.BENCHMARKS])
+    return sorted([*generators.names(), *ALIASES, *TASKS, *files.BENCHMARKS, mixture.NAME])
 
 
 def generated(name: str | None) -> bool:
@@ -30,9 +30,9 @@ def parse(spec: str | Mapping[str, Any], options: Mapping[str, Any] | None = Non
     """What `load` takes, checked: a plain mapping with the key ``name`` and the options of that task.
 
     `spec`: the name of a reasoning-gym dataset, of a benchmark (``gsm8k``) or of a registered task, the path of a .jsonl, .parquet or
-    .csv file or of a
-    `datasets` folder, the id of a data set on a hub (``owner/name``) or of a Gymnasium environment, ``minari:NAME`` or the folder of
-    a Minari data set, ``module:factory`` of the user's own task, or a mapping with the key ``name``. `options` may use dotted names
+    .csv file or of a `datasets` folder, the id of a data set on a hub (``owner/name``) or of a Gymnasium environment,
+    ``minari:NAME`` or the folder of a Minari data set, ``module:factory`` of the user's own task, ``mix`` (see
+    `anypo.tasks.mixture`), or a mapping with the key ``name``. `options` may use dotted names
     (``verifier.extract``) and YAML texts for values. Raises `UserError` naming the nearest spelling of an unknown task or field.
     """
     if isinstance(spec, Mapping):
@@ -46,6 +46,8 @@ def parse(spec: str | Mapping[str, Any], options: Mapping[str, Any] | None = Non
     given = nested(options or {})
     if "name" in given:
         raise unknown("field of task", "name", (), "The task is named by itself, not among its options.")
+    if spec == mixture.NAME:
+        return mixture.parse(given, parse)
     if environments.is_environment(spec):
         return environments.parse(spec, given)
     if files.is_file(spec):
@@ -68,6 +70,8 @@ def load(spec: str | Mapping[str, Any], options: Mapping[str, Any] | None = None
     """The task meant by `spec` (see `parse`), ready to give problems; one problem of either side is made or read here."""
     plain = parse(spec, options)
     name = plain.pop("name")
+    if name == mixture.NAME:
+        return mixture.load(plain, load)
     if environments.is_recorded(name):
         from anypo.tasks.minari import MinariTask
 

@@ -45,17 +45,18 @@ def evaluate(
     """The task's score with a 95 % interval: held-out accuracy (pass@k and maj@k from several samples), or the mean return."""
     from rich.table import Table
 
-    from anypo.cli.options import assignments, roles
+    from anypo.cli.options import assignments, named, roles
     from anypo.run.evaluation import evaluate as score
     from anypo.run.record.console import new_console
     from anypo.run.record.display import Display
+    from anypo.scoring.mixture import OF_SOURCE
     from anypo.scoring.units import ACCURACY, amount
 
     console = new_console(stderr=as_json)
     with Display(console, f"anypo evaluate · {model}") as display:
         result = score(
             model,
-            task=task,
+            task=named(task),
             task_options=assignments(task_set, "--task-set"),
             model_as=roles(model_as),
             chat_args=assignments(chat_arg, "--chat-arg"),
@@ -78,6 +79,8 @@ def evaluate(
     for name, value in result.details.items():
         if name == "length":
             table.add_row("length", f"{value:.1f}", "tokens" if unit == ACCURACY else "decisions")
+        elif name.startswith(OF_SOURCE):
+            table.add_row(f"  {name.removeprefix(OF_SOURCE)}", amount(value, unit), "")
         elif samples > 1 or unit != ACCURACY:  # of one answer, pass@1 and majority are the accuracy
             table.add_row(f"maj@{samples}" if name == "majority" else name, amount(value, unit), "")
     console.print(table)

@@ -43,7 +43,7 @@ def train(
         typer.Option(
             "--task",
             "-t",
-            help="a reasoning-gym dataset, a .jsonl/.parquet file, a Gymnasium id or minari:NAME (default: one that suits the model)",
+            help="a reasoning-gym dataset, a .jsonl/.parquet file, a Gymnasium id, minari:NAME or {mix: \\[sums, gcd]} (default: one that suits the model)",
         ),
     ] = None,
     reward: Annotated[
@@ -119,7 +119,7 @@ def train(
 
     if file is None and config is None:
         refuse(system, [pair.partition("=")[0].strip() for pair in set_ if "=" in pair])
-    from anypo.cli.options import assignments, roles, valued
+    from anypo.cli.options import assignments, named, roles, valued
     from anypo.run.settings.written import Written, read
 
     if file is not None and config is not None:
@@ -132,7 +132,7 @@ def train(
         roles(model_as),
         lambda said: typer.echo(f"anypo: {said}", err=True),
         model=model,
-        task=task,
+        task=named(task),
         task_options=assignments(task_set, "--task-set") or None,
         chat_args=assignments(chat_arg, "--chat-arg") or None,
         reward=reward,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 
 from anypo.run.record.console import new_console
+from anypo.scoring.mixture import OF_SOURCE
 from anypo.scoring.units import ACCURACY, amount, change
 
 if TYPE_CHECKING:
@@ -43,6 +44,10 @@ def show(result: Result, console: Console) -> None:
         said = f"[bold]{gain} points[/]" if unit == ACCURACY else f"[bold]{gain}[/]"
         table.add_row(unit, amount(before.score, unit), amount(after.score, unit), said)
         table.add_row("95 % interval", *(_interval(one) for one in (before, after)), f"n = {after.n}")
+        for name in (name for name in after.details if name.startswith(OF_SOURCE)):
+            numbers = [one.details.get(name, float("nan")) for one in (before, after)]
+            said = change(numbers[1] - numbers[0], unit) + (" points" if unit == ACCURACY else "")
+            table.add_row(f"  {name.removeprefix(OF_SOURCE)}", *(amount(value, unit) for value in numbers), said)
         if "length" in after.details:
             name, counted = ("answer length", "tokens") if unit == ACCURACY else ("length", "decisions")
             table.add_row(name, f"{before.length:.1f}", f"{after.length:.1f}", counted)

@@ -30,6 +30,7 @@ SCHEMA = pa.schema(
         ("group_id", pa.int32()),
         ("prompt", pa.int64()),
         ("problem_index", pa.int64()),
+        ("source", pa.string()),
         ("problem", pa.string()),
         ("answer", pa.string()),
         ("text", pa.string()),
@@ -73,7 +74,7 @@ def table(step: int, groups: Sequence[Group], batch: Batch | None = None, decode
             credit = advantages.get(id(trajectory.content))
             row = _row(trajectory) | {"step": step, "group_id": number}
             row["problem_index"] = group.index if group.index >= 0 else None
-            row["visit"] = group.visit
+            row |= {"visit": group.visit, "source": getattr(group.problem, "source", "") or None}
             row |= {"problem": problem_text(group.problem), "answer": str(getattr(group.problem, "answer", "") or "")}
             row["trained"] = credit is not None
             if credit is not None:

@@ -16,6 +16,7 @@ from rich.text import Text
 from anypo.run.record.console import new_console
 from anypo.run.record.observer import Observer
 from anypo.scoring import Evaluation
+from anypo.scoring.mixture import OF_SOURCE
 from anypo.scoring.units import amount
 
 BARS = "▁▂▃▄▅▆▇█"
@@ -141,6 +142,12 @@ class Display(Observer):
             f"  (95 % interval {amount(result.low, result.unit)} to {amount(result.high, result.unit)}, n = {result.n})",
             highlight=False,
         )
+        of_sources = {
+            name.removeprefix(OF_SOURCE): v for name, v in result.details.items() if name.startswith(OF_SOURCE)
+        }
+        if of_sources:
+            said = ", ".join(f"{name} {amount(value, result.unit)}" for name, value in of_sources.items())
+            self.console.print(f"  of these: {said}", highlight=False, markup=False)
 
     def note(self, message: str) -> None:
         self.console.print(message, highlight=False, markup=False)

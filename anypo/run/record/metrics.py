@@ -10,7 +10,7 @@ from anypo.data.numerics import LIMIT, k3
 from anypo.data.records import DEMO, Group, Trajectory
 
 
-def describe(groups: list[Group], context: Context) -> None:
+def describe(groups: list[Group], context: Context, outcome: str) -> None:
     """The step's headline numbers, over everything generated (before any filter). Demonstrations are not the policy's; rewards
     are those of unguided rollouts, where there are any."""
     trajectories = [t for group in groups for t in group.trajectories if _sampled(t)]
@@ -36,6 +36,24 @@ def describe(groups: list[Group], context: Context) -> None:
         entropies = [t.entropy for t in trajectories if t.entropy is not None]
         if entropies:
             context.log("policy/entropy", float(np.concatenate(entropies).mean()))
+        by_source(groups, context, outcome)
+
+
+def by_source(groups: list[Group], context: Context, outcome: str) -> None:
+    """The same, in short, for every source of a mixture of tasks: its share of the rollouts, their reward and length, and how many
+    are right."""
+    names = {str(getattr(group.problem, "source", "")) for group in groups} - {""}
+    every = sum(_sampled(t) for group in groups for t in group.trajectories)
+    for name in sorted(names):
+        own = [g for g in groups if getattr(g.problem, "source", "") == name]
+        found = [t for group in own for t in group.trajectories if _sampled(t)]
+        if found:
+            context.log(f"source/{name}/share", len(found) / every)
+            context.log(f"source/{name}/reward", float(np.mean([t.reward for t in found])))
+            context.log(f"source/{name}/length", float(np.mean([len(t) for t in found])))
+            right = [t.rewards[outcome] >= 1 - 1e-9 for t in found if outcome in t.rewards]
+            if right:
+                context.log(f"source/{name}/right", float(np.mean(right)))
 
 
 def fit(batch: Batch, version: int, context: Context) -> None:

@@ -30,9 +30,18 @@ from anypo.run.disk.trust import check as check_trust
 from anypo.run.settings.length import LENGTHS, foreseen, once
 from anypo.run.settings.methods import Draft, budgets, delta, drafted, fitted, is_delta, rewarded, spelled, staged
 from anypo.run.settings.places import lasting_model, placed
-from anypo.run.settings.presets import DEFAULT_MODEL, filling, fitting_model, preset_of, stated, task_defaults
+from anypo.run.settings.presets import (
+    DEFAULT_MODEL,
+    filling,
+    fitting_model,
+    mixed_defaults,
+    preset_of,
+    stated,
+    task_defaults,
+)
 from anypo.systems import find
 from anypo.tasks.environments import canonical, is_environment
+from anypo.tasks.mixture import NAME as MIX
 from anypo.tasks.named import TASKS
 
 
@@ -300,6 +309,9 @@ def resolve(
     merged = {key: value for key, value in preset.items() if key != "set"} | given
     defaults = task_defaults(preset, merged.get("task"))
     merged["task_options"] = defaults | given.get("task_options", {})
+    if merged.get("task") == MIX:
+        merged["task_options"], styles = mixed_defaults(preset, merged["task_options"])
+        filled |= {f"task_options.{name}": value for name, value in styles.items()}
     filled |= {key: merged[key] for key in preset if key not in given and key not in ("set", "task_options")}
     filled |= {
         f"task_options.{key}": value for key, value in defaults.items() if key not in given.get("task_options", {})

@@ -10,6 +10,7 @@ from anypo.algorithm import Algorithm
 from anypo.budget import Budget
 from anypo.errors import UserError
 from anypo.tasks import Task
+from anypo.tasks.mixture import Mixture, sources
 
 LENGTHS = ("steps", "epochs", "budget")
 """The settings of which one says how long a run is."""
@@ -30,12 +31,19 @@ def once(given: Mapping[str, Any]) -> None:
 def passes(epochs: float, algorithm: Algorithm, task: Task, options: Mapping[str, Any]) -> int:
     """Steps in which the task's training problems are met `epochs` times, the last one rounded up. `UserError` for a task that makes
     as many problems as are asked for."""
-    if not (getattr(task, "stored", False) or "size" in options):
+    if not _ends(task, options):
         raise UserError(
             f"task '{task.name}' has no end that could be passed {epochs:g} times, for its problems are made as they are asked for; "
             "say --steps N or --budget tokens=1M, or (where it has that option) how many problems there are: --task-set size=1000"
         )
     return max(1, math.ceil(round(epochs * len(task) / met(algorithm), 9)))
+
+
+def _ends(task: Task, options: Mapping[str, Any]) -> bool:
+    """Whether there are so many problems and no more, because they are in memory or somebody said how many."""
+    if isinstance(task, Mixture):
+        return all(_ends(task.tasks[source.called], source.task_options) for source in sources(options))
+    return bool(getattr(task, "stored", False)) or "size" in options
 
 
 def met(algorithm: Algorithm) -> int:

@@ -17,6 +17,7 @@ from anypo.policies.loading import MODELS
 from anypo.run.settings.config import RunConfig
 from anypo.run.settings.presets import DEFAULT_MODEL, PRESETS, task_defaults
 from anypo.tasks.functions import check, judged, name_of
+from anypo.tasks.mixture import unfolded
 from anypo.tasks.named import GIVEN, TASKS, Named, made
 from anypo.tasks.text import files
 from anypo.tasks.text.rows import Held
@@ -43,6 +44,7 @@ def taken(model: Any, task: Any, reward: Any, options: Mapping[str, Any] | None 
     (`anypo.tasks.functions`), with "verifier" among them where the task's own rewards count too. Raises `UserError`.
     """
     objects: dict[str, str] = {}
+    task, options = unfolded(task, options)
     if model is not None and not isinstance(model, str) and not hasattr(model, "__fspath__"):
         network, tokenizer = _pair(model)
         MODELS[f"{GIVEN}model"] = lambda: (network, tokenizer)

@@ -8,6 +8,7 @@ from typing import Any
 
 from anypo.policies.loading import MODELS
 from anypo.run.disk.names import CONFIG
+from anypo.tasks.mixture import unfolded
 
 
 def lasting(name: str, beside: Path | None = None) -> str:
@@ -57,9 +58,32 @@ def _data(place: Path) -> bool:
     return any((place / file).is_file() for file in ("dataset_dict.json", "state.json", "data/metadata.json"))
 
 
+def placed_options(options: Mapping[str, Any], beside: Path | None = None) -> dict[str, Any]:
+    """The options of a task with the paths in them whole, those of the sources of a mixture too."""
+    out = dict(options)
+    if isinstance(out.get("heldout"), str):
+        out["heldout"] = lasting_task(out["heldout"], beside)
+    if isinstance(out.get("of"), (list, tuple)):
+        out["of"] = [_placed_source(source, beside) for source in out["of"]]
+    return out
+
+
+def _placed_source(source: Any, beside: Path | None) -> Any:
+    if isinstance(source, str):
+        return lasting_task(source, beside)
+    if not isinstance(source, Mapping):
+        return source
+    task, options = source.get("task"), source.get("task_options")
+    own: dict[str, Any] = {"task": lasting_task(task, beside)} if isinstance(task, str) else {}
+    own |= {"task_options": placed_options(options, beside)} if isinstance(options, Mapping) else {}
+    return {**source, **own}
+
+
 def placed(settings: Mapping[str, Any], beside: Path | None = None) -> dict[str, Any]:
     """The settings of a run with the paths in them whole; a single logger or plugin is a list of one."""
     out = dict(settings)
+    out["task"], out["task_options"] = unfolded(out.get("task"), out.get("task_options"))
+    out = {key: value for key, value in out.items() if value is not None or key in settings}
     ways = {
         "model": lambda name: lasting_model(name, MODELS, beside),
         "task": lambda name: lasting_task(name, beside),
@@ -68,9 +92,8 @@ def placed(settings: Mapping[str, Any], beside: Path | None = None) -> dict[str,
     for key, way in ways.items():
         if isinstance(out.get(key), str):
             out[key] = way(out[key])
-    options = out.get("task_options")
-    if isinstance(options, Mapping) and isinstance(options.get("heldout"), str):
-        out["task_options"] = {**options, "heldout": lasting_task(options["heldout"], beside)}
+    if isinstance(options := out.get("task_options"), Mapping):
+        out["task_options"] = placed_options(options, beside)
     for key in ("loggers", "plugins"):
         if isinstance(out.get(key), str):
             out[key] = [out[key]]

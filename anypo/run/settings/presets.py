@@ -12,6 +12,7 @@ from anypo.generate import Generate
 from anypo.parts import Part
 from anypo.policies.classes import Given
 from anypo.tasks.loading import generated
+from anypo.tasks.mixture import sources
 
 DEFAULT_MODEL = "smollm2-135m"
 
@@ -194,6 +195,18 @@ def task_defaults(preset: Mapping[str, Any], task: str | None) -> dict[str, Any]
     if task == preset.get("task"):
         return options
     return {key: options[key] for key in options if key == "style" and generated(task)}
+
+
+def mixed_defaults(preset: Mapping[str, Any], options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The options of a mixture with the preset's for every source, and what these are."""
+    filled: dict[str, Any] = {}
+    of = []
+    for source in sources(options):
+        own = {key: v for key, v in task_defaults(preset, source.task).items() if key not in source.task_options}
+        filled |= {f"{source.called}.{key}": value for key, value in own.items()}
+        known = source.model_copy(update={"task_options": own | source.task_options})
+        of.append(known.model_dump(exclude_defaults=True))
+    return {"of": of}, filled
 
 
 def has_path(algorithm: Algorithm, path: str) -> bool:

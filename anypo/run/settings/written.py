@@ -53,7 +53,7 @@ class Written:
         **settings: Any,
     ) -> RunConfig:
         """The whole configuration: what is given here comes before what is written, and where the two differ it is said."""
-        given = {key: value for key, value in settings.items() if value is not None}
+        given = placed({key: value for key, value in settings.items() if value is not None})
         for key in ("task_options", "chat_args"):
             if key in given and self.settings.get(key):
                 given[key] = {**self.settings[key], **given[key]}
