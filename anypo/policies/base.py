@@ -15,7 +15,8 @@ class Learner(Protocol):
     """Anything trainable that fills differentiable row columns: the policy (``logp``, ``entropy``), a critic (``value``)."""
 
     #: Row columns it can fill with a gradient. A learner with ``holds = True`` is small enough that the pass which fills them is
-    #: kept and pushed through, where others are asked again piece by piece.
+    #: kept and pushed through, where others are asked again piece by piece. One with a method ``matrices()`` says which of its
+    #: parameters are matrices inside of the network: neither embeddings nor heads.
     columns: frozenset[str]
 
     def fill(self, batch: Batch, names: Collection[str], grad: bool) -> dict[str, Tensor]:

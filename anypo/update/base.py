@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
@@ -26,8 +26,11 @@ class Optimiser(Part, slot="optimiser"):
     def build(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
         raise NotImplementedError
 
-    def over(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
-        """What a run steps: `build`, over float32 masters of the parameters that are stored in less."""
+    def over(
+        self, parameters: Iterable[nn.Parameter], matrices: Collection[nn.Parameter] = ()
+    ) -> torch.optim.Optimizer:
+        """What a run steps: `build`, over float32 masters of the parameters that are stored in less. matrices: those among them
+        that are matrices inside of the network (`anypo.policies.base.Learner`), which some optimisers step in a way of their own."""
         return exact(parameters, self.build)
 
 

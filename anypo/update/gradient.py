@@ -4,52 +4,25 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import torch
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 
 from anypo.context import Context
 from anypo.data.batch import Batch
 from anypo.errors import UserError
 from anypo.fits import POLICY
 from anypo.update.base import Optimiser, Reference, Schedule, StepRule, Update
+from anypo.update.optimisers import AdamW
 from anypo.update.references import NoReference
 from anypo.update.rules.head import Head
 
 if TYPE_CHECKING:
     from anypo.algorithm import Algorithm
     from anypo.update.weights import Pull, Weights
-
-
-class AdamW(Optimiser, name="adamw"):
-    """AdamW with decoupled weight decay (Loshchilov & Hutter, arXiv:1711.05101), fused where torch can."""
-
-    beta1: float = Field(0.9, ge=0.0, lt=1.0)
-    beta2: float = Field(0.999, ge=0.0, lt=1.0)
-    eps: float = Field(1e-8, gt=0.0)
-    weight_decay: float = Field(0.0, ge=0.0)
-
-    def build(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
-        return torch.optim.AdamW(
-            list(parameters),
-            lr=self.lr,
-            betas=(self.beta1, self.beta2),
-            eps=self.eps,
-            weight_decay=self.weight_decay,
-            fused=True,
-        )
-
-
-class SGD(Optimiser, name="sgd"):
-    """Plain stochastic gradient descent with optional momentum."""
-
-    momentum: float = Field(0.0, ge=0.0, lt=1.0)
-
-    def build(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
-        return torch.optim.SGD(list(parameters), lr=self.lr, momentum=self.momentum)
 
 
 class Constant(Schedule, name="constant"):

@@ -105,14 +105,14 @@ class Weights:
         self.start = initial if initial > 1e-3 else 1.0
         optimiser: Optimiser | None = getattr(update, "optimiser", None)
         if optimiser is not None:
-            self.optimisers = {POLICY: optimiser.over(self.policy.parameters())}
+            self.optimisers = {POLICY: optimiser.over(self.policy.parameters(), matrices(self.policy))}
         for path, part in self.algorithm.walk():
             learner = part.learner(self.policy, self.seed + zlib.crc32(path.encode()))
             if learner is not None:
                 self.learners[path] = learner
                 own: Optimiser | None = getattr(part, "optimiser", None) or optimiser
                 if own is not None:
-                    self.optimisers[path] = own.over(learner.parameters())
+                    self.optimisers[path] = own.over(learner.parameters(), matrices(learner))
         self._parameters: dict[str, list[nn.Parameter]] = {}
         self.keepers = update.keepers()
         for keeper in self.keepers:
@@ -473,6 +473,11 @@ def total_norm(tensors: list[Tensor] | list[nn.Parameter]) -> Tensor:
     if tensors and all(t.device.type == "cpu" and t.dtype == tensors[0].dtype for t in tensors):
         return torch.linalg.vector_norm(torch.stack(torch._foreach_norm(list(tensors))))
     return nn.utils.get_total_norm(tensors)
+
+
+def matrices(learner: Any) -> list[nn.Parameter]:
+    """The matrices inside of a learner's network, where it says which these are."""
+    return list(learner.matrices()) if hasattr(learner, "matrices") else []
 
 
 def offers(learner: Any, name: str) -> bool:

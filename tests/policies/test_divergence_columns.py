@@ -23,7 +23,7 @@ from anypo.policies.language.tiny import TinyConfig, model, tokenizer
 from anypo.policies.views import Privileged, Shown, behind, look
 from anypo.tasks.base import Problem
 from anypo.update import GradientUpdate
-from anypo.update.gradient import AdamW
+from anypo.update.optimisers import AdamW
 from anypo.update.references import FrozenReference
 from anypo.update.weights import Weights
 

@@ -18,7 +18,7 @@ from anypo.data import segments
 from anypo.data.batch import Batch
 from anypo.fits import Fit
 from anypo.update.base import Optimiser
-from anypo.update.gradient import AdamW
+from anypo.update.optimisers import AdamW
 
 
 class Returns(Credit, name="returns"):

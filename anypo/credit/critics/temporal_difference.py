@@ -16,7 +16,7 @@ from anypo.data.batch import Batch
 from anypo.fits import Fit
 from anypo.policies.control.perceptron import Perceptron
 from anypo.update.base import Optimiser
-from anypo.update.gradient import AdamW
+from anypo.update.optimisers import AdamW
 
 
 class TemporalDifference(Credit, name="temporal_difference"):

@@ -15,7 +15,7 @@ from anypo.fits import POLICY, Fit
 from anypo.objective.base import Objective
 from anypo.parts import Part
 from anypo.update.base import Optimiser
-from anypo.update.gradient import AdamW
+from anypo.update.optimisers import AdamW
 
 
 class Temperature(Part, slot="temperature"):

@@ -17,7 +17,7 @@ from anypo.fits import Fit
 from anypo.objective.base import Trust
 from anypo.outlook import Outlook
 from anypo.update.base import Optimiser
-from anypo.update.gradient import AdamW
+from anypo.update.optimisers import AdamW
 
 COLUMN = "median"
 

@@ -258,6 +258,16 @@ class LanguagePolicy:
         """Trainable parameters, tied ones once."""
         return [parameter for parameter in self.model.parameters() if parameter.requires_grad]
 
+    def matrices(self) -> list[nn.Parameter]:
+        """The trainable matrices of the layers: neither embeddings nor the head."""
+        head = self.causal.get_output_embeddings()
+        outside = [
+            *(m for m in self.causal.modules() if isinstance(m, nn.Embedding)),
+            *([head] if head is not None else []),
+        ]
+        ends = {id(parameter) for module in outside for parameter in module.parameters()}
+        return [parameter for parameter in self.parameters() if parameter.ndim == 2 and id(parameter) not in ends]
+
     def own(self) -> dict[str, nn.Parameter]:
         """The parameters that tell this policy from its base: the adapters of a LoRA policy, else all of them."""
         named = self.model.named_parameters()

@@ -60,6 +60,10 @@ class Critic:
         """The head's parameters, and the trunk's in mode ``copy``."""
         return [*self.head.parameters(), *(self.trunk.parameters() if self.trunk is not None else [])]
 
+    def matrices(self) -> list[nn.Parameter]:
+        """Those of the trunk's layers."""
+        return self.trunk.matrices() if self.trunk is not None else []
+
     def state_dict(self) -> dict[str, Any]:
         state = {f"head.{name}": value.clone() for name, value in self.head.state_dict().items()}
         trunk = self.trunk.state_dict() if self.trunk is not None else {}

@@ -7,7 +7,8 @@ from anypo.generate.nothing import Nothing
 from anypo.objective.preference.pairs import PairLoss
 from anypo.replay.solutions import Pairs
 from anypo.systems.registry import system
-from anypo.update.gradient import AdamW, GradientUpdate
+from anypo.update.gradient import GradientUpdate
+from anypo.update.optimisers import AdamW
 from anypo.update.references import FrozenReference
 
 

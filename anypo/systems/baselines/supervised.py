@@ -7,7 +7,8 @@ from anypo.generate.nothing import Nothing
 from anypo.objective.supervised import Supervised
 from anypo.replay.solutions import Solutions
 from anypo.systems.registry import system
-from anypo.update.gradient import AdamW, GradientUpdate
+from anypo.update.gradient import GradientUpdate
+from anypo.update.optimisers import AdamW
 
 
 @system("sft", title="Supervised Fine-Tuning", paper="arXiv:2203.02155", base="sft")

@@ -14,7 +14,7 @@ from anypo.policies.classes.actors import DeterministicClass, SquashedGaussianCl
 from anypo.replay.transitions import Transitions
 from anypo.systems.registry import system
 from anypo.update import GradientUpdate
-from anypo.update.gradient import AdamW
+from anypo.update.optimisers import AdamW
 from anypo.update.references import EmaReference
 
 STEPS = 64

@@ -13,7 +13,7 @@ from anypo.policies.classes.actors import DeterministicClass
 from anypo.replay.transitions import Recorded
 from anypo.systems.registry import system
 from anypo.update import GradientUpdate
-from anypo.update.gradient import AdamW
+from anypo.update.optimisers import AdamW
 from anypo.update.references import EmaReference
 
 

@@ -15,7 +15,7 @@ from anypo.objective.regularisers.kl_control import KLControl
 from anypo.objective.regularisers.terms import Entropy
 from anypo.systems.registry import system
 from anypo.update import FrozenReference, GradientUpdate
-from anypo.update.gradient import AdamW
+from anypo.update.optimisers import AdamW
 
 
 @system(

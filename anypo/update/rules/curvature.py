@@ -9,6 +9,7 @@ arXiv:2510.00819; the closed forms follow from the softmax's gradient, Hessian a
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from pydantic import Field
@@ -18,6 +19,7 @@ from anypo.context import Context
 from anypo.data.batch import Batch
 from anypo.data.tokens import decided_tokens
 from anypo.update.base import StepRule
+from anypo.update.optimisers import SGD, AdamW
 from anypo.update.rules.head import Head
 
 CHUNK = 4_000_000
@@ -39,6 +41,12 @@ class CurvatureRejection(StepRule, name="curvature"):
     share: float = Field(0.0, ge=0.0, lt=1.0, description="tokens rejected for their shift; 0: by `shift`")
     support: int = Field(32, ge=1)
     reads = frozenset({"hidden", "logp", "advantage"})
+
+    def refuse(self, algorithm: Any) -> str | None:
+        optimiser = getattr(algorithm.update, "optimiser", None)
+        if isinstance(optimiser, (AdamW, SGD)):
+            return None
+        return "it predicts the step of adamw or sgd on the last layer; set update.optimiser to one of them"
 
     def weigh(self, batch: Batch, context: Context) -> Tensor:
         if context.head is None or not len(batch):

@@ -34,9 +34,11 @@ class Head:
         else:
             return None
         turn = (lambda tensor: tensor.T) if flipped else (lambda tensor: tensor)
-        group = optimiser.param_groups[0]
         masters = dict(zip(map(id, getattr(optimiser, "parameters", [])), getattr(optimiser, "masters", [])))
-        state = optimiser.state.get(masters.get(id(parameter), parameter), {})
+        stepped = masters.get(id(parameter), parameter)
+        groups = optimiser.param_groups
+        group = next((g for g in groups if any(p is stepped for p in g["params"])), groups[0])
+        state = optimiser.state.get(stepped, {})
         adam = "betas" in group
 
         def moment(name: str) -> Tensor:
