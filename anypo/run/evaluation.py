@@ -23,9 +23,10 @@ from anypo.run.disk.folder import RunFolder
 from anypo.run.disk.names import CONFIG
 from anypo.run.record.observer import Observer
 from anypo.run.settings.config import RunConfig
+from anypo.run.settings.limits import fitting
 from anypo.run.settings.objects import taken
 from anypo.run.settings.places import lasting_task
-from anypo.run.stages import weights_of
+from anypo.run.stages import limit_of, weights_of
 from anypo.scoring import Evaluation, scorer_of
 
 
@@ -79,11 +80,8 @@ def evaluate(
     place, seed = devices.resolve(device or (config.device if config else "auto")), seed or 0
     loaded = tasks.load(tasks.parse(name, options))
     asked = size or (config.eval_size if config else 0) or 200
-    scorer = scorer_of(loaded).fit(loaded, asked)
-    if not scorer.size:
+    if not scorer_of(loaded).fit(loaded, asked).size:
         raise UserError(f"task '{loaded.name}' has nothing held out that could be scored")
-    if size and scorer.size < size:
-        observer.note(f"task '{loaded.name}' has {scorer.size} held-out problems, not {size}")
     if config is None:
         policy = algorithm.policy.open(Wanted(loaded, model, seed, device=place, chat=chat))
         saved = None
@@ -94,6 +92,13 @@ def evaluate(
     say(policy, observer)
     engine = algorithm.engine if isinstance(algorithm.engine, Local) else Local()
     sampler, generate = engine.sampler(policy), algorithm.generate
+    if config is not None and config.overlong != "refuse" and hasattr(policy, "chat"):
+        loaded, said = fitting(loaded, policy, limit_of(sampler, policy, generate), config.overlong)
+        for sentence in said:
+            observer.note(sentence)
+    scorer = scorer_of(loaded).fit(loaded, asked)
+    if size and scorer.size < size:
+        observer.note(f"task '{loaded.name}' has {scorer.size} held-out problems, not {size}")
     world = World(loaded, policy, sampler, cast(casts, policy, sampler, seed), _shelf(algorithm, saved))
     for role, state in (saved or {}).get("world", {}).get("models", {}).items():
         if role in world.models and role not in (model_as or {}):

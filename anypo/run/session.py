@@ -175,10 +175,10 @@ class Session:
         self.enough, self.saved_at = "", time.monotonic()
         self.stopping = stopping or Stopping(observer.note)
         self.stages = Stages(config)
-        self.config = config = self.stages.config
-        self.scorer = scorer_of(self.stages.task).fit(self.stages.task, config.eval_size)
         observer.phase("loading the model", 0)
         self.world = self.stages.open()
+        self.config = config = self.stages.config
+        self.scorer = scorer_of(self.stages.task).fit(self.stages.task, config.eval_size)
         say(self.world.policy, observer)
         for said in self.stages.check(self.world, self.scorer.size):
             observer.note(said)

@@ -23,7 +23,7 @@ from anypo.recipes import POLICY, SHELF, Leg, Stage
 from anypo.roles import cast
 from anypo.run.settings.config import RunConfig
 from anypo.run.settings.length import met, passes
-from anypo.run.settings.limits import MARGIN, check_prompts, longest
+from anypo.run.settings.limits import MARGIN, check_prompts, fitting, longest
 from anypo.run.trainer import Trainer
 from anypo.tasks import Task
 from anypo.tasks.mixture import sources_of
@@ -104,11 +104,10 @@ class Stages:
 
     def __init__(self, config: RunConfig) -> None:
         self.task = tasks.load(tasks.parse(config.task, config.task_options))
-        if config.epochs:
-            steps = passes(config.epochs, config.composition(), self.task, config.task_options)
-            config = config.model_copy(update={"steps": steps})
-        self.config, self.recipe = config, config.plan()
-        self.legs = self.recipe.legs
+        self.said: list[str] | None = None
+        self._plan(config)
+        own = {stage.name: stage for stage in self.recipe.stages if stage.task}
+        self._own = {name: tasks.load(tasks.parse(stage.task, stage.task_options)) for name, stage in own.items()}
         self._tasks = {stage.name: self._load(stage) for stage in self.recipe.stages}
         for stage in self.recipe.stages:
             check_suits(stage.algorithm, self._tasks[stage.name])
@@ -128,9 +127,31 @@ class Stages:
                 f"stage '{stage.name}': the policy is made for the observations and actions of {run.name}, and {own.name} has others"
             )
 
+    def _plan(self, config: RunConfig) -> None:
+        """The configuration with the steps that follow from its passes over the data, and its stages."""
+        if config.epochs:
+            steps = passes(config.epochs, config.composition(), self.task, config.task_options)
+            config = config.model_copy(update={"steps": steps})
+        self.config, self.recipe = config, config.plan()
+        self.legs = self.recipe.legs
+
     def _load(self, stage: Stage) -> Task:
-        own = tasks.load(tasks.parse(stage.task, stage.task_options)) if stage.task else self.task
-        return _visible(own, self.config.reward, stage.algorithm)
+        return _visible(self._own.get(stage.name, self.task), self.config.reward, stage.algorithm)
+
+    def _fit(self, policy: Any, sampler: Any) -> None:
+        """Once the tokenizer is known: drop or cut the prompts that are too long for any stage, where that is asked for, and plan anew
+        for what is left. `said`: what this did."""
+        if self.said is not None or self.config.overlong == "refuse" or not hasattr(policy, "chat"):
+            return
+        generators = [self.acting.generate, *(stage.algorithm.generate for stage in self.recipe.stages)]
+        limit = min((limit_of(sampler, policy, generate) for generate in generators), key=lambda limit: limit.tokens)
+        way = self.config.overlong
+        self.task, self.said = fitting(self.task, policy, limit, way)
+        for name, own in self._own.items():
+            self._own[name], said = fitting(own, policy, limit, way)
+            self.said += said
+        self._plan(self.config)
+        self._tasks = {stage.name: self._load(stage) for stage in self.recipe.stages}
 
     @property
     def acting(self) -> Algorithm:
@@ -148,12 +169,13 @@ class Stages:
         """A world around `policy`; it has the models of the last stage too, in whose way the policy acts when it is evaluated."""
         stage, seed = self.legs[number].stage, self.config.seed
         sampler = stage.algorithm.engine.sampler(policy)
+        self._fit(policy, sampler)
         models = {entry.role: entry for entry in (*self.acting.models, *stage.algorithm.models)}
         return World(self._tasks[stage.name], policy, sampler, cast(tuple(models.values()), policy, sampler, seed))
 
     def check(self, world: World, heldout: int) -> list[str]:
         """Raise `UserError` where a prompt is longer than what samples or trains on it takes; what else is worth saying."""
-        policy, sleepers = world.policy, self.sleepers()
+        policy, sleepers = world.policy, [*(self.said or []), *self.sleepers()]
         if not hasattr(policy, "chat"):
             return sleepers
         limit = limit_of(world.sampler, policy, self.acting.generate)

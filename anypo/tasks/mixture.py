@@ -113,7 +113,11 @@ class Mixture:
     scorer = "mixture"
 
     def __init__(self, sources: Sequence[Source], tasks: Sequence[Task]) -> None:
-        self.name, self.tasks = NAME, dict(zip((source.called for source in sources), tasks))
+        self.name, self.sources, self.tasks = (
+            NAME,
+            tuple(sources),
+            dict(zip((source.called for source in sources), tasks)),
+        )
         for name, task in self.tasks.items():
             if hasattr(task, "observation") or hasattr(task, "transitions"):
                 raise UserError(
@@ -138,6 +142,10 @@ class Mixture:
             for component, weight in self.tasks[name].weights.items()
             for new, weight in judge.weighed(component, weight)
         }
+
+    def over(self, tasks: Mapping[str, Task]) -> Mixture:
+        """The same mixture with other tasks behind its sources' names."""
+        return Mixture(self.sources, [tasks[source.called] for source in self.sources])
 
     def _renamed(self) -> dict[str, Judge]:
         """What every source's components are called in the mixture."""

@@ -87,6 +87,10 @@ def train(
         str | None,
         typer.Option(help="LoRA rank, or {rank: 16, alpha: 32, targets: \\[q_proj, v_proj]}; 0 trains all weights"),
     ] = None,
+    overlong: Annotated[
+        str | None,
+        typer.Option(help="what becomes of prompts that do not fit in the context: refuse (default), drop or truncate"),
+    ] = None,
     sft_steps: Annotated[
         int | None, typer.Option(metavar="N", min=0, help="supervised warm-start steps on task solutions")
     ] = None,
@@ -145,6 +149,7 @@ def train(
         dtype=dtype,
         device=device,
         lora=valued(lora, "--lora"),
+        overlong=overlong,
         sft_steps=sft_steps,
         eval_size=eval_size,
         eval_every=eval_every,

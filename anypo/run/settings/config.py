@@ -28,6 +28,7 @@ from anypo.recipes import Never, Recipe, Stage, Stop
 from anypo.roles import check
 from anypo.run.disk.trust import check as check_trust
 from anypo.run.settings.length import LENGTHS, foreseen, once
+from anypo.run.settings.limits import Way
 from anypo.run.settings.methods import Draft, budgets, delta, drafted, fitted, is_delta, rewarded, spelled, staged
 from anypo.run.settings.places import lasting_model, placed
 from anypo.run.settings.presets import (
@@ -83,6 +84,7 @@ class RunConfig(BaseModel):
     chat_args: dict[str, Any] = Field(
         default_factory=dict, description="what the model's chat template is given beside the messages"
     )
+    overlong: Way = Field("refuse", description="what becomes of prompts that do not fit in the model's context")
     sft_steps: int = Field(0, ge=0, description="supervised steps on task solutions before reinforcement learning")
     sft_lr: float = Field(2e-3, gt=0.0)
     eval_size: int = Field(200, ge=0)
@@ -220,6 +222,7 @@ def lengthened(config: RunConfig, steps: int | None, epochs: float | None, budge
 
 
 OF_TEXT = {
+    "overlong": "prompt that could be too long; leave overlong out",
     "chat_args": "chat template to give arguments",
     "lora": "language model to adapt; leave lora out",
     "sft_steps": "worked solution to imitate first; leave sft_steps out",
@@ -252,7 +255,7 @@ def resolve(
     if "task" in given:
         given["task"] = canonical(given["task"])
     for key, lacking in OF_TEXT.items() if is_environment(given.get("task")) else ():
-        if given.get(key) and (key, given[key]) != ("reward", "verifier"):
+        if given.get(key) and (key, given[key]) not in (("reward", "verifier"), ("overlong", "refuse")):
             raise UserError(f"task '{given['task']}' takes actions, not text, so there is no {lacking}")
     if model is not None:
         model = lasting_model(model, MODELS)

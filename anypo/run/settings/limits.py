@@ -1,4 +1,5 @@
-"""Whether every prompt fits, found out where the task meets the tokenizer, and not after hours of training.
+"""Whether every prompt fits, found out where the task meets the tokenizer, and not after hours of training; and what becomes of those
+that do not.
 
 Problems that are in memory (those of files) are all looked at, up to `MOST` of a side; of those that are made one by one, the
 first `MADE`. A prompt whose bytes, counted twice, are fewer than the limit fits, whatever the tokenizer makes of it; only the
@@ -7,14 +8,17 @@ others are rendered and tokenised.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any, Literal
 
 from anypo.engine.base import Limit
 from anypo.errors import UserError
 from anypo.policies.language.quiet import quiet
 from anypo.tasks.base import Problem, Task
+from anypo.tasks.fitted import Fitted
 from anypo.tasks.live import posed
+from anypo.tasks.mixture import Mixture
 
 MOST, MADE = 20_000, 16
 
@@ -31,6 +35,71 @@ def check_prompts(task: Task, policy: Any, limit: Limit, heldout: int | None = N
     if long:
         raise UserError(_refusal(task, name, seen, long, limit))
     return f"only the first {seen:,} of {size:,} {name} prompts were checked to fit" if stored and seen < size else ""
+
+
+Way = Literal["refuse", "drop", "truncate"]
+"""What becomes of prompts that are too long: the run is refused, they are left out, or the longest text in each loses its start."""
+
+
+def fitting(task: Any, policy: Any, limit: Limit, way: Way) -> tuple[Any, list[str]]:
+    """The task as a run may have it whose overlong prompts are dropped or truncated, and a sentence for every side that this changes.
+
+    All problems in memory are looked at. Of those that are made one by one none is dropped, for nobody knows them; they are cut
+    as they come. Raises `UserError` where no training prompt is left, or where one cannot be cut short enough.
+    """
+    if isinstance(task, Mixture):
+        parts = {name: fitting(own, policy, limit, way) for name, own in task.tasks.items()}
+        said = [sentence for _, own in parts.values() for sentence in own]
+        return task.over({name: own for name, (own, _) in parts.items()}) if said else task, said
+    stored, length = bool(getattr(task, "stored", False)), _length(policy, limit)
+    if not stored and way == "drop":
+        return task, []
+    cut = (lambda problem: _cut(problem, length, limit)) if way == "truncate" else (lambda problem: problem)
+    kept: dict[str, Sequence[int]] = {}
+    said: list[str] = []
+    for name, side, size in (("training", task.train, len(task)), ("held-out", task.heldout, task.n_heldout)):
+        long = _longer(task, side, size, length, limit) if stored else set()
+        kept[name] = range(size) if way == "truncate" else [place for place in range(size) if place not in long]
+        if long:
+            done = "dropped" if way == "drop" else "cut at the beginning of their longest text"
+            said.append(
+                f"{len(long):,} of {size:,} {name} prompts of task '{task.name}' do not fit ({limit.why}): {done}"
+            )
+        for place in sorted(long) if way == "truncate" else ():
+            cut(posed(task, side, place))
+    if not len(kept["training"]):
+        raise UserError(f"no training prompt of task '{task.name}' fits: {limit.why}; {limit.advice}")
+    return (Fitted(task, kept["training"], kept["held-out"], cut), said) if said or not stored else (task, [])
+
+
+def _longer(task: Task, side: Any, size: int, length: Callable[[Problem], int], limit: Limit) -> set[int]:
+    """The places of the problems of a side that do not fit."""
+    with quiet():
+        return {place for place in range(size) if length(posed(task, side, place)) > limit.tokens}
+
+
+def _cut(problem: Problem, length: Callable[[Problem], int], limit: Limit) -> Problem:
+    """The problem with the end of its longest text, as much of it as fits: what is asked stands there."""
+    if length(problem) <= limit.tokens:
+        return problem
+    sizes = [len(message["content"]) if isinstance(message["content"], str) else 0 for message in problem.messages]
+    longest = sizes.index(max(sizes))
+
+    def ending(size: int) -> Problem:
+        text = problem.messages[longest]["content"][sizes[longest] - size :]
+        shorter = {**problem.messages[longest], "content": text}
+        return replace(problem, messages=(*problem.messages[:longest], shorter, *problem.messages[longest + 1 :]))
+
+    low, high = 0, sizes[longest]  # the first fits, if any does
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if length(ending(middle)) <= limit.tokens else (low, middle)
+    if not low or length(ending(low)) > limit.tokens:
+        where = problem.place or repr(str(problem.messages[-1]["content"])[:40])
+        raise UserError(
+            f"{where}: the prompt cannot be cut short enough, and {limit.why}; leave it out (overlong: drop)"
+        )
+    return ending(low)
 
 
 MARGIN = 128
@@ -71,8 +140,8 @@ def _refusal(task: Task, side: str, seen: int, long: list[tuple[Problem, int]], 
     return (
         f"{len(long):,} of {seen:,} {side} prompts of task '{task.name}' {'does' if len(long) == 1 else 'do'} not fit: "
         f"{'the first, ' if len(long) > 1 else ''}{where}, has {length:,} tokens, and {limit.why}; "
-        f"{'shorten it or leave it out' if len(long) == 1 else 'shorten them or leave them out'}, or {limit.advice}"
+        f"{'shorten it' if len(long) == 1 else 'shorten them'}, say --overlong drop or truncate, or {limit.advice}"
     )
 
 
-__all__ = ["MARGIN", "check_prompts", "longest"]
+__all__ = ["MARGIN", "Way", "check_prompts", "fitting", "longest"]

@@ -13,6 +13,8 @@ from anypo.engine.base import Limit
 from anypo.engine.remote import RemoteEngine
 from anypo.errors import UserError
 from anypo.run.disk.folder import RunFolder
+from anypo.run.evaluation import evaluate
+from anypo.run.record.observer import Observer
 from anypo.run.session import train
 from anypo.run.settings import limits
 from anypo.run.settings.limits import check_prompts
@@ -138,3 +140,91 @@ def test_only_prompts_near_the_limit_are_tokenised(monkeypatch: pytest.MonkeyPat
     assert check_prompts(long, long, limit) == "" and long.encoded == 20
     made = Counting(10_000, False, "a")  # one by one, perhaps slowly
     assert check_prompts(made, made, limit) == "" and made.given == limits.MADE
+
+
+LONG = [*SHORT, "9" * 3000, "8" * 600]
+
+
+def lived(tmp_path: Path, name: str) -> set[str]:
+    """What the run was asked in all of its steps."""
+    return set(RunFolder(tmp_path / name).sql("select distinct problem from rollouts").column(0).to_pylist())
+
+
+def test_prompts_that_do_not_fit_are_dropped_and_counted(tmp_path: Path) -> None:
+    task = write(tmp_path / "q.jsonl", LONG)
+    held = write(tmp_path / "h.jsonl", ["a+a=", "7" * 700, "b+b="])
+    notes: list[str] = []
+    watcher = Observer()
+    watcher.note = notes.append  # type: ignore[method-assign]
+    settings: dict[str, Any] = {
+        "task_options": {"heldout": held},
+        "overlong": "drop",
+        "epochs": 1,
+        "steps": None,
+        "eval_size": 3,
+    }
+    run(tmp_path, task, {"control.prompts": 30, "control.samples": 2}, observer=watcher, **settings)
+    assert "2 of 32 training prompts of task 'q' do not fit (the model's context is 512): dropped" in notes
+    assert "1 of 3 held-out prompts of task 'q' do not fit (the model's context is 512): dropped" in notes
+    assert lived(tmp_path, "run") == set(SHORT) and len(RunFolder(tmp_path / "run").metrics()) == 1, (
+        "one pass over what is left"
+    )
+    (before, _) = RunFolder(tmp_path / "run").evaluations()
+    assert before["n"] == 2
+    assert evaluate(tmp_path / "run", size=3).n == 2, "a run is scored as it scored itself"
+
+
+def test_prompts_that_do_not_fit_lose_their_beginning(tmp_path: Path) -> None:
+    text = "".join(f"{n}," for n in range(400)) + "and then?"
+    task = write(tmp_path / "q.jsonl", [text, "1+1="])
+    run(tmp_path, task, overlong="truncate", task_options={"heldout": task})
+    asked = {len(prompt): prompt for prompt in lived(tmp_path, "run")}
+    cut = asked[max(asked)]
+    assert cut != text and text.endswith(cut)
+    from anypo import policies
+
+    policy = policies.load("tiny", seed=0)
+    size = lambda words: len(policy.chat.encode(Problem.ask(words).messages))
+    assert size(cut) <= 511 < size(text[-len(cut) - 1 :]), "as much of its end as fits"
+    run(tmp_path / "again", task, overlong="truncate", task_options={"heldout": task})
+    assert lived(tmp_path / "again", "run") == set(asked.values())
+
+
+def test_problems_that_are_made_one_by_one_are_cut_as_they_come() -> None:
+    class Endless:
+        name, weights, outcome = "endless", {"correct": 1.0}, "correct"
+        n_heldout = 5
+
+        def __len__(self) -> int:
+            return 10**9
+
+        def train(self, index: int) -> Problem:
+            return Problem.ask("x" * (index + 1))
+
+        heldout = train
+
+    from anypo import policies
+
+    policy, limit = policies.load("tiny", seed=0), Limit(100, "there is room for 100", "ask for less")
+    task, said = limits.fitting(Endless(), policy, limit, "truncate")
+    assert not said and len(task) == 10**9
+    assert [task.train(index).messages[0]["content"] for index in (0, 9)] == ["x", "x" * 10]
+    assert len(policy.chat.encode(task.train(500).messages)) == 100
+    whole = Endless()
+    assert limits.fitting(whole, policy, limit, "drop") == (whole, []), "and refused as before"
+    tight = Limit(1, "there is room for 1", "ask for less")
+    with pytest.raises(UserError, match="cannot be cut short enough, and there is room for 1"):
+        limits.fitting(Endless(), policy, tight, "truncate")[0].train(3)
+
+
+def test_every_source_of_a_mixture_is_fitted_and_some_prompt_has_to_be_left(tmp_path: Path) -> None:
+    from anypo import policies, tasks
+
+    policy, limit = policies.load("tiny", seed=0), Limit(200, "there is room for 200", "ask for less")
+    named = {name: write(tmp_path / f"{name}.jsonl", rows) for name, rows in (("a", LONG), ("b", SHORT))}
+    mix = tasks.load("mix", {"of": [{"task": place, "task_options": {"heldout": 0}} for place in named.values()]})
+    task, said = limits.fitting(mix, policy, limit, "drop")
+    assert [len(own) for own in task.tasks.values()] == [30, 30] and len(task) == 60
+    assert said == ["2 of 32 training prompts of task 'a' do not fit (there is room for 200): dropped"]
+    with pytest.raises(UserError, match="no training prompt of task 'a' fits: there is room for 3; ask for less"):
+        limits.fitting(mix, policy, Limit(3, "there is room for 3", "ask for less"), "drop")
