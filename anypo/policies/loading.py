@@ -6,10 +6,10 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from anypo.errors import UserError, nearest, unknown
 from anypo.parts import first_reason
@@ -19,6 +19,7 @@ from anypo.policies.language import smollm2, tiny
 from anypo.policies.language.base import Base
 from anypo.policies.language.causal import LanguagePolicy
 from anypo.policies.language.merging import merged
+from anypo.policies.language.quantised import lacking, quantise
 from anypo.policies.language.quiet import quiet
 from anypo.policies.language.surplus import surplus
 from anypo.policies.language.wrapped import text_part, wrapper
@@ -53,7 +54,8 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float64": torch
 class Lora(BaseModel):
     """Low-rank adapters W + (alpha / rank) B A (arXiv:2106.09685), B = 0 at first. Dropout is always off.
 
-    targets: module names, or ``all-linear`` for every linear layer but the head.
+    targets: module names, or ``all-linear`` for every linear layer but the head. bits: 4 stores the linear layers below them in NF4
+    (QLoRA), 0 leaves them as they are.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -61,6 +63,14 @@ class Lora(BaseModel):
     rank: int = Field(16, ge=1)
     alpha: float = Field(32.0, gt=0.0)
     targets: str | tuple[str, ...] = "all-linear"
+    bits: Literal[0, 4] = 0
+
+    @field_validator("bits")
+    @classmethod
+    def _possible(cls, bits: int) -> int:
+        if bits and (reason := lacking()):
+            raise ValueError(reason)
+        return bits
 
 
 def adapter(lora: int | Mapping[str, Any]) -> Lora:
@@ -144,6 +154,7 @@ def load(
             model, tokenizer = _local(Path(name).expanduser(), dtype, cache_dir, said)
         else:
             model, tokenizer = _hub(name, DTYPES[dtype], options, said)
+        model = model.to(device)
         if lora:
             model = _adapt(model, adapter(lora), seed)
         policy = LanguagePolicy(model.to(device), tokenizer, source=name, chat=chat)
@@ -261,6 +272,8 @@ def _cast(model: Any, dtype: torch.dtype, copy: bool = False) -> None:
 def _adapt(model: Any, lora: Lora, seed: int) -> Any:
     from peft import LoraConfig, get_peft_model
 
+    if lora.bits:
+        quantise(model)
     targets = lora.targets if isinstance(lora.targets, str) else list(lora.targets)
     config = LoraConfig(r=lora.rank, lora_alpha=lora.alpha, target_modules=targets, task_type="CAUSAL_LM")
     with torch.random.fork_rng(devices=[]):

@@ -85,7 +85,7 @@ def train(
     ] = None,
     lora: Annotated[
         str | None,
-        typer.Option(help="LoRA rank, or {rank: 16, alpha: 32, targets: \\[q_proj, v_proj]}; 0 trains all weights"),
+        typer.Option(help="LoRA rank, or {rank: 16, alpha: 32, targets: \\[q_proj, v_proj], bits: 4}; 0 trains all weights"),
     ] = None,
     overlong: Annotated[
         str | None,

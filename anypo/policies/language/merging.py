@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from anypo.policies.language.quantised import is_narrow, widened
 from anypo.policies.precision import low
 
 LOST = 0.1
@@ -17,6 +18,8 @@ LOST = 0.1
 def merged(model: Any) -> tuple[Any, str]:
     """A plain copy of a peft model with its adapters added in float32 and then stored as its base is, and what rounding lost of the
     update, in a sentence (empty where it is little)."""
+    if is_narrow(model):
+        return widened(model), ""
     base = {name.replace(".base_layer", ""): p for name, p in model.get_base_model().named_parameters()}
     twin = copy.deepcopy(model)
     for module in twin.modules():

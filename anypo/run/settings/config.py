@@ -80,7 +80,9 @@ class RunConfig(BaseModel):
     device: str = Field(
         "auto", description="auto, cpu, cuda, cuda:N or mps, as it was asked for (the manifest says what was used)"
     )
-    lora: int | dict[str, Any] = Field(0, description="LoRA rank, or rank, alpha and targets; 0 trains all weights")
+    lora: int | dict[str, Any] = Field(
+        0, description="LoRA rank, or rank, alpha, targets and bits; 0 trains all weights"
+    )
     chat_args: dict[str, Any] = Field(
         default_factory=dict, description="what the model's chat template is given beside the messages"
     )

@@ -49,8 +49,8 @@ def fitting(task: Any, policy: Any, limit: Limit, way: Way) -> tuple[Any, list[s
     """
     if isinstance(task, Mixture):
         parts = {name: fitting(own, policy, limit, way) for name, own in task.tasks.items()}
-        said = [sentence for _, own in parts.values() for sentence in own]
-        return task.over({name: own for name, (own, _) in parts.items()}) if said else task, said
+        every = [sentence for _, own in parts.values() for sentence in own]
+        return (task.over({name: own for name, (own, _) in parts.items()}) if every else task), every
     stored, length = bool(getattr(task, "stored", False)), _length(policy, limit)
     if not stored and way == "drop":
         return task, []
