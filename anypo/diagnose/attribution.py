@@ -18,9 +18,12 @@ import torch
 from torch import Tensor
 
 from anypo import policies, roles
+from anypo.algorithm import Algorithm
 from anypo.context import Context, Memory
 from anypo.data.batch import Batch
 from anypo.data.records import ACTION, Group, Tokens, Trajectory
+from anypo.diagnose import again
+from anypo.diagnose.again import Tell
 from anypo.errors import UserError
 from anypo.run.disk.folder import RunFolder
 from anypo.run.settings.config import RunConfig
@@ -98,11 +101,15 @@ def contributions(
     return whole, mine, norms, inner
 
 
-def attribute(run: Path | str, step: int | None = None, trust: bool = False) -> Attribution:
+def attribute(
+    run: Path | str, step: int | None = None, trust: bool = False, recompute: bool = False, tell: Tell = lambda _: None
+) -> Attribution:
     """Attribute the update of `step` (default: the last with rollouts) to its stored rollouts.
 
-    The weights are those of the newest checkpoint at or before the step's beginning; `notes` says so when they are older. Raises
-    `UserError` when the run has no such rollouts or checkpoint, or the step trained on none of its own rollouts.
+    The weights are those of the newest checkpoint at or before the step's beginning; `notes` says so when they are older. recompute:
+    take the steps in between again, all of them where no checkpoint is left, so that they are those of the step's own beginning;
+    `tell` hears of each. Raises `UserError` when the run has no such rollouts or checkpoint, or the step trained on none of its own
+    rollouts.
     """
     folder = RunFolder.read(run)
     steps = folder.rollout_steps()
@@ -113,14 +120,44 @@ def attribute(run: Path | str, step: int | None = None, trust: bool = False) -> 
         raise UserError(
             f"no rollout of step {step} was trained on, so there is nothing to attribute; choose another --step"
         )
-    before = [saved for saved in folder.checkpoints() if saved < step]
-    if not before:
-        kept = ", ".join(map(str, folder.checkpoints())) or "none"
-        raise UserError(f"no checkpoint from before step {step} is left (kept: {kept}); choose a later --step")
     config = RunConfig.recorded(folder.config(), trust)
     if config.recipe:
         raise UserError("a step of a recipe cannot be attributed; train its last stage alone from the run with --init")
-    algorithm, notes = config.composition(), []
+    if recompute:
+        trainer, notes = again.before(folder, config, step, tell)
+        algorithm, weights, memory, total = trainer.algorithm, trainer.weights, trainer.memory, trainer.total
+    else:
+        algorithm, weights, memory, notes = _kept(folder, config, step)
+        total = config.steps
+    update, generate = by_gradient(algorithm), algorithm.generate
+    if update.epochs * update.minibatches_per_epoch > 1:
+        notes.append("the step made several optimiser steps; this is the whole batch at the weights before the first")
+    if generate.top_p < 1 or generate.top_k or generate.min_p:
+        notes.append(
+            "truncated sampling: the kept mass is not stored, so ratios to the sampler are those without truncation"
+        )
+    batch = _batch(trained)
+    context = Context(step - 1, total, config.seed, memory)
+    batch = weights.fill(batch)
+    batch = algorithm.credit.assign(batch, context)
+    if all(row["advantages"] is not None for row in trained) and batch.n_sequences == len(trained):
+        stored = torch.tensor([value for row in trained for value in row["advantages"]], dtype=batch.weight.dtype)
+        batch = batch.with_rows(advantage=stored)
+    whole, columns, norms, inner = contributions(weights, batch, context)
+    return _result(step, whole, columns.get("logp", torch.zeros(len(batch))), norms, inner, batch, trained, notes)
+
+
+def _kept(folder: RunFolder, config: RunConfig, step: int) -> tuple[Algorithm, Weights, Memory, list[str]]:
+    """The newest checkpoint from before `step`: what trains, its weights and memory, and a sentence where it is older than that."""
+    before = [saved for saved in folder.checkpoints() if saved < step]
+    count, seconds = again.cost(folder, step)
+    advice = f"--recompute takes {count} step{'s' * (count != 1)} again, which took {seconds:.0f} s"
+    if not before:
+        kept = ", ".join(map(str, folder.checkpoints())) or "none"
+        raise UserError(
+            f"no checkpoint from before step {step} is left (kept: {kept}); choose a later --step, or begin anew: {advice}"
+        )
+    algorithm = config.composition()
     source = config.begun_from or config.model
     lora = config.lora or None
     policy = policies.load(source, dtype=config.dtype, lora=lora, seed=config.seed, chat=config.chat_args)
@@ -131,27 +168,10 @@ def attribute(run: Path | str, step: int | None = None, trust: bool = False) -> 
     weights, memory = Weights(algorithm, policy, config.seed, models=models), Memory(algorithm)
     weights.load_state_dict(state["weights"])
     memory.load_state_dict(state["memory"])
-    if before[-1] != step - 1:
-        notes.append(
-            f"the weights are those of the checkpoint after step {before[-1]}, not of the beginning of step {step}; train with "
-            "--save-every 1 to keep each"
-        )
-    update, generate = by_gradient(algorithm), algorithm.generate
-    if update.epochs * update.minibatches_per_epoch > 1:
-        notes.append("the step made several optimiser steps; this is the whole batch at the weights before the first")
-    if generate.top_p < 1 or generate.top_k or generate.min_p:
-        notes.append(
-            "truncated sampling: the kept mass is not stored, so ratios to the sampler are those without truncation"
-        )
-    batch = _batch(trained)
-    context = Context(step - 1, config.steps, config.seed, memory)
-    batch = weights.fill(batch)
-    batch = algorithm.credit.assign(batch, context)
-    if all(row["advantages"] is not None for row in trained) and batch.n_sequences == len(trained):
-        stored = torch.tensor([value for row in trained for value in row["advantages"]], dtype=batch.weight.dtype)
-        batch = batch.with_rows(advantage=stored)
-    whole, columns, norms, inner = contributions(weights, batch, context)
-    return _result(step, whole, columns.get("logp", torch.zeros(len(batch))), norms, inner, batch, trained, notes)
+    notes = [
+        f"the weights are those of the checkpoint after step {before[-1]}, not of the beginning of step {step}; {advice}"
+    ]
+    return algorithm, weights, memory, notes if before[-1] != step - 1 else []
 
 
 def _result(

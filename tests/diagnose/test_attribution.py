@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import shutil
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -11,6 +15,7 @@ from anypo.context import Context
 from anypo.data.batch import Batch
 from anypo.diagnose.attribution import attribute, contributions
 from anypo.errors import UserError
+from anypo.run.disk import checkpoint
 from anypo.run.disk.folder import RunFolder
 from anypo.run.trainer import Trainer
 
@@ -86,6 +91,44 @@ def test_a_stored_step_has_the_gradient_norm_that_was_recorded(trained):
         assert sum(row.share for row in found.rollouts) == pytest.approx(1.0, abs=1e-3)
         assert not found.notes
         assert all(len(row.pieces) == len(row.coefficients) for row in found.rollouts)
+
+
+def thinned(path: Path, tmp_path: Path, kept: set[int]) -> Path:
+    """A copy of the run with these of its checkpoints."""
+    copy = tmp_path / "thin"
+    shutil.copytree(path, copy)
+    for step in RunFolder.read(copy).checkpoints():
+        if step not in kept:
+            checkpoint.remove(copy / "checkpoints" / f"step-{step:06d}")
+    assert set(RunFolder.read(copy).checkpoints()) == kept
+    return copy
+
+
+@pytest.mark.parametrize("kept", [{4}, {9, 10}])
+def test_steps_taken_again_give_the_weights_of_any_step(trained, tmp_path, kept):
+    path, _ = trained
+    run, heard = thinned(path, tmp_path, kept), []
+    files = sorted(file.name for file in run.rglob("*"))
+    found, whole = attribute(run, 7, recompute=True, tell=heard.append), attribute(path, 7)
+    assert heard[-1] == (2 if 4 in kept else 6) and not found.notes
+    assert found == whole, "to the last bit"
+    assert files == sorted(file.name for file in run.rglob("*")), "nothing is written"
+    if 4 in kept:
+        (said,) = attribute(run, 7).notes
+        assert "checkpoint after step 4, not of the beginning of step 7; --recompute takes 2 steps again" in said
+    else:
+        with pytest.raises(UserError, match=r"left \(kept: 9, 10\).*or begin anew: --recompute takes 6 steps again"):
+            attribute(run, 7)
+
+
+def test_a_step_that_comes_out_otherwise_is_said(trained, tmp_path):
+    path, _ = trained
+    run = thinned(path, tmp_path, {4})
+    rows = (run / "metrics.jsonl").read_text().splitlines()
+    other = json.loads(rows[4]) | {"update/grad_norm": 0.5}
+    (run / "metrics.jsonl").write_text("\n".join([*rows[:4], json.dumps(other), *rows[5:]]) + "\n")
+    (said,) = attribute(run, 7, recompute=True).notes
+    assert said.startswith("step 5 taken again is not what was recorded")
 
 
 def test_refusals(trained):

@@ -32,6 +32,10 @@ def diagnose(
     step: Annotated[
         int | None, typer.Option(metavar="N", min=1, help="the step of --attribution (default: the last)")
     ] = None,
+    recompute: Annotated[
+        bool,
+        typer.Option("--recompute", help="for --attribution: take the steps since the last checkpoint before --step again"),
+    ] = False,
     probe: Annotated[bool, typer.Option("--probe", help="does the model tell that it is being tested?")] = False,
     size: Annotated[int, typer.Option(metavar="N", min=4, help="held-out problems of --probe")] = 32,
     trust: Trust = False,
@@ -44,10 +48,12 @@ def diagnose(
 
     if step is not None and not attribution:
         raise UserError("--step chooses the step of --attribution; add --attribution")
+    if recompute and not attribution:
+        raise UserError("--recompute is for the weights that --attribution looks at; add --attribution")
     if html is not None and (attribution or probe):
         raise UserError("--html is the page of the detectors; leave out --attribution and --probe")
     if attribution or probe:
-        _look_inside(run, step, attribution, probe, size, trust, as_json)
+        _look_inside(run, step, attribution, recompute, probe, size, trust, as_json)
         return
     from anypo.diagnose import diagnose as find
 
@@ -101,7 +107,14 @@ def _show(findings: list[Finding], every: bool) -> None:
 
 
 def _look_inside(
-    run: Path, step: int | None, attribution: bool, probe: bool, size: int, trust: bool, as_json: bool
+    run: Path,
+    step: int | None,
+    attribution: bool,
+    recompute: bool,
+    probe: bool,
+    size: int,
+    trust: bool,
+    as_json: bool,
 ) -> None:
     """The two looks that load the model."""
     from anypo.files import strict as plain
@@ -110,7 +123,8 @@ def _look_inside(
     if attribution:
         from anypo.diagnose.attribution import attribute
 
-        found = attribute(run, step, trust=trust)
+        tell = lambda count: typer.echo(f"{count} step{'s' * (count > 1)} taken again", err=True)
+        found = attribute(run, step, trust, recompute, tell)
         out["attribution"] = found.plain()
         if not as_json:
             _show_attribution(found)
