@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import warnings
 
 import numpy as np
 import pytest
@@ -136,3 +137,14 @@ def test_impossible_places_are_refused() -> None:
     with pytest.raises(UserError, match="it predicts the step of adamw or sgd"):
         resolve("grpo", "tiny", rule | {"update.optimiser": "adafactor"})
     assert resolve("grpo", "tiny", rule | {"update.optimiser": "muon"}).system == "grpo"
+
+
+def test_a_learning_rate_that_nobody_gave_is_said() -> None:
+    with pytest.warns(
+        UserWarning, match="update.optimiser=muon was given no learning rate: it is 1e-06; say --set lr="
+    ):
+        resolve("grpo", "tiny", {"update.optimiser": "muon"})
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        resolve("grpo", "tiny", {"update.optimiser": {"part": "muon", "lr": 1e-3}})
+        resolve("grpo", "tiny", {"update.optimiser": "muon", "update.optimiser.lr": 1e-3})

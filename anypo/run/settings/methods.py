@@ -85,7 +85,15 @@ def fitted(
     """The checked algorithm with the user's changes and models. written: the method as it was written out, where it was."""
     chosen = base.set(changes)
     chosen = chosen.set(budgets(chosen, changes, written))
+    _say_rate(chosen, changes)
     return grouped(chosen.replace(models=recast(chosen.models, models)).check())
+
+
+def _say_rate(algorithm: Algorithm, changes: Mapping[str, Any]) -> None:
+    """Note that an optimiser which was chosen without a learning rate has one of its own, and not that of the method or the model."""
+    optimiser = getattr(algorithm.update, "optimiser", None)
+    if "update.optimiser" in changes and optimiser is not None and not _states("update.optimiser.lr", changes):
+        note(f"update.optimiser={optimiser.part} was given no learning rate: it is {optimiser.lr:g}; say --set lr=...")
 
 
 def budgets(algorithm: Algorithm, changes: Mapping[str, Any], written: Algorithm | None = None) -> dict[str, int]:

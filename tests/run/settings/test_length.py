@@ -15,6 +15,7 @@ from anypo.recipes import Above, Plateau, Stop
 from anypo.run.disk.folder import RunFolder
 from anypo.run.settings.config import resolve
 from anypo.run.settings.rehearsal import rehearse
+from anypo.run.settings.written import read
 from anypo.run.stages import Stages
 
 SMALL = {"control.prompts": 4, "control.samples": 2, "generate.max_new": 3}
@@ -84,8 +85,6 @@ def test_a_recipe_has_lengths_of_its_own(given) -> None:
 
 def test_a_run_file_says_it_and_another_length_replaces_it(rows) -> None:
     Path("run.yaml").write_text("model: tiny\nbase: grpo\nbudget: minutes=2\nuntil: score>=0.9\n")
-    from anypo.run.settings.written import read
-
     written = read(Path("run.yaml"))
     assert written.resolve().budget == "seconds=120" and written.resolve().until == Above(
         metric="heldout/score", value=0.9
@@ -122,15 +121,15 @@ def test_a_run_stops_where_its_budget_is_spent_and_a_resumed_one_too(rows) -> No
     anypo.resume("whole", budget="rollouts=28")
     assert len(same("whole")) == 4
     assert yaml.safe_load(Path("whole/config.yaml").read_text())["budget"] == "rollouts=28"
-    again = anypo.train("whole", out="again")
-    assert len(same("again")) == 4 and again.config.budget == "rollouts=28"
+    again = read(Path("whole")).resolve()
+    assert again.budget == "rollouts=28" and again.steps == 4, "its configuration goes back in"
 
 
 def test_schedules_know_the_length_that_a_budget_leaves(rows) -> None:
-    schedule = {"update.schedule": "linear", "lr": 1e-3}
-    anypo.train("grpo", "tiny", rows, budget="rollouts=40", out="run", **(PLAIN | {"set": SMALL | schedule}))
+    schedule = {"update.schedule": "linear", "lr": 3e-3}
+    anypo.train("grpo", "tiny", rows, budget="rollouts=24", out="run", **(PLAIN | {"set": SMALL | schedule}))
     rates = [row["update/lr"] for row in RunFolder(Path("run")).metrics()]
-    assert rates == pytest.approx([1e-3, 0.8e-3, 0.6e-3, 0.4e-3, 0.2e-3])
+    assert rates == pytest.approx([3e-3, 2e-3, 1e-3])
 
 
 def test_a_budget_that_is_never_spent_ends_in_a_sentence(rows, monkeypatch) -> None:
