@@ -17,8 +17,9 @@ from anypo.update import GradientUpdate
 from anypo.update.optimisers import AdamW
 from anypo.update.references import EmaReference
 
-STEPS = 64
-"""Environment steps in one step of the loop; as many updates follow. One at a time would spend the time on bookkeeping."""
+STEPS = 8
+"""Environment steps in one step of the loop; as many updates follow. One at a time would spend the time of a run on its records; 64
+at a time leave some seeds of Pendulum untaught after 3,840 steps (docs/control-tasks.md)."""
 
 
 def _rollouts(warmup: int) -> EnvironmentSteps:
@@ -32,7 +33,7 @@ def sac() -> Algorithm:
     fresh action, plus alpha times its entropy; alpha is learned so that the entropy stays near minus the number of action
     dimensions. Target critics are averages (0.995 a step). One update with 256 transitions for each step in the environment, after
     100 random ones. Values of stable-baselines3 (the authors' release warms up for thousands of steps and does not bound the
-    deviation); steps and updates come in blocks of 64. The lesser critic in the actor's loss is the paper's; the release's last
+    deviation); steps and updates come in blocks of 8. The lesser critic in the actor's loss is the paper's; the release's last
     revision takes the mean."""
     return Algorithm(
         control=Uniform(prompts=1, samples=1),
