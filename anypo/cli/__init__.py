@@ -6,9 +6,12 @@ import importlib
 import os
 import sys
 import warnings
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from anypo.errors import shown
+
+if TYPE_CHECKING:
+    import typer
 
 COMMANDS = (
     "runs.train",
@@ -37,24 +40,11 @@ def main() -> None:
     if not any(word.split("=")[0] == "--push" for word in sys.argv):  # the one thing that is asked of a hub
         os.environ.setdefault("HF_HUB_OFFLINE", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    import typer
-
-    from anypo.cli.plugins import offer
     from anypo.errors import Interrupted, Killed, UserError
 
     _show_notes()
-    app = typer.Typer(
-        name="anypo",
-        help="Any policy, any policy optimisation: every method is a composition of nine parts.",
-        no_args_is_help=True,
-        pretty_exceptions_enable=False,
-        context_settings={"help_option_names": ["-h", "--help"]},
-    )
-    for name in COMMANDS:
-        importlib.import_module(f"anypo.cli.{name}").register(app)
-    offer(app)
     try:
-        app(prog_name="anypo")
+        application()(prog_name="anypo")
     except UserError as error:
         _stop(str(error), 2)
     except Interrupted as error:
@@ -75,6 +65,25 @@ def main() -> None:
         _stop(f"{place}: {because(error)}", 2)
     except Exception as error:
         _our_fault(error)
+
+
+def application() -> typer.Typer:
+    """The commands, with their options."""
+    import typer
+
+    from anypo.cli.plugins import offer
+
+    app = typer.Typer(
+        name="anypo",
+        help="Any policy, any policy optimisation: every method is a composition of nine parts.",
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    for name in COMMANDS:
+        importlib.import_module(f"anypo.cli.{name}").register(app)
+    offer(app)
+    return app
 
 
 def _show_notes() -> None:

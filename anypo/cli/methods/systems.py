@@ -25,7 +25,7 @@ def register(app: typer.Typer) -> None:
 
 def list_systems(
     filter_: Annotated[
-        str, typer.Argument(metavar="[TEXT]", help="only names, titles or descriptions with this text")
+        str, typer.Argument(metavar="TEXT", help="only names, titles or descriptions with this text")
     ] = "",
     family: Annotated[str | None, typer.Option(help="only this family, e.g. objectives, preference, control")] = None,
     kind: Annotated[str | None, typer.Option(help="only this kind, e.g. method, measure, planner")] = None,
@@ -193,7 +193,7 @@ def _regime(algorithm: Algorithm, family: str, console: Console) -> None:
 
 
 def parts(
-    slot: Annotated[str, typer.Argument(metavar="[SLOT]")] = "",
+    slot: Annotated[str, typer.Argument(metavar="SLOT")] = "",
     as_json: Annotated[bool, typer.Option("--json")] = False,
 ) -> None:
     """Every part of every slot, or of one slot, with its first line of documentation."""

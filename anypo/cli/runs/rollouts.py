@@ -18,7 +18,7 @@ def register(app: typer.Typer) -> None:
 def rollouts(
     run: Annotated[Path, typer.Argument(help="run folder")],
     query: Annotated[
-        str, typer.Argument(help="one SELECT over rollouts, answers, metrics, evaluations", metavar="[SQL]")
+        str, typer.Argument(help="one SELECT over rollouts, answers, metrics, evaluations", metavar="SQL")
     ] = "",
     limit: Annotated[
         int, typer.Option("--limit", "-n", metavar="N", min=0, help="rows shown in the table; 0 shows all")

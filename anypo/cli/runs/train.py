@@ -22,7 +22,7 @@ def train(
     file: Annotated[
         Path | None,
         typer.Argument(
-            metavar="[RUN.yaml]", help="run file: all of a run or some of it; or a run folder, to run it again"
+            metavar="RUN.yaml", help="run file: all of a run or some of it; or a run folder, to run it again"
         ),
     ] = None,
     system: Annotated[
