@@ -2,6 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
+DOCS ?= .venv-docs
 export HF_HUB_OFFLINE ?= 1
 
 METHODS := grpo,dr-grpo,rloo,reinforce++,dapo,gspo,cispo,bapo,mc-grpo,spo-single-stream
@@ -37,11 +38,14 @@ compare: $(READY)  ## ten methods at an equal budget on the tiny model (about 15
 	@$(BIN)/anypo compare $(METHODS) --model tiny --task chain_sum --budget tokens=100k --seeds 5 \
 		--out comparisons/example --report docs/examples/compare.html
 
-docs: $(READY)  ## the documentation as a site in site/
-	@$(BIN)/python -m pip install -q -r requirements-docs.lock && $(BIN)/mkdocs build -q --strict && echo "site/index.html"
+docs: $(DOCS)/.ready  ## the documentation as a site in site/
+	@NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs build -q --strict && echo "site/index.html"
+
+$(DOCS)/.ready: requirements-docs.lock
+	@$(PYTHON) -m venv $(DOCS) && $(DOCS)/bin/python -m pip install -q -r requirements-docs.lock && touch $@
 
 fuzz: $(READY)  ## malformed input by the thousand: not one traceback (about 30 minutes)
 	@nice $(BIN)/python scripts/fuzz.py --each 10000 --seconds 2400 --record
 
 clean:  ## remove the environment and every build product
-	rm -rf .venv site build *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv $(DOCS) site build *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -118,7 +118,10 @@ def _row(system: System, claim: Any, entry: Mapping[str, Any] | None, shown: Map
 
 
 def link(paper: str) -> str:
-    return paper.replace("arXiv:", "https://arxiv.org/abs/") if paper.startswith("arXiv:") else paper
+    """Where a source is read, as the registry spells it: an arXiv number, a DOI after the authors, an address."""
+    if "doi:" in paper:
+        return "https://doi.org/" + paper.partition("doi:")[2]
+    return paper.replace("arXiv:", "https://arxiv.org/abs/") if paper.startswith("arXiv:") else f"https://{paper}"
 
 
 def number(value: float | None) -> str:
