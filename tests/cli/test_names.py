@@ -55,7 +55,14 @@ def test_nothing_is_built_where_the_cache_knows(monkeypatch):
 
 @pytest.mark.parametrize(
     "words",
-    [("-s", "grpoo"), ("--set", "objctive.trust.high=1"), ("-s", "ppo", "--set", "lrr=2"), ("--set", "nothing=1")],
+    [
+        ("-s", "grpoo"),
+        ("-t", "chain_sums"),
+        ("--set", "objctive.trust.high=1"),
+        ("--set", "objective.trust.hihg=1"),
+        ("-s", "ppo", "--set", "lrr=2"),
+        ("--set", "nothing=1"),
+    ],
 )
 def test_what_is_refused_at_once_is_refused_in_the_same_words(anypo, monkeypatch, words):
     slow = anypo("train", "-m", "tiny", *words)
@@ -66,8 +73,18 @@ def test_what_is_refused_at_once_is_refused_in_the_same_words(anypo, monkeypatch
 
 def test_what_is_not_plainly_wrong_is_left_to_the_parts():
     names.index()
-    for paths in (["lr"], ["objective.trust.what"], ["objective.trust", "high"], ["update.optimiser.lr"]):
+    for paths in (
+        ["lr"],
+        ["trust.high"],
+        ["objective.trust", "high"],
+        ["objective.trust", "objective.trust.what"],
+        ["update.optimiser.lr"],
+        ["update.schedule.of_another"],
+        ["filter.survival.0"],
+    ):
         names.refuse("grpo", paths)
+    names.refuse("grpo", ["credit.gamma"], "CartPole-v1")
+    names.refuse("grpo", [], "module:function")
     names.refuse("sft-then-grpo", ["whatever"])
 
 

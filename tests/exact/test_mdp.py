@@ -41,7 +41,7 @@ def test_optimal_values_are_reached_by_the_greedy_policy_and_by_no_other():
 def test_the_environment_is_the_process():
     mdp = random_mdp(4, 2, 0.7, seed=3)
     pi = policy(mdp).softmax(1).numpy()
-    environment = gymnasium.make("anypo/TabularMDP-v0", mdp=mdp)
+    environment = gymnasium.make("anypo.exact.environment:anypo/TabularMDP-v0", mdp=mdp)
     generator = np.random.default_rng(0)
     returns = []
     for episode in range(400):

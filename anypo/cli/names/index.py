@@ -22,6 +22,9 @@ from anypo.errors import unknown
 from anypo.files import replace_text
 
 HERE = Path(__file__).resolve().parents[2]
+TASK_HINT = "A file needs the ending .jsonl, .parquet or .csv."
+"""What `anypo.tasks.loading` says of a name it does not know, too; it takes seconds to import."""
+
 LEAST = 2
 """Indices of other states of the library that are kept: those of other checkouts."""
 
@@ -45,9 +48,9 @@ def index() -> dict[str, Any]:
     return found
 
 
-def refuse(system: str | None, paths: Sequence[str]) -> None:
-    """Raise at once the `UserError` that a mistyped system or path of ``--set`` gets anyway, where the names are at hand; whatever is
-    not plainly wrong is left to those who know the parts."""
+def refuse(system: str | None, paths: Sequence[str], task: str | None = None) -> None:
+    """Raise at once the `UserError` that a mistyped system, task or path of ``--set`` gets anyway, where the names are at hand;
+    whatever is not plainly wrong is left to those who know the parts."""
     if _extended():
         return
     try:
@@ -58,19 +61,27 @@ def refuse(system: str | None, paths: Sequence[str]) -> None:
     name = system or "grpo"
     if name not in systems:
         raise unknown("system", name, systems, "`anypo systems list` shows all.")
+    if task is not None and task.isidentifier() and task not in found["tasks"] and not Path(task).exists():
+        raise unknown("task", task, found["tasks"], TASK_HINT)
     fields = systems[name]["fields"]
     if systems[name]["kind"] != "method" or any(fields.get(path) for path in paths):
         return  # another part may be named, which has other fields
+    fitted = found["fitted"] if task is None or task in found["tasks"] else found["rooms"]
     for path in paths:
-        if path.partition(".")[0] not in (*found["rooms"], "name", "models") and not any(
-            f.endswith(f".{path}") for f in fields
-        ):
-            raise unknown("field", path, [field for field in fields if field != "name"])
+        room, above = path.partition(".")[0], path.rpartition(".")[0]
+        if room not in (*found["rooms"], "name", "models"):
+            if not any(field.endswith(f".{path}") for field in fields):
+                raise unknown("field", path, [field for field in fields if field != "name"])
+        elif above and path not in fields and not any(path.startswith(f"{part}.") for part in fitted):
+            beside = [field for field in fields if field.rpartition(".")[0] == above]
+            if beside:
+                raise unknown("field", path, beside)
 
 
 def build() -> dict[str, Any]:
     """systems: a mapping for each, with its rungs and those it lacks, the paths of a method's fields and the slots of those that hold
-    a part. parts: the first line of documentation by slot and name. tasks, models, kinds, rooms: names."""
+    a part. parts: the first line of documentation by slot and name. tasks, models, kinds, rooms: names. fitted: the paths at
+    which the preset of a model puts a part."""
     import inspect
 
     from anypo import tasks
@@ -80,10 +91,12 @@ def build() -> dict[str, Any]:
     from anypo.parts import SLOTS, Part
     from anypo.plugins import discover
     from anypo.policies.loading import MODELS
+    from anypo.run.settings.presets import PRESETS
     from anypo.systems import KINDS, SYSTEMS
 
     discover()
-    systems, entries, tests = [], record.read(record.SHIPPED), record.exact()
+    systems: list[dict[str, Any]] = []
+    entries, tests = record.read(record.SHIPPED), record.exact()
     for name, entry in sorted(SYSTEMS.items()):
         keys = ("name", "kind", "title", "paper", "family", "base", "description")
         plain = {key: getattr(entry, key) for key in keys}
@@ -98,7 +111,10 @@ def build() -> dict[str, Any]:
         slot: {name: (inspect.getdoc(kind) or "").split("\n")[0] for name, kind in sorted(base.parts.items())}
         for slot, base in sorted(SLOTS.items())
     }
-    kinds = {"kinds": list(KINDS), "rooms": list(ROOMS)}
+    slots = {path for system in systems for path, slot in system["fields"].items() if slot}
+    own = [places for preset in PRESETS.values() for places in (preset["set"], *preset.get("objectives", {}).values())]
+    fitted = sorted({path for places in own for path in places} & slots)
+    kinds = {"kinds": list(KINDS), "rooms": list(ROOMS), "fitted": fitted}
     return {"systems": systems, "parts": parts_, "tasks": tasks.names(), "models": sorted(MODELS), **kinds}
 
 

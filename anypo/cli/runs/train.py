@@ -122,7 +122,7 @@ def train(
     from anypo.cli.names.index import refuse
 
     if file is None and config is None:
-        refuse(system, [pair.partition("=")[0].strip() for pair in set_ if "=" in pair])
+        refuse(system, [pair.partition("=")[0].strip() for pair in set_ if "=" in pair], task)
     from anypo.cli.options import assignments, named, roles, valued
     from anypo.run.settings.written import Written, read
 

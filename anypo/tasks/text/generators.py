@@ -9,11 +9,13 @@ from __future__ import annotations
 import ast
 import dataclasses
 import functools
+import importlib
 import json
 import random
 import sys
 import typing
 from collections.abc import Mapping
+from types import ModuleType
 from typing import Any
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
@@ -152,7 +154,24 @@ def _config_class(dataset: str) -> Any:
 
 def _datasets() -> dict[str, Any]:
     ensure_pycosat()
+    _put_off("cellpylib")
     import reasoning_gym  # noqa: F401  (fills the registry; takes about a second)
     from reasoning_gym.factory import DATASETS
 
     return DATASETS  # type: ignore[no-any-return]
+
+
+def _put_off(package: str) -> None:
+    """Let the next import of `package` wait until something of it is used: two datasets need this one, which would bring along
+    matplotlib, as slow to import as all of reasoning-gym."""
+    if package in sys.modules:
+        return
+    stand_in = ModuleType(package)
+
+    def used(name: str) -> Any:
+        if sys.modules.get(package) is stand_in:
+            del sys.modules[package]
+        return getattr(importlib.import_module(package), name)
+
+    stand_in.__getattr__ = used  # type: ignore[method-assign]
+    sys.modules[package] = stand_in

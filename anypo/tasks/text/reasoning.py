@@ -118,7 +118,7 @@ def parse(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
     """`options` checked against the dataset (`UserError`); returns them with the task's presets filled in."""
     known = generators.names()
     if name not in known:
-        raise unknown("task", name, known, "A file needs the ending .jsonl or .parquet.")
+        raise unknown("task", name, known, "A file needs the ending .jsonl, .parquet or .csv.")
     fields = generators.config_fields(name)
     given, config = _split(options, fields)
     checked = read(ReasoningOptions, name, given, also=fields)

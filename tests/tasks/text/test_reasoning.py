@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import random
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -188,3 +190,13 @@ def test_describe_names_every_source() -> None:
     assert one["source"]["seeds"] != same["source"]["seeds"]
     assert one["source"]["versions"]["reasoning-gym"] and one["rewards"][0]["verifier"]["dataset"] == "chain_sum"
     assert one["source"]["config"]["max_terms"] == 2
+
+
+def test_what_is_put_off_is_imported_when_it_is_used(tmp_path, monkeypatch):
+    (tmp_path / "heavy_for_test.py").write_text("ANSWER = 42")
+    monkeypatch.syspath_prepend(tmp_path)
+    generators._put_off("heavy_for_test")
+    stand_in = importlib.import_module("heavy_for_test")
+    assert "ANSWER" not in vars(stand_in)
+    assert stand_in.ANSWER == 42 and stand_in.ANSWER == 42
+    assert sys.modules.pop("heavy_for_test") is not stand_in
