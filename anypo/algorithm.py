@@ -110,7 +110,7 @@ class Algorithm(Part):
     def sleepers(self, outlook: Outlook) -> tuple[str, ...]:
         """What parts say of a run that looks like `outlook` and in which they cannot act, one sentence each."""
         said = (
-            f"{path} ({part.part}) will do nothing: {reason}"
+            f"{path} ({part.part}) is idle: {reason}"
             for path, part in self.walk()
             if (reason := part.dormant(self, outlook))
         )

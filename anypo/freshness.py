@@ -91,4 +91,6 @@ def idle(part: Any, algorithm: Any) -> str | None:
     reasons = [ratio.certain(algorithm) for ratio in ratios(part, algorithm)]
     if not reasons or None in reasons:
         return None
+    if algorithm.update.turns() == 1 and reasons[0] == unmoved(algorithm):
+        return f"one update on fresh data leaves every ratio at 1, which is no fault; to have it act, {MORE}"
     return f"every ratio is exactly 1, because {reasons[0]}"

@@ -189,15 +189,18 @@ def settings(
     for task, config in known.items():
         room.parse(task, config.task_options)
     first: RunConfig = known[tasks[0]]
-    steps = first.sft_steps
-    if "sft_steps" in first.filled and not all(
-        worked(room.load(room.parse(task, config.task_options)), steps) for task, config in known.items()
-    ):
+    asked = {task: room.parse(task, config.task_options) for task, config in known.items() if not is_environment(task)}
+    steps, loaded = first.sft_steps, [room.load(plain) for plain in asked.values()]
+    if "sft_steps" in first.filled and not all(worked(task, steps) for task in loaded):
         note(
             "no supervised warm start: not every task has worked solutions; their column is named with --task-set solution=COLUMN"
         )
         steps = 0
     values = Settings(model, {task: config.task_options for task, config in known.items()}, budget, steps, first.sft_lr)
+    least = min((task.n_heldout for task in loaded), default=values.eval_size)
+    if "eval_size" not in chosen and 0 < least < values.eval_size:
+        note(f"every evaluation takes the {least} held-out problems there are, not {values.eval_size}")
+        values = replace(values, eval_size=least)
     return replace(values, **chosen).check()
 
 

@@ -84,7 +84,7 @@ def check(spec: str) -> None:
     """Raise `UserError` for a model that is plainly not there, without reading its weights: an unknown name, a folder that holds no
     model, a hub id that is not in the cache while the hub is not to be asked."""
     if spec == "smollm2-135m":
-        if not (smollm2.cache_home() / spec).is_dir():
+        if not smollm2.present():
             smollm2.gguf(whole=False)
         return
     place = Path(spec).expanduser()

@@ -75,8 +75,10 @@ def test_parts_that_do_nothing_are_named_though_the_run_is_not_its_base() -> Non
     assert all(row["base/same"] == 0 and row["base/part/objective.aggregate"] > 1e-4 for row in found)
     assert all(row["base/part/objective.trust"] <= TOLERANCE for row in found)
     said = sentence(standing(found))
-    assert said.startswith("This run was grpo in 0 of 3 steps; it differed in coefficients (3); mean cosine")
-    assert said.endswith("Without a difference in any step: objective.trust.")
+    assert said.startswith(
+        "In each of 3 steps this run did something else than grpo, its base: other coefficients. The pull"
+    )
+    assert said.endswith("No difference in any step came from objective.trust.")
 
 
 # -- the numbers ---------------------------------
@@ -238,7 +240,7 @@ def test_sentences_and_the_rows_of_a_comparison() -> None:
     )
     assert sentence(standing([{"reward/mean": 1.0}])) == ""
     idle = [{"base": "grpo", "base/same": 1.0}] * 3
-    assert "no step moved any weight" in sentence(standing(idle)) and not standing(idle).inert  # type: ignore[union-attr]
+    assert "and none moved any weight" in sentence(standing(idle)) and not standing(idle).inert  # type: ignore[union-attr]
     records = [{"label": n, "base": standing(rows).plain()} for n, rows in (("a", same), ("b", idle), ("a", same))]  # type: ignore[union-attr]
     assert _bases(records) == {"a": ("grpo", 6)}
 

@@ -33,6 +33,14 @@ def cache_home(cache_dir: Path | str | None = None) -> Path:
     return Path(cache_dir or os.environ.get("ANYPO_CACHE") or "~/.cache/anypo").expanduser()
 
 
+def present() -> bool:
+    """Whether the model is in the cache, or the wheel that it is made from is installed."""
+    try:
+        return (cache_home() / "smollm2-135m").is_dir() or bool(gguf(whole=False))
+    except UserError:
+        return False
+
+
 def folder(cache_dir: Path | str | None = None) -> Path:
     """The model folder in the cache, converted now unless an undamaged one is there.
 

@@ -73,14 +73,26 @@ def sentence(found: Standing | None) -> str:
     if not found.steps:
         return f"No step was compared with {found.name}."
     without = f" ({found.why})" if found.why else ""
-    said = f"This run was {found.name}{without} in {found.same} of {found.steps} steps"
     if found.inert:
-        return f"{said}: in every room it did what {found.name} would have done."
-    rooms = [f"{room} ({count})" for room, count in (found.rooms or {}).items()]
-    said += f"; it differed in {_list(rooms)}" if rooms else ""
-    said += f"; mean cosine of the coefficients {found.cosine:.3g}" if found.learned else "; no step moved any weight"
-    idle = f" Without a difference in any step: {_list(found.idle)}." if found.idle else ""
-    return f"{said}.{idle}"
+        return (
+            f"This run was {found.name}{without} in {found.same} of {found.steps} steps: in every room it did what {found.name} would "
+            "have done."
+        )
+    other = found.steps - found.same
+    if not other:
+        never = f"In none of {found.steps} steps did this run do something else than {found.name}, its base{without}"
+        return f"{never}, and none moved any weight."
+    many = f"each of {found.steps}" if other == found.steps else f"{other} of {found.steps}"
+    rooms = [room if count == other else f"{room} (in {count})" for room, count in (found.rooms or {}).items()]
+    said = f"In {many} steps this run did something else than {found.name}, its base{without}"
+    said += f": other {_list(rooms)}" if rooms else ""
+    pull = (
+        f"The pull of the decisions on the weights had a mean cosine of {found.cosine:.3g} with {found.name}'s, 1 being the same."
+        if found.learned
+        else "No step moved any weight."
+    )
+    idle = f" No difference in any step came from {_list(found.idle)}." if found.idle else ""
+    return f"{said}. {pull}{idle}"
 
 
 def _list(words: Sequence[str]) -> str:

