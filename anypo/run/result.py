@@ -43,11 +43,14 @@ class Result:
         return "\n".join(f"{name:<8} {value}" for name, value in self._lines())
 
     def _repr_html_(self) -> str:
-        """A table for notebooks."""
-        cells = (
-            f"<tr><th style='text-align:left'>{name}</th><td>{escape(value)}</td></tr>" for name, value in self._lines()
+        """A table for notebooks, the report a link."""
+        style = "text-align:left;vertical-align:top;overflow-wrap:anywhere;white-space:normal"
+        shown = lambda name, value: f'<a href="{value}">{value}</a>' if name == "report" else value
+        rows = (
+            f'<tr><th style="{style}">{name}</th><td style="{style}">{shown(name, escape(value))}</td></tr>'
+            for name, value in self._lines()
         )
-        return f"<table>{''.join(cells)}</table>"
+        return f"<table>{''.join(rows)}</table>"
 
     def _lines(self) -> list[tuple[str, str]]:
         """What came of the run, in at most ten lines."""

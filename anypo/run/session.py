@@ -104,7 +104,7 @@ def train(
             folder.write_manifest(session.manifest())
             if session.config.steps != config.steps:
                 folder.plan(steps=session.config.steps)
-            for said in (*head(config), *session.stages.length()):
+            for said in (*head(config, session.stages.warm), *session.stages.length()):
                 observer.note(said)
             before = session.begin()
             return session.run(before)

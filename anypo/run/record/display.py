@@ -9,7 +9,7 @@ from types import TracebackType
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn
 from rich.table import Table
 from rich.text import Text
 
@@ -33,6 +33,21 @@ def sparkline(values: list[float], width: int = 40) -> str:
     return "".join(BARS[round((v - low) / span * (len(BARS) - 1))] for v in shown)
 
 
+class Clock(ProgressColumn):
+    """How much is done, how long it has taken, and how long the rest will, as far as each is known."""
+
+    def render(self, task: Task) -> Text:
+        done = f"{int(task.completed)}/{int(task.total)}  " if task.total else ""
+        left = f"  ETA {duration(task.time_remaining)}" if task.total and task.time_remaining is not None else ""
+        return Text(f"{done}{duration(task.elapsed or 0)}{left}")
+
+
+def duration(seconds: float) -> str:
+    """Seconds as h:mm:ss."""
+    hours, rest = divmod(round(seconds), 3600)
+    return f"{hours}:{rest // 60:02d}:{rest % 60:02d}"
+
+
 class Display(Observer):
     """Progress bar, headline numbers and a sparkline of the reward; plain lines where there is no terminal."""
 
@@ -43,10 +58,7 @@ class Display(Observer):
         self.progress = Progress(
             TextColumn("[bold]{task.description}"),
             BarColumn(bar_width=30),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TextColumn("ETA"),
-            TimeRemainingColumn(),
+            Clock(),
             console=console,
         )
         self.task = self.progress.add_task("starting", total=None)
@@ -112,8 +124,7 @@ class Display(Observer):
         if not self.total or done < 1 or step >= self.total:
             return ""
         seconds = (time.monotonic() - self.began) / done * (self.total - step)
-        hours, rest = divmod(round(seconds), 3600)
-        return f"  ETA {hours}:{rest // 60:02d}:{rest % 60:02d}"
+        return f"  ETA {duration(seconds)}"
 
     def advance(self, done: int) -> None:
         self.began_at = done if self.began_at < 0 else self.began_at  # a resumed run begins where it stopped

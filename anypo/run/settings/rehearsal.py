@@ -31,22 +31,23 @@ def check(config: RunConfig) -> None:
         check_model(config.model)
 
 
-def head(config: RunConfig) -> list[str]:
-    """What is said at the head of a run about what it is made of."""
-    filled = said(config.filled, config.model or config.task)
+def head(config: RunConfig, warm: int) -> list[str]:
+    """What is said at the head of a run about what it is made of. warm: the steps of its warm start."""
+    filled = {name: value for name, value in config.filled.items() if name != "sft_steps" or warm}
+    told = said(filled, config.model or config.task)
     known = SYSTEMS.get(config.system)
     fitted = any("." in path and not path.startswith("task_options.") for path in config.filled)
     written_out = not config.recipe and not fitted
     published = known.algorithm() if written_out and known is not None and known.kind == "method" else None
     unlike = unfitted(config.composition(), published, config.model) if published is not None else ""
-    return [sentence for sentence in (filled, unlike) if sentence]
+    return [sentence for sentence in (told, unlike) if sentence]
 
 
 def rehearse(config: RunConfig) -> list[str]:
     """Check all of `config` but the weights, the task's problems included; what is worth saying about it."""
     check(config)
     stages = Stages(config)
-    return [*head(config), *stages.length(), *stages.sleepers(), *stages.unfit()]
+    return [*head(config, stages.warm), *stages.length(), *stages.sleepers(), *stages.unfit()]
 
 
 __all__ = ["check", "head", "rehearse"]

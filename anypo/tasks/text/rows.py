@@ -287,7 +287,8 @@ def column(row: Mapping[str, Any], name: str, where: str) -> Any:
         elif isinstance(value, list) and step.isdecimal() and int(step) < len(value):
             value = value[int(step)]
         else:
-            hint = f" Another one is named with --task-set {name}=COLUMN." if name in ("prompt", "answer") else ""
+            none = "; where there are no answers, say --task-set 'answer=\"\"'" if name == "answer" else ""
+            hint = f" Another one is named with --task-set {name}=COLUMN{none}." if name in ("prompt", "answer") else ""
             raise UserError(f"{where}: there is no column '{name}'.{nearest(name, _names(row))}{hint}")
     if value is None:
         raise UserError(f"{where}: column '{name}' is empty")
