@@ -110,7 +110,10 @@ class Meter:
         self.history.append({**self.spent, **kept})
         self.idle = 0 if self.share > before else self.idle + 1
         if self.idle >= PATIENCE:
-            raise RuntimeError(f"{PATIENCE} steps in a row spent nothing of the budget ({self.settings.budget})")
+            raise RuntimeError(
+                f"{PATIENCE} steps in a row spent nothing of the budget ({self.settings.budget}); where all answers of a "
+                "group earn the same, nothing is learned: a warm start (--sft-steps) or an easier task helps"
+            )
 
     def evaluate_if_due(self) -> None:
         """Evaluate when another equal part of the budget is spent."""

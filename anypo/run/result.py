@@ -44,10 +44,10 @@ class Result:
 
     def _repr_html_(self) -> str:
         """A table for notebooks, the report a link."""
-        style = "text-align:left;vertical-align:top;overflow-wrap:anywhere;white-space:normal"
+        left = "text-align:left;vertical-align:top"
         shown = lambda name, value: f'<a href="{value}">{value}</a>' if name == "report" else value
         rows = (
-            f'<tr><th style="{style}">{name}</th><td style="{style}">{shown(name, escape(value))}</td></tr>'
+            f'<tr><th style="{left}">{name}</th><td style="{left};overflow-wrap:anywhere">{shown(name, escape(value))}</td></tr>'
             for name, value in self._lines()
         )
         return f"<table>{''.join(rows)}</table>"

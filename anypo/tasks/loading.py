@@ -23,7 +23,9 @@ def names() -> list[str]:
 
 def generated(name: str | None) -> bool:
     """Whether the task of that name is a dataset of reasoning-gym, whose problems are made as they are asked for."""
-    return name in ALIASES or name in generators.names()
+    if name is None or name in ALIASES:
+        return name is not None
+    return name.isidentifier() and not files.is_file(name) and name in generators.names()
 
 
 def parse(spec: str | Mapping[str, Any], options: Mapping[str, Any] | None = None) -> dict[str, Any]:

@@ -76,7 +76,7 @@ def test_parts_that_do_nothing_are_named_though_the_run_is_not_its_base() -> Non
     assert all(row["base/part/objective.trust"] <= TOLERANCE for row in found)
     said = sentence(standing(found))
     assert said.startswith(
-        "In each of 3 steps this run did something else than grpo, its base: other coefficients. The pull"
+        "In each of 3 steps this run did something else than grpo would have: other coefficients. The pull"
     )
     assert said.endswith("No difference in any step came from objective.trust.")
 

@@ -80,11 +80,11 @@ def sentence(found: Standing | None) -> str:
         )
     other = found.steps - found.same
     if not other:
-        never = f"In none of {found.steps} steps did this run do something else than {found.name}, its base{without}"
+        never = f"In none of {found.steps} steps did this run do something else than {found.name} would have{without}"
         return f"{never}, and none moved any weight."
     many = f"each of {found.steps}" if other == found.steps else f"{other} of {found.steps}"
     rooms = [room if count == other else f"{room} (in {count})" for room, count in (found.rooms or {}).items()]
-    said = f"In {many} steps this run did something else than {found.name}, its base{without}"
+    said = f"In {many} steps this run did something else than {found.name} would have{without}"
     said += f": other {_list(rooms)}" if rooms else ""
     pull = (
         f"The pull of the decisions on the weights had a mean cosine of {found.cosine:.3g} with {found.name}'s, 1 being the same."
