@@ -35,8 +35,8 @@ KEYS = ("turn", "position", "sample", "prompt")
 
 def stepped(trajectories: Sequence[Trajectory], dtype: torch.dtype = torch.float32) -> dict[str, Tensor]:
     """What rollouts in environments add to the rows: ``observation``, ``action``, ``observation_next`` (the observation that
-    followed) and ``terminated`` (1 where the episode ended there; a time limit does not end it). Floats get `dtype`, discrete
-    actions are int64. Nothing for rollouts of tokens."""
+    followed), ``terminated`` (1 where the episode ended there; a time limit does not end it) and what their contents have as `extra`.
+    Floats get `dtype`, discrete actions are int64. Nothing for rollouts of tokens."""
     contents = [t.content for t in trajectories if isinstance(t.content, Steps)]
     if (
         not contents
@@ -51,11 +51,13 @@ def stepped(trajectories: Sequence[Trajectory], dtype: torch.dtype = torch.float
         flat = np.concatenate(arrays)
         return torch.as_tensor(flat, dtype=torch.int64 if flat.dtype.kind in "iub" else dtype)
 
+    decided = [c for c in contents if len(c.actions)]
     return {
         "observation": rows([c.observations for c in contents]),
         "action": rows([c.actions for c in contents]),
         "observation_next": rows(after),
         "terminated": rows(ends),
+        **{name: rows([c.extra[name] for c in decided]) for name in (decided[0].extra if decided else ())},
     }
 
 

@@ -76,12 +76,15 @@ class Tokens:
 
 @dataclass(frozen=True)
 class Steps:
-    """Content of a control rollout: observations [T, ...], actions [T, ...] and the observation after the last step."""
+    """Content of a control rollout: observations [T, ...], actions [T, ...] and the observation after the last step, over its T
+    decisions (several for every step in the environment where a policy acts through chains). extra: further arrays [T, ...]
+    that the decisions were made with; row columns of a batch."""
 
     observations: np.ndarray
     actions: np.ndarray
     last: np.ndarray
     terminated: bool = True
+    extra: Mapping[str, np.ndarray] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -136,6 +139,11 @@ class Trajectory:
     @property
     def truncated(self) -> bool:
         return self.finish == TRUNCATED
+
+    @property
+    def turns(self) -> int:
+        """How many turns it has decisions of; 1 where nobody counted them."""
+        return len(np.unique(self.turn)) if self.turn is not None else min(1, len(self))
 
     def replace(self, **fields: Any) -> Trajectory:
         return dataclasses.replace(self, **fields)

@@ -99,6 +99,12 @@ def firsts(ids: Tensor, n: int) -> Tensor:
     return torch.zeros(n, dtype=torch.int64, device=ids.device).scatter_reduce(0, ids, rows, "amin", include_self=False)
 
 
+def lasts(ids: Tensor, n: int) -> Tensor:
+    """The last row of each segment, int64 [n]; every segment has one."""
+    rows = torch.arange(len(ids), device=ids.device)
+    return torch.zeros(n, dtype=torch.int64, device=ids.device).scatter_reduce(0, ids, rows, "amax", include_self=False)
+
+
 def starts(ids: Tensor, n: int) -> Tensor:
     """First index of each segment in the order of `order(ids)`, [n]."""
     size = torch.bincount(ids, minlength=n)

@@ -12,6 +12,8 @@ PPO = ("--system", "ppo", "--task", "CartPole-v1", "--set", "generate.steps=32",
 SAC = ("--system", "sac", "--task", "Pendulum-v1", "--set", "generate.steps=16", "--set", "replay.begin=16",
        "--set", "replay.batch=8", "--set", "generate.act.warmup=8", "--eval-size", "2")  # fmt: skip
 
+CHAIN = ("train", "--system", "ppo", "--set", "policy=chain")
+
 
 def test_a_run_in_an_environment_does_all_that_a_run_does(anypo, tmp_path):
     done = anypo("train", *PPO, "--steps", "4", "--out", "run", "--json")
@@ -56,6 +58,16 @@ def test_methods_are_compared_in_an_environment(anypo):
         (("train", "--system", "sac", "--task", "CartPole-v1"), "acts with vectors in finite bounds"),
         (("train", "--system", "sac", "--model", "tiny"), "cannot work on task"),
         (("train", "--system", "sac", "--task", "Pendulum-v1", "--set", "replay=on_policy"), "needs 'transitions'"),
+        ((*CHAIN, "--task", "CartPole-v1"), "policy=chain acts with vectors in finite bounds"),
+        ((*CHAIN, "--task", "Pendulum-v1", "--set", "policy.inner=0"), "'inner' = 0"),
+        (
+            (*CHAIN, "--task", "Pendulum-v1", "--set", "generate.act.warmup=8"),
+            "no chain that leads to a uniformly random action",
+        ),
+        (
+            (*CHAIN, "--task", "Pendulum-v1", "--set", "credit.unit=decision", "--set", "credit.inner=0.9"),
+            "set unit=turn",
+        ),
         (("train", "--system", "ppo", "--task", "CartPole-v1", "--eval-size", "1"), "at least 2 episodes"),
         (("compare", "ppo,mdpo", "--task", "CartPole-v1,chain_sum"), "texts or of environments"),
     ],

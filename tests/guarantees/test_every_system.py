@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from excuses import PROPERTIES, excuse, excused
 from making_worlds import Case, parameter_gradient, play
 
 from anypo.algorithm import Algorithm
@@ -16,10 +17,6 @@ from anypo.errors import UserError
 from anypo.objective import Blend, PolicyGradient
 from anypo.systems import SYSTEMS, methods
 from anypo.update import GradientUpdate
-
-PROPERTIES = {"checks", "order", "masked rows", "on-policy", "reward offset", "common offset"}
-"""What a system or a part may be excused from (`System.excuses`, `Part.excuses`). An offset common to all groups is a case of one for
-each, so an excuse from the former is one from both."""
 
 NORMAL = Case([[3, 5, 1, 4], [2, 6, 3], [4, 4, 4, 1]], rewards=[[1, 0, 0, 1], [0, 1, 0], [1, 1, 0, 1]])
 EDGES = {
@@ -57,19 +54,6 @@ def algorithm(name: str) -> Algorithm:
     if not isinstance(built.update, GradientUpdate):
         pytest.skip(f"update={built.update.part} takes no gradient of an objective")
     return built.set({"update.reference": "frozen"}) if needs else built
-
-
-def excuse(property_: str, name: str) -> str:
-    """Why the system need not have the property; empty where it must."""
-    system = SYSTEMS[name]
-    implied = [property_, "common offset"] if property_ == "reward offset" else [property_]
-    given = [system.excuses, *(part.excuses for _, part in system.algorithm().walk())]
-    return next((excuses[key] for excuses in given for key in implied if key in excuses), "")
-
-
-def excused(property_: str, name: str) -> None:
-    if reason := excuse(property_, name):
-        pytest.skip(reason)
 
 
 @names

@@ -84,6 +84,7 @@ world = World(task, None, Acting())
 world.load_state_dict(checkpoint.load(__import__("pathlib").Path(path))["world"])
 pickle.dump([full(s, drawn(task, 60, 9)) for s in world.seats], sys.stdout.buffer)
 """
+    from anypo.generate.act import Taken
     from anypo.generate.worlds.seats import Seat
 
     task = GymTask(name)
@@ -92,7 +93,7 @@ pickle.dump([full(s, drawn(task, 60, 9)) for s in world.seats], sys.stdout.buffe
     for number, seat in enumerate(world.seats):
         seat.begin(7)
         for action in drawn(task, 5 + number, number):
-            assert not seat.step(action.array, action.array, 0.0)
+            assert not seat.step(Taken(action.array[None], action.array, np.zeros(1)))
     checkpoint.save(tmp_path / "state", 0, {"world": world.state_dict()})
     wanted = [full(seat, drawn(task, 60, 9)) for seat in world.seats]
     command = [sys.executable, "-c", script, name, str(tmp_path / "state")]

@@ -46,12 +46,17 @@ class GAE(Credit, name="gae"):
     truncated: what follows the last decision of a truncated trajectory: ``terminal`` value 0; ``last`` the last known value,
     V(s_T) := V(s_{T-1}), and no outcome reward yet (T-PPO's EGAE, arXiv:2506.15050); ``bootstrap`` the critic's value of the
     observation that followed (column ``value_next_old``; what control needs, Pardo et al., arXiv:1712.00378).
+    unit: what a step is. ``turn``: all decisions of a turn are one, valued at its first and paid what they earn together; each has its
+    advantage times inner^(decisions left in the turn), and the critic learns its return from all of them. So chains of inner steps are
+    credited (DPPO, arXiv:2409.00588): what the environment discounts, they do not.
     value_on: which rows train the critic: the ``counted`` ones, or all rows of ``finished`` trajectories and no others.
     select: which decisions train the policy (after advantages are known, before they are whitened); the critic is unaffected.
     """
 
     gamma: float = Field(1.0, ge=0.0, le=1.0)
     lam: float = Field(0.95, ge=0.0, le=1.0)
+    unit: Literal["decision", "turn"] = "decision"
+    inner: float = Field(1.0, ge=0.0, le=1.0, description="unit=turn: factor for every decision left in the turn")
     whiten: bool = True
     shaping: tuple[Shaping, ...] = ()
     truncated: Literal["terminal", "last", "bootstrap"] = "terminal"
@@ -75,6 +80,11 @@ class GAE(Credit, name="gae"):
     def needs(self) -> frozenset[str]:
         return self.reads | (frozenset({"value_next_old"}) if self.truncated == "bootstrap" else frozenset())
 
+    def refuse(self, algorithm: Any) -> str | None:
+        if self.inner != 1.0 and self.unit != "turn":
+            return "inner discounts the decisions inside a turn, and every decision is a step of its own here; set unit=turn"
+        return None
+
     def learner(self, policy: Any, seed: int) -> Any:
         """The critic: the policy's own (`policy.critic(seed)`) where it has one, else a value head beside a language model."""
         if hasattr(policy, "critic"):
@@ -86,23 +96,45 @@ class GAE(Credit, name="gae"):
     def assign(self, batch: Batch, context: Context) -> Batch:
         for shaping in self.shaping:
             batch = shaping.shape(batch, context)
-        value = batch["value_old"]
-        open_ended = batch.sequences["truncated"] & (self.truncated == "last")
-        following = batch["value_next_old"] if self.truncated == "bootstrap" else next_value(value, batch, open_ended)
-        delta = row_rewards(batch, ~open_ended) + self.gamma * following - value
-        ids, n = batch.sequence, batch.n_sequences
-        advantage = segments.discounted(delta, ids, n, self.gamma * self.lam)
-        target = value + (
-            advantage
-            if self.value_lam in (None, self.lam)
-            else segments.discounted(delta, ids, n, self.gamma * float(self.value_lam or 0.0))
-        )
+        advantage, target = self._by_turn(batch) if self.unit == "turn" else self._by_decision(batch)
         batch = batch.with_rows(**{"return": target, "value_weight": self._value_weight(batch)})
         batch = batch.with_rows(advantage=advantage).with_sequences(advantage=batch.sequence_mean(advantage))
         for select in self.select:
             batch = select.select(batch, context)
         chosen = batch["advantage"]
         return with_advantage(batch, whiten_rows(chosen, batch) if self.whiten else chosen, context)
+
+    def _by_decision(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        value, following, reward = self._seen(batch)
+        return self._estimated(value, following, reward, batch.sequence, batch.n_sequences)
+
+    def _by_turn(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        value, following, reward = self._seen(batch)
+        ids, turns = batch.units("turn")  # numbered sequence by sequence, in the order of time
+        first, last = segments.firsts(ids, turns), segments.lasts(ids, turns)
+        earned = segments.sum(reward, ids, turns)
+        advantage, target = self._estimated(
+            value[first], following[last], earned, batch.sequence[first], batch.n_sequences
+        )
+        left = batch["position"][last][ids] - batch["position"]
+        return advantage[ids] * self.inner ** left.to(reward.dtype), target[ids]
+
+    def _seen(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+        """The value at every decision, that of what follows it, and its reward, each [N]."""
+        value = batch["value_old"]
+        open_ended = batch.sequences["truncated"] & (self.truncated == "last")
+        following = batch["value_next_old"] if self.truncated == "bootstrap" else next_value(value, batch, open_ended)
+        return value, following, row_rewards(batch, ~open_ended)
+
+    def _estimated(
+        self, value: Tensor, following: Tensor, reward: Tensor, ids: Tensor, n: int
+    ) -> tuple[Tensor, Tensor]:
+        """Advantages and returns of steps in the order of time, of the trajectories `ids`."""
+        delta = reward + self.gamma * following - value
+        advantage = segments.discounted(delta, ids, n, self.gamma * self.lam)
+        if self.value_lam in (None, self.lam):
+            return advantage, value + advantage
+        return advantage, value + segments.discounted(delta, ids, n, self.gamma * float(self.value_lam or 0.0))
 
     def _value_weight(self, batch: Batch) -> Tensor:
         if self.value_on == "counted":

@@ -20,12 +20,21 @@ if TYPE_CHECKING:
 class Taken:
     """Actions in B environments. action: what is trained on (latent, residual, in the policy's own units), [B, ...]. sent: what the
     environments get, [B, ...]. logp: log-probabilities of `action`, [B]; zeros where the policy has no density. extra: further
-    arrays [B, ...] that become row columns."""
+    arrays [B, ...] that become row columns.
+
+    Where D decisions make one step, action and extra are [B, D, ...] and logp is [B, D].
+    """
 
     action: np.ndarray
     sent: np.ndarray
     logp: np.ndarray
     extra: Mapping[str, np.ndarray] = field(default_factory=dict)
+
+    def of(self, number: int) -> Taken:
+        """What was taken in one of the environments, decision by decision: action and extra [D, ...], logp [D], sent [...]."""
+        one = number if self.logp.ndim == 2 else slice(number, number + 1)
+        extra = {name: array[one] for name, array in self.extra.items()}
+        return Taken(self.action[one], self.sent[number], self.logp[one].astype(np.float64), extra)
 
 
 class Act(Part, slot="act"):
@@ -43,17 +52,24 @@ class Act(Part, slot="act"):
 class Own(Act, name="own"):
     """The policy's own action: while training a draw from it, while evaluating its best.
 
-    A policy with a method ``sent`` says what the world gets; other continuous actions are clipped to the action space. The first
-    `warmup` steps of every environment are uniform in the action space instead.
+    A policy with a method ``sent`` says what the world gets; other continuous actions are clipped to the action space. Of several
+    decisions for one step (a chain) the world gets the last. The first `warmup` steps of every environment are uniform in the
+    action space instead.
     """
 
     warmup: int = Field(0, ge=0, description="uniformly random steps per environment before the policy acts")
 
+    def refuse(self, algorithm: Any) -> str | None:
+        if self.warmup and "chain" in algorithm.policy.provided():
+            return f"policy={algorithm.policy.part} has no chain that leads to a uniformly random action; set warmup=0"
+        return None
+
     def act(self, seen: np.ndarray, space: Any, world: World, steps: int, generator: torch.Generator) -> Taken:
         if steps < self.warmup:
             return _uniform(len(seen), space, world, generator)
-        action, logp = world.policy.act(seen, generator)
-        return Taken(action, sent(action, space, world), logp)
+        action, logp, *extra = world.policy.act(seen, generator)
+        last = action[:, -1] if logp.ndim == 2 else action
+        return Taken(action, sent(last, space, world), logp, *extra)
 
     def best(self, seen: np.ndarray, space: Any, world: World) -> Taken:
         action = world.policy.best(seen)

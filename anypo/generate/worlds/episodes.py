@@ -67,7 +67,7 @@ class Episodes(Generate, name="episodes"):
             if trajectory.finish == FAILED:
                 continue
             context.log("episode/return", trajectory.reward)
-            context.log("episode/length", len(trajectory))
+            context.log("episode/length", float(trajectory.turns))
         return answered(ask, problem, trajectories, context)
 
     def _candidates(self, asks: Sequence[Ask], groups: Sequence[Group], context: Context) -> list[Ask]:

@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from anypo.data.records import FAILED, FINISHED, TRUNCATED
+from anypo.data.records import FAILED, FINISHED, TRUNCATED, Steps
 from anypo.errors import UserError
+from anypo.generate.act.base import Taken
 from anypo.tasks.base import Action, Task
 from anypo.tasks.worker import reason
 
@@ -32,8 +33,7 @@ class Seat:
     earned: float = 0.0
     length: int = 0
     observations: list[np.ndarray] = field(default_factory=list)
-    actions: list[np.ndarray] = field(default_factory=list)
-    logp: list[float] = field(default_factory=list)
+    taken: list[Taken] = field(default_factory=list)
     rewards: list[float] = field(default_factory=list)
     failed: str = ""
 
@@ -62,12 +62,12 @@ class Seat:
                 self.environment = task.environment(task.train(0))
         self.earned, self.length, self.failed = 0.0, 0, ""
 
-    def step(self, action: np.ndarray, sent: np.ndarray, logp: float) -> str:
-        """Take one action (`sent` is what the environment gets of it); the finish reason when the episode ended, else ''. A step that
-        raises ends it before that action, with the reason in `failed`."""
+    def step(self, taken: Taken) -> str:
+        """Take one action (`Taken.of` this environment); the finish reason when the episode ended, else ''. A step that raises ends
+        it before that action, with the reason in `failed`."""
         seen = np.asarray(self.observation)
         try:
-            reply = self.environment.step(Action(array=sent))
+            reply = self.environment.step(Action(array=taken.sent))
             reward = reply.rewards["return"]
         except UserError:
             raise
@@ -75,11 +75,32 @@ class Seat:
             self.failed = f"environment: {reason(error)}"
             return FAILED
         self.observations.append(seen)
-        self.actions.append(action)
-        self.logp.append(logp)
+        self.taken.append(taken)
         self.rewards.append(reward)
         self.earned, self.length = self.earned + reward, self.length + 1
         return FINISHED if reply.done else TRUNCATED if reply.truncated else ""
+
+    def stretch(self, finish: str) -> dict[str, Any]:
+        """What happened since the stretch began as fields of a trajectory: content, log-probabilities, turns (one for every step in
+        the environment) and rewards, each paid at the last decision of its step."""
+        decisions = [len(taken.logp) for taken in self.taken]
+        turn = np.repeat(np.arange(len(decisions)), decisions)
+        rewards = np.zeros(len(turn))
+        rewards[np.cumsum(decisions, dtype=np.int64) - 1] = self.rewards
+        logp = np.concatenate([taken.logp for taken in self.taken]) if self.taken else np.zeros(0)
+        return {
+            "content": self._content(turn, finish == FINISHED), "logp": logp, "turn": turn, "step_rewards": rewards
+        }  # fmt: skip
+
+    def _content(self, turn: np.ndarray, terminated: bool) -> Steps:
+        if not self.taken:
+            space, actions = self.environment.environment.observation_space, self.environment.action_space
+            nothing = np.zeros((0, *(actions.shape or ())), dtype=actions.dtype)
+            seen = np.zeros(space.shape, dtype=space.dtype)
+            return Steps(np.zeros((0, *space.shape), dtype=space.dtype), nothing, seen, False)
+        actions = np.concatenate([taken.action for taken in self.taken])
+        extra = {name: np.concatenate([taken.extra[name] for taken in self.taken]) for name in self.taken[0].extra}
+        return Steps(np.stack(self.observations)[turn], actions, np.asarray(self.observation), terminated, extra)
 
     def state_dict(self) -> dict[str, Any]:
         """Where the episode stands, as plain data (between two steps of the run no stretch is open)."""

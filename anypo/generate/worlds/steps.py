@@ -12,7 +12,7 @@ from pydantic import Field
 
 from anypo.context import Context
 from anypo.control.base import Ask
-from anypo.data.records import FAILED, FINISHED, TRUNCATED, Group, Steps, Trajectory
+from anypo.data.records import FAILED, TRUNCATED, Group, Trajectory
 from anypo.errors import UserError
 from anypo.generate.act import Act, Own
 from anypo.generate.base import Generate, World
@@ -54,7 +54,7 @@ class EnvironmentSteps(Generate, name="environment_steps"):
             taken = self.act.act(seen, seats[0].environment.action_space, world, memory["steps"], generator)
             memory["steps"] += 1
             for number, seat in enumerate(seats):
-                done = seat.step(taken.action[number], taken.sent[number], float(taken.logp[number]))
+                done = seat.step(taken.of(number))
                 if done == FAILED:
                     broken.append(seat.failed)
                     if seat.rewards:
@@ -104,22 +104,19 @@ class EnvironmentSteps(Generate, name="environment_steps"):
     ) -> Group:
         """The stretch so far as a group; the seat starts a new one."""
         problem = world.task.train(0)
-        rewards = np.array(seat.rewards)
+        stretch = seat.stretch(finish)
+        earned = float(np.sum(seat.rewards))
         trajectory = Trajectory(
             prompt=problem.prompt,
-            content=Steps(
-                np.stack(seat.observations), np.stack(seat.actions), np.asarray(seat.observation), finish == FINISHED
-            ),
-            logp=np.array(seat.logp),
-            version=np.full(len(rewards), world.policy.version),
-            rewards={"return": float(rewards.sum())},
-            reward=float(rewards.sum()),
-            step_rewards=rewards,
+            **stretch,
+            version=np.full(len(stretch["logp"]), world.policy.version),
+            rewards={"return": earned},
+            reward=earned,
             finish=finish,
             sample=number,
             extra=extra,
         )
-        seat.observations, seat.actions, seat.logp, seat.rewards = [], [], [], []
+        seat.observations, seat.taken, seat.rewards = [], [], []
         return Group(problem.prompt, (trajectory,), problem, context.step)
 
 
@@ -145,21 +142,20 @@ def whole_episodes(episodes: Sequence[Episode], world: World, act: Act, sampled:
         space = seats[0].environment.action_space
         taken = act.act(seen, space, world, sys.maxsize, generator) if sampled else act.best(seen, space, world)
         for place, number in enumerate(live):
-            finish[number] = seats[number].step(taken.action[place], taken.sent[place], float(taken.logp[place]))
+            finish[number] = seats[number].step(taken.of(place))
+    stretches = [seat.stretch(end) for seat, end in zip(seats, finish)]
     return [
         Trajectory(
             prompt=episode.problem.prompt,
-            content=_content(seat, end == FINISHED),
-            logp=np.array(seat.logp),
-            version=np.full(len(seat.rewards), world.policy.version),
+            **stretch,
+            version=np.full(len(stretch["logp"]), world.policy.version),
             rewards={"return": seat.earned},
             reward=seat.earned,
-            step_rewards=np.array(seat.rewards),
             finish=end or TRUNCATED,
             sample=episode.sample,
             extra={"failed": seat.failed} if seat.failed else {},
         )
-        for episode, seat, end in zip(episodes, seats, finish)
+        for episode, seat, stretch, end in zip(episodes, seats, stretches, finish)
     ]
 
 
@@ -173,16 +169,6 @@ def _seat(task: Task, episode: Episode, number: int) -> Seat:
     except Exception as error:
         seat.failed = f"environment: reset: {reason(error)}"
     return seat
-
-
-def _content(seat: Seat, terminated: bool) -> Steps:
-    if seat.rewards:
-        return Steps(np.stack(seat.observations), np.stack(seat.actions), np.asarray(seat.observation), terminated)
-    space, actions = seat.environment.environment.observation_space, seat.environment.action_space
-    nothing = np.zeros((0, *(actions.shape or ())), dtype=actions.dtype)
-    return Steps(
-        np.zeros((0, *space.shape), dtype=space.dtype), nothing, np.zeros(space.shape, dtype=space.dtype), False
-    )
 
 
 def _number(seed: tuple[int, ...]) -> int:

@@ -9,7 +9,7 @@ import torch
 from pydantic import Field
 
 from anypo.errors import UserError
-from anypo.policies.classes.base import PolicyClass, Wanted
+from anypo.policies.classes.base import PolicyClass, Wanted, bounded
 from anypo.policies.control.actors import Actor, DeterministicActor, SquashedGaussian
 from anypo.policies.control.perceptron import Standard
 
@@ -22,7 +22,7 @@ class _ActorClass(PolicyClass):
     provides = frozenset({"actor"})
 
     def check_acts(self, task: Any) -> None:
-        _spaces(task, self.part)
+        bounded(task, self.part)
 
     def build(self, wanted: Wanted) -> Actor:
         actor = self._seeing(wanted)
@@ -47,7 +47,7 @@ class _ActorClass(PolicyClass):
         raise NotImplementedError
 
     def _seeing(self, wanted: Wanted) -> Actor:
-        size, low, high = _spaces(wanted.task, self.part)
+        size, low, high = bounded(wanted.task, self.part)
         actor: Actor = self.actor(size, low, high, wanted.seed)
         if self.normalise:
             actor.norm = Standard(size)
@@ -70,16 +70,3 @@ class DeterministicClass(_ActorClass, name="deterministic"):
 
     def actor(self, size: int, low: np.ndarray, high: np.ndarray, seed: int) -> DeterministicActor:
         return DeterministicActor(size, low, high, self.hidden, seed, self.exploration, self.smoothing, self.limit)
-
-
-def _spaces(task: Any, part: str) -> tuple[int, np.ndarray, np.ndarray]:
-    """Size of an observation and the bounds of an action. `UserError` where the action space is no bounded box."""
-    space = getattr(task, "actions", None)
-    low, high = getattr(space, "low", None), getattr(space, "high", None)
-    if low is None or high is None or not (np.isfinite(low).all() and np.isfinite(high).all()):
-        name = getattr(task, "name", "this task")
-        raise UserError(
-            f"policy={part} acts with vectors in finite bounds, and {name} acts with {space or 'text'}; choose a task with a "
-            "bounded Box of actions (Pendulum-v1), or another policy"
-        )
-    return int(np.prod(task.observation.shape or (1,))), low, high

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from anypo.errors import UserError
 from anypo.parts import Part
 
@@ -63,3 +65,16 @@ class Given(PolicyClass, name="given"):
 
     def open(self, wanted: Wanted, weights: str = "") -> Any:
         return self.build(replace(wanted, model=weights or wanted.model))
+
+
+def bounded(task: Any, part: str) -> tuple[int, np.ndarray, np.ndarray]:
+    """Size of an observation and the bounds of an action. `UserError` where the action space is no bounded box."""
+    space = getattr(task, "actions", None)
+    low, high = getattr(space, "low", None), getattr(space, "high", None)
+    if low is None or high is None or not (np.isfinite(low).all() and np.isfinite(high).all()):
+        name = getattr(task, "name", "this task")
+        raise UserError(
+            f"policy={part} acts with vectors in finite bounds, and {name} acts with {space or 'text'}; choose a task with a "
+            "bounded Box of actions (Pendulum-v1), or another policy"
+        )
+    return int(np.prod(task.observation.shape or (1,))), low, high

@@ -55,18 +55,20 @@ class ObservationNorm(nn.Module):
         return scaled.clamp(-10.0, 10.0).to(x.dtype)
 
 
-class _Network(Saved):
-    """A perceptron over the observations of a batch: what policies and value networks share."""
+class Network(Saved):
+    """A perceptron over the observations of a batch: what policies and value networks share. beside: how many further inputs it
+    has, which are not normalised."""
 
     columns: frozenset[str] = frozenset()
 
     def __init__(
-        self, inputs: int, outputs: int, hidden: Sequence[int], gain: float, seed: int, normalise: bool
+        self, inputs: int, outputs: int, hidden: Sequence[int], gain: float, seed: int, normalise: bool, beside: int = 0
     ) -> None:
         super().__init__()
+        self.inputs, self.hidden = inputs, tuple(hidden)
         self.norm: nn.Module = ObservationNorm(inputs) if normalise else nn.Identity()
         generator = torch.Generator().manual_seed(seed)
-        sizes = [inputs, *hidden, outputs]
+        sizes = [inputs + beside, *hidden, outputs]
         layers: list[nn.Module] = []
         for depth, (below, above) in enumerate(pairwise(sizes)):
             last = depth == len(sizes) - 2
@@ -76,9 +78,10 @@ class _Network(Saved):
             layers += [layer] if last else [layer, nn.Tanh()]
         self.body = nn.Sequential(*layers)
 
-    def forward(self, observations: Tensor) -> Tensor:
-        """Output of the network for observations [B, ...], flattened to [B, inputs]."""
-        return self.body(self.norm(observations.reshape(len(observations), -1)))
+    def forward(self, observations: Tensor, *beside: Tensor) -> Tensor:
+        """Output of the network for observations [B, ...], flattened to [B, inputs], and its further inputs."""
+        seen = self.norm(observations.reshape(len(observations), -1))
+        return self.body(torch.cat([seen, *beside], -1) if beside else seen)
 
     def observe(self, observations: np.ndarray | Tensor) -> None:
         """Update the observation statistics, if any (call it between updates: log-probabilities change with them)."""
@@ -95,37 +98,22 @@ class _Network(Saved):
         return batch[field]
 
 
-class _ControlPolicy(_Network):
-    """Columns ``logp`` and ``entropy`` [N] of a distribution over actions given by the network's output."""
+class ControlPolicy(Network):
+    """Columns ``logp`` and ``entropy`` [N] of the distribution that every decision was drawn from."""
 
     columns = frozenset({"logp", "entropy"})
     version = 0
 
-    def distribution(self, observations: Tensor) -> torch.distributions.Distribution:
-        """The action distribution at observations [B, ...], batch shape [B]."""
+    def decided(self, batch: Batch) -> torch.distributions.Distribution:
+        """The distribution of every decision of a batch, batch shape [N]."""
         raise NotImplementedError
-
-    @torch.no_grad()
-    def act(self, observations: np.ndarray | Tensor, generator: torch.Generator) -> tuple[np.ndarray, np.ndarray]:
-        """Sampled actions [B, ...] at observations [B, ...] and their log-probabilities [B]."""
-        distribution = self.distribution(self._tensor(observations))
-        actions = self._draw(distribution, generator)
-        return actions.cpu().numpy(), distribution.log_prob(actions).cpu().numpy()
-
-    def _draw(self, distribution: Any, generator: torch.Generator) -> Tensor:
-        raise NotImplementedError
-
-    def best(self, observations: np.ndarray | Tensor) -> np.ndarray:
-        """The most likely action at each observation, [B, ...] (for evaluation)."""
-        with torch.no_grad():
-            return self.distribution(self._tensor(observations)).mode.cpu().numpy()
 
     def fill(self, batch: Batch, names: Collection[str], grad: bool) -> dict[str, Tensor]:
         """The named columns, [N]; connected to the parameters when `grad`."""
         if not len(batch):
             return {name: torch.zeros(0) for name in names}
         with torch.set_grad_enabled(grad):
-            distribution = self.distribution(self._tensor(self._gather(batch, "observation")))
+            distribution = self.decided(batch)
             out = {}
             if "logp" in names:
                 out["logp"] = distribution.log_prob(self._actions(self._gather(batch, "action")))
@@ -139,9 +127,7 @@ class _ControlPolicy(_Network):
 
     def critic(self, seed: int) -> ValueNetwork:
         """A value network of the policy's own shape, which sees observations normalised as the policy does."""
-        sizes = [layer.out_features for layer in self.body if isinstance(layer, nn.Linear)]
-        first = next(layer for layer in self.body if isinstance(layer, nn.Linear))
-        network = ValueNetwork(first.in_features, sizes[:-1], seed)
+        network = ValueNetwork(self.inputs, self.hidden, seed)
         network.norm = self.norm
         return network
 
@@ -158,7 +144,33 @@ class _ControlPolicy(_Network):
             statistic.copy_(newer)
 
 
-class GaussianPolicy(_ControlPolicy):
+class _Direct(ControlPolicy):
+    """One decision for every observation, from a distribution that the observation gives."""
+
+    def distribution(self, observations: Tensor) -> torch.distributions.Distribution:
+        """The action distribution at observations [B, ...], batch shape [B]."""
+        raise NotImplementedError
+
+    def decided(self, batch: Batch) -> torch.distributions.Distribution:
+        return self.distribution(self._tensor(self._gather(batch, "observation")))
+
+    @torch.no_grad()
+    def act(self, observations: np.ndarray | Tensor, generator: torch.Generator) -> tuple[np.ndarray, np.ndarray]:
+        """Sampled actions [B, ...] at observations [B, ...] and their log-probabilities [B]."""
+        distribution = self.distribution(self._tensor(observations))
+        actions = self._draw(distribution, generator)
+        return actions.cpu().numpy(), distribution.log_prob(actions).cpu().numpy()
+
+    def _draw(self, distribution: Any, generator: torch.Generator) -> Tensor:
+        raise NotImplementedError
+
+    def best(self, observations: np.ndarray | Tensor) -> np.ndarray:
+        """The most likely action at each observation, [B, ...] (for evaluation)."""
+        with torch.no_grad():
+            return self.distribution(self._tensor(observations)).mode.cpu().numpy()
+
+
+class GaussianPolicy(_Direct):
     """Continuous actions: a diagonal Gaussian with a mean from the network and one log standard deviation per dimension that
     does not depend on the observation. Log-probabilities are summed over dimensions; actions are not squashed or clipped."""
 
@@ -187,7 +199,7 @@ class GaussianPolicy(_ControlPolicy):
         return actions.to(self.log_std)
 
 
-class CategoricalPolicy(_ControlPolicy):
+class CategoricalPolicy(_Direct):
     """Discrete actions 0..actions-1 with logits from the network."""
 
     def __init__(
@@ -206,7 +218,7 @@ class CategoricalPolicy(_ControlPolicy):
         return actions.to(next(self.body.parameters()).device, torch.int64)
 
 
-class ValueNetwork(_Network):
+class ValueNetwork(Network):
     """Columns ``value`` [N], the expected return at every observation, and ``value_next`` [N], that at the observation which
     followed (0 where the episode ended there). A learner of its own beside a control policy."""
 

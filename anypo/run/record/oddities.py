@@ -38,7 +38,7 @@ def _unweighted(rollouts: Sequence[Trajectory], task: Task, algorithm: Algorithm
 
 def _cut(rollouts: Sequence[Trajectory], generate: Any) -> str:
     """Of the rollouts that ended their last turn by themselves, a good part had another to come."""
-    turns, most = getattr(generate, "turns", None), getattr(generate, "max_new", 0)
+    turns, most = generate.turns if generate.conversational else None, generate.max_new
     ended = [t for t in rollouts if t.turn is not None and len(t) and int((t.turn == t.turn[-1]).sum()) < most]
     cut = [t for t in ended if t.truncated and int(_last(t)) + 1 >= (turns or math.inf)]
     if turns is None or not cut or len(cut) < LEAST * len(ended):

@@ -48,7 +48,7 @@ CONTROL: dict[str, Any] = {
     "control.samples": 1,
     "generate": {"part": "environment_steps", "environments": 8, "steps": 256},
     "credit": {
-        "part": "gae", "gamma": 0.99, "lam": 0.95, "coefficient": 1.0, "clip": None, "truncated": "bootstrap",
+        "part": "gae", "gamma": 0.99, "lam": 0.95, "unit": "turn", "coefficient": 1.0, "clip": None, "truncated": "bootstrap",
         "select": [{"part": "scatter"}], "optimiser": ADAM,
     },
     "objective.aggregate": "token_mean",

@@ -149,10 +149,13 @@ def test_some_cut_episodes_are_said(here) -> None:
 
     over = [Episode(turn=torch.zeros(2), truncated=False) for _ in range(3)]
     cut = [Episode(turn=torch.zeros(2), truncated=True)]
-    generate = Some(turns=1, max_new=8)
+    generate = Some(turns=1, max_new=8, conversational=True)
     assert "1 of 4 episodes were cut after 1 turn" in _cut(over + cut, generate)  # type: ignore[arg-type]
     assert "every episode was cut" in _cut(cut, generate)  # type: ignore[arg-type]
     assert not _cut(over, generate) and not _cut(4 * over + cut, generate)  # type: ignore[arg-type]
+    assert not _cut(cut, Some(turns=1, max_new=8, conversational=False)), (
+        "steps in an environment are turns that nobody limits"
+    )  # type: ignore[arg-type]
 
 
 def test_what_nobody_asked_for_is_not_asked_for_by_the_file_of_the_run(here) -> None:
