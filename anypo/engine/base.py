@@ -86,7 +86,10 @@ class Limit:
 
 
 class Sampler(Protocol):
-    """Any engine: the embedded one, an OpenAI-compatible server, an enumerable policy."""
+    """Any engine: the embedded one, an OpenAI-compatible server, an enumerable policy.
+
+    One that can sample from a copy of its policy has a method ``beside(copy)``: a sampler of that copy, as this one stands.
+    """
 
     #: True when sampled log-probabilities are provably the trainer's own for the same weights.
     exact: bool

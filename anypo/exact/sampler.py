@@ -34,6 +34,12 @@ class EnumerableSampler:
         self.exact = noise == 0.0
         self._kept: deque[tuple[int, np.ndarray]] = deque(maxlen=lag + 1)
 
+    def beside(self, policy: EnumerablePolicy) -> EnumerableSampler:
+        """A sampler of a copy of the policy, with the same past behind it."""
+        twin = EnumerableSampler(policy, self.lag, self.noise, self.versions, self.seed)
+        twin._kept = self._kept.copy()
+        return twin
+
     def forget(self) -> None:
         """A step begins: remember the weights of this moment, drop those older than `lag` steps."""
         self._kept.append(self._snapshot())

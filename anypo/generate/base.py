@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
 from pydantic import Field
 
@@ -25,11 +25,24 @@ from anypo.tasks.base import Problem, Task
 from anypo.tasks.live import posed
 
 
+class Trial(Protocol):
+    """What training on some rollouts would come to."""
+
+    def __call__(self, groups: Sequence[Group], steps: int, size: int = 32) -> float:
+        """The score of a throw-away copy of the run after `steps` steps on `groups` (0: as it stands), over `size` training problems
+        (`anypo.run.trial`). Nothing of the run changes. `UserError` where there is no run, or none that can be copied."""
+        ...
+
+
+def _no_run(groups: Sequence[Group], steps: int, size: int = 32) -> float:
+    raise UserError("nothing can be tried outside of a training run")
+
+
 @dataclass
 class World:
     """What control, generate, filter and replay may use: the task, the policy (encoding and version), the engine's sampler, other
-    models by role (`anypo.roles.cast`), the shelf of stores that parts share (the trainer's, `anypo.context.Shelf`), and the
-    environments in use (`seats`), whose episodes go on from step to step."""
+    models by role (`anypo.roles.cast`), the shelf of stores that parts share (the trainer's, `anypo.context.Shelf`), the
+    environments in use (`seats`), whose episodes go on from step to step, and a `trial` of what training would come to."""
 
     task: Task
     policy: Any
@@ -39,6 +52,7 @@ class World:
     acting: Callable[[Mapping[str, Any]], AbstractContextManager[None]] = lambda plan: nullcontext()
     """The policy with the parameters that act for asks with this plan inside (`anypo.update.base.Update.acting`)."""
     seats: list[Seat] = field(default_factory=list)
+    trial: Trial = _no_run
 
     def problem(self, ask: Ask) -> Problem:
         """What an ask asks for: its own problem, or the task's training problem of its index."""

@@ -9,7 +9,9 @@ does.
 
 from __future__ import annotations
 
+import copy
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -24,6 +26,7 @@ from anypo.run.beside import beside as base_of
 from anypo.run.consumer import Consumer
 from anypo.run.producer import Producer
 from anypo.run.record.metrics import describe
+from anypo.run.trial import apart, score, undisturbed
 from anypo.update.weights import Weights
 
 
@@ -35,7 +38,7 @@ class Trainer:
         self.algorithm = Algorithm.from_dict(plain).check()
         self.world, self.seed, self.total = world, seed, total
         self.memory = Memory(self.algorithm)
-        self.world.shelf = self.memory.shelf
+        self.world.shelf, self.world.trial = self.memory.shelf, self.trial
         self.weights = Weights(self.algorithm, world.policy, seed, world.sampler.exact, models=world.models)
         self.witness = base_of(self.algorithm, self.weights) if beside else NOBODY
         self.weights.witness = self.witness.pulled
@@ -67,6 +70,14 @@ class Trainer:
         context.log("time/step", time.perf_counter() - began)
         self.number += 1
         return {"step": self.number, **context.metrics.values()}
+
+    def trial(self, groups: Sequence[Group], steps: int, size: int = 32) -> float:
+        """What the run would score after `steps` steps on `groups` (`anypo.run.trial.score`); the run is as it was afterwards."""
+        with undisturbed():
+            copied = Trainer(self.algorithm, apart(self.world, self.seed), self.seed, self.total)
+            own: dict[str, Any] = {"world": {"seats": [], "models": {}}, "beside": {}}
+            copied.load_state_dict(copy.deepcopy(self.state_dict() | own))
+            return score(copied, groups, steps, size)
 
     def state_dict(self) -> dict[str, Any]:
         return {

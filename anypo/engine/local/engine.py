@@ -112,6 +112,10 @@ class LocalEngine:
         self.stats = Stats()
         self._weights = self._signature()
 
+    def beside(self, policy: Any) -> LocalEngine:
+        """An engine with a cache of its own for a copy of the policy."""
+        return LocalEngine(policy.model, policy.tokenizer, lambda: policy.version, kv_tokens=self.kv_tokens)
+
     # -- the Sampler interface -----------------------------------------------------------------------------------------
 
     def generate(self, requests: Sequence[Request]) -> list[Completion]:

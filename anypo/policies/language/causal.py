@@ -299,11 +299,17 @@ class LanguagePolicy:
             else:
                 parameter.copy_(state[name])
 
+    def twin(self) -> LanguagePolicy:
+        """A copy of the policy as it is now, trainable where it is. A LoRA copy shares the base and owns only its adapters."""
+        return LanguagePolicy(self._copied(), self.chat, self.source, self.version)
+
+    def _copied(self) -> Any:
+        shared = {} if not self.lora else {id(p): p for n, p in self.model.named_parameters() if ".lora_" not in n}
+        return copy.deepcopy(self.model, dict(shared))
+
     def frozen(self) -> LanguagePolicy:
         """An untrainable copy of the policy as it is now. A LoRA copy shares the base and owns only its adapters."""
-        shared = {} if not self.lora else {id(p): p for n, p in self.model.named_parameters() if ".lora_" not in n}
-        model = copy.deepcopy(self.model, dict(shared)).requires_grad_(False)
-        twin = LanguagePolicy(model, self.chat, self.source, self.version)
+        twin = LanguagePolicy(self._copied().requires_grad_(False), self.chat, self.source, self.version)
         for mine, theirs in zip(self.own().values(), twin.own().values()):
             if _average(mine):
                 write(theirs, wide(mine))
