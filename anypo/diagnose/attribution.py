@@ -28,7 +28,8 @@ from anypo.errors import UserError
 from anypo.run.disk.folder import RunFolder
 from anypo.run.settings.config import RunConfig
 from anypo.update.gradient import by_gradient
-from anypo.update.weights import Weights, push
+from anypo.update.pulls import push
+from anypo.update.weights import Weights
 
 
 @dataclass(frozen=True)

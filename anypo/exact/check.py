@@ -24,8 +24,8 @@ from anypo.exact.graph import EOS
 from anypo.exact.policy import EnumerablePolicy
 from anypo.fits import POLICY
 from anypo.update.gradient import by_gradient
+from anypo.update.pulls import push
 from anypo.update.rules.head import Head
-from anypo.update.weights import push
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ def library_gradient(algorithm: Algorithm, given: Case) -> Tensor:
     context = estimator.context(0)
     batch = estimator.algorithm.credit.assign(estimator.weights.fill(given.batch), context)
     pull = by_gradient(estimator.algorithm).pull(batch, estimator.weights, estimator.current, context)
-    mine = {name: g for name, g in pull.gradients.items() if name in estimator.weights.live[POLICY]}
+    mine = {name: g for name, g in pull.gradients.items() if name in estimator.weights.names.live[POLICY]}
     estimator.policy.zero_grad(set_to_none=True)
     push(estimator.policy, pull.batch, mine, token_budget=16)
     grad = estimator.policy.weight.grad
@@ -103,7 +103,7 @@ def direct_gradient(algorithm: Algorithm, given: Case) -> Tensor:
     context = estimator.context(0)
     weights, policy = estimator.weights, estimator.policy
     batch = estimator.algorithm.credit.assign(weights.fill(given.batch), context)
-    live = policy.fill(batch, sorted(weights.live[POLICY]), grad=True)
+    live = policy.fill(batch, sorted(weights.names.live[POLICY]), grad=True)
     batch = batch.with_rows(**live)
     for path, learner in weights.learners.items():
         if path != "policy":

@@ -27,7 +27,8 @@ from anypo.plugins import chosen, plugin
 from anypo.run.settings.presets import has_path
 from anypo.tasks.base import Task
 from anypo.update.gradient import by_gradient
-from anypo.update.weights import Pull, Weights
+from anypo.update.pulls import Pull
+from anypo.update.weights import Weights
 
 BLOCKS = 20
 """Groups of draws left out in turn by the jackknife."""
@@ -152,7 +153,7 @@ class Estimator:
         self.memory = Memory(self.algorithm)
         self.sampler = place.sampler(seed)
         self.logp = self.policy.log_table().detach()
-        live = self.weights.live[POLICY]
+        live = self.weights.names.live[POLICY]
         distils = bool(live) and not {"logp", "entropy"} & live.keys()
         self.reason = (
             f"it differentiates {', '.join(sorted(live))}, no estimate of the reward's gradient" if distils else ""

@@ -22,7 +22,8 @@ from anypo.update.rules.head import Head
 
 if TYPE_CHECKING:
     from anypo.algorithm import Algorithm
-    from anypo.update.weights import Pull, Weights
+    from anypo.update.pulls import Pull
+    from anypo.update.weights import Weights
 
 
 class Constant(Schedule, name="constant"):

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from anypo.column import BEHAVIOUR, OLD, Column
+from anypo.column import BEHAVIOUR, OLD
 from anypo.context import Context
 from anypo.data import segments
 from anypo.data.batch import Batch
@@ -29,6 +29,9 @@ from anypo.policies.base import Learner
 from anypo.policies.divergences import Comparisons, Divergence
 from anypo.policies.views import View, look
 from anypo.update.base import Optimiser
+from anypo.update.naming import Names, named
+from anypo.update.norms import size, total_norm
+from anypo.update.pulls import Pull, gradients, push, score_norms
 
 if TYPE_CHECKING:
     from anypo.algorithm import Algorithm
@@ -49,29 +52,12 @@ class Owned:
     fit: Fit
 
 
-@dataclass(frozen=True)
-class Pull:
-    """What the loss of one update batch says: its derivative with respect to every live column (rows of `batch`), and the
-    factor on the learning rate of the step."""
-
-    batch: Batch
-    loss: Tensor
-    gradients: Mapping[str, Tensor]
-    rate: float = 1.0
-
-    @cached_property
-    def finite(self) -> bool:
-        """Whether the loss and its derivative are numbers."""
-        return bool(torch.isfinite(self.loss)) and all(bool(torch.isfinite(g).all()) for g in self.gradients.values())
-
-
 @dataclass
 class Weights:
     """The policy and the parts' own learners, their optimisers, and the references that are kept of them.
 
-    live: by learner, the columns that some part reads and the learner can differentiate, by full name, with the name the learner
-    is asked for. given: fixed columns that the policy reads for some of these, the far side of a divergence. held: passes of learners
-    that hold theirs, until they are pushed through. steps: optimiser steps prepared so far.
+    names: who fills which column. held: passes of learners that hold theirs, until they are pushed through. steps: optimiser steps
+    prepared so far.
     witness: is shown every pull at the policy's weights that a step is taken on.
     start: root mean square of the policy's initial weights (1 where these are nearly 0, as in a table of logits). growth: that of
     the present ones over it.
@@ -85,12 +71,8 @@ class Weights:
     learners: dict[str, Learner] = field(default_factory=dict)
     optimisers: dict[str, torch.optim.Optimizer] = field(default_factory=dict)
     references: dict[str, Any] = field(default_factory=dict)
-    columns: Mapping[str, Column] = field(default_factory=dict)
-    live: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
-    given: Mapping[str, Column] = field(default_factory=dict)
+    names: Names = field(default_factory=Names)
     held: dict[str, Mapping[str, Tensor]] = field(default_factory=dict)
-    old: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
-    draws: Mapping[str, Sequence[str]] = field(default_factory=dict)
     steps: int = 0
     start: float = 1.0
     growth: float = 1.0
@@ -125,52 +107,15 @@ class Weights:
                 {part.stat: part.statistic() for _, part in self.algorithm.walk() if isinstance(part, Divergence)},
                 frozenset({OLD, *self.frozen}),
             )
-        self._name_columns()
+        read, kept = self.algorithm.columns(), [keeper.name for keeper in self.keepers]
+        self.names = named(read, self.learners, kept, self.models)
 
     # -- who fills what -------------------------------------------------------------------------------------------------
-
-    def _name_columns(self) -> None:
-        """Take the names apart, and find the one learner that every live column belongs to."""
-        names = [keeper.name for keeper in self.keepers]
-        known = {OLD, BEHAVIOUR, *names, *self.models, *self.learners} - {POLICY}
-        twice = next((n for n in names if names.count(n) > 1 or n in {OLD, BEHAVIOUR, *self.models}), None)
-        if twice is not None:
-            raise UserError(f"two sources of columns are called '{twice}'; give update.references another name")
-        self.columns = {name: Column.parse(name, known) for name in sorted(self.algorithm.columns())}
-        live: dict[str, dict[str, str]] = {path: {} for path in self.learners}
-        for name, column in self.columns.items():
-            if column.source in self.learners:
-                live[column.source][name] = column.plain
-                continue
-            owners = [path for path, learner in self.learners.items() if offers(learner, name)]
-            if len(owners) > 1:
-                raise UserError(
-                    f"column '{name}' is filled by two sources, {' and '.join(owners)}; read it as "
-                    f"'{name}_{owners[-1]}' to say whose it is"
-                )
-            if owners:
-                live[owners[0]][name] = name
-        self.live = live
-        self.given = {
-            name: Column.parse(name, known)
-            for column in live[POLICY]
-            if hasattr(self.policy, "reads")
-            for name in sorted(self.policy.reads(column))
-        }
-        self.old = {
-            path: {n: c.plain for n, c in self.columns.items() if c.source == OLD and offers(learner, c.plain)}
-            for path, learner in self.learners.items()
-        }
-        self.draws = {
-            path: sorted({c.view for c in self.columns.values() if c.view and offers(learner, c.plain)})
-            for path, learner in self.learners.items()
-            if hasattr(type(learner), "noise")
-        }
 
     @cached_property
     def views(self) -> tuple[View, ...]:
         """The algorithm's views that some column is read in."""
-        read = {column.view for column in self.columns.values()}
+        read = {column.view for column in self.names.columns.values()}
         return tuple(part for _, part in self.algorithm.walk() if isinstance(part, View) and part.view in read)
 
     def _unseen(self, batch: Batch) -> tuple[View, ...]:
@@ -219,7 +164,9 @@ class Weights:
                 filled |= {rest[asked]: column for asked, column in found.items()}
             batch = batch.with_rows(**filled)
         for source, kept in self.frozen.items():
-            asked = {c.plain: n for n, c in self.columns.items() if c.source == source and self._missing(n, batch)}
+            asked = {
+                c.plain: n for n, c in self.names.columns.items() if c.source == source and self._missing(n, batch)
+            }
             if asked:
                 found = kept.fill(batch, sorted(asked), grad=False)
                 batch = batch.with_rows(**{asked[plain]: column for plain, column in found.items()})
@@ -231,9 +178,9 @@ class Weights:
 
     def _give(self, batch: Batch) -> Batch:
         """The batch with the far side of every divergence, each source's as it is now, and the policy told who they were."""
-        for source in sorted({column.source for column in self.given.values()}):
+        for source in sorted({column.source for column in self.names.given.values()}):
             other = self.policy if source == OLD else self.frozen[source]
-            asked = {c.plain: n for n, c in self.given.items() if c.source == source and n not in batch}
+            asked = {c.plain: n for n, c in self.names.given.items() if c.source == source and n not in batch}
             if asked:
                 found = other.fill(batch, sorted(asked), grad=False)
                 batch = batch.with_rows(**{asked[plain]: column for plain, column in found.items()})
@@ -241,18 +188,24 @@ class Weights:
         return batch
 
     def _missing(self, name: str, batch: Batch) -> bool:
-        return name in self.columns and name not in batch and not any(name in mine for mine in self.live.values())
+        return (
+            name in self.names.columns
+            and name not in batch
+            and not any(name in mine for mine in self.names.live.values())
+        )
 
     def _starting(self, path: str, batch: Batch) -> dict[str, str]:
         """The columns of a learner at the start of the update, with what it is asked for: those that some part reads, and those of
         its live columns, which are the leaves of the first step (a learner that holds its pass makes these itself)."""
         learner, out = self.learners[path], {}
-        for name, plain in self.old[path].items():
+        for name, plain in self.names.old[path].items():
             if name not in batch:
                 out[name] = plain
         if self._holds(learner, batch):
             return out
-        return out | {f"{name}_{OLD}": asked for name, asked in self.live[path].items() if f"{name}_{OLD}" not in batch}
+        return out | {
+            f"{name}_{OLD}": asked for name, asked in self.names.live[path].items() if f"{name}_{OLD}" not in batch
+        }
 
     def _known(self, batch: Batch, names: Iterable[str]) -> dict[str, Tensor]:
         """Columns the sampler recorded under exactly these weights, or under whichever when the engine is told so."""
@@ -263,7 +216,7 @@ class Weights:
 
     def _draw(self, batch: Batch, context: Context) -> Batch:
         """The noise of every view that is a fresh draw (``noise@view``): kept in the batch, so that filling again repeats the draw."""
-        for path, views in self.draws.items():
+        for path, views in self.names.draws.items():
             learner: Any = self.learners[path]
             for view in views:
                 generator = context.generator(43, self.steps, zlib.crc32(f"{path}@{view}".encode()))
@@ -290,7 +243,7 @@ class Weights:
         for path, learner in self.learners.items():
             if path not in paths:
                 continue
-            names = self.live[path]
+            names = self.names.live[path]
             self.held.pop(
                 path, None
             )  # a pass that was never pushed through (its loss was not finite) belongs to another batch
@@ -320,7 +273,7 @@ class Weights:
         loss = terms[0] if terms else torch.zeros(())
         for term in terms[1:]:
             loss = loss + term
-        return Pull(batch, loss, _gradients(loss, leaves))
+        return Pull(batch, loss, gradients(loss, leaves))
 
     def seen(self, pull: Pull, context: Context) -> Pull:
         """The pull itself, shown to the witness: whoever moves the policy says so."""
@@ -330,7 +283,7 @@ class Weights:
 
     def push(self, path: str, pull: Pull) -> bool:
         """Add the gradient of a pull to the parameters of one learner. False when nothing pulls at its weights."""
-        names = self.live[path].keys() & pull.gradients.keys()
+        names = self.names.live[path].keys() & pull.gradients.keys()
         gradients = {name: pull.gradients[name] for name in sorted(names)}
         batch, learner = pull.batch, self.learners[path]
         size = sum((g.abs().flatten(1).sum(1) if g.ndim > 1 else g.abs() for g in gradients.values()), torch.zeros(1))
@@ -340,7 +293,7 @@ class Weights:
         if not bool(keep.any()):
             return False
         rows = keep[batch.sequence] if not bool(keep.all()) else slice(None)
-        asked = {self.live[path][name]: g[rows] for name, g in gradients.items()}
+        asked = {self.names.live[path][name]: g[rows] for name, g in gradients.items()}
         held = self.held.pop(path, {})
         if held.keys() == asked.keys() and keep.all():
             torch.autograd.backward([held[n] for n in asked], [g.to(held[n]) for n, g in asked.items()])
@@ -351,7 +304,7 @@ class Weights:
     def take(self, path: str, pull: Pull, rate: float, max_norm: float, context: Context) -> bool | None:
         """Push a pull through one learner and step it. None when nothing pulls at its weights; False, with the weights as they were,
         when the pull or its gradient is not finite (which another learner than the policy logs under its own name)."""
-        if not self.live[path].keys() & pull.gradients.keys():
+        if not self.names.live[path].keys() & pull.gradients.keys():
             return None
         if pull.finite and not self.push(path, pull):
             return None
@@ -458,31 +411,9 @@ class Weights:
             kept.load_state_dict(state["references"][name])
 
 
-@torch.no_grad()
-def size(parameters: Iterable[nn.Parameter]) -> float:
-    """Root mean square of all numbers in `parameters`; 0 for none, infinite or NaN where one of them is (or its square)."""
-    found = list(parameters)
-    count = sum(parameter.numel() for parameter in found)
-    return float(total_norm(found)) / math.sqrt(count) if count else 0.0
-
-
-@torch.no_grad()
-def total_norm(tensors: list[Tensor] | list[nn.Parameter]) -> Tensor:
-    """The Euclidean norm of all numbers in `tensors`, as `torch.nn.utils.get_total_norm` computes it; where they are of one type on
-    the CPU without its sorting by device, which takes longer than small norms."""
-    if tensors and all(t.device.type == "cpu" and t.dtype == tensors[0].dtype for t in tensors):
-        return torch.linalg.vector_norm(torch.stack(torch._foreach_norm(list(tensors))))
-    return nn.utils.get_total_norm(tensors)
-
-
 def matrices(learner: Any) -> list[nn.Parameter]:
     """The matrices inside of a learner's network, where it says which these are."""
     return list(learner.matrices()) if hasattr(learner, "matrices") else []
-
-
-def offers(learner: Any, name: str) -> bool:
-    """Whether a learner can fill the column `name` with a gradient: it is among its `columns`, or it says so itself."""
-    return name in learner.columns or (hasattr(type(learner), "offers") and learner.offers(name))
 
 
 def _shown(trajectory: Any) -> bool:
@@ -499,62 +430,4 @@ def _owned(algorithm: Algorithm) -> Iterator[Owned]:
             yield from (Owned(fit.learner or path, fit) for fit in part.fits())
 
 
-def push(learner: Any, batch: Batch, gradients: Mapping[str, Tensor], token_budget: int) -> None:
-    """Add the gradient of sum over rows and columns of gradient * column to the learner's parameters, in micro-batches.
-
-    A learner with a method ``backward(batch, gradients, token_budget)`` cuts the work itself.
-    """
-    if hasattr(type(learner), "backward"):
-        learner.backward(batch, gradients, token_budget)
-        return
-    names = sorted(gradients)
-    pieces = cut(batch, token_budget)
-    for index in pieces:
-        part = batch.select(index)
-        rows = torch.isin(batch.sequence, index) if len(pieces) > 1 else slice(None)
-        columns = learner.fill(part, names, grad=True)
-        torch.autograd.backward([columns[n] for n in names], [gradients[n][rows].to(columns[n].dtype) for n in names])
-
-
-def score_norms(policy: Any, batch: Batch, token_budget: int) -> Tensor:
-    """|grad of the mean log-probability of its counted decisions|^2 of every sequence, [S] float64: one backward pass each.
-
-    Gradients that the parameters hold are lost.
-    """
-    parameters = list(policy.parameters())
-    found = torch.zeros(batch.n_sequences, dtype=torch.float64)
-    for index in range(batch.n_sequences):
-        one = batch.select(torch.tensor([index]))
-        total = one.weight.sum()
-        if total <= 0:
-            continue
-        push(policy, one, {"logp": one.weight / total}, token_budget)
-        found[index] = sum(float(p.grad.double().square().sum()) for p in parameters if p.grad is not None)
-        for p in parameters:
-            p.grad = None
-    return found
-
-
-def cut(batch: Batch, budget: int) -> list[Tensor]:
-    """Consecutive sequences in pieces of at most `budget` rows (at least one sequence each), as index tensors."""
-    if len(batch) <= budget:
-        return [torch.arange(batch.n_sequences)] if batch.n_sequences else []
-    pieces: list[list[int]] = [[]]
-    used = 0
-    for index, length in enumerate(batch.sequences["length"].tolist()):
-        if pieces[-1] and used + length > budget:
-            pieces.append([])
-            used = 0
-        pieces[-1].append(index)
-        used += length
-    return [torch.tensor(piece) for piece in pieces if piece]
-
-
-def _gradients(loss: Tensor, leaves: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    if not loss.requires_grad:
-        return {name: torch.zeros_like(leaf) for name, leaf in leaves.items()}
-    found = torch.autograd.grad(loss, list(leaves.values()), allow_unused=True)
-    return {n: torch.zeros_like(leaf) if g is None else g for (n, leaf), g in zip(leaves.items(), found)}
-
-
-__all__ = ["Owned", "Pull", "Weights", "cut", "offers", "push", "score_norms", "size"]
+__all__ = ["Owned", "Weights"]

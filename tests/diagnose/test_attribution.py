@@ -38,7 +38,7 @@ def test_contributions_add_up_to_autograds_gradient(system):
     whole, columns, norms, inner = contributions(trainer.weights, batch, context)
 
     # independently: the loss as one graph down to the weights
-    live = batch.with_rows(**policy.fill(batch, sorted(trainer.weights.live["policy"]), grad=True))
+    live = batch.with_rows(**policy.fill(batch, sorted(trainer.weights.names.live["policy"]), grad=True))
     loss = trainer.algorithm.objective.loss(live, Context(1, 5, 3, trainer.memory))
     expected = torch.autograd.grad(loss, list(policy.parameters()))
     expected = torch.cat([g.reshape(-1).double() for g in expected])

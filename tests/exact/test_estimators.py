@@ -15,7 +15,7 @@ from anypo.exact.check import expectation
 from anypo.exact.estimators import Estimator, effective_share, measure, summarise, sweep
 from anypo.exact.report import save_csv, save_plot
 from anypo.systems import find
-from anypo.update.weights import Pull
+from anypo.update.pulls import Pull
 
 SMALL = Setting(prompts=1, vocabulary=3, horizon=2, group=2, kind="tabular")
 

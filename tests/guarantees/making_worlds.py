@@ -20,7 +20,9 @@ from anypo.data.batch import Batch
 from anypo.data.records import ACTION, CONTEXT, FINISHED, TRUNCATED, Group, Tokens, Trajectory
 from anypo.policies.divergences import Comparisons
 from anypo.update.gradient import by_gradient
-from anypo.update.weights import Pull, Weights, offers, push
+from anypo.update.naming import offers
+from anypo.update.pulls import Pull, push
+from anypo.update.weights import Weights
 
 WIDTH = 5
 COMPONENTS = ("correct", "format", "greedy")

@@ -29,7 +29,8 @@ from anypo.policies.generative.chain import ChainPolicy
 from anypo.run.settings.presets import has_path, preset_of, suited
 from anypo.systems import methods
 from anypo.tasks.gym import GymTask
-from anypo.update.weights import Pull, Weights, push
+from anypo.update.pulls import Pull, push
+from anypo.update.weights import Weights
 
 INNER = 3
 SMALL = {"update.epochs": 1, "update.minibatches_per_epoch": 1, "update.minibatches": 1, "credit.whiten": False}
@@ -150,7 +151,7 @@ def pushed(outcome: Outcome, key: str, budget: int) -> torch.Tensor:
     """The gradient of all parameters that a pull moves, when the work is cut into pieces of `budget` rows."""
     pull, found = outcome.pulls[key], []
     for path, learner in outcome.weights.learners.items():
-        asked = outcome.weights.live[path]
+        asked = outcome.weights.names.live[path]
         mine = {asked[name]: g for name, g in pull.gradients.items() if name in asked}
         for p in learner.parameters():
             p.grad = None

@@ -17,7 +17,7 @@ from anypo.run.acting import Acting
 from anypo.run.trainer import Trainer
 from anypo.systems import find, methods
 from anypo.tasks.gym import GymTask
-from anypo.update.weights import Pull, push
+from anypo.update.pulls import Pull, push
 
 names = pytest.mark.parametrize("name", sorted(methods("transitions")))
 
@@ -73,7 +73,7 @@ def drawn(run: Trainer, given: Arrays, weight: torch.Tensor | None = None) -> Ba
 
 def pushed(run: Trainer, path: str, pull: Pull, budget: int) -> torch.Tensor:
     """The gradient of one learner's parameters when the work is cut into pieces of `budget` rows."""
-    learner, live = run.weights.learners[path], run.weights.live[path]
+    learner, live = run.weights.learners[path], run.weights.names.live[path]
     for p in learner.parameters():
         p.grad = None
     push(learner, pull.batch, {live[n]: g for n, g in pull.gradients.items() if n in live}, budget)

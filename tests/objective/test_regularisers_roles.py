@@ -22,7 +22,7 @@ from anypo.objective.regularisers.terms import EntropyTemperature, RoleLikelihoo
 from anypo.policies import load
 from anypo.run.trainer import Trainer
 from anypo.systems import find
-from anypo.update.weights import push
+from anypo.update.pulls import push
 
 C, A, E, X = CONTEXT, ACTION, OBSERVATION, IGNORED
 TALK = [

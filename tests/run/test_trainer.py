@@ -11,7 +11,7 @@ from anypo.claims.beds.exact import Testbed
 from anypo.errors import UserError
 from anypo.objective import PolicyGradient
 from anypo.run.trainer import Trainer
-from anypo.update.weights import cut
+from anypo.update.pulls import cut
 
 BED = Testbed(vocabulary=3, horizon=3, prompts=3, batch=3, group=4, kind="linear")
 TIMES = ("time/", "rollout/tokens_per_second")

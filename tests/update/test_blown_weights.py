@@ -23,7 +23,7 @@ from anypo.run.disk.folder import RunFolder
 from anypo.run.session import train
 from anypo.run.trainer import Trainer
 from anypo.systems import find
-from anypo.update.weights import size
+from anypo.update.norms import size
 
 SUMS = tuple(question(f"{a}+{b}=", str(a + b)) for a in range(4) for b in range(4))
 

@@ -11,7 +11,8 @@ from anypo.fits import POLICY
 from anypo.parts import Part, at, differences
 from anypo.systems import methods
 from anypo.systems.registry import System
-from anypo.update.weights import Weights, offers
+from anypo.update.naming import offers
+from anypo.update.weights import Weights
 
 PLAIN = ("grpo", "reinforce")
 """What a method of rollouts is held against where no base of its own can be."""
@@ -66,9 +67,9 @@ def unfilled(names: Collection[str], base: Algorithm, weights: Weights) -> list[
     own = {keeper.name for keeper in base.update.keepers()} | {entry.role for entry in base.models}
     sources = {OLD, BEHAVIOUR, *own, *weights.learners} - {POLICY}
     out = []
-    for name in sorted(set(names) - weights.columns.keys()):
+    for name in sorted(set(names) - weights.names.columns.keys()):
         column = Column.parse(name, sources)
-        if column.source == BEHAVIOUR or (column.source == OLD and column.plain in weights.live[POLICY]):
+        if column.source == BEHAVIOUR or (column.source == OLD and column.plain in weights.names.live[POLICY]):
             continue
         if column.source or column.view or any(offers(learner, name) for learner in weights.learners.values()):
             out.append(name)

@@ -34,7 +34,8 @@ from anypo.run.beside.shadow import ROW, Shadow
 from anypo.run.beside.witness import Witness
 from anypo.run.record.timing import timed
 from anypo.update.gradient import GradientUpdate
-from anypo.update.weights import Pull, Weights
+from anypo.update.pulls import Pull
+from anypo.update.weights import Weights
 
 TOLERANCE = 1e-8
 """1 - cosine below which two vectors point the same way."""

@@ -14,7 +14,8 @@ from anypo.context import Context, Memory, Metrics
 from anypo.data.batch import Batch
 from anypo.fits import POLICY
 from anypo.run.beside.angle import Angle
-from anypo.update.weights import Pull, Weights
+from anypo.update.pulls import Pull
+from anypo.update.weights import Weights
 
 ROW = "row"
 """The row column that numbers the decisions of an update batch before credit, so that they are found again after it."""
@@ -29,7 +30,7 @@ class Shadow:
     def __init__(self, algorithm: Algorithm, weights: Weights) -> None:
         self.algorithm = Algorithm.from_dict(algorithm.dump())  # every part its own object: memory is keyed by it
         self.memory = Memory(self.algorithm)
-        self.columns = weights.live[POLICY].keys()
+        self.columns = weights.names.live[POLICY].keys()
         self.live = sorted(self.algorithm.columns() & self.columns)
         self.fits = [
             fit

@@ -9,7 +9,7 @@ from anypo.context import Context
 from anypo.control.base import Ask
 from anypo.data.batch import Batch
 from anypo.data.records import Group
-from anypo.update.weights import Pull
+from anypo.update.pulls import Pull
 
 
 class Witness:

@@ -82,7 +82,7 @@ class ImplicitTransport(Update, name="implicit_transport"):
 
     def _at_query(self, batch: Batch, weights: Weights) -> Batch:
         """The batch with the policy's ``_old`` columns under the parameters that sampled it, so that ratios begin at 1."""
-        names = weights.live[POLICY]
+        names = weights.names.live[POLICY]
         filled = weights.policy.fill(batch, sorted(set(names.values())), grad=False)
         return batch.with_rows(**{f"{name}_{OLD}": filled[asked] for name, asked in names.items()})
 

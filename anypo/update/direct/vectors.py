@@ -9,7 +9,7 @@ from torch import Tensor
 
 from anypo.data.batch import Batch
 from anypo.fits import POLICY
-from anypo.update.weights import Pull, cut
+from anypo.update.pulls import Pull, cut
 
 if TYPE_CHECKING:
     from anypo.update.weights import Weights

@@ -20,7 +20,7 @@ from anypo.exact.check import Case, case, library_gradient
 from anypo.exact.graph import END
 from anypo.objective import KL, Clip, PolicyGradient
 from anypo.systems import find
-from anypo.update.weights import score_norms
+from anypo.update.pulls import score_norms
 
 
 @pytest.mark.exact("remix")
