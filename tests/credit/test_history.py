@@ -115,6 +115,23 @@ def test_tool_cost_never_pays_a_wrong_answer_and_remembers_the_cheapest() -> Non
     assert prompt_store(context).table("history/tool_calls") == {0: 1.0}
 
 
+@pytest.mark.exact("otc-po")
+@pytest.mark.parametrize("form", ["group", "absolute"])
+@pytest.mark.parametrize("wrong", [0.0, -1.0])
+def test_calls_change_what_right_answers_earn_and_nothing_else(form: str, wrong: float) -> None:
+    """With rewards of 1 and -1 too: a wrong answer with many calls was paid -0.6, more than one with few."""
+    part = ToolCost(form=form, smoothing=4.0)
+    calls, earned = [2.0, 5.0, 9.0, 0.0, 2.0], [1.0, 1.0, wrong, wrong, wrong]
+    batch = batch_of([earned], components={"tool_calls": [calls]})
+    angle = [2 * 2 * m / (m + 2) / 4 if form == "group" else 0.5 - m / (2 * m + 4) for m in calls[:2]]
+    wanted = [math.sin(math.pi * share) for share in angle] + [wrong] * 3
+    assert part.shape(batch, context_for(part)).sequences["reward"].tolist() == pytest.approx(wanted, abs=1e-12)
+    nobody = batch_of([[wrong]], components={"tool_calls": [[3.0]]})
+    assert part.shape(nobody, context_for(part)).sequences["reward"].tolist() == [wrong]
+    empty = batch.select(torch.zeros(5, dtype=torch.bool))
+    assert len(part.shape(empty, context_for(part)).sequences["reward"]) == 0
+
+
 def test_tool_cost_scale_cancels_and_turns_count_as_calls() -> None:
     rewards, calls = [[1.0, 1, 0, 1]], {"tool_calls": [[1.0, 2, 0, 3]]}
     one, three = (GRPO.replace(shaping=(ToolCost(alpha=a),)) for a in (1.0, 3.0))

@@ -81,7 +81,8 @@ def length_bonus(size: Tensor, record: Tensor, right: Tensor, floor: float, form
 
 
 class ToolCost(Shaping, name="tool_cost"):
-    """Multiplies the outcome by a tool-efficiency factor (OTC, arXiv:2504.14870), so a wrong answer never profits from saving.
+    """Multiplies what an answer earns by a tool-efficiency factor (OTC, arXiv:2504.14870): a wrong one never profits from calls, nor
+    from saving them. An outcome below zero is left as it is, which a factor below 1 would make less bad.
 
     m is the number of tool calls. `form` ``group``: n is the fewest calls of any right answer of the prompt so far (this step
     included) and the factor is 1 for m = n = 0, cos(m pi / (2m + c)) for n = 0 < m, and sin(f pi / (2n)) with
@@ -114,7 +115,8 @@ class ToolCost(Shaping, name="tool_cost"):
             best = self._fewest(batch, calls, value >= self.right - 1e-9, context)
             factor = tool_factor(calls, best, self.smoothing)
         context.log("credit/tool_calls", calls.mean() if len(calls) else 0.0)
-        shaped = value * (self.alpha * factor.to(value.dtype) - 1)
+        factor = torch.where(value > 0, factor.to(value.dtype), torch.ones_like(value))
+        shaped = value * (self.alpha * factor - 1)
         return batch.with_sequences(reward=batch.sequences["reward"] + shaped)
 
     def _fewest(self, batch: Batch, calls: Tensor, right: Tensor, context: Context) -> Tensor:
