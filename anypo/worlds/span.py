@@ -26,11 +26,13 @@ ENOUGH = 0.5
 
 
 class SpanOptions(DrawnOptions):
-    """`length` readings, one a second; in a stretch of at least `least` of them they are high. `noise`: how much they vary, of the
-    difference between low and high (0.5: the two meet)."""
+    """`length` readings, one a second; in a stretch of `least` to `most` of them they are high. `noise`: how much they vary, of the
+    difference between low and high (0.5: the two meet). The stretches are short: of those that may fill the row, one answer to all
+    questions meets half, and whoever is paid for agreement finds it."""
 
-    length: int = Field(12, ge=4, le=100)
+    length: int = Field(24, ge=4, le=100)
     least: int = Field(3, ge=1)
+    most: int = Field(6, ge=1)
     noise: float = Field(0.2, ge=0.0)
 
 
@@ -57,7 +59,7 @@ def load(options: Mapping[str, Any]) -> Drawn:
 def _readings(rng: random.Random, side: int, options: SpanOptions) -> Problem:
     length, least = options.length, min(options.least, options.length - 2)
     start = rng.choice(range(side, length - least, 2))
-    end = rng.randrange(start + least, length)
+    end = rng.randint(start + least, min(start + max(least, options.most), length - 1))
     level = lambda second: 70 if start <= second < end else 30
     readings = [round(level(second) + 40 * options.noise * rng.gauss(0, 1)) for second in range(length)]
     content = (
