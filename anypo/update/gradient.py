@@ -72,7 +72,8 @@ class GradientUpdate(Update, name="gradient"):
     Groups are never split between minibatches (objectives may couple them): minibatches differ by one group at most, and where there
     are fewer groups than minibatches each gets a step of its own. One optimiser step takes the fits that come before the
     policy one by one, then all others in one joint step. Gradients are clipped to `max_grad_norm` over all parameters of a
-    learner. A non-finite loss, gradient or gradient norm skips the optimiser step; `patience` such steps in a row stop the run.
+    learner, and one whose norm is above `skip_norm` is thrown away (metric ``update/too_large``). A non-finite loss, gradient or
+    gradient norm skips the optimiser step; `patience` such steps in a row stop the run.
     """
 
     optimiser: Optimiser = AdamW()
@@ -81,6 +82,7 @@ class GradientUpdate(Update, name="gradient"):
     minibatches_per_epoch: int = Field(1, ge=1)
     shuffle: bool = True
     max_grad_norm: float = Field(1.0, gt=0.0)
+    skip_norm: float = Field(math.inf, gt=0.0, description="gradient norm beyond which a learner takes no step at all")
     reference: Reference = NoReference()
     references: tuple[Reference, ...] = Field((), description="further references, each with a name of its own")
     rules: tuple[StepRule, ...] = ()
@@ -149,14 +151,14 @@ class GradientUpdate(Update, name="gradient"):
                 for turn in range(owned.fit.repeat):
                     pull = weights.differentiate(batch, [owned], current and turn == 0, context)
                     rate = self.schedule.factor(context.step, context.total)
-                    done = weights.take(owned.path, pull, rate, self.max_grad_norm, context)
+                    done = weights.take(owned.path, pull, rate, self.max_grad_norm, context, self.skip_norm)
                     moved, finite = moved or bool(done), finite and done is not False
         pull = weights.seen(self.pull(batch, weights, current, context), context)
         finite &= pull.finite
         if pull.gradients:
             context.log("update/loss", pull.loss if pull.finite else math.nan)
         for path in weights.learners:
-            done = weights.take(path, pull, pull.rate, self.max_grad_norm, context)
+            done = weights.take(path, pull, pull.rate, self.max_grad_norm, context, self.skip_norm)
             moved, finite = moved or bool(done), finite and done is not False
         context.log("update/lr", self.optimiser.lr * pull.rate)
         context.log("update/skipped", 0.0 if finite else 1.0)

@@ -301,29 +301,33 @@ class Weights:
         push(learner, batch.select(keep), asked, self.algorithm.engine.token_budget)
         return True
 
-    def take(self, path: str, pull: Pull, rate: float, max_norm: float, context: Context) -> bool | None:
-        """Push a pull through one learner and step it. None when nothing pulls at its weights; False, with the weights as they were,
-        when the pull or its gradient is not finite (which another learner than the policy logs under its own name)."""
+    def take(
+        self, path: str, pull: Pull, rate: float, max_norm: float, context: Context, most: float = math.inf
+    ) -> bool | None:
+        """Push a pull through one learner and step it. The weights stay as they were, with None, when nothing pulls at them or the
+        gradient's norm is above `most`; with False when the pull or its gradient is not finite (which another learner than the policy
+        logs under its own name)."""
         if not self.names.live[path].keys() & pull.gradients.keys():
             return None
         if pull.finite and not self.push(path, pull):
             return None
-        done = pull.finite and self.step(path, rate, max_norm, context)
-        if not done and path != POLICY:
+        done = pull.finite and self.step(path, rate, max_norm, context, most)
+        if done is False and path != POLICY:
             context.log(f"update/skipped/{path}", 1.0)
         return done
 
-    def step(self, path: str, rate: float, max_norm: float, context: Context) -> bool:
+    def step(self, path: str, rate: float, max_norm: float, context: Context, most: float = math.inf) -> bool | None:
         """Clip the gradient of one learner to `max_norm`, step its optimiser at `rate` times its learning rate, and forget the
-        gradient. False, with the weights as they were, when the gradient is not finite. Raises `UserError` when the step leaves
-        weights that are not."""
+        gradient. With the weights as they were, False when the gradient is not finite, None when its norm is above `most`. Raises
+        `UserError` when the step leaves weights that are not finite."""
         optimiser = self.optimisers[path]
         parameters = [p for p in self.parameters(path) if p.grad is not None]
         norm = total_norm([p.grad for p in parameters if p.grad is not None])
         if math.isfinite(max_norm):
             nn.utils.clip_grads_with_norm_(parameters, max_norm, norm)
-        done = bool(torch.isfinite(norm))
-        if done:
+        finite = bool(torch.isfinite(norm))
+        large = finite and float(norm) > most
+        if finite and not large:
             for group in optimiser.param_groups:
                 group.setdefault("peak_lr", group["lr"])
                 group["lr"] = group["peak_lr"] * rate
@@ -333,9 +337,11 @@ class Weights:
                     f"the weights of '{path}' are not finite after an optimiser step (step {context.step + 1}); lower "
                     f"{path}.optimiser.lr, or check the rewards for huge values. The last checkpoint is from before"
                 )
-        context.log("update/grad_norm" if path == POLICY else f"update/grad_norm/{path}", norm if done else math.nan)
+        context.log("update/grad_norm" if path == POLICY else f"update/grad_norm/{path}", norm if finite else math.nan)
+        if math.isfinite(most):
+            context.log("update/too_large", float(large))
         optimiser.zero_grad(set_to_none=True)
-        return done
+        return None if large else finite
 
     # -- after an update -----------------------------------------------------------------------------------------------------
 

@@ -69,6 +69,24 @@ def test_a_gradient_without_a_norm_is_a_failure_and_skipped() -> None:
         run.step()
 
 
+def test_a_gradient_above_the_bound_is_thrown_away_and_no_failure() -> None:
+    """However often: the optimiser, its moments included, has not seen it."""
+    wanted = trainer("ppo", {"update.epochs": 1}).step()["update/grad_norm"]
+    for bound, stays in ((0.99 * wanted, True), (1.01 * wanted, False)):
+        run = trainer("ppo", {"update.epochs": 1, "update.skip_norm": bound, "update.patience": 1})
+        for weight in run.weights.learners["credit"].parameters():
+            weight.register_hook(lambda gradient: gradient * 0)
+        before = run.weights.policy.state_dict()
+        metrics = run.step()
+        after = run.weights.policy.state_dict()
+        assert metrics["update/too_large"] == stays / 2, "of two learners one"
+        assert metrics["update/skipped"] == 0.0 and metrics["update/grad_norm"] == pytest.approx(wanted)
+        assert all(torch.equal(after[name], before[name]) for name in after) == stays
+        assert bool(run.weights.optimisers["policy"].state_dict()["state"]) != stays
+    with pytest.raises(UserError, match="skip_norm"):
+        trainer("ppo", {"update.skip_norm": 0.0})
+
+
 def test_another_learner_that_is_skipped_says_so() -> None:
     run = trainer("ppo", {})
     for parameter in run.weights.learners["credit"].parameters():

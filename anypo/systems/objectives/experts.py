@@ -47,7 +47,8 @@ def hpt() -> Algorithm:
     (TsinghuaC3I/Unify-Post-Training ae332f5, exp_scripts/train.sh): the reward minus the group's mean and no deviation, no clip,
     token terms summed over a constant length, entropy bonus 0.001 reduced like them, two minibatches per batch. What the release
     adds up is not this mean over prompts: inside a micro-batch of 32768 tokens it sums the policy gradient over responses and
-    averages likelihood and entropy over tokens, so that their proportion depends on how many fit."""
+    averages likelihood and entropy over tokens, so that their proportion depends on how many fit. An optimiser step whose gradient
+    has a norm above 80 is left out, as released: a guard, which there is on the scale of that sum (64 responses a worker)."""
     return Algorithm(
         generate=WithExperts(),
         filter=Screen(survival=(SuccessGate(gate=0.0),)),
@@ -58,5 +59,5 @@ def hpt() -> Algorithm:
             experts=Supervised(),
             mixing=Routed(),
         ),
-        update=GradientUpdate(minibatches_per_epoch=2),
+        update=GradientUpdate(minibatches_per_epoch=2, skip_norm=80.0),
     )

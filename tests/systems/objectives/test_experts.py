@@ -36,6 +36,7 @@ def test_chord_variants_have_the_published_defaults() -> None:
 @pytest.mark.exact("hpt")
 def test_hpt_is_plain_policy_gradient_below_its_gate_and_supervised_above() -> None:
     """Reward minus group mean, no clip, a constant divisor, a small entropy bonus, two minibatches."""
+    assert find("hpt").algorithm().update.skip_norm == 80.0, "released: MAX_GRAD_NORM"
     plain = Algorithm(
         objective=PolicyGradient(
             trust=Unclipped(), aggregate=ConstantLength(), regularise=(Entropy(coefficient=0.001),)
