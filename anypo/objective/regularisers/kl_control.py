@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
+import torch
 from pydantic import Field
 from torch import Tensor
 
@@ -19,7 +20,8 @@ from anypo.outlook import Outlook, length, moment
 
 class KLControl(Regulariser, name="kl_control"):
     """0.1 (kl_s - thr)^2 gate while the smoothed KL to the reference kl_s exceeds a moving threshold thr, else 0, with
-    gate = max( 1/2, floor / (H + 0.1) ) and H the batch's mean entropy, nats per token (SAFE; github.com/ryyzn9/SAFE).
+    gate = max( 1/2, floor / (H + 0.1) ) and H the entropy, nats per token, of what was sampled: of the step's starting policy, a mean
+    over responses of their means, so that no pass over the batch moves it (SAFE; github.com/ryyzn9/SAFE).
 
     Once per optimiser step: kl_s <- 0.9 kl_s + 0.1 mean(log pi - log pi_ref); the reward's running mean m <- 0.95 m + 0.05 R;
     error e = (m - m_prev) - 0.001; u = kp e + ki I + kd (e - e_prev) with I the sum of errors, kept in [-1, 1];
@@ -34,12 +36,14 @@ class KLControl(Regulariser, name="kl_control"):
 
     mode: Literal["gradient", "inert"] = "gradient"
     threshold: float = 0.3
-    floor: float = Field(2.0, ge=0.0, description="entropy below which the force grows, nats")
+    floor: float = Field(
+        2.0, ge=0.0, description="entropy at which the force is about 1, nats; it is half of that from twice as much on"
+    )
     kp: float = Field(0.3, ge=0.0)
     ki: float = Field(0.01, ge=0.0)
     kd: float = Field(0.05, ge=0.0)
     window: float = Field(50, gt=0)
-    reads = frozenset({"logp", "logp_ref", "entropy"})
+    reads = frozenset({"logp", "logp_ref", "entropy_old"})
     requires = frozenset({"reference"})
 
     def start(self) -> dict[str, Any]:
@@ -49,7 +53,9 @@ class KLControl(Regulariser, name="kl_control"):
         memory = context.memory[self]
         gap = batch["logp"] - batch["logp_ref"]
         reward = batch.sequences["reward"]
-        entropy = float(batch.row_mean(batch["entropy"].detach()))
+        counted = batch.sequence_sum(torch.ones_like(batch.weight)) > 0
+        sampled = batch.sequence_mean(batch["entropy_old"].detach())[counted]
+        entropy = float(sampled.mean()) if len(sampled) else 0.0
         limit = self.advance(
             memory,
             float(batch.row_mean(k1(gap.detach()))),

@@ -61,13 +61,13 @@ def t_ppo() -> Algorithm:
 def safe_rlhf_pid() -> Algorithm:
     """PPO for RLHF on whole responses with a pessimistic critic and a controller on the KL. The value of a response is the soft
     minimum (alpha 0.3) of two heads; A = running-normalised reward minus it, standardised. Clip 0.2, entropy bonus 0.01, two
-    epochs. While the smoothed KL to the initial model exceeds a threshold (0.3, moved by a PID controller on the reward's velocity
-    and by the phase of training, within 0.1 to 0.6), 0.1 times the squared excess is charged, more as the entropy falls below 2.
-    The released script adds that charge as a number without gradient (objective.regularise.1.mode=inert); here it pulls. One
-    gradient-norm limit serves policy and critic (released: 1.0 and 0.5), and one learning rate both, as released; the heads are
-    linear on normalised states that they leave alone (released: two layers with GELU, and their loss moves the policy, too). Phases
-    are told from stretches of as many rewards, two a step, as a tenth of the run has steps (released: of 50 rewards, --set
-    objective.regularise.1.window=50)."""
+    epochs. While the smoothed KL to the initial model exceeds a threshold (0.3, moved by a PID controller on the reward's
+    velocity and by the phase of training, within 0.1 to 0.6), 0.1 times the squared excess is charged, times 2 / (H + 0.1), at
+    least 1/2, where H is the entropy of what was sampled: twenty times where it runs out. The released script adds that charge as
+    a number without gradient (objective.regularise.1.mode=inert); here it pulls. One gradient-norm limit serves policy and critic
+    (released: 1.0 and 0.5), and one learning rate both, as released; the heads are linear on normalised states that they leave
+    alone (released: two layers with GELU, and their loss moves the policy, too). Phases are told from stretches of as many
+    rewards, two a step, as a tenth of the run has steps (released: of 50 rewards, --set objective.regularise.1.window=50)."""
     return Algorithm(
         credit=PessimisticCritic(),
         objective=PolicyGradient(regularise=(Entropy(coefficient=0.01), KLControl(window=0.1))),

@@ -177,8 +177,12 @@ def controlled(mode: str, batch: Batch, times: int = 8) -> list[tuple[float, tor
 def test_the_penalty_acts_beyond_the_threshold_only(entropy: float) -> None:
     batch = make([[4, 3]], [[1, 0]], drift=0.0)
     gap = torch.full((7,), 1.5, dtype=torch.float64)
-    batch = batch.with_rows(logp_ref=batch["logp"] - gap, entropy=torch.full((7,), entropy, dtype=torch.float64))
-    gate = max(0.5, 2.0 / (entropy + 0.1))
+    sampled = entropy * torch.tensor(
+        [1.0, 1.0, 2.0, 2.0, 0.2, 0.2, 1.1], dtype=torch.float64
+    )  # of four tokens and of three
+    now = torch.full((7,), 3.0, dtype=torch.float64)  # what a first pass over the batch left: no part of it
+    batch = batch.with_rows(logp_ref=batch["logp"] - gap, entropy_old=sampled, entropy=now)
+    gate = max(0.5, 2.0 / (entropy * (1.5 + 0.5) / 2 + 0.1))
     steps = controlled("gradient", batch)
     assert not steps[0][1].any() and steps[-1][1].any()
     for _, gradient, kl, _ in steps:
@@ -188,6 +192,18 @@ def test_the_penalty_acts_beyond_the_threshold_only(entropy: float) -> None:
     for value, gradient, kl, _ in controlled("inert", batch):
         assert not gradient.any()
         assert value == pytest.approx(0.1 * max(0.0, kl - 0.45) ** 2 * gate, abs=2e-3 * gate)
+
+
+def test_nothing_to_charge_for() -> None:
+    batch = make([[1]], [[1]])
+    for few in (
+        batch,
+        batch.select(torch.tensor([False])),
+        batch.with_rows(weight=torch.zeros(1, dtype=torch.float64)),
+    ):
+        assert all(
+            math.isfinite(value) and bool(torch.isfinite(g).all()) for value, g, *_ in controlled("gradient", few)
+        )
 
 
 def test_an_inert_penalty_leaves_ppo_as_it_is() -> None:
