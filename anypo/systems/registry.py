@@ -35,7 +35,8 @@ class System:
     """A named system. `description` is its docstring: what it changes against its base, then the equations in words.
 
     family: the folder its module lies in. excuses: guarantees it does not give (tests/guarantees), each with the reason.
-    needs: settings without which it cannot be built, with values that a test can use.
+    needs: settings without which it cannot be built, with values that a test can use. made_for: the kind of task whose values its
+    composition states; in an environment one that was written for text is given a critic and an update.
     `build` returns what the kind says: an `Algorithm` (method), an `anypo.recipes.Recipe` (recipe), an `anypo.measures.Measure`
     (measure), an `anypo.exact.planning.Planner` (planner).
     """
@@ -50,6 +51,7 @@ class System:
     excuses: Mapping[str, str] = field(default_factory=dict)
     needs: Mapping[str, Any] = field(default_factory=dict)
     kind: Kind = "method"
+    made_for: Literal["text", "actions"] = "text"
 
     def algorithm(self) -> Algorithm:
         """The composition with the published defaults. `UserError` for a system that is no method."""
@@ -105,6 +107,7 @@ def system(
     excuses: Mapping[str, str] | None = None,
     needs: Mapping[str, Any] | None = None,
     kind: Kind = "method",
+    made_for: Literal["text", "actions"] = "text",
 ) -> Callable[[Callable[[], T]], Callable[[], T]]:
     """Register a function without arguments that returns what `kind` says, for a method its `Algorithm`."""
 
@@ -112,7 +115,9 @@ def system(
         if kind not in KINDS:
             raise ValueError(f"system '{name}': there is no kind '{kind}'")
         text = inspect.cleandoc(build.__doc__ or "")
-        about = System(name, build, title or name, paper, folder(build), base, text, excuses or {}, needs or {}, kind)
+        about = System(
+            name, build, title or name, paper, folder(build), base, text, excuses or {}, needs or {}, kind, made_for
+        )
         register(SYSTEMS, "system", name, about, build)
         return build
 

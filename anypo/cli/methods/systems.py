@@ -168,7 +168,7 @@ def _rooms(system: System, console: Console) -> None:
             changed = base is not None and inherited.get(path) != part
             table.add_row(path, f"[bold green]{part.part}[/]" if changed else part.part, fields)
     console.print(table)
-    _regime(algorithm, system.family, console)
+    _regime(algorithm, system.made_for == "actions", console)
     if algorithm.models:
         played = ", ".join(f"{cast.role}={cast.model}" for cast in algorithm.models)
         console.print(f"models by role: {played} (--model-as ROLE=MODEL)", highlight=False)
@@ -176,14 +176,14 @@ def _rooms(system: System, console: Console) -> None:
         console.print(f"green: differs from {system.base}", style="dim")
 
 
-def _regime(algorithm: Algorithm, family: str, console: Console) -> None:
+def _regime(algorithm: Algorithm, plays: bool, console: Console) -> None:
     """When and how often the method acts, as its parts say it, and what presets change of its own values."""
     from anypo.run.settings.presets import PRESETS, departures, preset_of, shortage, suited
 
     told = dict.fromkeys(words for _, part in algorithm.walk() for words in part.regime())
     if told:
         console.print("regime: " + "; ".join(told), highlight=False)
-    for model in (*PRESETS, *([""] if family == "control" else [])):
+    for model in (*PRESETS, *([""] if plays else [])):
         changed = [f"{path} {before} → {after}" for path, before, after in departures(algorithm, model)]
         if model:
             changed += shortage(suited(algorithm, preset_of(algorithm, model, acts=False)))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -12,6 +11,7 @@ from anypo.generate import Generate
 from anypo.parts import Part
 from anypo.policies.classes import Given
 from anypo.policies.language import smollm2
+from anypo.systems import methods
 from anypo.tasks.loading import generated
 from anypo.tasks.mixture import sources
 
@@ -43,34 +43,29 @@ settings come on top; the resolved configuration of every run shows what was use
 ADAM = {"part": "adamw", "lr": 3e-4, "eps": 1e-5}
 """The optimiser of stable-baselines3's PPO."""
 
-CONTROL: dict[str, Any] = {
+PLAYED: dict[str, Any] = {
     "control.prompts": 1,
     "control.samples": 1,
     "generate": {"part": "environment_steps", "environments": 8, "steps": 256},
+    "policy": "mlp",
+}
+"""What acts in an environment and how it is played, where a method says neither: 2048 steps an update, as stable-baselines3's PPO."""
+
+LEARNED: dict[str, Any] = {
     "credit": {
         "part": "gae", "gamma": 0.99, "lam": 0.95, "unit": "turn", "coefficient": 1.0, "clip": None, "truncated": "bootstrap",
         "select": [{"part": "scatter"}], "optimiser": ADAM,
     },
     "objective.aggregate": "token_mean",
+    "objective.trust.optimiser": ADAM,
     "update.optimiser": ADAM,
     "update.epochs": 10,
     "update.minibatches_per_epoch": 32,
+    "update.minibatches": 32,
     "update.max_grad_norm": 0.5,
-    "policy": "mlp",
 }  # fmt: skip
-"""What a method that was written for text is given in an environment: PPO's rollouts, critic and update, at stable-baselines3's
-values (2048 steps an update, 10 epochs of 32 minibatches). Its objective stays; a method made for environments is left alone."""
-
-CONTROL_BY_UPDATE: dict[str, dict[str, Any]] = {
-    "natural": {"update.minibatches": 32, "update.max_grad_norm": math.inf, "credit.optimiser.lr": 1e-3}
-}
-"""What an update is given on top of `CONTROL`. natural: the critic of TRPO's releases, which learns from minibatches (of 64 in
-openai/baselines, of 128 in sb3-contrib) at 1e-3, its gradient unbounded; ten steps on whole batches teach it next to nothing."""
-
-CONTROL_BY_TRUST: dict[str, dict[str, Any]] = {
-    "median_bound": {"update.max_grad_norm": 1.0, "credit.whiten": False, "objective.trust.optimiser": ADAM}
-}
-"""What a trust region is given on top of `CONTROL`. median_bound: the values its authors have in place of PPO's."""
+"""PPO's critic and update at stable-baselines3's values (10 epochs of 32 minibatches), in every field that a method has. One that was
+written for text keeps its objective; one made for actions keeps whatever it states, and is given the rest."""
 
 STEPS_IN_ENVIRONMENTS = 40_960
 """Steps in the environment of a run whose length is not given; updates of one that takes none."""
@@ -164,10 +159,10 @@ def _shown(value: Any) -> str:
 
 
 def environment_preset(base: Algorithm) -> dict[str, Any]:
-    """Settings of a run in an environment: `CONTROL` for a method that was written for text, and a length in steps; one that plays
-    whole episodes has no such length and takes the default number of steps."""
+    """Settings of a run in an environment: what `base` leaves open, and a length in steps; one that plays whole episodes has no such
+    length and takes the default number of steps."""
     made = hasattr(base.generate, "environments") or base.policy != Given()
-    changes = {} if made else CONTROL | CONTROL_BY_UPDATE.get(base.update.part, {}) | _by_trust(base)
+    changes = {} if made else PLAYED | (left_open(base, LEARNED) if _made_for_actions(base) else LEARNED)
     generate: Any = Generate.parse(changes["generate"]) if changes else base.generate
     common = {"eval_size": 20, "set": changes}
     if hasattr(generate, "environments"):
@@ -177,9 +172,25 @@ def environment_preset(base: Algorithm) -> dict[str, Any]:
     return common
 
 
-def _by_trust(base: Algorithm) -> dict[str, Any]:
-    trust = getattr(base.objective, "trust", None)
-    return CONTROL_BY_TRUST.get(trust.part, {}) if trust is not None else {}
+def _made_for_actions(base: Algorithm) -> bool:
+    known = methods().get(base.name)
+    return known is not None and known.made_for == "actions"
+
+
+def left_open(base: Algorithm, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Of `values`, by dotted path, those of fields that `base` has and for which its author wrote nothing. Of a part that is stated,
+    and the same in both, the fields that it leaves open."""
+    out: dict[str, Any] = {}
+    for path, value in values.items():
+        above, _, field = path.rpartition(".")
+        owner, here = (value_at(base, above) if above else base), value_at(base, path)
+        if here is _NOWHERE:
+            continue
+        if above and field not in owner.model_fields_set:
+            out[path] = value
+        elif isinstance(here, Part) and isinstance(value, Mapping) and here.part == value.get("part"):
+            out |= left_open(base, {f"{path}.{key}": inner for key, inner in value.items() if key != "part"})
+    return out
 
 
 def default_model() -> str:

@@ -12,7 +12,7 @@ from anypo.systems.registry import system
 from anypo.update.direct.evolution import Truncation
 
 
-@system("deep-ga", title="Deep GA: a genetic algorithm for deep networks", paper="arXiv:1712.06567")
+@system("deep-ga", title="Deep GA: a genetic algorithm for deep networks", paper="arXiv:1712.06567", made_for="actions")
 def deep_ga() -> Algorithm:
     """A step is one generation: 50 members play one episode each with their best actions; the 10 with the highest returns are the
     parents of the next 50, which differ by Gaussian mutations of all parameters (power 0.05), without crossover. The elite is the

@@ -26,7 +26,7 @@ def _rollouts(warmup: int) -> EnvironmentSteps:
     return EnvironmentSteps(environments=1, steps=STEPS, act=Own(warmup=warmup))
 
 
-@system("sac", title="Soft Actor-Critic", paper="arXiv:1812.05905")
+@system("sac", title="Soft Actor-Critic", paper="arXiv:1812.05905", made_for="actions")
 def sac() -> Algorithm:
     """Two critics learn by temporal differences from a ring of transitions what an action is worth, the entropy of what follows
     included; the actor, a Gaussian squashed into the action bounds, follows the gradient of the lesser critic through its own
@@ -50,7 +50,13 @@ def sac() -> Algorithm:
     )
 
 
-@system("td3", title="Twin Delayed Deep Deterministic Policy Gradient", paper="arXiv:1802.09477", base="sac")
+@system(
+    "td3",
+    title="Twin Delayed Deep Deterministic Policy Gradient",
+    paper="arXiv:1802.09477",
+    base="sac",
+    made_for="actions",
+)
 def td3() -> Algorithm:
     """The deterministic counterpart of SAC: the lesser of two target critics at a lagged actor's action, blurred with clipped noise
     (deviation 0.2, at most 0.5), is what follows; the actor follows the first critic, in every second step only, and explores with

@@ -17,7 +17,7 @@ from anypo.update.optimisers import AdamW
 from anypo.update.references import EmaReference
 
 
-@system("td3-bc", title="TD3 with Behaviour Cloning", paper="arXiv:2106.06860", base="td3")
+@system("td3-bc", title="TD3 with Behaviour Cloning", paper="arXiv:2106.06860", base="td3", made_for="actions")
 def td3_bc() -> Algorithm:
     """TD3 on a data set, with two changes: the actor also keeps near the recorded actions (squared distance, against the first
     critic's value over its own mean size, times 2.5), and observations are standardised by the data's mean and deviation (+ 1e-3).
