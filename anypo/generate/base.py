@@ -179,15 +179,15 @@ def keys_of(generate: Generate) -> frozenset[str]:
 
 
 def check_task(part: Any, task: Task) -> None:
-    """Raise `UserError` where a part that has `suits` (generate, replay, views) cannot work on a task (ask before anything heavy is
-    loaded)."""
+    """Raise `UserError` where a part that has `suits` (generate, replay, update, views) cannot work on a task (ask before anything
+    heavy is loaded)."""
     reason = part.suits(task)
     if reason:
         raise UserError(f"{part.slot} ({part.part}) cannot work on task '{task.name}': {reason}")
 
 
 def check_suits(algorithm: Any, task: Task) -> None:
-    """`check_task` for every part of an algorithm that has a say: its rooms generate and replay, and its views."""
+    """`check_task` for every part of an algorithm that has a say: its rooms generate, replay and update, and its views."""
     views = [part for _, part in algorithm.walk() if isinstance(part, View)]
-    for part in (algorithm.generate, algorithm.replay, *views):
+    for part in (algorithm.generate, algorithm.replay, algorithm.update, *views):
         check_task(part, task)

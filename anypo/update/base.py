@@ -45,9 +45,11 @@ class Reference(Part, slot="reference"):
     """Keeps frozen weights that fill columns under the source `name`; owns when and how they change. `of`: whose weights, the
     policy's or those of the learner of the part at this path (a target critic: ``credit``).
 
-    remembers: what it fills for a decision is of the weights that sampled it."""
+    remembers: what it fills for a decision is of the weights that sampled it. begins_apart: its first weights are others than those of
+    what it is kept of."""
 
     remembers: ClassVar[bool] = False
+    begins_apart: ClassVar[bool] = False
     name: str = Field("ref", pattern=r"^[a-z][a-z0-9]*$", description="source of the columns it fills")
     of: str = Field("policy", description="the policy, or the path of the part whose learner is kept")
 
@@ -78,6 +80,10 @@ class Update(Part, slot="update"):
     def apply(self, batch: Batch, weights: Weights, context: Context) -> Batch:
         """Every change of weights for this batch. Returns it with what was learned on the way."""
         raise NotImplementedError
+
+    def suits(self, task: Any) -> str | None:
+        """A sentence saying why this update cannot work on `task`, or None (asked before anything heavy is loaded)."""
+        return None
 
     def keepers(self) -> tuple[Reference, ...]:
         """The references that are kept."""

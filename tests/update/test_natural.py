@@ -10,16 +10,20 @@ import torch
 from making_rows import make
 from torch import Tensor
 
+from anypo import tasks
 from anypo.algorithm import Algorithm
 from anypo.claims.beds.exact import Testbed
 from anypo.context import Context, Memory
 from anypo.data.batch import Batch
+from anypo.errors import UserError
 from anypo.exact.graph import tree
 from anypo.exact.policy import EnumerablePolicy
+from anypo.generate.base import check_suits
 from anypo.objective import PolicyGradient, TokenMean, Unclipped
 from anypo.run.settings.config import resolve
 from anypo.run.trainer import Trainer
 from anypo.systems import find
+from anypo.tasks.gym import GymTask
 from anypo.update.direct.natural import NaturalGradient, conjugate_gradients
 from anypo.update.direct.vectors import fisher_product, vector
 from anypo.update.weights import Weights
@@ -205,3 +209,10 @@ def test_in_an_environment_the_critic_of_trpo_learns_as_in_its_releases() -> Non
     assert (credit["optimiser"]["lr"], credit["gamma"], credit["lam"]) == (1e-3, 0.99, 0.95)
     assert credit["truncated"] == "bootstrap" and credit["whiten"]
     assert resolve("ppo", None, task="CartPole-v1").composition().credit.dump()["optimiser"]["lr"] == 3e-4
+
+
+def test_language_models_are_refused_in_a_sentence() -> None:
+    """It was a bug that reached the user: the packed pass of a language model has one derivative."""
+    with pytest.raises(UserError, match=r"update \(natural\) cannot work on task 'sums': it differentiates .* twice"):
+        check_suits(find("trpo").algorithm(), tasks.load("sums"))
+    check_suits(resolve("trpo", None, task="CartPole-v1").composition(), GymTask("CartPole-v1"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from pydantic import Field
@@ -43,6 +43,11 @@ class NaturalGradient(Update, name="natural"):
     repeat: int = Field(10, ge=0, description="passes of every other learner over the batch")
     minibatches: int = Field(1, ge=1, description="steps of every such pass")
     max_grad_norm: float = Field(math.inf, gt=0.0, description="bound on the other learners' gradients")
+
+    def suits(self, task: Any) -> str | None:
+        if hasattr(task, "make"):
+            return None
+        return "it differentiates log-probabilities twice, which no language model's pass allows here; choose a task of actions"
 
     def apply(self, batch: Batch, weights: Weights, context: Context) -> Batch:
         if self._move(batch, weights, context):

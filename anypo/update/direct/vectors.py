@@ -20,19 +20,23 @@ def vector(policy: Any) -> Tensor:
     return torch.cat([parameter.detach().flatten() for parameter in policy.parameters()])
 
 
+def pieces(policy: Any, values: Tensor) -> list[Tensor]:
+    """A vector [P] cut into tensors of the parameters' shapes, in their order."""
+    parameters = list(policy.parameters())
+    cuts = values.split([parameter.numel() for parameter in parameters])
+    return [piece.view_as(parameter) for parameter, piece in zip(parameters, cuts)]
+
+
 def shaped(policy: Any, values: Tensor) -> dict[str, Tensor]:
-    """A vector [P] cut into tensors of the parameters' shapes, by name."""
-    named = dict(policy.named_parameters())
-    pieces = values.split([parameter.numel() for parameter in named.values()])
-    return {name: piece.view_as(parameter) for (name, parameter), piece in zip(named.items(), pieces)}
+    """The same by the parameters' names."""
+    return dict(zip((name for name, _ in policy.named_parameters()), pieces(policy, values)))
 
 
 @torch.no_grad()
 def assign(policy: Any, values: Tensor) -> None:
     """Make `values` [P] the policy's parameters."""
-    named = dict(policy.named_parameters())
-    for name, value in shaped(policy, values).items():
-        named[name].copy_(value)
+    for parameter, value in zip(policy.parameters(), pieces(policy, values)):
+        parameter.copy_(value)
 
 
 def pulled(weights: Weights, pull: Pull) -> Tensor:
@@ -51,7 +55,7 @@ def fisher_product(weights: Weights, batch: Batch, along: Tensor) -> Tensor:
     """F v [P] with F = sum_i w_i s_i s_i^T / sum w, s_i = grad log pi of decision i: two backward passes give J v (the second
     through the first, which is linear in its coefficients), a third J^T of that. In micro-batches, like `Weights.push`."""
     policy = weights.policy
-    parameters, directions = list(policy.parameters()), shaped(policy, along).values()
+    parameters, directions = list(policy.parameters()), pieces(policy, along)
     total = torch.zeros_like(along)
     for index in cut(batch, weights.algorithm.engine.token_budget):
         piece = batch.select(index)
