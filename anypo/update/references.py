@@ -49,10 +49,14 @@ class EmaReference(Reference, name="ema"):
 
 
 class PeriodicReference(Reference, name="periodic"):
-    """A snapshot of the policy taken every `every` steps (reference resets)."""
+    """A snapshot of the policy taken every `every` steps (reference resets), after the first update from then on: a step that has
+    nothing to train on only puts it off."""
 
     provides = frozenset({"reference"})
     every: int = Field(100, ge=1)
+
+    def start(self) -> dict[str, Any]:
+        return {"taken": 0}
 
     def dormant(self, algorithm: Any, outlook: Outlook) -> str | None:
         if self.every < outlook.steps or self.every == 1:
@@ -66,7 +70,11 @@ class PeriodicReference(Reference, name="periodic"):
         return policy.frozen()
 
     def after(self, reference: Any, policy: Any, context: Context) -> Any:
-        return policy.frozen() if (context.step + 1) % self.every == 0 else reference
+        memory, due = context.memory[self], (context.step + 1) // self.every
+        if due <= memory.get("taken", 0):
+            return reference
+        memory["taken"] = due
+        return policy.frozen()
 
 
 class ReincarnatedReference(Reference, name="reincarnated"):
@@ -106,6 +114,7 @@ class SoupReference(Reference, name="soup"):
     """
 
     provides = frozenset({"reference"})
+    begins_apart = True
     models: tuple[str, ...] = ()
     own: float = Field(0.5, ge=0.0, le=1.0)
 

@@ -11,6 +11,7 @@ from making_rows import built, make
 from making_systems import ASYNCHRONOUS, BED, assign, method, trainer
 
 from anypo.algorithm import Algorithm
+from anypo.context import Context, Memory
 from anypo.credit.critics.gae import GAE
 from anypo.credit.critics.pessimistic import soft_minimum
 from anypo.data.batch import Batch
@@ -228,3 +229,80 @@ def test_the_double_critic_learns_the_normalised_reward() -> None:
     assert memory["square"] / memory["count"] == pytest.approx(np.var(seen))
     twins = run.weights.learners["credit"].heads
     assert not torch.equal(twins[0].weight, twins[1].weight)
+
+
+# -- POISE ------------------------------------------------------------------------------------------------------------------------
+
+
+def features(batch: Batch) -> np.ndarray:
+    """Of every rollout, by loops: its first hidden state, the mean of all, and log length with entropies."""
+    out = []
+    for i in range(batch.n_sequences):
+        own = (batch.sequence == i).numpy()
+        hidden, entropy = batch["hidden"].double().numpy()[own], batch["entropy_old"].double().numpy()[own]
+        scalars = [math.log(len(entropy)), entropy.mean(), entropy[-1], entropy.max(), entropy.min()]
+        out.append([hidden[0], hidden.mean(0), np.array(scalars)])
+    return np.array(out, dtype=object)
+
+
+def ridge(known: np.ndarray, targets: np.ndarray, asked: np.ndarray) -> np.ndarray:
+    """Least squares on standardised principal components (by singular values, at most 8 of a block) with penalty 0.01, as the solution
+    of a stacked system; clipped to [0, 1]."""
+    left, right = [], []
+    for block in range(3):
+        x, y = (np.stack(list(rows[:, block])) for rows in (known, asked))
+        centre = x.mean(0)
+        _, values, vectors = np.linalg.svd(x - centre, full_matrices=False)
+        live = values[:8] > 1e-5 * values[0]
+        scale = math.sqrt(len(x) - 1) / values[:8][live]
+        left.append((x - centre) @ vectors[:8][live].T * scale)
+        right.append((y - centre) @ vectors[:8][live].T * scale)
+    z = np.concatenate(left, 1)
+    stacked = np.concatenate([z, 0.1 * np.eye(z.shape[1])])
+    weights = np.linalg.lstsq(stacked, np.concatenate([targets - targets.mean(), np.zeros(z.shape[1])]), rcond=None)[0]
+    return np.clip(targets.mean() + np.concatenate(right, 1) @ weights, 0, 1)
+
+
+def observed(seed: int, pairs: int, alone: int = 0, drift: float = 0.0) -> Batch:
+    """Groups of two (and of one) whose hidden states tell something of the reward; the policy is `drift` from the step's start."""
+    rng = np.random.default_rng(seed)
+    lengths = [rng.integers(1, 5, 2).tolist() for _ in range(pairs)] + [[3]] * alone
+    level = rng.normal(size=len(lengths))
+    rewards = [(rng.random(len(group)) < 1 / (1 + np.exp(-2 * z))).astype(float) for group, z in zip(lengths, level)]
+    batch = make(lengths, [r.tolist() for r in rewards], drift=drift, seed=seed)
+    noise = torch.from_numpy(rng.normal(size=(len(batch), 4)))
+    return batch.with_rows(hidden=noise + torch.from_numpy(level)[batch.row_group, None])
+
+
+@pytest.mark.exact("poise")
+@pytest.mark.parametrize("drift", [0.0, 0.4])
+def test_poises_gradient_has_the_other_rollouts_value_from_a_probe_of_earlier_steps(drift: float) -> None:
+    """Before 64 rollouts the baseline is what rewards were so far; then a ridge regression, fitted to earlier steps alone, reads the
+    other rollout, and a rollout without another has the mean. Targets are crossed. Clip 0.2, mean over tokens, nothing whitened."""
+    poise = method("poise")
+    context = Context(0, 10, 0, Memory(poise))
+    known: list[np.ndarray] = []
+    taught: list[float] = []
+    for seed, (pairs, alone) in enumerate([(20, 0), (20, 2), (8, 1), (6, 0)]):
+        batch = observed(seed, pairs, alone, drift)
+        credited = poise.credit.assign(batch, context)
+        reward, size = batch.sequences["reward"].tolist(), 2 * pairs
+        other = [i ^ 1 for i in range(size)]
+        rows = features(batch)
+        mean = float(np.mean(taught)) if taught else 0.5
+        value = ridge(np.concatenate(known), np.array(taught), rows) if len(taught) >= 64 else np.full(len(rows), mean)
+        wanted = [reward[i] - value[other[i]] for i in range(size)] + [reward[size + k] - mean for k in range(alone)]
+        found = credited.sequences["advantage"].tolist()
+        assert found == pytest.approx(wanted, abs=2e-6)
+        assert (len(taught) >= 64) == (len({round(r - a, 6) for r, a in zip(reward, found)}) > 2)
+        slope = [
+            -(ratio * wanted[i] if (ratio <= 1.2 if wanted[i] > 0 else ratio >= 0.8) else 0.0) / len(batch)
+            for i, ratio in zip(batch.sequence.tolist(), (batch["logp"] - batch["logp_old"]).exp().tolist())
+        ]
+        logp = batch["logp"].clone().requires_grad_()
+        (gradient,) = torch.autograd.grad(poise.objective.loss(credited.with_rows(logp=logp), context), logp)
+        assert gradient.tolist() == pytest.approx(slope, abs=2e-6)
+        known.append(rows[:size])
+        taught += [reward[i] for i in other]
+    nothing = batch.select(torch.zeros(batch.n_sequences, dtype=torch.bool))
+    assert len(poise.credit.assign(nothing, context)) == 0
