@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 HOLDS: Mapping[str, frozenset[str]] = {
-    "acts": frozenset({"acts", "no base"}),
+    "acts": frozenset({"acts", "no base", "by design"}),
     "claim": frozenset({"reproduced", "direction_only", "not_reproduced"}),
     "real": frozenset({"ran"}),
 }
@@ -14,9 +14,9 @@ HOLDS: Mapping[str, frozenset[str]] = {
 
 
 def rungs(kind: str, entry: Mapping[str, Any], tests: Sequence[str]) -> dict[str, Any]:
-    """``exact``: names of tests; ``acts``: acts, still, refused, failed, no base (nothing to compare it with) or not run; ``claim``:
-    the verdict, outdated where the claim is another by now, or not run; ``real``: ran, refused, failed or not run. `kind`: the
-    system's; `entry`: its record."""
+    """``exact``: names of tests; ``acts``: acts, still, refused, failed, no base (nothing to compare it with; its weights move), by
+    design (it is to be still, for the reason that its registration gives) or not run; ``claim``: the verdict, outdated where the claim
+    is another by now, or not run; ``real``: ran, refused, failed or not run. `kind`: the system's; `entry`: its record."""
     acts, real = entry.get("acts"), entry.get("real")
     return {
         "exact": list(tests),
@@ -39,6 +39,6 @@ def _acted(entry: Mapping[str, Any]) -> str:
 
 
 def _reason(entry: Mapping[str, Any]) -> str:
-    """``refused`` or ``failed``, as the record's sentence begins; '' for another."""
+    """``refused``, ``failed`` or ``by design``, as the record's sentence begins; '' for another."""
     begins = str(entry["said"]).partition(":")[0]
-    return begins if begins in ("refused", "failed") else ""
+    return begins if begins in ("refused", "failed", "by design") else ""

@@ -34,9 +34,10 @@ T = TypeVar("T")
 class System:
     """A named system. `description` is its docstring: what it changes against its base, then the equations in words.
 
-    family: the folder its module lies in. excuses: guarantees it does not give (tests/guarantees), each with the reason.
-    needs: settings without which it cannot be built, with values that a test can use. made_for: the kind of task whose values its
-    composition states; in an environment one that was written for text is given a critic and an update.
+    family: the folder its module lies in. excuses: guarantees it does not give (tests/guarantees, and ``acts``: to do what its base
+    would not), each with the reason. needs: settings without which it cannot be built, with values that a
+    test can use. made_for: the kind of task whose values its composition states; in an environment one that was written for text is
+    given a critic and an update.
     `build` returns what the kind says: an `Algorithm` (method), an `anypo.recipes.Recipe` (recipe), an `anypo.measures.Measure`
     (measure), an `anypo.exact.planning.Planner` (planner).
     """

@@ -11,7 +11,8 @@ import pytest
 
 from anypo.claims import load, record, table
 from anypo.claims import real as earnest
-from anypo.claims.real import PLACES, Place, real
+from anypo.claims.places import PLACES, Place
+from anypo.claims.real import real
 from anypo.claims.rungs import rungs, unfinished
 from anypo.errors import UserError
 from anypo.systems import SYSTEMS, find

@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 from anypo.claims import base, load, record
 from anypo.claims.acts import acts
 from anypo.claims.base import CLAIMS, ClaimRun, Outcome, claim, compare
+from anypo.claims.rungs import rungs, unfinished
 from anypo.claims.table import differences, markdown
 from anypo.claims.verify import choose, run
 from anypo.cli.methods.verify import register
@@ -165,9 +166,25 @@ def test_other_rungs_stay_when_a_claim_is_run_again(tmp_path):
 
 
 def test_a_method_that_cannot_act_says_so_and_is_recorded(tmp_path, monkeypatch):
-    found = acts("dpo")
-    assert found["acts"] is None and found["said"].startswith("refused: replay (pairs) cannot work")
+    found = acts("dapo", changes={"generate": "label_vectors"})
+    assert found["acts"] is None and found["said"].startswith("refused: generate (label_vectors) cannot work")
     small = {"control.prompts": 2, "control.samples": 2, "generate.max_new": 2}
     monkeypatch.setattr("anypo.claims.acts._warm", lambda *_: None)
     found = acts("gspo", steps=2, changes=small)
     assert found["acts"] is False and found["first"] == 0 and found["steps"] == 2 and found["task"] == "chain_sum"
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "said"),
+    [
+        ("dpo", {"replay.examples": 2}, "dpo is not sft from step 1 on"),
+        ("td3-bc", {"replay.updates": 2}, "its weights move from step 1 on"),
+        ("gliclass-ppo", {}, "gliclass-ppo is not grpo from step 1 on"),
+        ("prefix-grouper", {"control.prompts": 2, "control.samples": 2}, "by design: the same outputs and gradients"),
+    ],
+)
+def test_methods_of_other_kinds_are_run_on_the_task_of_their_kind(name, changes, said, monkeypatch):
+    monkeypatch.setattr("anypo.claims.acts._warm", lambda *_: None)
+    found = acts(name, steps=1, changes=changes)
+    assert said in found["said"] and json.dumps(found)
+    assert "acts" not in unfinished(rungs("method", {"acts": found}, ()))

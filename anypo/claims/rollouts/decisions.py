@@ -6,15 +6,12 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import torch
 
 from anypo.claims.base import ClaimRun, Outcome, claim, compare, learns, sooner
 from anypo.claims.beds.exact import Curves, Testbed, finals, learning, mean_final
-from anypo.generate.groups.labels import f1, label_world
-from anypo.policies.language.labels import LabelPolicy
+from anypo.claims.beds.labels import label_texts
 from anypo.run.trainer import Trainer
 from anypo.systems import find
-from anypo.tasks.base import Problem
 
 
 @claim("nlpo", base="the same without a mask", published="better and steadier than PPO over six tasks; closer to the initial model",
@@ -67,40 +64,11 @@ def gliclass_ppo(run: ClaimRun) -> Outcome:
 
 def _classify(seed: int, steps: int, changes: Mapping[str, Any]) -> tuple[float, float]:
     """Mean F1 on unseen texts before and after reinforcement."""
-    rng = np.random.default_rng(seed)
-    labels, words, length = 6, 24, 8
-    meaning = rng.integers(0, labels, words)
-
-    def example() -> Problem:
-        text = rng.integers(0, words, length)
-        order = rng.permutation(labels)
-        counts = np.bincount(meaning[text], minlength=labels)
-        targets = (counts >= 2).astype(int)
-        tokens = np.concatenate([[labels], order, labels + text])
-        return Problem(int(rng.integers(1 << 40)), (), metadata={"input": tokens, "targets": targets[order].tolist()})
-
-    train, unseen = [example() for _ in range(256)], [example() for _ in range(128)]
-    policy = LabelPolicy(labels + words, width=32, seed=seed)
-    optimiser = torch.optim.Adam(policy.parameters(), lr=3e-3)
-    for step in range(40):  # the weak supervised start
-        chosen = [train[(16 * step + i) % 64] for i in range(16)]
-        logits = torch.cat(policy.label_logits([p.metadata["input"] for p in chosen]))
-        targets = torch.tensor([t for p in chosen for t in p.metadata["targets"]], dtype=torch.float32)
-        loss = torch.nn.functional.binary_cross_entropy_with_logits(logits, targets)
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
-    before = _f1(policy, unseen)
+    texts = label_texts(seed)
+    before = texts.score()
     algorithm = find("gliclass-ppo").algorithm()
     algorithm = algorithm.set({"control.prompts": 64, "control.samples": 4, "update.optimiser.lr": 1e-3, **changes})
-    world = label_world([p.metadata["input"] for p in train], [p.metadata["targets"] for p in train], policy)
-    trainer = Trainer(algorithm, world, seed, steps)
+    trainer = Trainer(algorithm, texts.world(), seed, steps)
     for _ in range(steps):
         trainer.step()
-    return before, _f1(policy, unseen)
-
-
-def _f1(policy: LabelPolicy, problems: list[Problem]) -> float:
-    with torch.no_grad():
-        logits = policy.label_logits([p.metadata["input"] for p in problems])
-    return float(np.mean([f1(z.numpy() > 0, np.array(p.metadata["targets"]) == 1) for z, p in zip(logits, problems)]))
+    return before, texts.score()

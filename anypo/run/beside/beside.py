@@ -5,7 +5,8 @@ no pass of any model. Every room is a number from 0 (as the base would have), lo
 
   base/prompts, rollouts, signals, kept   share that differs (`anypo.run.beside.rooms`)
   base/advantages, base/coefficients      1 - cosine of the two vectors over the step
-  base/update                             share by which the optimiser steps, or their learning rates, differ
+  base/update                             share by which the optimiser steps, or their learning rates, differ; 1 for a reference that
+                                          begins at other weights
   base/cosine, base/distance              of the coefficients: a.b / |a||b| and |a - b| / |b|, a the run's
   base/part/PATH                          1 - cosine to the run with only this part of credit or objective as the base has it
   base/same                               1 where every room is the base's
@@ -69,6 +70,7 @@ class Beside(Witness):
         self.algorithm, self.weights, self.name, self.why = algorithm, weights, name, why
         self.shadows: dict[str, Shadow] = {}
         self.left: dict[str, str] = {}
+        self.apart = base is not None and rooms.references_apart(algorithm.update, base.update, weights)
         if base is not None:
             others = {
                 f"part/{path}": one for path, one in swapped(algorithm, base).items() if not lacking(one, weights)
@@ -209,7 +211,7 @@ class Beside(Witness):
     def _stepped(self, base: Shadow) -> float:
         """Share by which the update differs from the base's."""
         ours, theirs = self.algorithm.update, base.algorithm.update
-        if not rooms.alike(ours, theirs):
+        if self.apart or not rooms.alike(ours, theirs):
             return 1.0
         if not isinstance(ours, GradientUpdate):
             return 0.0
@@ -246,6 +248,7 @@ class Beside(Witness):
             "name": self.name,
             "why": self.why,
             "left": dict(self.left),
+            "apart": self.apart,
             "shadows": {name: shadow.state_dict() for name, shadow in self.shadows.items()},
         }
 
@@ -253,6 +256,7 @@ class Beside(Witness):
         if not state:  # of a run that had nothing beside it
             return
         self.name, self.why, self.left = state["name"], state["why"], dict(state["left"])
+        self.apart = state.get("apart", self.apart)
         self.shadows = {name: shadow for name, shadow in self.shadows.items() if name in state["shadows"]}
         for name, shadow in self.shadows.items():
             shadow.load_state_dict(state["shadows"][name])

@@ -15,6 +15,7 @@ from anypo.data.batch import Batch
 from anypo.data.records import Group, Tokens, Trajectory
 from anypo.update.base import Update
 from anypo.update.gradient import GradientUpdate
+from anypo.update.weights import Weights
 
 
 def differing(ours: Iterable[Hashable], theirs: Iterable[Hashable]) -> float:
@@ -108,6 +109,15 @@ def alike(ours: Update, base: Update) -> bool:
     fields = ("part", "beta1", "beta2", "weight_decay", "momentum")
     sort = lambda update: [getattr(update.optimiser, name, None) for name in fields]
     return sort(ours) == sort(base)
+
+
+def references_apart(ours: Update, base: Update, weights: Weights) -> bool:
+    """Whether a reference that the base keeps, too, begins at other weights here than there: what is read of it is another number."""
+    same = {keeper.name for keeper in base.keepers() if not keeper.begins_apart}
+    apart = [keeper.name for keeper in ours.keepers() if keeper.begins_apart and keeper.name in same]
+    own = weights.policy.state_dict() if apart else {}
+    kept = [weights.references[name].state_dict() for name in apart]
+    return any(not torch.equal(value, one[name]) for one in kept for name, value in own.items())
 
 
 def relative(ours: Collection[float], theirs: Collection[float]) -> float:

@@ -12,6 +12,7 @@ from anypo.objective.policy_gradient import PolicyGradient
 from anypo.objective.trusts.clips import Clip
 from anypo.systems.baselines.group_relative import grpo
 from anypo.systems.registry import system
+from anypo.update import GradientUpdate
 
 
 @system("adora", title="ADORA", paper="arXiv:2602.10019", base="grpo")
@@ -35,9 +36,12 @@ def fapo() -> Algorithm:
     A flawed answer is reinforced while failures outnumber clean solutions and penalised afterwards, prompt by prompt,
     without a schedule. Flaws are found here by recalculating the equations in right answers; any signal that sets the reward
     component ``flawed`` can take its place (the paper trains a generative judge). Where answers show no equations nothing is flawed,
-    and what acts is the clip's higher upper side, 0.28, and the mean over tokens: rewards of +1 and -1 have GRPO's advantages."""
+    and what acts is the clip's higher upper side, 0.28, in 16 minibatches per batch, and the mean over tokens: rewards of +1 and -1
+    have GRPO's advantages. Clip (with a bound of 10 on what a bad answer can pull) and minibatches are those of verl's recipe for it
+    (run_fapo_7b.sh), which also charges overlong answers."""
     return Algorithm(
         filter=Screen(signals=(EquationCheck(),)),
         credit=Pipeline(shaping=(Flawed(),), scale=StandardDeviation()),
-        objective=PolicyGradient(trust=Clip(low=0.2, high=0.28)),
+        objective=PolicyGradient(trust=Clip(low=0.2, high=0.28, dual=10.0)),
+        update=GradientUpdate(minibatches_per_epoch=16),
     )

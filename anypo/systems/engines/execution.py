@@ -16,7 +16,13 @@ from anypo.systems.registry import system
 from anypo.update import GradientUpdate, VersionedReference
 
 
-@system("prefix-grouper", title="Prefix Grouper", paper="arXiv:2506.05433", base="grpo")
+@system(
+    "prefix-grouper",
+    title="Prefix Grouper",
+    paper="arXiv:2506.05433",
+    base="grpo",
+    excuses={"acts": "the same outputs and gradients as its base, with every prompt of a group encoded once"},
+)
 def prefix_grouper() -> Algorithm:
     """GRPO as it is. What the paper adds is how the training pass computes it: a prompt shared by a group goes through
     the network once, forward and backward, with the same outputs and gradients as the repeated prompts. That is the
