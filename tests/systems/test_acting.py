@@ -93,7 +93,7 @@ def test_what_is_compared_with_no_base_acts_where_its_weights_move() -> None:
     found = follow(algorithm, world, total=20)
     assert found["acts"] is None and found["first"] == 1 and "its weights move from step 1 on" in found["said"]
     algorithm, world = place("opsd")
-    found = follow(algorithm.set({"update": "frozen"}), world, total=20, steps=2)
+    found = follow(algorithm.set({"update.optimiser.lr": 0.0}), world, total=20, steps=2)
     assert found["acts"] is False and found["first"] == 0 and "its weights did not move in 2 steps" in found["said"]
 
 
