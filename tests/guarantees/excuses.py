@@ -7,8 +7,8 @@ import pytest
 from anypo.systems import SYSTEMS
 
 PROPERTIES = {"checks", "order", "masked rows", "on-policy", "reward offset", "common offset", "acts"}
-"""What a system or a part may be excused from (`System.excuses`, `Part.excuses`); ``acts`` is held in tests/systems. An offset common to all groups is a case of one for
-each, so an excuse from the former is one from both."""
+"""What a system or a part may be excused from (`System.excuses`, `Part.excuses`); ``acts`` is held in tests/systems. An offset common
+to all groups is a case of one for each, so an excuse from the former is one from both."""
 
 
 def excuse(property_: str, name: str) -> str:
