@@ -101,6 +101,13 @@ def test_the_command_line_comes_before_the_file_and_says_so(anypo, tmp_path):
     assert "system=grpo (dapo), steps=4 (7), generate.max_new=5 (3)" in done.err
 
 
+def test_of_options_that_differ_only_those_are_said(tmp_path):
+    (tmp_path / "run.yaml").write_text("task: chain_sum\ntask_options: {min_terms: 2, max_terms: 3}\nmodel: tiny")
+    said: list[str] = []
+    read(tmp_path / "run.yaml").resolve(None, None, None, said.append, task_options={"max_terms": 4})
+    assert len(said) == 1 and said[0].endswith("in brackets: task_options.max_terms=4 (3)")
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [

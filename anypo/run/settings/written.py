@@ -63,7 +63,7 @@ class Written:
             key: value for key, value in self.settings.items() if key not in LENGTHS or not set(LENGTHS) & set(given)
         }
         over = [
-            f"{key}={_short(given[key])} ({_short(self.settings[key])})" for key in given if self._other(key, given)
+            said for key in given if self._other(key, given) for said in _others(key, given[key], self.settings[key])
         ]
         over += [
             f"{key}={_short(given[key])} ({other}={_short(self.settings[other])})"
@@ -93,6 +93,17 @@ class Written:
 
     def _other(self, key: str, given: Mapping[str, Any]) -> bool:
         return key in self.settings and given[key] is not None and given[key] != self.settings[key]
+
+
+def _others(name: str, new: Any, old: Any) -> list[str]:
+    """What is other, with what it was in brackets; of mappings entry by entry."""
+    if not (isinstance(new, Mapping) and isinstance(old, Mapping)):
+        return [f"{name}={_short(new)} ({_short(old)})"]
+    return [
+        f"{name}.{key}={_short(new.get(key))} ({_short(old.get(key))})"
+        for key in dict.fromkeys([*old, *new])
+        if new.get(key) != old.get(key)
+    ]
 
 
 def is_written(system: Any) -> TypeGuard[str | Path]:
