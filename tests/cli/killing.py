@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
-import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -15,16 +14,36 @@ TIMED = ("time", "memory/", "rollout/tokens_per_second")
 """Metrics that depend on the hour and the machine."""
 
 
+SERVER = multiprocessing.get_context("forkserver")
+SERVER.set_forkserver_preload(["anypo.cli", "anypo.run.session", "transformers"])
+"""Where the runs come from: a process that has imported the library, once, and done nothing else."""
+
+
+def _run(words: tuple[str, ...], folder: str, here: str, environment: dict[str, str]) -> None:
+    """The command line in a process of its own, as a shell would start it there."""
+    import torch
+
+    from anypo.cli import main
+
+    torch.set_num_threads(1)
+    os.environ.clear()
+    os.environ.update(environment)
+    os.chdir(here)
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    sys.argv = ["anypo", *words, "--out", folder]
+    main()
+
+
 def killed_run(folder: Path, words: tuple[str, ...], steps: int) -> None:
     """Start `anypo *words --out folder` and kill it once it has recorded `steps` steps, which must be before its end."""
-    command = [sys.executable, "-m", "anypo", *words, "--out", str(folder)]
-    process = subprocess.Popen(command, env=os.environ | {"OMP_NUM_THREADS": "1"}, stdout=subprocess.DEVNULL)
+    process = SERVER.Process(target=_run, args=(words, str(folder), os.getcwd(), dict(os.environ)))
+    process.start()
     metrics = folder / "metrics.jsonl"
     while not metrics.exists() or len(metrics.read_text().splitlines()) < steps:
-        assert process.poll() is None, "the run must be killed before it ends"
+        assert process.is_alive(), "the run must be killed before it ends"
         time.sleep(0.005)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
+    process.kill()
+    process.join()
 
 
 def results(folder: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
