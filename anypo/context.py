@@ -168,7 +168,8 @@ class Context:
     that of rollouts from `anypo.generate.base.rollout_key`).
     epoch / minibatch: place inside the update. hooks: requests to other rooms, e.g. ``temperature`` (factor on the next
     rollouts' sampling temperature) and ``learning_rate`` (factor on this optimiser step); cleared by whoever serves them.
-    nets: the learners by path with parameters fixed and inputs open, while losses are taken (`anypo.fits.Nets`).
+    nets: the learners by path with parameters fixed and inputs open, while prompts are chosen and losses are taken
+    (`anypo.fits.Nets`).
     world: the run's world (`anypo.generate.base.World`) for control, generate, filter and replay; None for credit and objective,
     which are pure functions of columns.
     head: the policy's last layer and its optimiser's state (`anypo.update.rules.head.Head`) while an optimiser step is prepared.

@@ -71,6 +71,10 @@ class Net:
         with fixed(self.learner.parameters()):
             return self.learner.fill(batch, names, grad=True)
 
+    def given(self, batch: Batch, names: list[str]) -> dict[str, Tensor]:
+        """The named columns [N, ...] as they are, without derivatives: what control asks about prompts."""
+        return self.learner.fill(batch, names, grad=False)
+
 
 @contextmanager
 def fixed(parameters: Any) -> Iterator[None]:

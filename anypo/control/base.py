@@ -95,9 +95,8 @@ class Uniform(Control, name="uniform"):
 
     def choose(self, problems: int, count: int, context: Context) -> list[Ask]:
         memory, problems = context.memory[self], self.pool(problems, context.total)
-        asks = []
-        for place in range(memory["cursor"], memory["cursor"] + count):
-            order = np.random.default_rng([context.seed, place // problems]).permutation(problems)
-            asks.append(Ask(int(order[place % problems]), self.samples))
+        places = range(memory["cursor"], memory["cursor"] + count)
+        passes = {place // problems for place in places}
+        orders = {number: np.random.default_rng([context.seed, number]).permutation(problems) for number in passes}
         memory["cursor"] += count
-        return asks
+        return [Ask(int(orders[place // problems][place % problems]), self.samples) for place in places]

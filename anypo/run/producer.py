@@ -11,6 +11,7 @@ from anypo.control.visits import Visits
 from anypo.data.batch import Batch
 from anypo.data.records import FAILED, Group
 from anypo.errors import UserError
+from anypo.fits import Nets
 from anypo.generate.base import World
 from anypo.run.beside.witness import NOBODY, Witness
 from anypo.run.record.timing import timed
@@ -35,13 +36,14 @@ class Producer:
         """Generate and screen until the planned number of prompts survived or the rounds are used up."""
         control, screen = self.algorithm.control, self.algorithm.filter
         self.fresh, kept = [], []
-        context.world = self.world
+        context.world, context.nets = self.world, Nets(self.weights.learners)
         self.world.acting = lambda plan: self._acting(plan, context)
         forget = getattr(self.world.sampler, "forget", None)
         if forget is not None:
             forget()  # nothing cached outside this step may influence it: resuming must not change a bit
         for _ in range(screen.rounds):
-            asks = control.choose(len(self.world.task), control.prompts, context)
+            with timed("control", context):
+                asks = control.choose(len(self.world.task), control.prompts, context)
             asks = self.visits.stamp(asks, self.world.problem)
             with timed("generate", context), self.world.acting({}):
                 made = self.algorithm.generate.rollout(asks, self.world, context)

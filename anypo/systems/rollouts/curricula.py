@@ -1,0 +1,58 @@
+"""Methods that choose which prompts a step is spent on."""
+
+from __future__ import annotations
+
+from anypo.algorithm import Algorithm
+from anypo.control.tracked import Dynamics, Thompson
+from anypo.control.values import ValueBand
+from anypo.credit.pipeline import Pipeline
+from anypo.credit.plain import StandardDeviation
+from anypo.objective.aggregates import SequenceMean
+from anypo.objective.policy_gradient import PolicyGradient
+from anypo.objective.ratios import ScoreFunction
+from anypo.objective.regularisers.terms import Entropy
+from anypo.objective.trusts.clips import Clip, Unclipped
+from anypo.systems.baselines.group_relative import grpo
+from anypo.systems.registry import system
+from anypo.update import GradientUpdate
+
+
+@system("pcl", title="Prompt Curriculum Learning", paper="arXiv:2510.01135", base="grpo")
+def pcl() -> Algorithm:
+    """Asks a value model which prompts the policy would solve about half of the time, and rolls out only these: four candidates are
+    drawn for every prompt of the step, those nearest to 1/2 are kept. The model is a network of the policy's size with a linear head
+    on the last token of the prompt, trained by squared error to the group means of the very rollouts of the step, so it costs none of
+    its own, and knows prompts that nobody has answered (``control.critic=head`` shares the policy's network instead). The update is
+    strictly on-policy, one per batch: reward minus group mean without the standard deviation, mean over tokens, then over
+    rollouts; no ratio, no clip, no KL. Built from reviews of the paper, which publishes no code; its search for the batch size at the
+    knee of generation time is not built, nor is the model's learning rate known."""
+    return Algorithm(
+        control=ValueBand(),
+        credit=Pipeline(),
+        objective=PolicyGradient(ratio=ScoreFunction(), trust=Unclipped(), aggregate=SequenceMean()),
+    )
+
+
+@system("vade", title="Variance-Aware Dynamic Sampling", paper="arXiv:2511.18902", base="grpo")
+def vade() -> Algorithm:
+    """Treats problems as arms of a bandit whose means drift: a Beta belief about the success rate of each, one rate p drawn from every
+    belief a step, and GRPO on the problems of the largest p (1 - p)^2. Nothing is rolled out in vain and nothing added. Beliefs
+    fade at two speeds, those just tested faster, so that the beginning of a run is not held against a better policy. How fast, and
+    the form of the fading, are ours (0.5 and 0.99): the paper says "two-scale prior decay" and publishes no code. A belief is
+    read only where problems are met again: a run draws from as many problems as it visits five times (``control.passes``, ours)."""
+    return grpo().replace(control=Thompson())
+
+
+@system("dps", title="Dynamics-Predictive Sampling", paper="arXiv:2603.10887", base="grpo")
+def dps() -> Algorithm:
+    """Predicts with a hidden Markov model of every problem (none, some or all of its rollouts right) which ones will be partly solved
+    in the next step, and trains on these: DAPO's wish without its discarded rollouts. Problems partly solved last time come first,
+    then those never tried (1/3), then the failed and the solved, which return to 1/3 as the counts are forgotten (0.7 a step, the
+    MATH runs; 0.5 on Countdown and Geometry3k). Every problem is a candidate in every step, as in these runs; no exploration beyond
+    that. Loss of the scripts: clip 0.2 / 0.28, dual clip 10, token mean, entropy bonus 0.001, no KL; two minibatches a batch."""
+    return Algorithm(
+        control=Dynamics(),
+        credit=Pipeline(scale=StandardDeviation()),
+        objective=PolicyGradient(trust=Clip(low=0.2, high=0.28, dual=10.0), regularise=(Entropy(coefficient=0.001),)),
+        update=GradientUpdate(minibatches_per_epoch=2),
+    )
