@@ -17,6 +17,7 @@ from anypo.context import Context
 from anypo.control.base import Ask
 from anypo.control.beliefs import HardFocus
 from anypo.control.budgets import ValueBudget
+from anypo.credit.adversary import DifficultyAdversary
 from anypo.credit.retrospect import Retrospect
 from anypo.credit.select.distinct import Distinct
 from anypo.credit.select.rollouts import AdvantageVariance, UncertainTokens
@@ -120,51 +121,63 @@ class OtherGroups(LengthAdvantage, name="weights_by_lot"):
     """The same weights, handed to the groups by lot."""
 
     def factor(self, values: Tensor, batch: Batch, context: Context) -> Tensor:
-        found = super().factor(values, batch, context)
-        present = torch.unique(batch.group)
-        if not len(present):
-            return found
-        own = torch.stack([found[batch.group == group][0] for group in present])
-        mixed = own[torch.from_numpy(draw(context, 107).permutation(len(present)))]
-        return mixed[torch.searchsorted(present, batch.group)]
+        return to_others(super().factor(values, batch, context), batch, context)
+
+
+class DifficultiesByLot(DifficultyAdversary, name="difficulty_weights_by_lot"):
+    """The adversary's weights, handed to the groups by lot."""
+
+    def factor(self, values: Tensor, batch: Batch, context: Context) -> Tensor:
+        return to_others(super().factor(values, batch, context), batch, context)
+
+
+def to_others(weights: Tensor, batch: Batch, context: Context) -> Tensor:
+    """Weights of groups [S], each handed to another group."""
+    present = torch.unique(batch.group)
+    if not len(present):
+        return weights
+    own = torch.stack([weights[batch.group == group][0] for group in present])
+    mixed = own[torch.from_numpy(draw(context, 107).permutation(len(present)))]
+    return mixed[torch.searchsorted(present, batch.group)]
 
 
 def random_drop(algorithm: Algorithm) -> Algorithm:
     """Selection by distinctiveness, by lot."""
-    return swap(algorithm, "credit", "select", (RandomDrop(**_settings(algorithm.credit.select[0])),))  # type: ignore[attr-defined]
+    return swap(algorithm, "credit", "select", (RandomDrop(**settings(algorithm.credit.select[0])),))  # type: ignore[attr-defined]
 
 
 def random_selection(algorithm: Algorithm) -> Algorithm:
     """Down-sampling of rollouts and of decisions, by lot."""
     rollouts, tokens = algorithm.credit.select  # type: ignore[attr-defined]
-    chosen = (RandomRollouts(**_settings(rollouts)), RandomTokens(**_settings(tokens)))
+    chosen = (RandomRollouts(**settings(rollouts)), RandomTokens(**settings(tokens)))
     return swap(algorithm, "credit", "select", chosen)
 
 
 def random_plan(algorithm: Algorithm) -> Algorithm:
     """A step's rollouts planned for rates drawn by lot, under the same limits."""
-    return algorithm.replace(control=RandomRates(**_settings(algorithm.control)))
+    return algorithm.replace(control=RandomRates(**settings(algorithm.control)))
 
 
 def random_pool(algorithm: Algorithm) -> Algorithm:
     """Depth on problems drawn by lot."""
-    return algorithm.replace(control=RandomPool(**_settings(algorithm.control)))
+    return algorithm.replace(control=RandomPool(**settings(algorithm.control)))
 
 
 def constant_feedback(algorithm: Algorithm) -> Algorithm:
     """Every batch once more."""
-    return algorithm.replace(credit=Constant(**_settings(algorithm.credit)))
+    return algorithm.replace(credit=Constant(**settings(algorithm.credit)))
 
 
 def random_feedback(algorithm: Algorithm) -> Algorithm:
     """Every batch once more, forwards or backwards by lot."""
-    return algorithm.replace(credit=Shuffled(**_settings(algorithm.credit)))
+    return algorithm.replace(credit=Shuffled(**settings(algorithm.credit)))
 
 
 def random_weights(algorithm: Algorithm) -> Algorithm:
     """The weights of groups, handed out by lot."""
-    return swap(algorithm, "credit", "group_weight", OtherGroups(**_settings(algorithm.credit.group_weight)))  # type: ignore[attr-defined]
+    return swap(algorithm, "credit", "group_weight", OtherGroups(**settings(algorithm.credit.group_weight)))  # type: ignore[attr-defined]
 
 
-def _settings(part: Any) -> dict[str, Any]:
+def settings(part: Any) -> dict[str, Any]:
+    """The fields of a part."""
     return {name: getattr(part, name) for name in type(part).model_fields}

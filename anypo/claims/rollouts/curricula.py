@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from anypo.claims.base import ClaimRun, Outcome, Premise, claim, compare, learns
+from anypo.claims.beds.controls import DifficultiesByLot, settings, swap
 from anypo.claims.beds.exact import mean
-from anypo.claims.beds.items import Change, Followed, ItemCritic, Items, by_lot, filtered, runs, uniform
+from anypo.claims.beds.items import Change, Followed, ItemCritic, Items, by_lot, filtered, follow, runs, uniform
 from anypo.control.tracked import Thompson
 
 TEN_THOUSAND = "an item-response policy over 10,000 prompts in 20 topics, whose abilities drift as it learns"
@@ -21,7 +22,6 @@ def measured(
     steps: int,
     arms: Mapping[str, Change],
     least: float = 0.02,
-    remark: Callable[[Sequence[Followed]], str] | None = None,
 ) -> Outcome:
     """Exact success over all prompts, mean over the run's rollouts, of a method beside the same method on prompts drawn evenly. arms:
     controls, each a change of the method. All arms are read over as many rollouts as the method spends."""
@@ -31,8 +31,6 @@ def measured(
     read = lambda side: [f.within(n) for f, n in zip(side, spent)]
     for label, side in {"even draws": base, name: ours, **others}.items():
         run.note(said(label, side))
-    if remark is not None:
-        run.note(remark(ours))
     return compare(
         read(base), read(ours), "mean exact success over all prompts", run, least=least,
         controls={label: read(side) for label, side in others.items()}, premise=learning(base, read(base)),
@@ -66,11 +64,12 @@ def pcl(run: ClaimRun) -> Outcome:
         control=Thompson(prompts=algorithm.control.prompts, samples=algorithm.control.samples, passes=0.0)
     )
     arms = {"dynamic sampling": filtered, "a belief per prompt": dictionary}
-    return measured("pcl", run, items, steps, arms, remark=_knowledge)
+    run.note(_knowledge([follow("pcl", items, max(2, steps // 3), seed) for seed in run.seeds]))
+    return measured("pcl", run, items, steps, arms)
 
 
 def _knowledge(side: Sequence[Followed]) -> str:
-    """How much of the variance of the prompts' success the model explains at the end, and what rollouts of every prompt would."""
+    """How much of the variance of the prompts' success the model explains at the end of these runs, and what rollouts would."""
     found = []
     for run in side:
         policy, critic = run.trainer.world.policy, run.trainer.weights.learners["control"]
@@ -79,7 +78,8 @@ def _knowledge(side: Sequence[Followed]) -> str:
         noise = (rates * (1 - rates)).mean()
         found.append([1 - error / rates.var() for error in (((values - rates) ** 2).mean(), noise, noise / 3)])
     own, one, three = np.mean(found, axis=0)
-    return f"explained variance of the success of all prompts: {own:.2f} (model), {one:.2f} (one rollout each), {three:.2f} (three)."
+    rivals = f"{one:.2f} (one rollout each), {three:.2f} (three)"
+    return f"explained variance of the success of all prompts after a third of the run: {own:.2f} (model), {rivals}."
 
 
 @claim("vade", seconds=90, seeds=8, stand_in=TEN_THOUSAND,
@@ -103,3 +103,28 @@ def dps(run: ClaimRun) -> Outcome:
     still = lambda algorithm: algorithm.set({"control.memory": 1.0})
     arms = {"dynamic sampling": filtered, "nothing forgotten": still}
     return measured("dps", run, Items(lr=0.5), run.steps(60), arms)
+
+
+@claim("gdro-rl", base="the same without the adversary", seconds=120, seeds=8, stand_in=TEN_THOUSAND,
+       published="pass@8 up by 10.6 % on average over GRPO (Qwen3-Base, 1.7B to 8B)")  # fmt: skip
+def gdro_rl(run: ClaimRun) -> Outcome:
+    """Weights for bins on which the policy fails: mean exact success over 100 steps on the hardest quarter of 10,000 prompts, beside
+    the same without weights. Control: the same weights, handed to the groups by lot. An effect below 0.005 does not matter."""
+    items, steps = Items(lr=0.3, samples=4), run.steps(100)
+    lot = lambda a: swap(a, "credit", "group_weight", DifficultiesByLot(**settings(a.credit.group_weight)))  # type: ignore[attr-defined]
+    none = lambda a: a.set({"credit.group_weight": "none"})
+    ours, base, other = ([_hardest(items, steps, seed, c) for seed in run.seeds] for c in (lambda a: a, none, lot))
+    return compare(
+        base, ours, "mean exact success on the hardest quarter", run, least=0.005, controls={"weights by lot": other},
+        premise=learns([0.0] * len(base), base, ceiling=0.9, by=0.05, what="the base learns on the hardest quarter"),
+    )  # fmt: skip
+
+
+def _hardest(items: Items, steps: int, seed: int, change: Change) -> float:
+    """Success on the prompts that are hardest in the beginning, mean over a run."""
+    found: list[float] = []
+    hard = np.argsort(items.world(seed).policy.rates())[: items.count // 4]
+    follow(
+        "gdro-rl", items, steps, seed, change, lambda trainer: found.append(trainer.world.policy.rates()[hard].mean())
+    )
+    return float(np.mean(found))

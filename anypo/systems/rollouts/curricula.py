@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from anypo.algorithm import Algorithm
+from anypo.control import Uniform
 from anypo.control.tracked import Dynamics, Thompson
 from anypo.control.values import ValueBand
+from anypo.credit.adversary import DifficultyAdversary
 from anypo.credit.pipeline import Pipeline
 from anypo.credit.plain import StandardDeviation
 from anypo.objective.aggregates import SequenceMean
 from anypo.objective.policy_gradient import PolicyGradient
 from anypo.objective.ratios import ScoreFunction
-from anypo.objective.regularisers.terms import Entropy
+from anypo.objective.regularisers.terms import KL, Entropy
 from anypo.objective.trusts.clips import Clip, Unclipped
 from anypo.systems.baselines.group_relative import grpo
 from anypo.systems.registry import system
-from anypo.update import GradientUpdate
+from anypo.update import FrozenReference, GradientUpdate
 
 
 @system("pcl", title="Prompt Curriculum Learning", paper="arXiv:2510.01135", base="grpo")
@@ -55,4 +57,21 @@ def dps() -> Algorithm:
         credit=Pipeline(scale=StandardDeviation()),
         objective=PolicyGradient(trust=Clip(low=0.2, high=0.28, dual=10.0), regularise=(Entropy(coefficient=0.001),)),
         update=GradientUpdate(minibatches_per_epoch=2),
+    )
+
+
+@system("gdro-rl", title="Prompt-GDRO", paper="arXiv:2601.19280", base="grpo")
+def gdro_rl() -> Algorithm:
+    """GRPO against an adversary: prompts are sorted into ten bins by how often any of their rollouts was right, and rollouts of bins
+    on which the policy fails weigh more, by exponential weights over the running loss of each bin. Clip 0.2 / 0.28, k3 penalty 0.001,
+    four minibatches a batch, four rollouts. A bin's loss is its failure rate here. The release (kishanpb/verl-gdro) takes the mean
+    clipped surrogate, which is exactly 0 at a ratio of 1, since a group's advantages sum to 0, and of order 0.01 after that, and
+    divides it once more by the bin's share of the batch; with failure rates that would give rare bins nearly all the weight. Every
+    problem is met five times (``control.passes``, ours): one met once has no history. Not built: the focus map, and the paper's other
+    game, over numbers of rollouts, whose released bandit learns from the same vanishing loss."""
+    return Algorithm(
+        control=Uniform(passes=5, samples=4),
+        credit=Pipeline(scale=StandardDeviation(), group_weight=DifficultyAdversary()),
+        objective=PolicyGradient(trust=Clip(low=0.2, high=0.28), regularise=(KL(coefficient=0.001),)),
+        update=GradientUpdate(minibatches_per_epoch=4, reference=FrozenReference()),
     )
