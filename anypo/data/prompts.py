@@ -19,6 +19,11 @@ VALUES = "value_model"
 (`anypo.credit.centres.generalist.ValueModel`), for parts that plan by it."""
 
 
+REFERENCES = "references"
+"""Where control and filter say which prompts of this step are rolled out only to see how hard they are (``prompts``), and how often
+they were solved (``rates``), on the run's shelf."""
+
+
 class PromptStore:
     """Named tables, each from prompt id to value."""
 

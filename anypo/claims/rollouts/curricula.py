@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -11,6 +12,8 @@ from anypo.claims.beds.controls import DifficultiesByLot, settings, swap
 from anypo.claims.beds.exact import mean
 from anypo.claims.beds.items import Change, Followed, ItemCritic, Items, by_lot, filtered, follow, runs, uniform
 from anypo.control.tracked import Thompson
+from anypo.filter import Screen
+from anypo.replay import OnPolicy
 
 TEN_THOUSAND = "an item-response policy over 10,000 prompts in 20 topics, whose abilities drift as it learns"
 
@@ -21,18 +24,22 @@ def measured(
     items: Items,
     steps: int,
     arms: Mapping[str, Change],
-    least: float = 0.02,
+    own: Change | None = None,
+    even: Change = uniform,
 ) -> Outcome:
     """Exact success over all prompts, mean over the run's rollouts, of a method beside the same method on prompts drawn evenly. arms:
-    controls, each a change of the method. All arms are read over as many rollouts as the method spends."""
-    ours, base = runs(name, items, steps, run.seeds), runs(name, items, steps, run.seeds, uniform)
-    others = {label: runs(name, items, steps, run.seeds, change) for label, change in arms.items()}
+    controls, each a change of the method. own: what is changed of the method itself; even: of what makes it the base. All are
+    read over as many rollouts as the method spends (an arm that spends less takes more steps); 0.02 is the least that matters."""
+    ours = runs(name, items, steps, run.seeds, own)
+    longer = math.ceil(steps * max(f.rollouts for f in ours) / (items.prompts * items.samples))
+    base = runs(name, items, longer, run.seeds, even)
+    others = {label: runs(name, items, longer, run.seeds, change) for label, change in arms.items()}
     spent = [f.rollouts * steps for f in ours]
     read = lambda side: [f.within(n) for f, n in zip(side, spent)]
     for label, side in {"even draws": base, name: ours, **others}.items():
         run.note(said(label, side))
     return compare(
-        read(base), read(ours), "mean exact success over all prompts", run, least=least,
+        read(base), read(ours), "mean exact success over all prompts", run, least=0.02,
         controls={label: read(side) for label, side in others.items()}, premise=learning(base, read(base)),
     )  # fmt: skip
 
@@ -128,3 +135,16 @@ def _hardest(items: Items, steps: int, seed: int, change: Change) -> float:
         "gdro-rl", items, steps, seed, change, lambda trainer: found.append(trainer.world.policy.rates()[hard].mean())
     )
     return float(np.mean(found))
+
+
+@claim("dots-rr", base="the same objective on prompts drawn evenly, nothing stored", seconds=120, seeds=6, stand_in=TEN_THOUSAND,
+       published="23 to 62 % less time to the same performance over six pairs of model and data set")  # fmt: skip
+def dots_rr(run: ClaimRun) -> Outcome:
+    """Predicted difficulty and replay together: mean exact success over all 10,000 prompts in 40 steps, beside even draws without
+    a store at equal rollouts, references counted (32 for two steps of 32 x 8, as published). Controls: replay alone, and selection
+    alone, each at the rollouts of both together. An effect below 0.02 does not matter."""
+    items, steps = Items(lr=0.15), run.steps(40)
+    sized = lambda a: a.set({"control.references": 32})
+    alone = lambda a: uniform(a).replace(filter=Screen())
+    arms = {"replay alone": alone, "selection alone": lambda a: sized(a).replace(replay=OnPolicy())}
+    return measured("dots-rr", run, items, steps, arms, own=sized, even=lambda a: alone(a).replace(replay=OnPolicy()))

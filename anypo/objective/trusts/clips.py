@@ -91,11 +91,13 @@ class RecentredClip(Trust, name="recentred_clip"):
     """min( r A, clip(r, c - low, c + high) A ), where r divides by the policy that sampled the row and c is the same ratio for
     the step's starting policy: the window moves with the data's age (generalised PPO; ReMix, arXiv:2507.06892).
 
-    Use with a ratio over ``behaviour``; fresh data has c = 1 and is clipped as in PPO.
+    Use with a ratio over ``behaviour``; fresh data has c = 1 and is clipped as in PPO. `relative`: the window is c (1 - low) to
+    c (1 + high), a trust region around the step's starting policy however old the data (rollout replay, arXiv:2506.05316).
     """
 
     low: float = Field(0.2, ge=0.0)
     high: float = Field(0.2, ge=0.0)
+    relative: bool = False
     reads = frozenset({"logp_old", "logp_behaviour"})
 
     def refuse(self, algorithm: Any) -> str | None:
@@ -105,7 +107,9 @@ class RecentredClip(Trust, name="recentred_clip"):
 
     def surrogate(self, log_ratio: Tensor, advantage: Tensor, batch: Batch, context: Context) -> Tensor:
         centre = bounded_exp(batch["logp_old"] - batch["logp_behaviour"])
-        value, active = clipped(bounded_exp(log_ratio), advantage, centre - self.low, centre + self.high, None)
+        width = centre if self.relative else torch.ones_like(centre)
+        bounds = centre - self.low * width, centre + self.high * width
+        value, active = clipped(bounded_exp(log_ratio), advantage, *bounds, None)
         context.log("objective/clip_fraction", batch.row_mean(active))
         return value
 

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from anypo.algorithm import Algorithm
 from anypo.control import Uniform
+from anypo.control.references import ReferencedDifficulty
 from anypo.control.tracked import Dynamics, Thompson
 from anypo.control.values import ValueBand
 from anypo.credit.adversary import DifficultyAdversary
 from anypo.credit.pipeline import Pipeline
 from anypo.credit.plain import StandardDeviation
+from anypo.filter import Screen
+from anypo.filter.references import SetAside
 from anypo.objective.aggregates import SequenceMean
 from anypo.objective.policy_gradient import PolicyGradient
-from anypo.objective.ratios import ScoreFunction
+from anypo.objective.ratios import ScoreFunction, TokenRatio
 from anypo.objective.regularisers.terms import KL, Entropy
-from anypo.objective.trusts.clips import Clip, Unclipped
+from anypo.objective.trusts.clips import Clip, RecentredClip, Unclipped
+from anypo.replay.recent import RecentGroups
 from anypo.systems.baselines.group_relative import grpo
 from anypo.systems.registry import system
 from anypo.update import FrozenReference, GradientUpdate
@@ -74,4 +78,24 @@ def gdro_rl() -> Algorithm:
         credit=Pipeline(scale=StandardDeviation(), group_weight=DifficultyAdversary()),
         objective=PolicyGradient(trust=Clip(low=0.2, high=0.28), regularise=(KL(coefficient=0.001),)),
         update=GradientUpdate(minibatches_per_epoch=4, reference=FrozenReference()),
+    )
+
+
+@system("dots-rr", title="DOTS and rollout replay", paper="arXiv:2506.05316", base="grpo")
+def dots_rr() -> Algorithm:
+    """Two savings in GRPO. Selection: every other step a few references are rolled out, not to be trained on; attention over the words
+    of problems predicts the success rate of all others from theirs, and the prompts nearest to 1/2 are taken. Replay: half of
+    a batch is stored groups, drawn evenly from the newest of each problem that are neither all right nor all wrong; their ratio
+    divides by the policy that sampled them, and the clip, 0.2 around the policy before this step, leaves the full correction. Eight
+    minibatches, mean over tokens, no KL. The published predictor reads embeddings of another language model and is
+    trained beforehand on rollouts of several policies; this one reads hashed words and learns as the run goes. References cost
+    half as many rollouts as prompts (8 for two steps of 8), as in the scripts (256 for two of 256), where replay begins
+    after two steps of 512; temperature 0.6 there."""
+    return Algorithm(
+        control=ReferencedDifficulty(),
+        filter=Screen(rounds=2, survival=(SetAside(),)),
+        replay=RecentGroups(),
+        credit=Pipeline(scale=StandardDeviation()),
+        objective=PolicyGradient(ratio=TokenRatio(denominator="behaviour"), trust=RecentredClip(relative=True)),
+        update=GradientUpdate(minibatches_per_epoch=8),
     )
