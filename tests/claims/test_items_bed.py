@@ -34,7 +34,9 @@ def test_a_step_moves_the_abilities_by_the_variance_of_the_groups() -> None:
 def test_what_a_run_says_of_its_prompts() -> None:
     best = np.array([0.25, 0.24])
     asked, sizes = (np.array([0.5, 0.5]), np.array([0.1, 0.9])), (np.array([2, 2]), np.array([4, 4]))
-    run = Followed(np.array([0.1, 0.3, 0.5]), asked, sizes, best, (np.array([1, 2]), np.array([2, 3])), (), None)
+    run = Followed(
+        np.array([0.1, 0.3, 0.5]), np.zeros(3), asked, sizes, best, (np.array([1, 2]), np.array([2, 3])), (), None
+    )
     assert run.informative == pytest.approx((0.5 + 0.5 + 2 * (1 - 0.9**4 - 0.1**4)) / 4)
     assert run.regret == pytest.approx(1 - (0.25 + 0.09) / 0.49)
     assert run.found == 1 and run.coverage == 0.75 and run.rollouts == 6

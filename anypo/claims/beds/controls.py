@@ -3,7 +3,7 @@ are loaded, and enter an algorithm after everything else is set (`Changed`)."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -23,6 +23,7 @@ from anypo.credit.select.distinct import Distinct
 from anypo.credit.select.rollouts import AdvantageVariance, UncertainTokens
 from anypo.credit.weights import LengthAdvantage
 from anypo.data.batch import Batch
+from anypo.generate.groups.deepened import Deepened
 
 
 @dataclass(frozen=True)
@@ -122,6 +123,14 @@ class OtherGroups(LengthAdvantage, name="weights_by_lot"):
 
     def factor(self, values: Tensor, batch: Batch, context: Context) -> Tensor:
         return to_others(super().factor(values, batch, context), batch, context)
+
+
+class DepthByLot(Deepened, name="deepened_by_lot"):
+    """As many further rollouts, for other prompts."""
+
+    def wishes(self, right: Sequence[Sequence[bool]], context: Context) -> list[int]:
+        own = super().wishes(right, context)
+        return [own[i] for i in draw(context, 108).permutation(len(own))]
 
 
 class DifficultiesByLot(DifficultyAdversary, name="difficulty_weights_by_lot"):

@@ -281,12 +281,14 @@ class ItemRollouts(Independent, name="items_at_once"):
 class Followed:
     """What a run chose, one entry per step.
 
-    success: mean exact rate over all prompts before the step, and after the last one, [steps + 1]. asked: exact rate of every prompt
+    success: mean exact rate over all prompts before the step, and after the last one, [steps + 1]; hardest: over the quarter of them
+    that was hardest in the beginning. asked: exact rate of every prompt
     that was rolled out, before it taught anything; sizes: rollouts of each. best: the largest mean of p (1 - p) that as many
     prompts can have. indices: which they were. rows: the metrics.
     """
 
     success: np.ndarray
+    hardest: np.ndarray
     asked: tuple[np.ndarray, ...]
     sizes: tuple[np.ndarray, ...]
     best: np.ndarray
@@ -336,11 +338,12 @@ class Followed:
         """A step metric, where it was logged."""
         return np.array([row[name] for row in self.rows if name in row])
 
-    def within(self, rollouts: float) -> float:
-        """Exact success over all prompts, mean over the first so many rollouts: for methods that spend more of them in a step."""
+    def within(self, rollouts: float, hardest: bool = False) -> float:
+        """Exact success over all prompts (or the hardest), mean over the first so many rollouts: for methods that spend more of them
+        in a step."""
         spent = np.minimum(np.cumsum([n.sum() for n in self.sizes]), rollouts)
         shares = np.diff(np.concatenate([[0.0], spent, [rollouts]])) / rollouts
-        return float(self.success @ shares)
+        return float((self.hardest if hardest else self.success) @ shares)
 
 
 def follow(
@@ -354,10 +357,12 @@ def follow(
     """Run a (named) method on `items` for `steps` steps; `change` is made last of all, `watch(trainer)` called after every step."""
     world = items.world(seed)
     trainer = Trainer(change(items.adapt(algorithm)), world, seed, steps)
-    success, asked, sizes, best, indices, rows = [], [], [], [], [], []
+    hard = np.argsort(world.policy.rates())[: max(1, items.count // 4)]
+    success, hardest, asked, sizes, best, indices, rows = [], [], [], [], [], [], []
     for _ in range(steps):
         rates = world.policy.rates()
         success.append(rates.mean())
+        hardest.append(rates[hard].mean())
         rows.append(trainer.step())
         groups = trainer.producer.fresh
         index = np.array([group.index for group in groups])
@@ -368,8 +373,9 @@ def follow(
         if watch is not None:
             watch(trainer)
         best.append(np.partition(variance, -len(index))[-len(index) :].mean())
-    success.append(world.policy.rates().mean())
-    return Followed(np.array(success), tuple(asked), tuple(sizes), np.array(best), tuple(indices), tuple(rows), trainer)
+    last = world.policy.rates()
+    curves = np.array([*success, last.mean()]), np.array([*hardest, last[hard].mean()])
+    return Followed(*curves, tuple(asked), tuple(sizes), np.array(best), tuple(indices), tuple(rows), trainer)
 
 
 Change = Callable[[Algorithm], Algorithm]

@@ -10,6 +10,7 @@ from anypo.credit.plain import StandardDeviation, Whiten
 from anypo.credit.shape.tokens import Novelty
 from anypo.filter import DropDegenerate, Screen
 from anypo.generate import AdaptiveRounds
+from anypo.generate.groups.deepened import Deepened
 from anypo.objective.aggregates import GroupMean
 from anypo.objective.corrections import Truncated
 from anypo.objective.policy_gradient import PolicyGradient
@@ -72,3 +73,22 @@ def drive() -> Algorithm:
     training on a stronger model's solutions, hard ones repeated (``--sft-steps``), and a first stage with a window
     shorter than the second's (24k of 32k tokens), which is to raise entropy. Shares and numbers of phases are ours."""
     return grpo().replace(control=HardFocus())
+
+
+@system("dars", title="DARS-B: depth and breadth", paper="arXiv:2508.13755", base="grpo")
+def dars() -> Algorithm:
+    """Depth: the summed advantage of a group vanishes as its prompt gets harder, so prompts of which less than half of eight rollouts
+    are right are rolled out again, up to 64 times in all (``hardness``, the HW runs; ``generate.schedule=equal`` with
+    ``generate.most=32`` are the ET runs), and groups that are all right or all wrong are dropped. Advantages without the standard
+    deviation; all rollouts count alike, so a hard prompt weighs as many times more as it was rolled out. Breadth: two epochs of one
+    full-batch step each. A step spends at most prompts x samples rollouts, twice the first stage here, and wishes beyond are cut in
+    proportion; the scripts grant all (``control.samples=64`` does), which costs up to eight times the first stage where nothing is
+    solved. Pooled rates are biased upwards, since only low first ones are tried again."""
+    return Algorithm(
+        control=Uniform(samples=16),
+        generate=Deepened(),
+        filter=Screen(survival=(DropDegenerate(),)),
+        credit=Pipeline(),
+        objective=PolicyGradient(),
+        update=GradientUpdate(epochs=2),
+    )
