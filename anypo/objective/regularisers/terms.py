@@ -54,13 +54,33 @@ class KL(Regulariser, name="kl"):
     def dormant(self, algorithm: Any, outlook: Outlook) -> str | None:
         return None if self.to == "ref" else always_one("current", self.to, algorithm)
 
-    def penalty(self, batch: Batch, aggregate: Aggregate, context: Context) -> Tensor:
+    def divergence(self, batch: Batch) -> Tensor:
+        """The estimate per decision, [N]."""
         rows = ESTIMATORS[self.estimator](batch["logp"] - batch[f"logp_{self.to}"])
-        if self.gradient == "unbiased":
-            rows = rows * bounded_exp(batch["logp"] - batch["logp_old"])
-        value = aggregate.reduce(rows, batch)
+        return rows * bounded_exp(batch["logp"] - batch["logp_old"]) if self.gradient == "unbiased" else rows
+
+    def penalty(self, batch: Batch, aggregate: Aggregate, context: Context) -> Tensor:
+        value = aggregate.reduce(self.divergence(batch), batch)
         context.log("objective/kl_penalty", self.coefficient * value)
         return self.coefficient * value
+
+
+class HardnessKL(KL, name="hardness_kl"):
+    """KL whose estimate counts `hard` times on decisions of rollouts that their generator found hard (reward component ``hard``),
+    and once on all others (CLPO, arXiv:2509.25004): what is hard may move further from the reference. Scaled before it is reduced."""
+
+    hard: float = Field(0.5, ge=0.0)
+    requires = frozenset({"hardness"})
+
+    def required(self) -> frozenset[str]:
+        return super().required() | self.requires
+
+    def divergence(self, batch: Batch) -> Tensor:
+        rows = super().divergence(batch)
+        marks = batch.sequences.get("reward/hard")
+        if marks is None:  # nobody has spoken
+            return rows
+        return rows * torch.where(batch.spread(marks) > 0.5, self.hard, 1.0).to(rows.dtype)
 
 
 class KLConvex(Regulariser, name="kl_convex"):

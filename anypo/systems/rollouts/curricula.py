@@ -10,12 +10,13 @@ from anypo.control.values import ValueBand
 from anypo.credit.adversary import DifficultyAdversary
 from anypo.credit.pipeline import Pipeline
 from anypo.credit.plain import StandardDeviation
-from anypo.filter import Screen
+from anypo.filter import DropDegenerate, Screen
 from anypo.filter.references import SetAside
+from anypo.generate.groups.restructured import Restructured
 from anypo.objective.aggregates import SequenceMean
 from anypo.objective.policy_gradient import PolicyGradient
 from anypo.objective.ratios import ScoreFunction, TokenRatio
-from anypo.objective.regularisers.terms import KL, Entropy
+from anypo.objective.regularisers.terms import KL, Entropy, HardnessKL
 from anypo.objective.trusts.clips import Clip, RecentredClip, Unclipped
 from anypo.replay.recent import RecentGroups
 from anypo.systems.baselines.group_relative import grpo
@@ -98,4 +99,23 @@ def dots_rr() -> Algorithm:
         credit=Pipeline(scale=StandardDeviation()),
         objective=PolicyGradient(ratio=TokenRatio(denominator="behaviour"), trust=RecentredClip(relative=True)),
         update=GradientUpdate(minibatches_per_epoch=8),
+    )
+
+
+@system("clpo", title="Curriculum Learning meets Policy Optimization", paper="arXiv:2509.25004", base="grpo")
+def clpo() -> Algorithm:
+    """A curriculum that the policy writes: four rollouts tell hard prompts (at most one right), medium (two) and easy; it then puts
+    each hard question more simply and each medium one in other words, keeping the answer, which it is shown, and rewritings are rolled
+    out as groups of their own. Trained on: all groups, old and new, that are neither all right nor all wrong. GRPO's advantages,
+    mean over tokens, eight minibatches, and a KL of 0.001 that counts half where a question is hard (0.0005 a token: no small run
+    will show it). Half of a step's rollouts are for rewritings. They need a policy that can follow an instruction: the text of one
+    that cannot is no question, its groups are all wrong, and what is left is GRPO with four rollouts. The instructions are in
+    words of our own; the release writes chat roles into the text, where here a rewriting is a message like the original."""
+    return Algorithm(
+        control=Uniform(samples=8),
+        generate=Restructured(),
+        filter=Screen(survival=(DropDegenerate(),)),
+        credit=Pipeline(scale=StandardDeviation()),
+        objective=PolicyGradient(regularise=(HardnessKL(),)),
+        update=GradientUpdate(minibatches_per_epoch=8, reference=FrozenReference()),
     )
