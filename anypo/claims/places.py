@@ -153,6 +153,11 @@ PLACES: Mapping[str, Place] = {
     "mssr": Place(changes={"control.prompts": 16}),
     "spo-single-stream": Place(changes={"control.prompts": 16}),
     "poise": Place(changes={"control.prompts": 8, "credit.centre.warmup": 8}),
+    "pcl": Place(changes={"control.critic": "head"}),
+    "craft-gui": Place("screens", changes={"generate.max_new": 24}),
+    "dars": Place(changes={"control.samples": 6, "generate.base": 4}),
+    "clpo": Place(changes={"control.samples": 8}),
+    "dots-rr": Place(changes={"replay.begin": 1}),
     "xrpo": Place(changes={"control.samples": 8}),
     "dpo": Place("pairs.jsonl", made=_pairs),
     "sft-then-grpo": Place(

@@ -109,6 +109,9 @@ PRIORS: Mapping[Prior, tuple[tuple[float, ...], ...]] = {
 """Counts of transitions before any was seen, entry [next][now] of the states none, some and all right. The release's ``local`` has 0
 where this has 1e-6: a transition that was forbidden and is observed would give 0 / 0."""
 
+STILL = 1e-9
+"""How near to where forgetting leads a belief is taken to be there."""
+
 SOME = 1
 """The state of a problem some of whose rollouts are right."""
 
@@ -146,11 +149,15 @@ class Dynamics(_Tracked, name="dynamics"):
         prior = np.tile(np.array(PRIORS[self.prior]), (problems, 1, 1))
         return {"mu": even, "before": even.copy(), "alpha": prior, "met": np.zeros(problems, dtype=bool)}
 
+    def start(self) -> dict[str, Any]:
+        return super().start() | {"moving": np.zeros(0, dtype=np.int64)}
+
     def score(self, memory: dict[str, Any], context: Context) -> np.ndarray:
         pool = len(memory["met"])
-        looked = np.arange(pool)
-        if self.candidates and self.candidates * self.prompts < pool:
-            looked = self._next(memory, context, pool)
+        if not self.candidates or self.candidates * self.prompts >= pool:
+            memory["met"][:] = True
+            return memory["mu"][:, SOME].copy()  # type: ignore[no-any-return]
+        looked = self._next(memory, context, pool)
         memory["met"][looked] = True
         score = np.full(pool, -1.0)
         score[looked] = memory["mu"][looked, SOME]
@@ -171,20 +178,18 @@ class Dynamics(_Tracked, name="dynamics"):
         prior, rows = np.array(PRIORS[self.prior]), np.arange(len(index))
         old = alpha[index]
         xi = (old / old.sum(1, keepdims=True))[rows, state] * before[index]
-        moved = memory["met"] & _away(alpha, mu, prior)
-        moved[index] = True
-        at = np.flatnonzero(moved)
+        at = np.union1d(memory["moving"] if self.prior == "even" else np.flatnonzero(memory["met"]), index)
         alpha[at] = self.memory * alpha[at] + (1 - self.memory) * prior
         alpha[index, state] += xi / xi.sum(1, keepdims=True)
         before[at] = mu[at]
         before[index] = np.eye(3)[state]
-        phi = alpha[at] / alpha[at].sum(1, keepdims=True)
-        now = before[at]
-        mu[at] = np.einsum("pij,pj->pi", phi, now)
+        own = alpha[at]
+        mu[at] = np.einsum("pij,pj->pi", own / own.sum(1, keepdims=True), before[at])
+        memory["moving"] = self._moving(at, memory) if self.prior == "even" else at
 
-
-def _away(alpha: np.ndarray, mu: np.ndarray, prior: np.ndarray) -> np.ndarray:
-    """Problems that a step without them changes at all, bool [P]: the others are where forgetting leads."""
-    if (prior != 1).any():
-        return np.ones(len(mu), dtype=bool)
-    return (np.abs(mu - 1 / 3).max(1) > 1e-12) | (np.abs(alpha - 1).reshape(len(alpha), 9).max(1) > 1e-12)
+    def _moving(self, at: np.ndarray, memory: dict[str, Any]) -> np.ndarray:
+        """Those of the problems whose beliefs still change where nobody asks; the others are put where forgetting has led them."""
+        mu, alpha = memory["mu"][at], memory["alpha"][at]
+        away = (np.abs(mu - 1 / 3).max(1) > STILL) | (np.abs(alpha - 1).reshape(-1, 9).max(1) > STILL)
+        memory["mu"][at[~away]], memory["before"][at[~away]], memory["alpha"][at[~away]] = 1 / 3, 1 / 3, 1.0
+        return at[away]

@@ -12,7 +12,7 @@ from anypo.tasks.base import Environment, Problem, Task
 from anypo.tasks.code import exercises
 from anypo.tasks.text import generators
 from anypo.tasks.text.options import read
-from anypo.worlds import calculator, guess, span
+from anypo.worlds import calculator, guess, screens, span
 
 ALIASES: dict[str, tuple[str, dict[str, Any]]] = {
     "sums": (
@@ -49,6 +49,7 @@ TASKS: dict[str, Named] = {
     exercises.NAME: Named(exercises.parse, exercises.load),
     calculator.NAME: Named(calculator.parse, calculator.load),
     span.NAME: Named(span.parse, span.load),
+    screens.NAME: Named(screens.parse, screens.load),
 }
 
 Factory = TypeVar("Factory", bound=Callable[..., Task])

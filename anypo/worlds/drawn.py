@@ -27,8 +27,8 @@ class Drawn:
     """A task of drawn problems. Satisfies `anypo.tasks.base.Task`.
 
     draw: a problem from random numbers, on side 0 (training) or 1 (held out), which share no question; split: how it sees to that, in
-    words. play: a problem's episode, of at most `turns` answers. reward: the component that is paid; verifier: what gives it, for
-    provenance. tools: what may be called in an answer.
+    words. play: a problem's episode, of at most `turns` answers. reward: the component that is paid, the first where `paid` gives
+    several their weights; verifier: what gives it, for provenance. tools: what may be called in an answer.
     """
 
     name: str
@@ -41,10 +41,11 @@ class Drawn:
     turns: int = 1
     tools: tuple[str, ...] = ()
     outcome: str = "correct"
+    paid: Mapping[str, float] = field(default_factory=dict)
     weights: Mapping[str, float] = field(init=False)
 
     def __post_init__(self) -> None:
-        self.weights = {self.reward: 1.0}
+        self.weights = dict(self.paid) or {self.reward: 1.0}
 
     def __len__(self) -> int:
         return self.options.size

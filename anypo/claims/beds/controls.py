@@ -17,6 +17,7 @@ from anypo.context import Context
 from anypo.control.base import Ask
 from anypo.control.beliefs import HardFocus
 from anypo.control.budgets import ValueBudget
+from anypo.control.staged import Staged
 from anypo.credit.adversary import DifficultyAdversary
 from anypo.credit.retrospect import Retrospect
 from anypo.credit.select.distinct import Distinct
@@ -123,6 +124,13 @@ class OtherGroups(LengthAdvantage, name="weights_by_lot"):
 
     def factor(self, values: Tensor, batch: Batch, context: Context) -> Tensor:
         return to_others(super().factor(values, batch, context), batch, context)
+
+
+class HardFirst(Staged, name="staged_backwards"):
+    """The same stages, the hardest first."""
+
+    def now(self, context: Context) -> int:
+        return len(self.edges) - super().now(context)
 
 
 class DepthByLot(Deepened, name="deepened_by_lot"):

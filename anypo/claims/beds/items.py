@@ -122,7 +122,8 @@ class ItemTask:
 
     def train(self, index: int) -> Problem:
         topic, level = self.table[index]  # type: ignore[attr-defined]
-        return Problem(index, ({"role": "user", "content": f"{topic} {level} {index}"},), answer="right")
+        said = ({"role": "user", "content": f"{topic} {level} {index}"},)
+        return Problem(index, said, answer="right", metadata={"operations": level + 1})
 
     def heldout(self, index: int) -> Problem:
         return self.train(index)

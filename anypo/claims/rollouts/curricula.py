@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from anypo.claims.base import ClaimRun, Outcome, Premise, claim, compare, learns
-from anypo.claims.beds.controls import DepthByLot, DifficultiesByLot, settings, swap
+from anypo.claims.beds.controls import DepthByLot, DifficultiesByLot, HardFirst, settings, swap
 from anypo.claims.beds.exact import mean
 from anypo.claims.beds.items import Change, Followed, ItemCritic, Items, by_lot, filtered, follow, runs, uniform
 from anypo.control.tracked import Thompson
@@ -150,3 +150,15 @@ def dars(run: ClaimRun) -> Outcome:
     lot = lambda a: a.replace(generate=DepthByLot(**settings(a.generate)))
     even = lambda a: a.set({"generate": "independent", "generate.max_new": 1})
     return measured("dars", run, items, steps, {"depth by lot": lot}, even=even, hardest=True, least=0.01)
+
+
+@claim("craft-gui", base="the same objective on prompts drawn evenly", seconds=60, seeds=8, stand_in=TEN_THOUSAND,
+       published="5.6 % (Android Control) and 10.3 % (its own benchmark) above earlier methods")  # fmt: skip
+def craft_gui(run: ClaimRun) -> Outcome:
+    """Three stages by what prompts say of themselves (eight levels: up to 3, up to 6, above): mean exact success on the hardest
+    quarter of 10,000 prompts in 60 steps of 32 x 8 rollouts, beside even draws. Control: the same stages, the hardest first. An effect
+    below 0.02 does not matter."""
+    own = lambda a: a.set({"control.edges": [3, 6]})
+    back = lambda a: a.replace(control=HardFirst(**settings(own(a).control) | {"review": 0.0}))
+    arms = {"the hardest first": back}
+    return measured("craft-gui", run, Items(), run.steps(60), arms, own=own, hardest=True)

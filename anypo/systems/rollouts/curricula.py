@@ -5,6 +5,7 @@ from __future__ import annotations
 from anypo.algorithm import Algorithm
 from anypo.control import Uniform
 from anypo.control.references import ReferencedDifficulty
+from anypo.control.staged import Staged
 from anypo.control.tracked import Dynamics, Thompson
 from anypo.control.values import ValueBand
 from anypo.credit.adversary import DifficultyAdversary
@@ -118,4 +119,19 @@ def clpo() -> Algorithm:
         credit=Pipeline(scale=StandardDeviation()),
         objective=PolicyGradient(regularise=(HardnessKL(),)),
         update=GradientUpdate(minibatches_per_epoch=8, reference=FrozenReference()),
+    )
+
+
+@system("craft-gui", title="CRAFT-GUI", paper="arXiv:2508.11360", base="grpo")
+def craft_gui() -> Algorithm:
+    """A curriculum for agents that operate screens: problems are sorted into three stages by how many operations their task needs (at
+    most 3, at most 8, more, and questions about the screen), and GRPO goes through them, the easiest first, with a tenth of
+    the prompts of a later stage from earlier ones. Every problem is one step, one action; its reward is 0.1 for the form and 0.9 for
+    the action, right type times how right the argument is: the task ``screens``, a stand-in for screenshots, whose questions are
+    graded by the words they share with the answer in the place of a judge. KL penalty to the initial model, as in GRPO's paper. There
+    is no code: bounds, weights and the share of review are ours. On other tasks ``control.key`` names what makes them hard."""
+    return grpo().replace(
+        control=Staged(),
+        objective=PolicyGradient(aggregate=SequenceMean(), regularise=(KL(coefficient=0.04),)),
+        update=GradientUpdate(reference=FrozenReference()),
     )
