@@ -3,8 +3,8 @@
     python -m benchmarks.choosing --problems 100000
 
 Every problem has been met before the measurement, all of them in one step (the worst case of a memory by problem) and `IDLE` steps
-ago, and none is rolled out: only `choose` and `observe` are timed. A controller that asks a model has a small one here; what the passes
-of a language model cost is measured in real steps (metric ``time/control``), with ``--run MODEL``.
+ago, and none is rolled out: only `choose` and `observe` are timed. A controller that asks a model has a small one here; what the
+passes of a language model cost is measured in real steps (metric ``time/control``), with ``--run MODEL``.
 """
 
 from __future__ import annotations

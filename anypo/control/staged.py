@@ -15,7 +15,7 @@ from anypo.control.choosing import again
 from anypo.outlook import Outlook
 from anypo.tasks.base import Problem
 
-LOOKS = 200
+LOOKS = 50
 """Problems looked at for every one that is wanted, before one of another stage is taken in its place."""
 
 
