@@ -112,6 +112,12 @@ class Digits(EnumerablePolicy):  # type: ignore[misc]
         return " ".join(str(t - 1) for t in np.asarray(tokens).tolist() if t > 0)
 
 
+def items(algorithm: Any, fields: Changes) -> tuple[Any, Any]:
+    """Prompts of many difficulties, and a policy that can put them into other words."""
+    bed = take("Items", "anypo.claims.beds.items")(**{"count": 60, "prompts": 4, "simpler": 2, "hard": 1.0, **fields})
+    return lively(bed.adapt(algorithm)), bed.world(SEED)
+
+
 def numbers(algorithm: Any, fields: Changes) -> tuple[Any, Any]:
     """Answers are numbers (intervals, for instance)."""
     algorithm, world = exact(algorithm, fields)
@@ -369,6 +375,7 @@ RUNS: dict[str, Run] = {
     "chord": Run(exact, HARDER),
     "chord-phi": Run(exact, HARDER),
     "clip-cov": Run(exact, {"lr": 0.2}),
+    "clpo": Run(items),
     "coderl-plus": Run(
         transformer,
         {"task": programs, "examples": executions, "warm": 70},

@@ -9,6 +9,8 @@ import pytest
 import torch
 
 from anypo.claims.beds.items import Followed, Items, filtered, follow
+from anypo.engine.base import Request, Sampling
+from anypo.generate.groups.restructured import asked
 
 SMALL = Items(count=300, prompts=6, samples=4)
 
@@ -35,7 +37,15 @@ def test_what_a_run_says_of_its_prompts() -> None:
     best = np.array([0.25, 0.24])
     asked, sizes = (np.array([0.5, 0.5]), np.array([0.1, 0.9])), (np.array([2, 2]), np.array([4, 4]))
     run = Followed(
-        np.array([0.1, 0.3, 0.5]), np.zeros(3), asked, sizes, best, (np.array([1, 2]), np.array([2, 3])), (), None
+        np.array([0.1, 0.3, 0.5]),
+        np.zeros(3),
+        asked,
+        sizes,
+        np.array([4, 8]),
+        best,
+        (np.array([1, 2]), np.array([2, 3])),
+        (),
+        None,
     )
     assert run.informative == pytest.approx((0.5 + 0.5 + 2 * (1 - 0.9**4 - 0.1**4)) / 4)
     assert run.regret == pytest.approx(1 - (0.25 + 0.09) / 0.49)
@@ -59,3 +69,16 @@ def test_words_tell_most_of_the_difficulty() -> None:
     guess = told @ np.linalg.lstsq(told, hard, rcond=None)[0]
     assert 0.8 < 1 - ((hard - guess) ** 2).mean() / hard.var() < 0.97
     assert torch.allclose(torch.sigmoid(items.world(0).policy.logits()), torch.from_numpy(1 / (1 + np.exp(hard))))
+
+
+def test_a_policy_that_writes_lowers_what_it_is_told_to_simplify() -> None:
+    world = SMALL.replace(simpler=2).world(0)
+    problem, policy = world.task.train(7), world.policy
+    topic, level, _ = map(int, problem.messages[-1]["content"].split())
+    for kind, down in (("hard", 2), ("medium", 0)):
+        asked_for = policy.encode(({"role": "user", "content": asked(problem, kind)},))
+        (reply,) = world.sampler.generate([Request(asked_for, Sampling(8), (0,))])
+        assert policy.decode(reply.tokens) == f"{topic} {max(0, level - down)} 7 in other words"
+    here = policy.encode(({"content": f"{topic} {level + 1} 7 in other words"},))
+    easier = policy.logits(torch.tensor([7])) - policy.logits(torch.tensor([7]), torch.tensor([int(here[1]) - 100]))
+    assert float(easier.detach()) == pytest.approx(1.0)

@@ -31,6 +31,7 @@ from anypo.engine.base import Completion, Request
 from anypo.exact.graph import uniforms
 from anypo.filter import DropDegenerate, Screen
 from anypo.generate.base import OWN, Independent, World, answered, rollout_key
+from anypo.generate.groups.restructured import WANTED
 from anypo.run.trainer import Trainer
 from anypo.systems import find
 from anypo.tasks.base import Environment, Problem, Reply
@@ -47,7 +48,8 @@ class Items:
     """`count` prompts in `topics` topics and `levels` levels. A level is one unit of difficulty, a topic's own difficulty has standard
     deviation `topic`, what no word tells `hidden`; `hard` is the mean difficulty. share: of an ability's rise on a prompt, how much is
     the topic's alone (the rest is general). lr: of plain gradient steps;
-    critic_lr: of Adam's, for what a controller trains."""
+    critic_lr: of Adam's, for what a controller trains. simpler: levels by which the
+    policy lowers a question that it is told to simplify (None: it cannot write)."""
 
     count: int = 10_000
     topics: int = 20
@@ -58,6 +60,7 @@ class Items:
     share: float = 0.5
     lr: float = 0.7
     critic_lr: float = 0.03
+    simpler: int | None = None
     prompts: int = 32
     samples: int = 8
     name: str = "items"
@@ -81,8 +84,9 @@ class Items:
 
     def world(self, seed: int) -> World:
         """A fresh world; difficulties are the seed's."""
-        policy = ItemPolicy(self, seed)
-        return World(ItemTask(self), policy, ItemSampler(policy))  # type: ignore[arg-type]
+        policy = ItemPolicy(self, seed) if self.simpler is None else Writer(self, seed)
+        sampler = ItemSampler(policy) if self.simpler is None else WriterSampler(policy)
+        return World(ItemTask(self), policy, sampler)  # type: ignore[arg-type]
 
     def adapt(self, algorithm: Algorithm | str) -> Algorithm:
         """A (named) method at this bed's sizes, with plain gradient steps in the place of Adam's, which are of one length whatever a
@@ -160,12 +164,16 @@ class ItemPolicy(nn.Module):
         self.items, self.version = items, 0
         self.weight = nn.Parameter(torch.zeros(1 + items.topics, dtype=torch.float64))
         self.register_buffer("difficulty", torch.from_numpy(items.difficulty(seed)), persistent=False)
-        self.register_buffer("topic", torch.from_numpy(items.words()[0]), persistent=False)
+        topic, level = map(torch.from_numpy, items.words())
+        self.register_buffer("topic", topic, persistent=False)
+        self.register_buffer("level", level, persistent=False)
 
-    def logits(self, item: Tensor | slice = slice(None)) -> Tensor:
-        """Log odds of a right answer, connected to the abilities; of all prompts, [count], or of some."""
+    def logits(self, item: Tensor | slice = slice(None), level: Tensor | None = None) -> Tensor:
+        """Log odds of a right answer, connected to the abilities; of all prompts, [count], or of some, at another `level` than their
+        own where it is given."""
         general, own = math.sqrt(1 - self.items.share), math.sqrt(self.items.share)
-        return general * self.weight[0] + own * self.weight[1:][self.topic[item]] - self.difficulty[item]  # type: ignore[index]
+        easier = 0 if level is None else self.level[item] - level  # type: ignore[index]
+        return general * self.weight[0] + own * self.weight[1:][self.topic[item]] - self.difficulty[item] + easier  # type: ignore[index]
 
     @torch.no_grad()
     def rates(self) -> np.ndarray:
@@ -173,9 +181,12 @@ class ItemPolicy(nn.Module):
         return torch.sigmoid(self.logits()).numpy()
 
     @torch.no_grad()
-    def drawn(self, item: np.ndarray, keys: list[tuple[int, ...]]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def drawn(
+        self, item: np.ndarray, keys: list[tuple[int, ...]], level: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """One answer for every key: whether it is right, its log-probability and the entropy of the choice, all [S]."""
-        p = torch.sigmoid(self.logits(torch.from_numpy(item))).numpy()
+        told = None if level is None else torch.from_numpy(level)
+        p = torch.sigmoid(self.logits(torch.from_numpy(item), told)).numpy()
         right = uniforms(keys, 1)[:, 0] < p
         logp = np.log(np.where(right, p, 1 - p).clip(1e-300))
         return right, logp, -(p * np.log(p.clip(1e-300)) + (1 - p) * np.log((1 - p).clip(1e-300)))
@@ -184,9 +195,10 @@ class ItemPolicy(nn.Module):
         """`logp`, `entropy`, both [N]."""
         contents = [t.content for t in batch.trajectories if isinstance(t.content, Tokens)]
         item = torch.tensor([int(content.tokens[2]) - ITEM for content in contents], dtype=torch.int64)
+        level = torch.tensor([int(content.tokens[1]) - LEVEL for content in contents], dtype=torch.int64)
         token = torch.tensor([int(content.tokens[3]) for content in contents], dtype=torch.float64)
         with torch.set_grad_enabled(grad):
-            z = self.logits(item)
+            z = self.logits(item, level)
             logp = nn.functional.logsigmoid((2 * token - 1) * z)
             p = torch.sigmoid(z)
             entropy = -(p * nn.functional.logsigmoid(z) + (1 - p) * nn.functional.logsigmoid(-z))
@@ -200,7 +212,7 @@ class ItemPolicy(nn.Module):
         return copy.deepcopy(self).requires_grad_(False)
 
     def encode(self, messages: Sequence[Mapping[str, str]]) -> np.ndarray:
-        topic, level, item = map(int, messages[-1]["content"].split())
+        topic, level, item = map(int, messages[-1]["content"].split()[:3])
         return np.array([TOPIC + topic, LEVEL + level, ITEM + item], dtype=np.int64)
 
     def decode(self, tokens: np.ndarray) -> str:
@@ -241,12 +253,48 @@ class ItemSampler:
         if not requests:
             return []
         item = np.array([int(request.tokens[2]) - ITEM for request in requests])
-        right, logp, spread = self.policy.drawn(item, [request.seed for request in requests])
+        level = np.array([int(request.tokens[1]) - LEVEL for request in requests])
+        right, logp, spread = self.policy.drawn(item, [request.seed for request in requests], level)
         version, none = np.array([self.policy.version]), np.zeros(1)
         return [
             Completion(np.array([int(r)]), logp[i : i + 1], spread[i : i + 1], none, version, "stop")
             for i, r in enumerate(right)
         ]
+
+
+ASKED = 1_000_000
+"""Added to the topic of a prompt that is to be rewritten."""
+
+
+class Writer(ItemPolicy):
+    """Reads the instructions of `anypo.generate.groups.restructured`, and follows them: a question that it is told to simplify comes
+    back `simpler` levels lower, another one as it was, both in words of their own."""
+
+    def encode(self, messages: Sequence[Mapping[str, str]]) -> np.ndarray:
+        text = messages[-1]["content"]
+        plain = super().encode(({"content": text.rpartition("\n")[2]},))
+        if "Question:" not in text:
+            return plain
+        down = int(self.items.simpler or 0) if WANTED["hard"] in text else 0
+        return np.array([plain[0] + ASKED, max(LEVEL, plain[1] - down), plain[2]])
+
+    def decode(self, tokens: np.ndarray) -> str:
+        if len(tokens) < 3:
+            return super().decode(tokens)
+        return f"{tokens[0] - ASKED - TOPIC} {tokens[1] - LEVEL} {tokens[2] - ITEM} in other words"
+
+
+class WriterSampler(ItemSampler):
+    """Writes what it is asked to, and draws answers."""
+
+    def generate(self, requests: Sequence[Request]) -> list[Completion]:
+        plain = iter(super().generate([r for r in requests if r.tokens[0] < ASKED]))
+        return [_written(request) if request.tokens[0] >= ASKED else next(plain) for request in requests]
+
+
+def _written(request: Request) -> Completion:
+    none = np.zeros(len(request.tokens))
+    return Completion(request.tokens, none, none, none, none.astype(int), "stop")
 
 
 class ItemRollouts(Independent, name="items_at_once"):
@@ -284,7 +332,8 @@ class Followed:
 
     success: mean exact rate over all prompts before the step, and after the last one, [steps + 1]; hardest: over the quarter of them
     that was hardest in the beginning. asked: exact rate of every prompt
-    that was rolled out, before it taught anything; sizes: rollouts of each. best: the largest mean of p (1 - p) that as many
+    that was rolled out, before it taught anything; sizes: rollouts of each. spent: all rollouts, those of
+    rewritten prompts included. best: the largest mean of p (1 - p) that as many
     prompts can have. indices: which they were. rows: the metrics.
     """
 
@@ -292,6 +341,7 @@ class Followed:
     hardest: np.ndarray
     asked: tuple[np.ndarray, ...]
     sizes: tuple[np.ndarray, ...]
+    spent: np.ndarray
     best: np.ndarray
     indices: tuple[np.ndarray, ...]
     rows: tuple[Mapping[str, float], ...]
@@ -323,7 +373,7 @@ class Followed:
     @property
     def rollouts(self) -> float:
         """Rollouts per step."""
-        return float(np.mean([n.sum() for n in self.sizes]))
+        return float(np.mean(self.spent))
 
     @property
     def final(self) -> float:
@@ -342,7 +392,7 @@ class Followed:
     def within(self, rollouts: float, hardest: bool = False) -> float:
         """Exact success over all prompts (or the hardest), mean over the first so many rollouts: for methods that spend more of them
         in a step."""
-        spent = np.minimum(np.cumsum([n.sum() for n in self.sizes]), rollouts)
+        spent = np.minimum(np.cumsum(self.spent), rollouts)
         shares = np.diff(np.concatenate([[0.0], spent, [rollouts]])) / rollouts
         return float((self.hardest if hardest else self.success) @ shares)
 
@@ -359,13 +409,14 @@ def follow(
     world = items.world(seed)
     trainer = Trainer(change(items.adapt(algorithm)), world, seed, steps)
     hard = np.argsort(world.policy.rates())[: max(1, items.count // 4)]
-    success, hardest, asked, sizes, best, indices, rows = [], [], [], [], [], [], []
+    success, hardest, asked, sizes, spent, best, indices, rows = [], [], [], [], [], [], [], []
     for _ in range(steps):
         rates = world.policy.rates()
         success.append(rates.mean())
         hardest.append(rates[hard].mean())
         rows.append(trainer.step())
-        groups = trainer.producer.fresh
+        spent.append(sum(len(group.trajectories) for group in trainer.producer.fresh))
+        groups = [group for group in trainer.producer.fresh if group.index >= 0]
         index = np.array([group.index for group in groups])
         asked.append(rates[index])
         sizes.append(np.array([len(group.trajectories) for group in groups]))
@@ -376,7 +427,9 @@ def follow(
         best.append(np.partition(variance, -len(index))[-len(index) :].mean())
     last = world.policy.rates()
     curves = np.array([*success, last.mean()]), np.array([*hardest, last[hard].mean()])
-    return Followed(*curves, tuple(asked), tuple(sizes), np.array(best), tuple(indices), tuple(rows), trainer)
+    return Followed(
+        *curves, tuple(asked), tuple(sizes), np.array(spent), np.array(best), tuple(indices), tuple(rows), trainer
+    )
 
 
 Change = Callable[[Algorithm], Algorithm]
