@@ -170,7 +170,7 @@ def clpo(run: ClaimRun) -> Outcome:
     """Questions that the policy simplifies by two levels of eight where it fails: mean exact success on the hardest quarter of 10,000
     prompts in 30 steps of 16 x 8 rollouts at most, beside the same number on the questions as they are. Control: rewritings that
     are no simpler. An effect below 0.01 does not matter."""
-    items, steps = Items(prompts=16, lr=0.2, hard=4.0, simpler=2), run.steps(30)
+    items, steps = Items(prompts=16, lr=0.2, hard=3.0, simpler=2), run.steps(30)
     plain = {"generate": "independent", "generate.max_new": 1, "objective.regularise": [{"part": "kl"}]}
     ours, base = runs("clpo", items, steps, run.seeds), runs("clpo", items, steps, run.seeds, lambda a: a.set(plain))
     words = runs("clpo", items.replace(simpler=0), steps, run.seeds)
