@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -37,23 +37,24 @@ class ValueBand(Uniform, name="value_band"):
     width: int = Field(0, ge=0, description="hidden units of the value head; 0 is linear")
     optimiser: Optimiser = AdamW(lr=1e-3)
 
-    reads = frozenset({"value_control"})
+    reads = frozenset({"prompt_value"})
 
     def learner(self, policy: Any, seed: int) -> Any:
         """The critic: the policy's own (`policy.critic(seed)`) where it has one, else beside a language model."""
         if hasattr(policy, "critic"):
-            return policy.critic(seed)
+            return PromptCritic(policy.critic(seed))
         from anypo.policies.language.critic import Critic  # a model, which choosing itself never needs
 
-        return Critic(policy, self.critic, self.width, seed)
+        return PromptCritic(Critic(policy, self.critic, self.width, seed))
 
     def fits(self) -> tuple[Fit, ...]:
         return (Fit(self.value_loss, when="before_policy"),)
 
     def value_loss(self, batch: Batch, context: Context) -> Tensor:
-        """Mean over rollouts of (V(x) - mean reward of the rollout's group)^2, a scalar."""
-        first = batch["position"] == 0
-        value = batch["value_control"][first]
+        """Mean over rollouts of (V(x) - mean reward of the rollout's group)^2, a scalar; those whose first decision does not count are
+        left out."""
+        first = (batch["position"] == 0) & (batch.weight > 0)
+        value = batch["prompt_value"][first]
         rate = segments.mean(batch.sequences["reward"], batch.group, batch.n_groups)[batch.group]
         error = (value - rate[batch.sequence[first]].to(value.dtype)) ** 2
         loss = error.sum() / max(1, len(value))
@@ -87,8 +88,29 @@ class ValueBand(Uniform, name="value_band"):
             return np.full(len(indices), self.target)
         asked = [world.problem(Ask(int(index), 1)) for index in indices]
         batch = Batch.pack([unanswered(p.prompt, world.policy.encode(p.messages)) for p in asked])
-        values = nets[context.memory.path(self)].given(batch, ["value"])["value"]
+        values = nets[context.memory.path(self)].given(batch, ["prompt_value"])["prompt_value"]
         return values.double().clamp(0.0, 1.0).cpu().numpy()  # type: ignore[no-any-return]
+
+
+class PromptCritic:
+    """A critic under a name of its own (column ``prompt_value`` [N]), so that credit may have another one."""
+
+    columns = frozenset({"prompt_value"})
+
+    def __init__(self, critic: Any) -> None:
+        self.critic = critic
+
+    def fill(self, batch: Batch, names: Collection[str], grad: bool) -> dict[str, Tensor]:
+        return {"prompt_value": self.critic.fill(batch, ["value"], grad)["value"]} if names else {}
+
+    def parameters(self) -> Iterable[Any]:
+        return self.critic.parameters()  # type: ignore[no-any-return]
+
+    def state_dict(self) -> dict[str, Any]:
+        return self.critic.state_dict()  # type: ignore[no-any-return]
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.critic.load_state_dict(state)
 
 
 def unanswered(prompt: int, tokens: np.ndarray) -> Group:
@@ -107,4 +129,4 @@ def _others(pool: int, asked: Sequence[int] | np.ndarray) -> np.ndarray:
     return np.flatnonzero(left)
 
 
-__all__ = ["ValueBand", "unanswered"]
+__all__ = ["PromptCritic", "ValueBand", "unanswered"]

@@ -62,7 +62,7 @@ def test_the_loss_is_the_squared_distance_to_the_group_means() -> None:
     batch: Batch = run.batch
     value = torch.randn(len(batch), dtype=torch.float64, requires_grad=True)
     part = run.algorithm.control
-    loss = part.value_loss(batch.with_rows(value_control=value), Context(0, 10, 0, Memory(part)))
+    loss = part.value_loss(batch.with_rows(prompt_value=value), Context(0, 10, 0, Memory(part)))
     means = {g: np.mean([t.reward for t in group.trajectories]) for g, group in enumerate(run.groups)}
     targets = torch.tensor([means[g] for g in batch.group.tolist()], dtype=torch.float64)
     assert float(loss.detach()) == pytest.approx(float(((value.detach() - targets) ** 2).mean()))

@@ -82,7 +82,7 @@ def _knowledge(side: Sequence[Followed]) -> str:
     """How much of the variance of the prompts' success the model explains at the end of these runs, and what rollouts would."""
     found = []
     for run in side:
-        policy, critic = run.trainer.world.policy, run.trainer.weights.learners["control"]
+        policy, critic = run.trainer.world.policy, run.trainer.weights.learners["control"].critic  # type: ignore[attr-defined]
         assert isinstance(critic, ItemCritic)
         rates, values = policy.rates(), critic.known(*policy.items.words())
         noise = (rates * (1 - rates)).mean()
