@@ -365,6 +365,9 @@ HARDER = {"prompts": 8, "batch": 8, "task": EASY_AND_HARD}
 TURNS = {"turns": 3, "examples": chatter, "warm": 40}
 PAIRED = {"batch": 8, "group": 2}
 
+UNSOLVED = {"reward": "sparse"}
+"""One answer of three letters to every prompt: most groups fail as a whole."""
+
 RUNS: dict[str, Run] = {
     "a-lol": Run(exact, {"reward": "graded"}, {"replay.collect": 2, "replay.groups": 8}),
     "a2fm-apo": Run(exact, {"vocabulary": 5, "horizon": 2, "task": MODES}, {"generate.tags": ["a", "b", "c"]}),
@@ -402,7 +405,10 @@ RUNS: dict[str, Run] = {
     "gdpo": Run(exact, {"task": TWO_REWARDS}),
     "gliclass-ppo": Run(labels),
     "gtpo-conflict": Run(exact, {"kind": "tabular", "batch": 4, "task": SHARED_PREFIX, "prepare": prefixed}),
+    "ghpo": Run(exact, UNSOLVED),
+    "guide-grpo": Run(exact, UNSOLVED),
     "hpt": Run(exact, HARDER),
+    "icpo": Run(exact, HARDER),
     "int": Run(
         exact,
         {"reward": "sparse"},
@@ -434,6 +440,7 @@ RUNS: dict[str, Run] = {
     "remix": Run(exact, {}, {"update.reference.at": 8, "replay.until": 14}),
     "riskpo": Run(exact, {"prompts": 10, "batch": 10}),
     "salsa": Run(souped),
+    "scaf-grpo": Run(exact, UNSOLVED, {"generate.trigger.after": 0}),
     "spark": Run(
         transformer,
         {"task": sums, "examples": verdicts, "warm": 60},

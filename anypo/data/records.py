@@ -38,6 +38,9 @@ REPLAYED = "replayed"
 SHOWN = "shown"
 """The `guidance` of a rollout whose sampler saw more than the plain prompt because its ask said so."""
 
+GUIDED = "guided"
+"""The tag of a rollout that is trained on the plain prompt though its sampler was shown a guide."""
+
 STATES = "states"
 """Key of `Trajectory.extra` under which a rollout that is to be forked keeps where its environment stood before every turn
 (`anypo.tasks.base.State`). They live as long as the step: nothing stored keeps them."""
@@ -152,7 +155,8 @@ class Trajectory:
 @dataclass(frozen=True)
 class Group:
     """Trajectories of one prompt in one step. A prompt drawn twice makes two groups. `index`: which training problem it was.
-    `visit`: how often the run had asked for this prompt before; continuations of the group key their randomness by it."""
+    `visit`: how often the run had asked for this prompt before; continuations of the group key their randomness by it. `aside`: made,
+    counted and shown, but not trained on (attempts that a generator put others in the place of)."""
 
     prompt: int
     trajectories: tuple[Trajectory, ...]
@@ -160,6 +164,7 @@ class Group:
     step: int = 0
     index: int = -1
     visit: int = 0
+    aside: bool = False
 
     @property
     def rewards(self) -> np.ndarray:

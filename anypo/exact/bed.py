@@ -87,6 +87,8 @@ class Testbed:
             "credit.optimiser.lr": self.critic_lr,
             "objective.trust.optimiser.lr": self.critic_lr,
             "objective.view.template": "{prompt} ={solution}",
+            "generate.guides.template": "{prompt} +{guide}",
+            "generate.guides.example": "{solution}",
             "engine.reuse_logp": "always" if self.old == "sampler" else "exact",
         }
         return method.set({path: value for path, value in wanted.items() if _has(method, path)}).set(self.set)

@@ -33,7 +33,8 @@ class EnumerablePolicy(nn.Module):
 
     It can be shown a solution (the prompt ``p0 =ab``), which it copies as far as it trusts it: the logit of the letter that the
     solution has at this position, of EOS behind its end, is larger by `copying`, whatever was written before. That is no parameter:
-    how to read a solution is known, what it says is not. Prompt and solution are one token, V + j + prompts (1 + code).
+    how to read a solution is known, what it says is not. Of one that breaks off (a hint, ``p0 +ab``) it knows as much, and nothing
+    of what follows. Prompt and solution are one token, V + j + prompts code.
     """
 
     inputs: Tensor
@@ -139,10 +140,17 @@ class EnumerablePolicy(nn.Module):
         codes = [max(0, token - self.graph.vocabulary) // self.prompts for token in first]
         if not any(codes):
             return torch.zeros((), dtype=torch.float64)
-        depth = self.graph.depth()[where % self.graph.states]
-        letters = torch.tensor([_spelled(code - 1, self.graph) for code in codes])[batch.sequence, depth]
-        added = nn.functional.one_hot(letters, self.graph.vocabulary).double() * self.copying
-        return added * (torch.tensor(codes)[batch.sequence] > 0)[:, None]
+        return torch.from_numpy(self.copied(np.array(codes)))[
+            batch.sequence, self.graph.depth()[where % self.graph.states]
+        ]
+
+    def copied(self, codes: np.ndarray) -> np.ndarray:
+        """What solutions, shown by code (0: none), add to the logits at every position, [S, horizon, V]."""
+        size = self.graph.vocabulary
+        digits = [
+            [code // (size + 1) ** place % (size + 1) for place in range(self.graph.horizon)] for code in codes.tolist()
+        ]
+        return np.eye(size + 1)[np.array(digits, dtype=np.int64)][:, :, 1:] * self.copying
 
     def offers(self, name: str) -> bool:
         """Its columns in every view of the batch, and divergences from the sources it is compared with."""
@@ -199,11 +207,12 @@ class EnumerablePolicy(nn.Module):
 
     def encode(self, messages: Sequence[Mapping[str, str]]) -> np.ndarray:
         """The prompt token of the word ``p<j>`` and the letters of every other word (a shown prefix), in order. A word ``=ab`` behind
-        the prompt's shows it the solution ``ab``."""
+        the prompt's shows it the solution ``ab``, a word ``+ab`` one that begins like this; the last such word counts."""
         words = " ".join(message["content"] for message in messages).split()
-        tokens = [self._word(word) for word in words if word[0] != "="]
-        for shown in (word[1:] for word in words if word[0] == "="):
-            tokens[0] = [tokens[0][0] + self.prompts * (1 + self._code(shown))]
+        tokens = [self._word(word) for word in words if word[0] not in "=+"]
+        shown = [word for word in words if word[0] in "=+"]
+        if shown:
+            tokens[0] = [tokens[0][0] + self.prompts * self._code(shown[-1][1:], whole=shown[-1][0] == "=")]
         return np.array([token for piece in tokens for token in piece], dtype=np.int64)
 
     def _word(self, word: str) -> list[int]:
@@ -217,11 +226,12 @@ class EnumerablePolicy(nn.Module):
             )
         return letters
 
-    def _code(self, solution: str) -> int:
-        """A number for the letters of a solution, as far as the horizon goes."""
+    def _code(self, solution: str, whole: bool) -> int:
+        """A number for the letters of a solution, and the end of a `whole` one, as far as the horizon goes; 0 says nothing."""
         letters = self._word(solution)[: self.graph.horizon] if solution else []
-        code = sum(letter * self.graph.vocabulary**place for place, letter in enumerate(letters))
-        if self.prompts * (code + 2) >= 2**31 - self.graph.vocabulary:
+        said = [*letters, *[EOS] * (self.graph.horizon - len(letters) if whole else 0)]
+        code = sum((token + 1) * (self.graph.vocabulary + 1) ** place for place, token in enumerate(said))
+        if self.prompts * (code + 1) >= 2**31 - self.graph.vocabulary:
             raise UserError(
                 f"the enumerable policy cannot be shown a solution of {len(letters)} letters; it is too long"
             )
@@ -281,11 +291,6 @@ def locate(
         prompt = prompt % prompts
     states = np.concatenate([prompt, graph.walk(tokens[:, 1:])], 1)
     return (prompt * graph.states + states)[acted], tokens[acted]
-
-
-def _spelled(code: int, graph: StateGraph) -> list[int]:
-    """The letters of a shown solution, EOS behind them, [horizon]."""
-    return [max(code, 0) // graph.vocabulary**place % graph.vocabulary for place in range(graph.horizon)]
 
 
 def _features(graph: StateGraph, prompts: int) -> Tensor:

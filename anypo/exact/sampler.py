@@ -63,7 +63,9 @@ class EnumerableSampler:
             self._kept.append(self._snapshot())
         graph = self.policy.graph
         starts = [self._start(request.tokens) for request in requests]
-        prompt, state = np.array([p for p, _ in starts]), np.array([s for _, s in starts])
+        prompt, state, code = (np.array(column) for column in zip(*starts))
+        told = self.policy.copied(code) if code.any() else None
+        depth = graph.depth().numpy()
         heat = np.array([request.sampling.temperature for request in requests])
         limit = np.array([request.sampling.max_new for request in requests])
         width = int(min(limit.max(), graph.horizon))
@@ -83,6 +85,8 @@ class EnumerableSampler:
                 break
             slot = len(self._kept) - 1 - np.minimum(age[:, t], len(self._kept) - 1)
             logits = tables[slot, prompt * graph.states + np.maximum(state, 0)]
+            if told is not None:
+                logits = logits + told[np.arange(len(requests)), depth[np.maximum(state, 0)]]
             p, entropy[:, t] = _softmax(logits, heat * _factors(logits, requests))
             p, mass[:, t] = _truncate(p, requests)
             cut = mass[:, t] < 0
@@ -103,15 +107,16 @@ class EnumerableSampler:
             for i, n in enumerate(lengths.tolist())
         ]  # fmt: skip
 
-    def _start(self, tokens: np.ndarray) -> tuple[int, int]:
+    def _start(self, tokens: np.ndarray) -> tuple[int, int, int]:
+        """The prompt and the state that a request begins in, and the code of what it shows."""
         graph = self.policy.graph
-        prompt = int(tokens[0]) - graph.vocabulary
-        if not 0 <= prompt < self.policy.prompts:
+        code, prompt = divmod(int(tokens[0]) - graph.vocabulary, self.policy.prompts)
+        if code < 0:
             raise UserError(f"a request to the enumerable policy must begin with a prompt token, not {int(tokens[0])}")
         state = 0
         for token in tokens[1:].tolist():
             state = int(graph.child[state, token]) if state != END else END
-        return prompt, state
+        return prompt, state, code
 
     def _ages(self, draw: np.ndarray, width: int) -> np.ndarray:
         """Updates behind of every token, [S, width]."""

@@ -43,7 +43,8 @@ class ExactTask:
 
     def train(self, index: int) -> Problem:
         target = self.targets[index]
-        return Problem(index, ({"role": "user", "content": f"p{index}"},), answer=target, solution=target)
+        messages = ({"role": "user", "content": f"p{index}"},)
+        return Problem(index, messages, answer=target, solution=target, hints=beginnings(target))
 
     def heldout(self, index: int) -> Problem:
         return self.train(index)
@@ -84,6 +85,11 @@ class Answer:
 
     def step(self, text: str, tokens: int = 0, limit: int = 0) -> Reply:
         return Reply({self.task.outcome: self.task.score(self.problem.prompt, text)})
+
+
+def beginnings(target: str) -> tuple[str, ...]:
+    """Every true beginning of an answer, the shortest first: hints."""
+    return tuple(target[:n] for n in range(1, len(target)))
 
 
 def patterns(graph: StateGraph, prompts: int, kind: Reward = "binary", seed: int = 0) -> ExactTask:

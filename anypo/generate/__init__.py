@@ -12,9 +12,13 @@ from anypo.generate.groups.temperature import AdaptiveTemperature
 from anypo.generate.groups.windowed import Windowed
 from anypo.generate.guided.demonstrations import Anchored, Interventions, OneToken
 from anypo.generate.guided.experts import WithExperts
+from anypo.generate.guided.fates import Beside, Contexts, Join, Regroup, Rescue
+from anypo.generate.guided.guides import Examples, Hints, Prefixes
+from anypo.generate.guided.guiding import Guided
 from anypo.generate.guided.library import WithLibrary
 from anypo.generate.guided.next_sequence import NextSequence
 from anypo.generate.guided.rollback import Rollback
+from anypo.generate.guided.triggers import Always, ByLot, Failing, Hard
 from anypo.generate.trees.confidence import ConfidenceForks
 from anypo.generate.trees.segments import EntropyForks, ReRolled, SegmentTree, Vine
 from anypo.generate.worlds.steps import EnvironmentSteps
@@ -23,8 +27,9 @@ from anypo.parts import load
 load(__name__)
 
 __all__ = [
-    "AdaptiveRounds", "AdaptiveTemperature", "Anchored", "ConfidenceForks", "EntropyForks", "EnvironmentSteps", "Generate",
-    "Independent", "Interventions", "LabelVectors",
-    "LearnedMask", "Modes", "NextSequence", "OneToken", "ReRolled", "Rollback", "SegmentTree", "ShiftedTargets", "Vine", "Windowed",
-    "WithAuxiliary", "WithExperts", "WithGreedy", "WithLibrary", "World",
+    "AdaptiveRounds", "AdaptiveTemperature", "Always", "Anchored", "Beside", "ByLot", "ConfidenceForks", "Contexts",
+    "EntropyForks", "EnvironmentSteps", "Examples", "Failing", "Generate", "Guided", "Hard", "Hints", "Independent",
+    "Interventions", "Join", "LabelVectors", "LearnedMask", "Modes", "NextSequence", "OneToken", "Prefixes", "ReRolled",
+    "Regroup", "Rescue", "Rollback", "SegmentTree", "ShiftedTargets", "Vine", "Windowed", "WithAuxiliary",
+    "WithExperts", "WithGreedy", "WithLibrary", "World",
 ]  # fmt: skip

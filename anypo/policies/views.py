@@ -75,6 +75,23 @@ class Shown(View, name="shown"):
         return None if shown is None else behind(shown, trajectory.content)  # type: ignore[arg-type]
 
 
+class Plain(View, name="plain"):
+    """The problem alone, where what is trained on shows a guide beside it (`anypo.generate.guided`)."""
+
+    view: str = "plain"
+
+    def content(self, trajectory: Trajectory, problem: Any, policy: Any) -> Tokens | None:
+        content = trajectory.content
+        if (
+            problem is None
+            or not trajectory.extra.get("guide")
+            or not isinstance(content, Tokens)
+            or content.shown is not None
+        ):
+            return None
+        return behind(policy.encode(problem.messages), content)
+
+
 def _worked(problem: Any) -> str:
     """A problem's worked solution, or its answer."""
     return str(getattr(problem, "solution", "") or getattr(problem, "answer", ""))
@@ -103,4 +120,4 @@ def look(batch: Batch, views: tuple[View, ...], policy: Any) -> Batch:
     return dataclasses.replace(batch, views={**batch.views, **seen}) if views else batch
 
 
-__all__ = ["Privileged", "Shown", "View", "behind", "look"]
+__all__ = ["Plain", "Privileged", "Shown", "View", "behind", "look"]

@@ -49,7 +49,7 @@ class Producer:
                 made = self.algorithm.generate.rollout(asks, self.world, context)
             with timed("filter", context):
                 groups = screen.score(made, context)  # what control learns from and the metrics show, too
-                survivors = screen.keep(groups, context)
+                survivors = screen.keep([group for group in groups if not group.aside], context)
             self.witness.screened(asks, made, groups, survivors, context)
             self.fresh += groups
             kept += survivors

@@ -18,7 +18,8 @@ class Problem:
     for supervised warm starts (empty if the task has none); `prompt` the stable id of the question (see
     `anypo.data.records.prompt_id`); `opened` what the policy's chat template has written into its turn before it speaks (``<think>``,
     say), as far as the generator knows (None: nobody said); `place` where it was read, as messages name it; `source` the source of a
-    mixture that posed it."""
+    mixture that posed it; `hints` what may be shown to help, each a whole hint, from the least telling to the most (none says the
+    answer)."""
 
     prompt: int
     messages: tuple[Message, ...]
@@ -28,6 +29,7 @@ class Problem:
     opened: str | None = None
     place: str = field(default="", compare=False)
     source: str = field(default="", compare=False)
+    hints: tuple[str, ...] = ()
 
     @classmethod
     def ask(cls, question: str, answer: str = "", solution: str = "", **metadata: Any) -> Self:
@@ -107,6 +109,11 @@ def restores(owner: Any) -> bool:
 def worked(task: Any) -> bool:
     """Whether some of a task's first training problems have a worked solution."""
     return any(task.train(index).solution for index in range(min(len(task), 64)))
+
+
+def hinted(task: Any) -> bool:
+    """Whether some of a task's first training problems have hints."""
+    return any(task.train(index).hints for index in range(min(len(task), 64)))
 
 
 class Task(Protocol):

@@ -14,6 +14,7 @@ from anypo.claims.beds.exact import Testbed
 from anypo.compare.notes import _bases
 from anypo.context import Context, Memory
 from anypo.credit.centres.groups import GroupMean
+from anypo.data.kept import Kept
 from anypo.run.beside import sentence, standing
 from anypo.run.beside.angle import Angle
 from anypo.run.beside.base import candidates
@@ -195,7 +196,11 @@ def test_a_rollout_that_shows_help_is_not_a_plain_one() -> None:
     fine = lambda one, most=4, version=0: plain(one, most, 1, version)
     assert fine(t)
     assert not fine(t.replace(guidance="hint")) and not fine(t.replace(tag="aux")) and not fine(t.replace(parent=0))
-    assert not fine(t, version=1) and not fine(t.replace(log_mass=np.full(len(t), -0.1)))
+    some = Kept.of([np.array([0])] * len(t))
+    assert not fine(t, version=1) and not fine(t.replace(kept=some, log_mass=np.full(len(t), -0.1)))
+    assert fine(t.replace(log_mass=np.full(len(t), -0.1))), (
+        "of what no text is made of, every rollout leaves out as much"
+    )
     assert fine(t.replace(finish="length"), most=len(t)) and not fine(t.replace(finish="length"), most=len(t) + 1)
 
 

@@ -16,6 +16,7 @@ from anypo.claims.beds.exact import Curves, Testbed, finals
 from anypo.exact import EnumerablePolicy, StateGraph, truth
 from anypo.exact.graph import END, EOS
 from anypo.exact.policy import LETTERS
+from anypo.exact.task import beginnings
 from anypo.tasks.base import Environment, Problem, Reply
 
 Rule = Callable[[int, str], float]
@@ -44,7 +45,8 @@ class RuleTask:
 
     def train(self, index: int) -> Problem:
         target = self.targets[index]
-        return Problem(index, ({"role": "user", "content": f"p{index}"},), answer=target, solution=target)
+        messages = ({"role": "user", "content": f"p{index}"},)
+        return Problem(index, messages, answer=target, solution=target, hints=beginnings(target))
 
     def heldout(self, index: int) -> Problem:
         return self.train(index)

@@ -56,12 +56,13 @@ def rollouts(asks: Sequence[Ask], groups: Sequence[Group], ours: Algorithm, base
 
 
 def plain(trajectory: Trajectory, most: int, turns: int, version: int) -> bool:
-    """Whether a rollout could be one of `independent`: sampled in one go by the present weights, without help, from all tokens."""
-    content, mass = trajectory.content, trajectory.log_mass
+    """Whether a rollout could be one of `independent`: sampled in one go by the present weights, without help, from all tokens (those
+    that no text is made of, which the engine leaves out of every rollout, are in none)."""
+    content = trajectory.content
     return (
         not (trajectory.guidance or trajectory.tag or trajectory.parent >= 0)
         and trajectory.weight is None
-        and (mass is None or not bool(np.any(mass)))
+        and trajectory.kept is None
         and getattr(content, "shown", None) is None
         and bool((trajectory.version == version).all())
         and not (turns == 1 and trajectory.truncated and isinstance(content, Tokens) and len(trajectory) < most)

@@ -5,7 +5,8 @@ both are null where the rollout was not trained on (`trained` false). `tokens`, 
 cover the whole trained-on sequence, `media` names the kinds of the images, sounds and films in it (null for text alone), `logp`,
 `entropy`, `advantages` and `turns` cover its decisions (the tokens of role 1), and so does `kept`: the tokens that top-p, top-k,
 min-p or a mask left to each (an empty list where it left all, null where it never left any out). A key's list holds one id for the
-whole trajectory or one per decision.
+whole trajectory or one per decision. `guide` is the text that a guided rollout was shown beside its problem, `level` which of its
+guides that was (0 tells least).
 """
 
 from __future__ import annotations
@@ -48,6 +49,8 @@ SCHEMA = pa.schema(
         ("fork", pa.int32()),
         ("visit", pa.int64()),
         ("guidance", pa.string()),
+        ("guide", pa.string()),
+        ("level", pa.int32()),
         ("tag", pa.string()),
         ("keys", pa.map_(pa.string(), pa.list_(pa.int64()))),
         ("failed", pa.string()),
@@ -143,6 +146,8 @@ def _row(trajectory: Trajectory) -> dict[str, Any]:
         "parent": trajectory.parent,
         "fork": trajectory.fork,
         "guidance": trajectory.guidance,
+        "guide": trajectory.extra.get("guide"),
+        "level": trajectory.extra.get("level"),
         "tag": trajectory.belongs,
         "keys": [(name, np.atleast_1d(value).tolist()) for name, value in trajectory.keys.items()],
         "failed": str(trajectory.extra.get("failed", "") or ""),

@@ -14,6 +14,7 @@ from anypo.errors import UserError
 from anypo.tasks.base import Problem
 from anypo.tasks.pool import Pool
 from anypo.tasks.text.chats import chat, said, with_tools
+from anypo.tasks.text.hints import levels
 from anypo.tasks.text.onestep import OneStepTask, conversation, fill, identify
 from anypo.tasks.text.options import TaskOptions, choose_verifier, read
 from anypo.tasks.text.rewards import complete
@@ -41,7 +42,7 @@ class FileOptions(TaskOptions):
     shape: a well-known one (`SHAPES`), which sets the columns. split / config: of a data set (not of a file).
     prompt / answer / solution: column names, with dots to reach inside; the prompt is a text or a list of role/content messages,
     the answer a text, number or structure (an empty column name: there are none, so nothing is judged unless a verifier is named),
-    the solution a worked answer for supervised warm starts.
+    the solution a worked answer for supervised warm starts. hints: the column of what may be shown to help (`anypo.tasks.text.hints`).
     template: what is asked, from {prompt} and the other columns (text prompts only). heldout: a second file, another split of a
     data set, or the fraction of different prompts kept for evaluation. graded: keep the verifier's partial credit.
     """
@@ -52,6 +53,7 @@ class FileOptions(TaskOptions):
     prompt: str = Field("prompt", min_length=1)
     answer: str = "answer"
     solution: str = ""
+    hints: str = ""
     template: str = "{prompt}"
     heldout: float | str = 0.1
     verifier: Any = None
@@ -161,7 +163,9 @@ def file_source(name: str, options: FileOptions, verifier: Verifier, held: Seque
         provenance |= {f"heldout_{key}": value for key, value in apart[0].identity().items()}
     else:
         provenance["split_by"] = f"a hash of the prompt, {options.heldout:g} held out"
-    provenance["columns"] = options.model_dump(include={"shape", "prompt", "answer", "solution", "template", "system"})
+    provenance["columns"] = options.model_dump(
+        include={"shape", "prompt", "answer", "solution", "hints", "template", "system"}
+    )
     provenance["dropped"] = {"repeated": repeated, "in_heldout": sides.overlap}
     return FileSource(sides.training, sides.held, sides.overlap, provenance)
 
@@ -220,7 +224,8 @@ def _problem(row: Mapping[str, Any], options: FileOptions, where: str) -> Proble
         messages = with_tools(conversation(content, options.system), tools if isinstance(tools, list) else None, where)
     else:
         messages = chat(asked, options.prompt, where, options.system, tools)
-    own = {options.prompt, options.answer, options.solution}
+    own = {options.prompt, options.answer, options.solution, options.hints}
+    hints = levels(optional(row, options.hints, where), options.hints, where) if options.hints else ()
     return Problem(
         prompt=identify(messages),
         messages=messages,
@@ -228,6 +233,7 @@ def _problem(row: Mapping[str, Any], options: FileOptions, where: str) -> Proble
         solution=solution,
         metadata={key: value for key, value in row.items() if key not in own},
         place=where,
+        hints=hints,
     )
 
 

@@ -20,6 +20,7 @@ from anypo.tasks.base import Problem
 from anypo.tasks.pool import Outcome, Pool
 from anypo.tasks.text import generators
 from anypo.tasks.text.extract import INSTRUCTIONS, ExtractName, write
+from anypo.tasks.text.hints import steps
 from anypo.tasks.text.onestep import OneStepTask, conversation, fill, identify
 from anypo.tasks.text.options import TaskOptions, choose_verifier, read
 from anypo.tasks.text.rewards import complete
@@ -254,6 +255,7 @@ class ReasoningSource:
             answer=answer,
             solution=write(self.extract, example) if example else "",
             metadata={"dataset": self.dataset, "item": item},
+            hints=steps(str(item["metadata"].get("expression", ""))),
         )
 
     def _template(self) -> str:

@@ -1,0 +1,412 @@
+"""The exact properties of `anypo.systems.rollouts.guided`, as the papers and releases state them."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from making_rows import built
+from making_systems import assign, slope, trainer, weights
+from torch import Tensor
+
+from anypo.algorithm import Algorithm
+from anypo.claims.beds.exact import Testbed
+from anypo.data.batch import Batch
+from anypo.data.records import GUIDED, Group
+from anypo.objective import PolicyGradient, SequenceRatio, SequenceSum, TokenMean, Unclipped
+from anypo.objective.guided import GuidedRatio, GuidedTrust, Saturating
+from anypo.run.trainer import Trainer
+from anypo.systems import find
+
+HARD = Testbed(vocabulary=4, horizon=4, prompts=4, batch=4, group=4, reward="sparse", lr=0.2)
+"""Answers of three letters of three: success about one in sixty."""
+
+STALE = HARD.replace(lag=2)
+NEVER = {"generate.trigger.after": 1000}
+
+
+NOBODY = built(PolicyGradient())[1]
+
+
+def moved(
+    system: str, changes: dict[str, Any] | None = None, bed: Testbed = HARD, steps: int = 3
+) -> tuple[Trainer, Batch]:
+    """A run after some steps, and its last batch with the log-probabilities of the weights that this batch has changed."""
+    run = trainer(system, changes, bed)
+    for _ in range(steps):
+        run.step()
+    batch = run.batch.with_rows(**run.weights.policy.fill(run.batch, ["logp"], grad=False))
+    exact = {name: column.double() if column.is_floating_point() else column for name, column in batch.rows.items()}
+    return run, batch.with_rows(**exact)
+
+
+def by_hand(batch: Batch, row: Any) -> Tensor:
+    """d loss / d logp of every row, by a plain loop: `row(logp, old, behaviour, advantage, guided, sequence)`."""
+    guided = batch.tagged(GUIDED).tolist()
+    columns = [batch[name].tolist() for name in ("logp", "logp_old", "logp_behaviour", "advantage")]
+    of = batch.sequence.tolist()
+    return torch.tensor([row(*values, guided[s], s) for *values, s in zip(*columns, of)], dtype=torch.float64)
+
+
+def clipped(logp: float, old: float, advantage: float, dual: float = math.inf) -> float:
+    """d/dlogp of PPO's clipped surrogate with bounds of 0.2."""
+    ratio = math.exp(logp - old)
+    flat = (advantage > 0 and ratio > 1.2) or (advantage < 0 and (ratio < 0.8 or ratio > dual))
+    return 0.0 if flat else ratio * advantage
+
+
+def bare(system: str) -> PolicyGradient:
+    objective = find(system).algorithm().objective
+    assert isinstance(objective, PolicyGradient)
+    return objective.replace(regularise=())
+
+
+# -- nothing guided: the base ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.exact("icpo")
+def test_icpo_without_guided_rollouts_is_grpo_bit_for_bit() -> None:
+    """The same clipped loss (dual clip 3), mean over tokens, KL and minibatches on the very rollouts of `independent`."""
+    ours = weights(trainer("icpo", {"generate.fate.guided": 0}), 3)
+    grpo = {
+        "objective": {
+            "part": "policy_gradient", "trust": {"part": "clip", "dual": 3.0}, "regularise": [{"part": "kl", "coefficient": 0.001}]
+        },
+        "update.minibatches_per_epoch": 4, "update.reference": "frozen",
+    }  # fmt: skip
+    assert torch.equal(ours, weights(trainer("grpo", grpo), 3))
+    assert not torch.equal(ours, weights(trainer("icpo"), 3))
+
+
+BASES = {
+    "guide-grpo": {
+        "filter": {"part": "screen", "survival": ["drop_degenerate"], "rounds": 10},
+        "update.minibatches_per_epoch": 2,
+    },
+    "scaf-grpo": {
+        "objective.trust.dual": 3.0, "objective.aggregate": "token_mean", "update.minibatches_per_epoch": 4,
+    },
+    "ghpo": {"credit.scale.eps": 1e-4, "objective.aggregate": "group_mean"},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.exact(name)) for name in BASES])
+def test_where_no_prompt_is_given_help_it_is_grpo_bit_for_bit(name: str) -> None:
+    """What GRPO is given beside is no help: the filter, the divisor and the minibatches of the method."""
+    off = weights(trainer(name, NEVER), 4)
+    assert torch.equal(off, weights(trainer("grpo", BASES[name]), 4))
+    assert not torch.equal(weights(trainer(name, bed=HARD), 2), weights(trainer("grpo", BASES[name], HARD), 2))
+
+
+def test_solved_prompts_cost_no_further_call_of_the_engine() -> None:
+    """With a success in every group the sampler is asked once a step."""
+    easy = Testbed(vocabulary=3, horizon=1, prompts=1, batch=1, group=16)
+    for name in BASES:
+        run, calls = trainer(name, bed=easy), []
+        generate = run.world.sampler.generate
+        run.world.sampler.generate = lambda requests, generate=generate, calls=calls: (
+            calls.append(0) or generate(requests)
+        )
+        run.step()
+        assert all(g.rewards.max() == 1 and not t.guidance for g in run.producer.fresh for t in g.trajectories), name
+        assert len(calls) == 1, name
+
+
+# -- ICPO ------------------------------------------------------------------------------------------------------------------------
+
+
+SAME = {"generate.guides": {"part": "prefixes", "template": "{prompt} +{guide}", "shares": [1.0]}}
+LITTLE = {"generate.guides": {"part": "prefixes", "template": "{prompt} +{guide}", "shares": [0.3]}}
+"""Examples that help on this bed: all of the very solution but its last letter, or as good as nothing."""
+
+
+@pytest.mark.exact("icpo")
+@pytest.mark.parametrize("bed", [HARD, STALE], ids=["fresh", "stale"])
+def test_icpos_gradient_is_that_of_the_release(bed: Testbed) -> None:
+    """Guided tokens: A 0.1 p / (p + 0.1)^2, whoever sampled them; the others: the clipped ratio with dual clip; one mean over
+    tokens."""
+    _, batch = moved("icpo", SAME, bed)
+    assert batch.tagged(GUIDED).any() and not batch.tagged(GUIDED).all()
+    assert float((batch["logp"] - batch["logp_old"]).abs().max()) > 0.05, "the weights have moved"
+
+    def row(logp: float, old: float, behaviour: float, advantage: float, guided: bool, s: int) -> float:
+        p = math.exp(logp)
+        return advantage * 0.1 * p / (p + 0.1) ** 2 if guided else clipped(logp, old, advantage, 3.0)
+
+    expected = -by_hand(batch, row) / len(batch)
+    found = slope(bare("icpo"), batch)
+    assert float(expected.norm()) > 1e-3
+    torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-14)
+    mine = batch.spread(batch.tagged(GUIDED))
+    other = batch.with_rows(
+        logp_old=torch.where(mine, batch["logp_old"] - 1.0, batch["logp_old"]),
+        logp_behaviour=torch.where(mine, batch["logp_behaviour"] + 2.0, batch["logp_behaviour"]),
+    )
+    torch.testing.assert_close(slope(bare("icpo"), other), found, rtol=0, atol=0)
+
+
+@pytest.mark.exact("icpo")
+def test_icpos_gate_drops_wrong_guided_rollouts_before_the_statistics() -> None:
+    """An all-wrong guided member leaves the group of the others as it was; without the gate it is pushed down like any other."""
+    run, _ = moved("icpo", LITTLE, steps=2)
+    made = [group for group in run.producer.fresh if not group.aside]
+    rule = find("icpo").algorithm().filter
+    kept = rule.keep(made, built(PolicyGradient())[1])
+    for before, after in zip(made, kept):
+        stay = [t for t in before.trajectories if not (t.guidance and t.reward < 1)]
+        assert [id(t) for t in stay] == [id(t) for t in after.trajectories]
+    gone = [g for g in made if any(t.guidance and t.reward < 1 for t in g.trajectories)]
+    assert gone, "some guided rollout failed"
+    for group in gone:
+        alone = Batch.pack([group.replace(trajectories=tuple(t for t in group.trajectories if not t.guidance))])
+        again = assign(find("icpo").algorithm(), Batch.pack(rule.keep([group], built(PolicyGradient())[1])))
+        torch.testing.assert_close(again["advantage"], assign(find("grpo").algorithm(), alone)["advantage"])
+
+
+@pytest.mark.exact("icpo")
+def test_the_bonus_doubles_a_right_guided_rollout_at_first_and_is_gone_at_the_end() -> None:
+    _, batch = moved("icpo", SAME)
+    shaping = Algorithm().set({"credit.shaping": [{"part": "guided_bonus"}]}).credit.shaping[0]
+    mine = batch.tagged(GUIDED) & (batch.sequences["reward"] >= 1)
+    assert mine.any()
+    for step, worth in ((0, 2.0), (50, 1.5), (100, 1.0)):
+        shaped = shaping.shape(batch, built(PolicyGradient(), step)[1]).sequences["reward"]
+        assert shaped[mine].tolist() == pytest.approx([worth] * int(mine.sum()))
+        torch.testing.assert_close(shaped[~mine], batch.sequences["reward"][~mine])
+
+
+# -- Guide ------------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.exact("guide-grpo")
+@pytest.mark.parametrize("bed", [HARD, STALE], ids=["fresh", "stale"])
+def test_guides_gradient_is_that_of_the_release(bed: Testbed) -> None:
+    """Guided: f(rho) = rho / (rho + gamma), rho = pi(a | q) / pi_sampler(a | q, g), gamma the 0.9 quantile of the answer's ratios, no
+    clip; the others: PPO's clip; mean over each answer, then over answers."""
+    _, batch = moved("guide-grpo", bed=bed)
+    tagged = batch.tagged(GUIDED)
+    assert tagged.any()
+    ratios = (batch["logp"] - batch["logp_behaviour"]).exp().numpy()
+    of, lengths = batch.sequence.numpy(), batch.sequences["length"].tolist()
+    gamma = [max(1e-4, float(np.quantile(ratios[of == s], 0.9))) for s in range(batch.n_sequences)]
+
+    def row(logp: float, old: float, behaviour: float, advantage: float, guided: bool, s: int) -> float:
+        rho = math.exp(logp - behaviour)
+        weight = advantage * rho * gamma[s] / (rho + gamma[s]) ** 2 if guided else clipped(logp, old, advantage)
+        return weight / lengths[s]
+
+    expected = -by_hand(batch, row) / batch.n_sequences
+    assert float(expected.norm()) > 1e-4
+    torch.testing.assert_close(slope(bare("guide-grpo"), batch), expected, rtol=1e-10, atol=1e-14)
+    mine = batch.spread(tagged)
+    share = (
+        slope(bare("guide-grpo").replace(aggregate=SequenceSum()), batch) * batch.n_sequences / batch["advantage"]
+    ).abs()
+    assert float(share[mine & (batch["advantage"] != 0)].max()) <= 0.25 + 1e-12, "f is no steeper than a quarter"
+
+
+@pytest.mark.exact("guide-grpo")
+def test_the_ratio_over_the_guided_sampler_gives_the_plain_policy_gradient() -> None:
+    """With f = id and a ratio of whole answers, the expectation over guided answers is the gradient of the plain success rate: every
+    answer of the bed is written out with its probability behind the hint."""
+    run = trainer("guide-grpo", bed=HARD)
+    run.step()
+    group = next(g for g in run.groups if g.trajectories[0].guidance)
+    policy, problem = run.world.policy, group.problem
+    everything, chance = _every_answer(group, policy)
+    batch = Batch.pack([everything], dtype=torch.float64)
+    logp = policy.fill(batch, ["logp"], grad=True)["logp"]
+    reward = batch.sequences["reward"].double()
+    ratio = SequenceRatio(denominator="behaviour", normalise=False)
+    surrogate = Unclipped().surrogate(
+        GuidedRatio(guided=ratio).log_ratio(batch.with_rows(logp=logp, logp_old=logp.detach()), NOBODY),
+        batch.spread(reward / batch.sequences["length"]), batch, NOBODY,
+    )  # fmt: skip
+    value = (torch.zeros(batch.n_sequences, dtype=torch.float64).index_add(0, batch.sequence, surrogate) * chance).sum()
+    (found,) = torch.autograd.grad(value, policy.weight, retain_graph=True)
+    plain = batch.sequence_sum(logp).exp()
+    (expected,) = torch.autograd.grad((plain * reward).sum(), policy.weight)
+    assert float(expected.norm()) > 1e-5 and abs(float(chance.sum()) - 1) < 1e-12 and problem.answer
+    torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-14)
+
+
+def _every_answer(group: Group, policy: Any) -> tuple[Group, Tensor]:
+    """Every answer to the group's problem as if sampled behind its guide, and the probability of each."""
+    graph, model = policy.graph, group.trajectories[0]
+    seen, plain = model.content.shown, model.content.tokens[: int(model.content.actions[0])]
+    answers = []
+    for length in range(1, graph.horizon + 1):
+        for letters in itertools.product(range(1, graph.vocabulary), repeat=length - 1):
+            ends = range(graph.vocabulary) if length == graph.horizon else (0,)
+            answers += [(*letters, end) for end in ends]
+    made = []
+    for answer in answers:
+        n = len(answer)
+        content = replace(
+            model.content, tokens=np.concatenate([plain, answer]).astype(np.int32),
+            roles=np.array([0] * len(plain) + [1] * n, dtype=np.int8),
+        )  # fmt: skip
+        made.append(model.replace(content=content, logp=np.zeros(n), version=np.zeros(n, np.int64), entropy=None, turn=None,
+                                  log_mass=None, text=policy.decode(np.array(answer))))  # fmt: skip
+    told = [t.replace(content=replace(t.content, tokens=np.concatenate([seen, t.content.tokens[len(plain):]]), shown=None,
+                                      roles=np.array([0] * len(seen) + [1] * len(t)))) for t in made]  # fmt: skip
+    rows = policy.fill(Batch.pack([group.replace(trajectories=tuple(told))], torch.float64), ["logp"], grad=False)[
+        "logp"
+    ]
+    each = torch.split(rows, [len(t) for t in made])
+    target = group.problem.answer
+    done = [t.replace(logp=logp.numpy(), reward=float(t.text[: len(target)] == target)) for t, logp in zip(made, each)]
+    return group.replace(trajectories=tuple(done)), torch.stack([logp.sum() for logp in each]).exp()
+
+
+@pytest.mark.exact("guide-grpo")
+def test_a_guided_group_shares_no_statistics_and_a_hint_that_is_ignored_changes_no_ratio() -> None:
+    run = trainer("guide-grpo", {"filter": "screen"}, HARD)
+    run.step()
+    for group in run.groups:
+        assert len({bool(t.guidance) for t in group.trajectories}) == 1 and len(group.trajectories) == HARD.group
+    failed = [g for g in run.producer.fresh if g.aside]
+    assert failed and all(t.reward == 0 and not t.guidance for g in failed for t in g.trajectories)
+    deaf = trainer("guide-grpo", {"filter": "screen"}, HARD.replace(prepare=_deaf))
+    deaf.step()
+    batch = deaf.batch
+    assert batch.tagged(GUIDED).any()
+    torch.testing.assert_close(batch["logp_old"].float(), batch["logp_behaviour"], rtol=1e-6, atol=1e-6)
+
+
+def _deaf(policy: Any, seed: int) -> None:
+    policy.copying = 0.0
+
+
+def test_saturating_with_one_row_no_rows_and_masked_rows_is_finite_and_counts_what_counts() -> None:
+    _, batch = moved("guide-grpo")
+    objective = PolicyGradient(
+        ratio=GuidedRatio(), trust=GuidedTrust(guided=Saturating(quantile=0.9)), aggregate=TokenMean()
+    )
+    for chosen in ([], [0], [int(batch.tagged(GUIDED).nonzero()[0])]):
+        few = batch.select(torch.tensor(chosen, dtype=torch.int64))
+        assert bool(torch.isfinite(slope(objective, few)).all())
+    mask = torch.ones(len(batch), dtype=torch.float64)
+    mask[::2] = 0
+    masked = batch.with_rows(weight=mask)
+    louder = masked.with_rows(logp=torch.where(mask > 0, batch["logp"], batch["logp"] - 3))
+    torch.testing.assert_close(slope(objective, masked)[mask > 0], slope(objective, louder)[mask > 0], rtol=0, atol=0)
+    assert bool((slope(objective, masked)[mask == 0] == 0).all())
+    nothing = batch.with_rows(weight=torch.zeros(len(batch), dtype=torch.float64))
+    assert bool((slope(objective, nothing) == 0).all())
+
+
+# -- Scaf-GRPO ----------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.exact("scaf-grpo")
+def test_the_rescue_is_the_least_telling_right_one_and_its_advantage_the_closed_form() -> None:
+    run = trainer("scaf-grpo", {"generate.trigger.after": 0}, HARD.replace(group=8))
+    rescued = 0
+    for _ in range(3):
+        run.step()
+        unused = {g.prompt: g.trajectories for g in run.producer.fresh if g.aside}
+        for group in run.groups:
+            helped = [n for n, t in enumerate(group.trajectories) if t.guidance]
+            if not helped:
+                continue
+            rescued += 1
+            (place,) = helped
+            chosen = group.trajectories[place]
+            assert place == 0 and chosen.reward == 1 and group.rewards.sum() == 1 and len(group.rewards) == 8
+            assert all(
+                t.reward == 0 for t in unused[group.prompt] if t.guidance and t.extra["level"] < chosen.extra["level"]
+            )
+            assert any(not t.guidance for t in unused[group.prompt]), "the failed member it stands for is kept aside"
+            credited = assign(find("scaf-grpo").algorithm(), Batch.pack([group], torch.float64)).sequences["advantage"]
+            sample = credited * (1 + 1e-6 / math.sqrt(1 / 8))
+            assert sample.tolist() == pytest.approx([7 / math.sqrt(8)] + [-1 / math.sqrt(8)] * 7)
+    assert rescued
+    assert 7 / math.sqrt(8) == pytest.approx(2.47, abs=0.01)
+
+
+@pytest.mark.exact("scaf-grpo")
+def test_a_rescue_is_trained_where_it_was_sampled_or_stripped_of_its_hint() -> None:
+    """Full: the hint is context in numerator and denominator. Strip: the plain prompt, and the ratio still starts at 1."""
+    for trained, tokens in (("shown", "hint"), ("plain", "plain")):
+        changes = {"generate.trigger.after": 0, "generate.trained": trained, "update.minibatches_per_epoch": 1}
+        run = trainer("scaf-grpo", changes, HARD)
+        run.step()
+        run.step()
+        helped = [(g, t) for g in run.groups for t in g.trajectories if t.guidance]
+        assert helped
+        for group, t in helped:
+            plain = run.world.policy.encode(group.problem.messages)
+            first = t.content.tokens[: int(t.content.actions[0])]
+            assert np.array_equal(first, plain) == (tokens == "plain")
+            assert (t.content.shown is not None) == (tokens == "plain")
+        objective = run.algorithm.objective
+        batch = run.batch.with_rows(logp=run.batch["logp_old"])
+        assert float(objective.ratio.log_ratio(batch, built(objective)[1]).abs().max()) == 0
+        start = torch.tensor([t.version.max() for g in run.groups for t in g.trajectories])
+        assert bool((start == start.max()).all())
+
+
+@pytest.mark.exact("scaf-grpo")
+def test_the_exempt_beginning_is_grpo() -> None:
+    """After 0.2 of 20 steps: four steps without a hint, then some."""
+    run = trainer("scaf-grpo", {"generate.trigger.after": 0.2}, HARD)
+    found = [run.step()["generate/guided_share"] for _ in range(6)]
+    assert found[:4] == [0, 0, 0, 0] and max(found[4:]) > 0
+
+
+# -- GHPO ---------------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.exact("ghpo")
+def test_every_prompt_ends_at_the_smallest_share_that_helps() -> None:
+    run = trainer("ghpo", bed=HARD)
+    calls = []
+    generate = run.world.sampler.generate
+    run.world.sampler.generate = lambda requests: calls.append(len(requests)) or generate(requests)
+    for _ in range(3):
+        calls.clear()
+        run.step()
+        assert len(calls) <= 4
+        for group in run.groups:
+            before = [g for g in run.producer.fresh if g.aside and g.prompt == group.prompt]
+            assert all(t.reward == 0 for g in before for t in g.trajectories)
+            levels = [g.trajectories[0].extra.get("level", -1) for g in (*before, group)]
+            assert levels == list(range(-1, len(levels) - 1)), "one share after the other, from none"
+            assert group.rewards.max() == 1 or levels[-1] == 1, (
+                "solved, or at the last share (of two: 0.5 and 0.75 are the same here)"
+            )
+            assert len({t.content.tokens[0] for t in group.trajectories}) == 1, "one prompt for the whole group"
+            told = [t.extra["guide"] for g in (*before, group) for t in g.trajectories[:1] if t.guidance]
+            assert all(longer.startswith(shorter) for shorter, longer in itertools.pairwise(told))
+
+
+@pytest.mark.exact("ghpo")
+def test_ghpo_is_on_policy_behind_its_hint_and_never_trains_it() -> None:
+    _, batch = moved("ghpo", steps=2)
+    assert not batch.tagged(GUIDED).any() and any(t.guidance for t in batch.trajectories)
+    for t in batch.trajectories:
+        assert t.content.shown is None and len(t.content.actions) == len(t) and t.content.roles[0] == 0
+    torch.testing.assert_close(batch["logp_old"], batch["logp_behaviour"], rtol=1e-6, atol=1e-6)
+    credited = batch.sequences["advantage"].numpy()
+    of, rewards, group = batch.group.numpy(), batch.sequences["reward"].numpy(), np.unique(batch.group)
+    for g in group:
+        r = rewards[of == g]
+        spread = r.std(ddof=1) + 1e-4 if r.std() > 0 else 1.0
+        np.testing.assert_allclose(credited[of == g], (r - r.mean()) / spread, rtol=1e-5, atol=1e-7)
+    rows = torch.zeros(len(batch), dtype=torch.float64)
+    for g in group:
+        mine = batch.row_group == int(g)
+        rows[mine] = (
+            batch["advantage"][mine].double()
+            * (batch["logp"] - batch["logp_old"])[mine].exp()
+            / (mine.sum() * len(group))
+        )
+    ratio = (batch["logp"] - batch["logp_old"]).exp()
+    flat = ((batch["advantage"] > 0) & (ratio > 1.2)) | ((batch["advantage"] < 0) & (ratio < 0.8))
+    torch.testing.assert_close(slope(bare("ghpo"), batch), -torch.where(flat, 0.0, rows), rtol=1e-6, atol=1e-10)
