@@ -439,6 +439,8 @@ RUNS: dict[str, Run] = {
     ),
     "remix": Run(exact, {}, {"update.reference.at": 8, "replay.until": 14}),
     "riskpo": Run(exact, {"prompts": 10, "batch": 10}),
+    "pope": Run(exact, UNSOLVED),
+    "sage-hint": Run(exact, UNSOLVED),
     "salsa": Run(souped),
     "scaf-grpo": Run(exact, UNSOLVED, {"generate.trigger.after": 0}),
     "spark": Run(

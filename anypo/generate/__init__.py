@@ -19,6 +19,7 @@ from anypo.generate.guided.library import WithLibrary
 from anypo.generate.guided.next_sequence import NextSequence
 from anypo.generate.guided.rollback import Rollback
 from anypo.generate.guided.triggers import Always, ByLot, Failing, Hard
+from anypo.generate.guided.written import Shortest, Written
 from anypo.generate.trees.confidence import ConfidenceForks
 from anypo.generate.trees.segments import EntropyForks, ReRolled, SegmentTree, Vine
 from anypo.generate.worlds.steps import EnvironmentSteps
@@ -27,9 +28,44 @@ from anypo.parts import load
 load(__name__)
 
 __all__ = [
-    "AdaptiveRounds", "AdaptiveTemperature", "Always", "Anchored", "Beside", "ByLot", "ConfidenceForks", "Contexts",
-    "EntropyForks", "EnvironmentSteps", "Examples", "Failing", "Generate", "Guided", "Hard", "Hints", "Independent",
-    "Interventions", "Join", "LabelVectors", "LearnedMask", "Modes", "NextSequence", "OneToken", "Prefixes", "ReRolled",
-    "Regroup", "Rescue", "Rollback", "SegmentTree", "ShiftedTargets", "Vine", "Windowed", "WithAuxiliary",
-    "WithExperts", "WithGreedy", "WithLibrary", "World",
+    "AdaptiveRounds",
+    "AdaptiveTemperature",
+    "Always",
+    "Anchored",
+    "Beside",
+    "ByLot",
+    "ConfidenceForks",
+    "Contexts",
+    "EntropyForks",
+    "EnvironmentSteps",
+    "Examples",
+    "Failing",
+    "Generate",
+    "Guided",
+    "Hard",
+    "Hints",
+    "Independent",
+    "Interventions",
+    "Join",
+    "LabelVectors",
+    "LearnedMask",
+    "Modes",
+    "NextSequence",
+    "OneToken",
+    "Prefixes",
+    "ReRolled",
+    "Regroup",
+    "Rescue",
+    "Rollback",
+    "SegmentTree",
+    "ShiftedTargets",
+    "Shortest",
+    "Vine",
+    "Windowed",
+    "WithAuxiliary",
+    "WithExperts",
+    "WithGreedy",
+    "WithLibrary",
+    "World",
+    "Written",
 ]  # fmt: skip

@@ -15,7 +15,7 @@ from anypo.data.records import GUIDED
 from anypo.objective.base import Aggregate, Ratio, Regulariser, Trust
 from anypo.objective.ratios import TokenRatio
 from anypo.objective.trusts.clips import Clip
-from anypo.policies.views import Plain
+from anypo.policies.views import Plain, View
 
 
 class Undivided(Ratio, name="undivided"):
@@ -87,7 +87,7 @@ class PlainLikelihood(Regulariser, name="plain_likelihood"):
     NudgeRL, arXiv:2605.15726). Neither ratio nor clip; negative advantages, too."""
 
     coefficient: float = Field(0.1, ge=0.0)
-    view: Plain = Plain()
+    view: View = Plain()
     reads = frozenset({"logp@plain", "advantage"})
 
     def penalty(self, batch: Batch, aggregate: Aggregate, context: Context) -> Tensor:

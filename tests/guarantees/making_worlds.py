@@ -30,7 +30,8 @@ COMPONENTS = ("correct", "format", "greedy")
 
 class TablePolicy(nn.Module):
     """Columns from tables by (group, sample), `shift`ed by features @ theta. One instance is the policy, others its references.
-    Divergences are a table, too: what they are is tests/policies/test_divergence_columns.py."""
+    Divergences are a table, too: what they are is tests/policies/test_divergence_columns.py. Every other column is the same in every
+    view."""
 
     columns = frozenset({"logp", "entropy"})
     features = frozenset({"hidden"})
@@ -43,7 +44,7 @@ class TablePolicy(nn.Module):
         self.compared = Comparisons()
 
     def offers(self, name: str) -> bool:
-        return name in self.columns or self.compared.column(name) is not None
+        return name.partition("@")[0] in self.columns or self.compared.column(name) is not None
 
     def fill(self, batch: Batch, names: Sequence[str], grad: bool) -> dict[str, Tensor]:
         with torch.set_grad_enabled(grad):
@@ -57,8 +58,9 @@ class TablePolicy(nn.Module):
             found |= {
                 name: lambda: self.look(batch, "divergence") + 0.1 * shift
                 for name in names
-                if self.offers(name) and "@" in name
+                if self.compared.column(name) is not None
             }
+            found |= {name: found[stat] for name in names if (stat := name.partition("@")[0]) in self.columns}
             return {name: found[name]().to(batch.weight.dtype if name != "hidden" else torch.float32) for name in names}
 
     def look(self, batch: Batch, name: str) -> Tensor:

@@ -3,12 +3,28 @@
 from __future__ import annotations
 
 from anypo.algorithm import Algorithm
+from anypo.credit.centres.contexts import ContextMean
 from anypo.credit.pipeline import Pipeline
 from anypo.credit.plain import StandardDeviation
 from anypo.filter import DropDegenerate, RightGuided, Screen
-from anypo.generate import Always, Examples, Failing, Guided, Hints, Join, Prefixes, Regroup, Rescue
+from anypo.generate import (
+    Always,
+    Beside,
+    Contexts,
+    Examples,
+    Failing,
+    Guided,
+    Hard,
+    Hints,
+    Join,
+    Prefixes,
+    Regroup,
+    Rescue,
+    Shortest,
+    Written,
+)
 from anypo.objective.aggregates import GroupMean, SequenceMean, TokenMean
-from anypo.objective.guided import GuidedRatio, GuidedTrust, Saturating, Undivided
+from anypo.objective.guided import GuidedRatio, GuidedTrust, PlainLikelihood, Saturating, Undivided
 from anypo.objective.policy_gradient import PolicyGradient
 from anypo.objective.ratios import TokenRatio
 from anypo.objective.regularisers.terms import KL
@@ -98,3 +114,63 @@ def ghpo() -> Algorithm:
         credit=Pipeline(scale=StandardDeviation(eps=1e-4)),
         objective=PolicyGradient(aggregate=GroupMean()),
     )
+
+
+@system("sage-hint", title="SAGE, self-hint aligned GRPO", paper="arXiv:2602.03143", base="grpo")
+def sage_hint() -> Algorithm:
+    """GRPO whose hints the policy writes itself: shown question and solution of a prompt that has no success, it is asked once for
+    three hints, from the key idea to a detailed one that does not say the answer. The whole group is rolled out again with the
+    first, then the second, then the third, until one succeeds, and takes the place of the failed one; it is trained on the prompt
+    with the hint, where it was sampled. Hints are not trained, and a prompt without any keeps its own rollouts. Clip 0.2 below and
+    0.28 above, mean over tokens, two minibatches (BaohaoLiao/SAGE 8722c1a, method sage of run_sage.sh). There a reply that cannot
+    be read is asked for again at temperature 0, which repeats it; here at 1 (--set generate.guides.temperature=0). Any reward above
+    0 ends the hints there, so that one for the form alone keeps them away; here it is the task's outcome. A model that writes no
+    hints, as small ones do not, is given those of the task (ours; --set generate.guides.otherwise=none leaves such prompts alone;
+    generate/written_share says how many are its own). The variant sage-light, whose levels follow a prompt's last visit, is not
+    built."""
+    return grpo().replace(
+        generate=Guided(trigger=Failing(), guides=Written(), fate=Regroup()),
+        objective=PolicyGradient(trust=Clip(low=0.2, high=0.28), aggregate=TokenMean()),
+        update=GradientUpdate(minibatches_per_epoch=2),
+    )
+
+
+@system("pope", title="Privileged On-Policy Exploration", paper="arXiv:2601.18779", base="grpo")
+def pope() -> Algorithm:
+    """GRPO in which every hard prompt is asked twice: as it is, and with the beginning of a solution in view, from which the policy
+    is to go on. Each is a group with its own statistics, sampled and trained on the same prompt; the solution's text is never a
+    target. What is learned behind the beginning carries over, until the plain prompt's groups, which fail at first and teach
+    nothing, have successes of their own. Hard is a prompt of whose first rollouts none is right. Its beginning is the shortest of
+    four pieces of equal length behind which one of four rollouts succeeds, found when the prompt is first met (the paper prepares
+    it with the initial policy) and never with the whole answer. No code is published: this rule and the even mix are a
+    reconstruction from what the authors wrote, and the numbers are ours. A cheaper form in another group's release
+    (tally0818/NudgeRL cf247f7) asks each prompt once, half of them behind the first 15 % of a solution: --set generate.fate=regroup
+    --set generate.trigger=by_lot --set generate.guides='{part: prefixes, shares: [0.15]}'."""
+    return grpo().replace(generate=Guided(trigger=Hard(), guides=Shortest(), fate=Beside()))
+
+
+@system("nudgerl", title="NudgeRL", paper="arXiv:2605.15726", base="grpo")
+def nudgerl() -> Algorithm:
+    """GRPO whose rollouts try different approaches: a prompt's eight are divided over its first two strategies, which are shown as
+    hints, and each loses its strategy with probability one half. The advantage has two levels, a rollout against its strategy and
+    1.1 times the strategy against the group (1 would be GRPO's), rollouts without one against the group; divided by the group's
+    population deviation. Each is trained with the clipped ratio on the prompt it was sampled from; beside it, 0.1 times the
+    advantage times the mean log-probability of the same answer on the plain prompt is raised, without ratio or clip, for all of
+    them. It is this that carries over to prompts without a strategy. top-p 0.95, mean over each answer, two minibatches
+    (tally0818/NudgeRL cf247f7, its train_config.yaml). The release trains adapters of rank 32 at 2e-5 (--lora 32 --set
+    update.optimiser.lr=2e-5) on 250 problems with five strategies each, of which only the first two are ever shown. Here hints of
+    the problem stand in where no file of strategies is given (--set generate.guides.file=strategies.jsonl); a problem with fewer
+    than two has plain rollouts only."""
+    return grpo().replace(
+        generate=Guided(trigger=Always(), guides=Hints(template=NUDGE), fate=Contexts(), top_p=0.95),
+        credit=Pipeline(centre=ContextMean(), scale=StandardDeviation(ddof=0, eps=1e-5, of="centred")),
+        objective=PolicyGradient(aggregate=SequenceMean(), regularise=(PlainLikelihood(coefficient=0.1),)),
+        update=GradientUpdate(minibatches_per_epoch=2),
+    )
+
+
+NUDGE = (
+    "{prompt}\n\nContext (exploration condition):\n- Use this hint/approach: {guide}\n\nImportant:\n"
+    "- Follow this approach as your primary strategy."
+)
+"""How a strategy is put to the policy."""

@@ -18,8 +18,12 @@ from anypo.algorithm import Algorithm
 from anypo.claims.beds.exact import Testbed
 from anypo.data.batch import Batch
 from anypo.data.records import GUIDED, Group
+from anypo.exact import EnumerablePolicy
+from anypo.generate.guided.guides import question
+from anypo.generate.guided.written import written
 from anypo.objective import PolicyGradient, SequenceRatio, SequenceSum, TokenMean, Unclipped
 from anypo.objective.guided import GuidedRatio, GuidedTrust, Saturating
+from anypo.policies.views import Plain, look
 from anypo.run.trainer import Trainer
 from anypo.systems import find
 
@@ -410,3 +414,246 @@ def test_ghpo_is_on_policy_behind_its_hint_and_never_trains_it() -> None:
     ratio = (batch["logp"] - batch["logp_old"]).exp()
     flat = ((batch["advantage"] > 0) & (ratio > 1.2)) | ((batch["advantage"] < 0) & (ratio < 0.8))
     torch.testing.assert_close(slope(bare("ghpo"), batch), -torch.where(flat, 0.0, rows), rtol=1e-6, atol=1e-10)
+
+
+# -- SAGE ---------------------------------------------------------------------------------------------------------------------------
+
+
+BASES_OF_THE_OTHERS = {
+    "sage-hint": {
+        "objective.trust.high": 0.28, "objective.aggregate": "token_mean", "update.minibatches_per_epoch": 2,
+    },
+    "pope": {},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.exact(name)) for name in BASES_OF_THE_OTHERS])
+def test_without_help_the_others_are_grpo_bit_for_bit_too(name: str) -> None:
+    base = BASES_OF_THE_OTHERS[name]
+    assert torch.equal(weights(trainer(name, NEVER), 4), weights(trainer("grpo", base), 4))
+    assert not torch.equal(weights(trainer(name, bed=HARD), 3), weights(trainer("grpo", base, HARD), 3))
+
+
+@pytest.mark.exact("sage-hint")
+def test_written_hints_are_read_from_one_object_whatever_stands_around_it() -> None:
+    whole = '{"level_1": "a", "level_2": " b ", "level_3": "c"}'
+    assert written(f"Sure!\n```json\n{whole}\n```\nBye {{") == ["a", "b", "c"]
+    assert written('{"level_3": "c", "level_1": "a\nb"}') == ["a\nb", "c"]
+    for reply in ("", "no", "{", '{"level_1": 3}', '["level_1"]', '{"level_1": ""}', "{" * 5000, '{"level_1": "cut'):
+        assert written(reply) == [], reply
+
+
+class Tutor(EnumerablePolicy):
+    """Can be asked for hints: a request is -1 and its letters."""
+
+    context = 4096
+
+    def encode(self, messages: Any) -> np.ndarray:
+        text = messages[-1]["content"]
+        return np.array([-1, *map(ord, text)]) if "tutor" in text else super().encode(messages)
+
+
+class Tutored:
+    """The sampler of the bed, which answers a request for hints with what `replies` has for it."""
+
+    exact = True
+
+    def __init__(self, inner: Any, replies: list[str]) -> None:
+        self.inner, self.replies, self.requests = inner, replies, []
+
+    def forget(self) -> None:
+        self.inner.forget()
+
+    def generate(self, requests: Any) -> list[Any]:
+        if requests and requests[0].tokens[0] != -1:
+            return self.inner.generate(requests)
+        self.requests.append(["".join(map(chr, r.tokens[1:])) for r in requests])
+        reply = self.replies[min(len(self.requests), len(self.replies)) - 1]
+        return [
+            replace(self.inner.generate([_asked(r)])[0], tokens=np.array([ord(c) for c in reply])) for r in requests
+        ]
+
+
+def _asked(request: Any) -> Any:
+    return replace(request, tokens=np.array([4]), sampling=replace(request.sampling, max_new=1))
+
+
+def _tutored(replies: list[str], changes: dict[str, Any] | None = None) -> tuple[Trainer, Tutored]:
+    run = trainer("sage-hint", changes, HARD)
+    policy = run.world.policy
+    decode = policy.decode
+    policy.__class__ = Tutor
+    object.__setattr__(
+        policy, "decode", lambda tokens: "".join(map(chr, tokens)) if np.max(tokens, initial=0) > 20 else decode(tokens)
+    )
+    sampler = Tutored(run.world.sampler, replies)
+    run.world.sampler = sampler
+    return run, sampler
+
+
+@pytest.mark.exact("sage-hint")
+def test_sage_asks_once_for_all_levels_and_goes_up_them_only_while_all_fail() -> None:
+    """The hints are the policy's own, the request shows question and solution, rounds are at most four, and a group has one
+    context."""
+    run, sampler = _tutored(['{"level_1": "a", "level_2": "ab", "level_3": "abc"}'])
+    metrics = run.step()
+    failed = [g for g in run.producer.fresh if g.aside and not g.trajectories[0].guidance]
+    assert (
+        metrics["generate/written_share"] == 1.0
+        and len(sampler.requests) == 1
+        and len(sampler.requests[0]) == len(failed) > 0
+    )
+    for text, group in zip(sorted(sampler.requests[0]), sorted(failed, key=lambda g: g.prompt)):
+        assert group.problem.answer in text and question(group.problem) in text
+    for group in run.groups:
+        levels = {t.extra.get("level", -1) for t in group.trajectories}
+        assert len(levels) == 1 and {t.guidance for t in group.trajectories} <= {"", "written"}
+        before = [g for g in run.producer.fresh if g.aside and g.prompt == group.prompt]
+        assert len(before) == levels.pop() + 1 and all(g.rewards.max() == 0 for g in before)
+        assert group.rewards.max() == 1 or len(before) in (0, 3), "an unsolved prompt keeps its last group"
+    assert all(t.reward == run.world.task.score(t.prompt, t.text) for g in run.groups for t in g.trajectories), (
+        "scored without the hint"
+    )
+
+
+@pytest.mark.exact("sage-hint")
+def test_unreadable_hints_are_asked_for_three_times_and_then_left() -> None:
+    run, sampler = _tutored(["no", "{", "still no"], {"generate.guides.otherwise": "none"})
+    metrics = run.step()
+    assert (
+        len(sampler.requests) == 3
+        and metrics["generate/guided_share"] == 0.0
+        and not any(g.aside for g in run.producer.fresh)
+    )
+    run, sampler = _tutored(["no", '{"level_1": "a"}'])
+    assert run.step()["generate/written_share"] == 1.0 and len(sampler.requests) == 2
+    run, sampler = _tutored(["no"])
+    assert run.step()["generate/written_share"] == 0.0
+    helped = [t for g in run.producer.fresh for t in g.trajectories if t.guidance]
+    assert helped and all(
+        t.extra["guide"] in g.problem.hints for g in run.producer.fresh for t in g.trajectories if t.guidance
+    )
+
+
+# -- POPE ---------------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.exact("pope")
+def test_popes_beginning_is_the_shortest_that_helped_and_is_kept() -> None:
+    run = trainer("pope", {"generate.guides.tries": 6}, HARD)
+    run.step()
+    kept = dict(run.memory.states["generate.guides"]["kept"])
+    assert kept
+    for prompt, level in kept.items():
+        tried = [g for g in run.producer.fresh if g.aside and g.prompt == prompt]
+        assert [g.trajectories[0].extra["level"] for g in tried] == list(range(len(tried))) and all(
+            len(g.trajectories) == 6 for g in tried
+        )
+        assert all(g.rewards.max() == 0 for g in tried[:-1])
+        assert level == len(tried) - 1, "found at this piece, or the longest"
+    for _ in range(3):
+        run.step()
+        assert kept == run.memory.states["generate.guides"]["kept"] or len(
+            run.memory.states["generate.guides"]["kept"]
+        ) > len(kept)
+        assert not any(g.aside for g in run.producer.fresh if g.prompt in kept), "no second search"
+
+
+@pytest.mark.exact("pope")
+def test_a_hard_prompt_has_two_groups_that_share_no_statistics_and_no_ratio_sees_the_other_prompt() -> None:
+    run, batch = moved("pope", steps=3)
+    hard = run.memory.states["generate.trigger"]["hard"]
+    by_prompt: dict[int, list[Group]] = {}
+    for group in run.groups:
+        by_prompt.setdefault(group.prompt, []).append(group)
+    assert any(hard.values())
+    for prompt, groups in by_prompt.items():
+        assert [len({t.guidance for t in g.trajectories}) for g in groups] == [1] * len(groups)
+        assert [bool(g.trajectories[0].guidance) for g in groups] == ([False, True] if hard[prompt] else [False])
+    torch.testing.assert_close(batch["logp_old"], batch["logp_behaviour"], rtol=1e-6, atol=1e-6)
+    assert all(t.content.shown is None for t in batch.trajectories)
+    whole = assign(find("pope").algorithm(), Batch.pack(run.groups, torch.float64)).sequences["advantage"]
+    alone = [
+        assign(find("grpo").algorithm(), Batch.pack([g], torch.float64)).sequences["advantage"] for g in run.groups
+    ]
+    torch.testing.assert_close(whole, torch.cat(alone))
+    problems = {g.prompt: g.problem for g in run.groups}
+    assert all(problems[t.prompt].answer not in t.extra["guide"] for t in batch.trajectories if t.guidance)
+
+
+# -- NudgeRL ------------------------------------------------------------------------------------------------------------------------
+
+
+NUDGED = HARD.replace(reward="binary", group=8)
+
+
+@pytest.mark.exact("nudgerl")
+def test_without_contexts_and_distillation_nudgerl_is_grpo_bit_for_bit() -> None:
+    """Every context dropped, weight 0 beside: GRPO with the population's deviation, on the very rollouts of `independent`."""
+    off = {"generate.fate.dropout": 1.0, "objective.regularise": [], "generate.top_p": 1.0}
+    base = {"credit.scale.ddof": 0, "credit.scale.eps": 1e-5, "update.minibatches_per_epoch": 2}
+    assert torch.equal(weights(trainer("nudgerl", off, NUDGED), 3), weights(trainer("grpo", base, NUDGED), 3))
+    assert not torch.equal(weights(trainer("nudgerl", None, NUDGED), 3), weights(trainer("grpo", base, NUDGED), 3))
+
+
+@pytest.mark.exact("nudgerl")
+def test_nudgerls_advantage_is_that_of_the_release() -> None:
+    """Two levels, then standardised over the group; between = 1 is GRPO's, 0 makes every context's sum to nothing."""
+    _, batch = moved("nudgerl", bed=NUDGED, steps=2)
+    contexts = batch.sequences["key/context"].numpy()
+    rewards, group = batch.sequences["reward"].double().numpy(), batch.group.numpy()
+    assert {-1, 0, 1} <= set(contexts.tolist())
+    for between in (1.1, 1.0, 0.0):
+        found = (
+            assign(find("nudgerl").algorithm().set({"credit.centre.between": between}), batch)
+            .sequences["advantage"]
+            .numpy()
+        )
+        for g in range(batch.n_groups):
+            mine = group == g
+            r, c = rewards[mine], contexts[mine]
+            own = np.array([r[c == k].mean() for k in c])
+            raw = np.where(c >= 0, r - own + between * (own - r.mean()), r - r.mean())
+            expected = (raw - raw.mean()) / (raw.std() + 1e-5) if raw.std() > 0 else np.zeros_like(raw)
+            np.testing.assert_allclose(found[mine], expected, rtol=1e-5, atol=1e-6)
+            if between == 1.0 and r.std() > 0:
+                np.testing.assert_allclose(found[mine], (r - r.mean()) / (r.std() + 1e-5), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.exact("nudgerl")
+def test_nudgerls_two_terms_are_those_of_the_release_after_a_change_of_weights() -> None:
+    """The clipped ratio on the prompt that was sampled from, and 0.1 A times the mean log-probability on the plain one."""
+    run, batch = moved("nudgerl", {"generate.top_p": 1.0}, NUDGED, steps=3)
+    policy = run.weights.policy
+    batch = look(batch, (Plain(),), policy)
+    batch = batch.with_rows(**policy.fill(batch, ["logp@plain"], grad=False))
+    guided = torch.tensor([bool(t.guidance) for t in batch.trajectories])[batch.sequence]
+    gap = (batch["logp"] - batch["logp@plain"]).abs()
+    assert float(gap[guided].max()) > 0.1 and float(gap[~guided].max()) < 1e-12
+    lengths, advantage = batch.sequences["length"].tolist(), batch["advantage"]
+    expected = -by_hand(batch, lambda p, old, b, a, g, s: clipped(p, old, a) / lengths[s]) / batch.n_sequences
+    objective = find("nudgerl").algorithm().objective
+    torch.testing.assert_close(slope(objective, batch), expected, rtol=1e-8, atol=1e-12)
+    part, ctx = built(objective)
+    leaf = batch["logp@plain"].clone().requires_grad_()
+    (found,) = torch.autograd.grad(part.loss(batch.with_rows(**{"logp@plain": leaf}), ctx), leaf)
+    divisor = torch.tensor([n * batch.n_sequences for n in lengths], dtype=torch.float64)[batch.sequence]
+    torch.testing.assert_close(found, -0.1 * advantage / divisor, rtol=1e-10, atol=1e-14)
+
+
+@pytest.mark.exact("nudgerl")
+def test_contexts_share_the_rollouts_and_lose_half_of_them() -> None:
+    """Eight rollouts, two contexts: each rollout keeps its own with probability one half; a prompt with one hint has none."""
+    run = trainer("nudgerl", None, NUDGED)
+    kept = []
+    for _ in range(12):
+        run.step()
+        for group in run.groups:
+            told = [t.keys.get("context", -1) for t in group.trajectories]
+            assert len(told) == 8 and max(told.count(0), told.count(1)) <= 4
+            assert all((t.extra["level"] if t.guidance else -1) == c for t, c in zip(group.trajectories, told))
+            assert len({t.sample for t in group.trajectories}) == 8
+            kept += [c >= 0 for c in told]
+    assert np.mean(kept) == pytest.approx(0.5, abs=4 * 0.5 / math.sqrt(len(kept)))
+    short = trainer("nudgerl", {"generate.fate.contexts": 4}, NUDGED)
+    assert short.step()["generate/guided_share"] == 0.0
