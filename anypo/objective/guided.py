@@ -55,6 +55,7 @@ class Saturating(Trust, name="saturating"):
 class GuidedRatio(Ratio, name="guided"):
     """One ratio for the decisions of guided answers, another for all `others`."""
 
+    requires = frozenset({f"tag:{GUIDED}"})
     guided: Ratio = TokenRatio(denominator="behaviour")
     others: Ratio = TokenRatio()
 
@@ -67,6 +68,7 @@ class GuidedTrust(Trust, name="guided"):
     """One trust region for the decisions of guided answers, another for all `others`."""
 
     needs_ratio = False
+    requires = frozenset({f"tag:{GUIDED}"})
     guided: Trust = Saturating()
     others: Trust = Clip()
 
