@@ -30,7 +30,7 @@ class View(Part, slot="view"):
 
     def suits(self, task: Any) -> str | None:
         """A sentence saying why `task` has nothing to show, or None."""
-        return None
+        return "it has no prompts, and this is another prompt before the same answer" if hasattr(task, "make") else None
 
 
 class Privileged(View, name="privileged"):
@@ -60,8 +60,8 @@ class Privileged(View, name="privileged"):
         return seen
 
     def suits(self, task: Any) -> str | None:
-        if any(_worked(task.train(index)) for index in range(min(len(task), 64))):
-            return None
+        if hasattr(task, "make") or any(_worked(task.train(index)) for index in range(min(len(task), 64))):
+            return super().suits(task)
         return "it has no worked solutions to show; name their column with --task-set solution=COLUMN, or choose a task that has them"
 
 

@@ -55,6 +55,7 @@ def test_methods_are_compared_in_an_environment(anypo):
         (("train", "--task", "CartPole-v7"), "unknown environment 'CartPole-v7'"),
         (("train", "--task", "CratPole-v1"), "Did you mean 'CartPole-v1'"),
         (("train", "--task", "CartPole-v1", "--model", "tiny"), "takes actions, not text"),
+        (("train", "--system", "nudgerl", "--task", "Pendulum-v1"), "view (plain) cannot work on task 'Pendulum-v1'"),
         (("train", "--system", "sac", "--task", "CartPole-v1"), "acts with vectors in finite bounds"),
         (("train", "--system", "sac", "--model", "tiny"), "cannot work on task"),
         (("train", "--system", "sac", "--task", "Pendulum-v1", "--set", "replay=on_policy"), "needs 'transitions'"),
