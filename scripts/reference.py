@@ -27,7 +27,7 @@ from anypo.parts import SLOTS, Part
 from anypo.tasks.code import exercises
 from anypo.tasks.named import ALIASES
 from anypo.tasks.text import files, generators, reasoning
-from anypo.worlds import calculator, guess, span
+from anypo.worlds import calculator, functions, guess, span
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = ROOT / "docs/reference"
@@ -57,6 +57,7 @@ TASKS: dict[str, tuple[type[BaseModel], str]] = {
     guess.NAME: (guess.GuessOptions, ""),
     calculator.NAME: (calculator.CalculatorOptions, ""),
     span.NAME: (span.SpanOptions, ""),
+    functions.NAME: (functions.FunctionOptions, ""),
 }
 """What `--task-set` takes, by kind of task, and what there is to say beside."""
 

@@ -12,7 +12,7 @@ from anypo.tasks.base import Environment, Problem, Task
 from anypo.tasks.code import exercises
 from anypo.tasks.text import generators
 from anypo.tasks.text.options import read
-from anypo.worlds import calculator, guess, screens, span
+from anypo.worlds import calculator, functions, guess, screens, span
 
 ALIASES: dict[str, tuple[str, dict[str, Any]]] = {
     "sums": (
@@ -50,6 +50,7 @@ TASKS: dict[str, Named] = {
     calculator.NAME: Named(calculator.parse, calculator.load),
     span.NAME: Named(span.parse, span.load),
     screens.NAME: Named(screens.parse, screens.load),
+    functions.NAME: Named(functions.parse, functions.load),
 }
 
 Factory = TypeVar("Factory", bound=Callable[..., Task])

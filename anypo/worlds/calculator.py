@@ -30,10 +30,13 @@ CALL = re.compile(r"<calc>([^<]{1,60})</calc>\s*$")
 
 
 class CalculatorOptions(DrawnOptions):
-    """Two factors of `digits` digits each; an answer has up to `turns` stretches, all but the last of which end in a call."""
+    """Two factors of `digits` digits each; an answer has up to `turns` stretches, all but the last of which end in a call. `worked`:
+    the solutions, which a warm start imitates, call the calculator, at once or after the question said again; otherwise they are the
+    product."""
 
     digits: int = Field(3, ge=1, le=9)
     turns: int = Field(4, ge=1)
+    worked: bool = False
 
 
 def parse(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -48,7 +51,7 @@ def load(options: Mapping[str, Any]) -> Drawn:
     return Drawn(
         NAME,
         checked,
-        draw=lambda rng, side: _product(rng, side, checked.digits),
+        draw=lambda rng, side: _product(rng, side, checked),
         play=lambda problem: Calculator(problem, checked.turns),
         split="by the first factor: even trains, odd is held out",
         reward="correct",
@@ -58,14 +61,17 @@ def load(options: Mapping[str, Any]) -> Drawn:
     )
 
 
-def _product(rng: random.Random, side: int, digits: int) -> Problem:
-    low, high = 10 ** (digits - 1), 10**digits
+def _product(rng: random.Random, side: int, options: CalculatorOptions) -> Problem:
+    low, high = 10 ** (options.digits - 1), 10**options.digits
     first, second = rng.randrange(low + (low + side) % 2, high, 2), rng.randrange(low, high)
     content = (
         f"What is {first} * {second}? You may use a calculator: write <calc>2*3</calc> and the result follows. "
         "End with the product."
     )
-    return Problem(prompt_id(content), conversation(content), str(first * second), str(first * second))
+    answer = str(first * second)
+    call = f"<calc>{first}*{second}</calc><result>{answer}</result>{answer}"
+    worked = rng.choice(("", f"{first} * {second} = ")) + call if options.worked else answer
+    return Problem(prompt_id(content), conversation(content), answer, worked)
 
 
 class Calculator:

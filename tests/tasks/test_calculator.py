@@ -92,3 +92,19 @@ def test_modes_without_tools_say_so() -> None:
     assert "set generate.turns=4" in method.generate.dormant(method, Outlook(20, task=game))
     method = method.set({"generate.turns": 4})
     assert method.generate.dormant(method, Outlook(20, task=game)) is None
+
+
+def test_a_worked_solution_calls_at_once_or_after_the_question() -> None:
+    plain, worked = (tasks.load({"name": "calculator", "digits": 1, "worked": on}) for on in (False, True))
+    begun = set()
+    for index in range(20):
+        problem = worked.train(index)
+        said, call, rest = problem.solution.partition("<calc>")
+        environment = worked.environment(problem)
+        environment.reset()
+        reply = environment.step(f"{said}<calc>{rest.partition('</calc>')[0]}</calc>")
+        assert call and reply.append and rest.endswith(f"</calc>{reply.append}{problem.answer}")
+        assert environment.step(problem.answer).rewards == {"correct": 1.0}
+        begun.add(bool(said))
+    assert begun == {False, True}
+    assert all(plain.train(index).solution == plain.train(index).answer for index in range(5))
