@@ -401,6 +401,7 @@ RUNS: dict[str, Run] = {
     ),
     "ettrl": Run(exact, VOTES, WHOLE),
     "fapo": Run(exact, {"task": FLAWED}, {"filter.signals": []}),
+    "funrl": Run(exact, {}, {"filter.signals.0.end": "a"}),
     "gbpo": Run(exact, STALE),
     "gdpo": Run(exact, {"task": TWO_REWARDS}),
     "gliclass-ppo": Run(labels),

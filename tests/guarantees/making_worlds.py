@@ -122,6 +122,7 @@ class Case:
                         text=" ".join("abcdefgh"[t] for t in tokens[1:]),
                         sample=i,
                         extra={"key": (g, i)},
+                        keys={"thought": np.where(np.arange(n) < (n + 1) // 2, 0, -1)},
                     )
                 )
             out.append(Group(100 + g, tuple(members), step=0))

@@ -26,6 +26,26 @@ class EntropyBonus(Shape, name="entropy_bonus"):
         return advantages + torch.minimum(advantages.abs() / self.cap, self.weight * entropy)
 
 
+class ThoughtEntropy(Shape, name="thought_entropy"):
+    """A_i + `weight` min(H_i, abs(A_i) / `cap`), H_i the mean entropy of the rollout's reasoning (FunRL, later called EGPO,
+    arXiv:2508.05118), which is the decisions with the key ``thought``: one number for all decisions of the rollout. Where there is no
+    reasoning, H is 0. With `weight` at most `cap` the sign of A is kept, and an advantage of 0 stays so."""
+
+    weight: float = Field(0.4, ge=0.0)
+    cap: float = Field(2.0, gt=0.0)
+    reads = frozenset({"entropy_old"})
+    requires = frozenset({"key:thought"})
+
+    def shape(self, advantages: Tensor, batch: Batch, context: Context) -> Tensor:
+        if not len(batch):
+            return advantages
+        thinking = (batch.key("thought") >= 0).to(advantages.dtype) * batch.weight.to(advantages.dtype)
+        entropy = batch["entropy_old"].to(advantages.dtype).clamp(min=0.0)
+        mean = batch.spread(segments.mean(entropy, batch.sequence, batch.n_sequences, thinking))
+        context.log("credit/thought_entropy", batch.row_mean(mean))
+        return advantages + self.weight * torch.minimum(mean, advantages.abs() / self.cap)
+
+
 class Novelty(Shape, name="novelty"):
     """Right answers that the policy finds unlikely gain (XRPO, arXiv:2510.06672).
 

@@ -7,16 +7,23 @@ from anypo.credit.centres.groups import Uncentred
 from anypo.credit.granularity.turns import TurnDiscount
 from anypo.credit.pipeline import Pipeline
 from anypo.credit.plain import StandardDeviation
+from anypo.credit.shape.calls import EarlyCall
+from anypo.credit.shape.tokens import ThoughtEntropy
 from anypo.credit.shaping.history import ToolCost
 from anypo.credit.shaping.outcomes import ModeCost
+from anypo.filter import Screen
+from anypo.filter.thought import Thought
 from anypo.generate import Independent, Modes
 from anypo.objective.aggregates import SequenceSum
 from anypo.objective.corrections import Banded
 from anypo.objective.policy_gradient import PolicyGradient
 from anypo.objective.ratios import SequenceRatio
+from anypo.objective.regularisers.terms import KL
 from anypo.objective.trusts.bounded import Tapered
-from anypo.systems.baselines.group_relative import grpo
+from anypo.systems.baselines.group_relative import dapo, grpo
 from anypo.systems.registry import system
+from anypo.update import GradientUpdate
+from anypo.update.references import FrozenReference
 
 
 @system(
@@ -80,4 +87,35 @@ def ipa_chunk() -> Algorithm:
                 ),
             ),
         ),
+    )
+
+
+@system("aspo-tir", title="Advantage Shaping Policy Optimization", paper="arXiv:2508.19201", base="dapo")
+def aspo_tir() -> Algorithm:
+    """DAPO for answers that may call a tool, with early calls preferred where it costs no accuracy: the advantage, not the reward, of
+    right answers that call one moves by 2 (mean position of their first calls - its own) / their mean length, at most by 0.7 times
+    itself. (A bonus in the reward is divided by the group's deviation, and is all that is left of it where every answer is right.)
+    The position is the end of the first turn, of which there are at most four; what tools return is neither counted nor trained on. It
+    takes two right callers in a group to move anything. The stronger setting of the paper is --set credit.shape.0.pull=2.5
+    --set credit.shape.0.bound=0.9."""
+    base = dapo()
+    return base.replace(generate=Independent(turns=4), credit=base.credit.replace(shape=(EarlyCall(),)))
+
+
+@system("funrl", title="FunRL (entropy-enhanced GRPO for function calls)", paper="arXiv:2508.05118", base="grpo")
+def funrl() -> Algorithm:
+    """GRPO for answers that reason before they call functions. A rollout's advantage grows by 0.4 min(H, |A| / 2), with H the mean
+    entropy of its reasoning (up to ``</think>``): reasoning that was open is rewarded more and punished less, by at most a fifth, so
+    that the sign stays and groups that are all right or all wrong teach nothing. The bonus is one number for the whole rollout, calls
+    included. KL 0.001 to the initial model, temperature 0.7. The reward is the task's, and is meant to be one criterion, form and
+    calls both right, as function_calls has it. Nothing was released: formula and constants are those of the paper's later version
+    (EGPO) as a public re-implementation repeats them. Its two steps of preparing data, a judge that mends samples and a check of
+    their syntax, come before a run and are not part of it."""
+    base = grpo()
+    return base.replace(
+        generate=Independent(temperature=0.7),
+        filter=Screen(signals=(Thought(),)),
+        credit=base.credit.replace(shape=(ThoughtEntropy(),)),
+        objective=base.objective.replace(regularise=(KL(coefficient=0.001),)),
+        update=GradientUpdate(reference=FrozenReference()),
     )
