@@ -142,9 +142,11 @@ FORM = {"rewards": [{"part": "correct"}, {"part": "format", "pattern": "[0-9]+"}
 
 PLACES: Mapping[str, Place] = {
     "a2fm-apo": CALLS,
+    "aspo-tir": replace(CALLS, options={"digits": 1, "worked": True}),
     "otc-po": CALLS,
     "ipa-chunk": TURNS,
     "coderl-plus": Place("python_exercises", changes={"generate.max_new": 64}),
+    "funrl": Place("function_calls", {"calls": 1}, changes={"generate.max_new": 64}),
     "urpa": Place("find_span", changes={"generate.max_new": 32}),
     "gdpo": Place("sums", FORM),
     "mc-grpo": Place(changes={"control.samples": 5}),
