@@ -27,7 +27,7 @@ from anypo.parts import SLOTS, Part
 from anypo.tasks.code import exercises
 from anypo.tasks.named import ALIASES
 from anypo.tasks.text import files, generators, reasoning
-from anypo.worlds import calculator, functions, guess, span
+from anypo.worlds import calculator, functions, guess, screens, span
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = ROOT / "docs/reference"
@@ -57,6 +57,7 @@ TASKS: dict[str, tuple[type[BaseModel], str]] = {
     guess.NAME: (guess.GuessOptions, ""),
     calculator.NAME: (calculator.CalculatorOptions, ""),
     span.NAME: (span.SpanOptions, ""),
+    screens.NAME: (screens.ScreenOptions, ""),
     functions.NAME: (functions.FunctionOptions, ""),
 }
 """What `--task-set` takes, by kind of task, and what there is to say beside."""
@@ -90,6 +91,11 @@ def index_page(slots: Mapping[str, list[type[Part]]]) -> str:
 # -- parts --------------------------------------------------------------------------------------------------------------------
 
 
+def is_offered(part: type[Part]) -> bool:
+    """Whether a part is the library's and for users: claims have controls of their own, known once they are imported."""
+    return part.__module__.startswith("anypo.") and not part.__module__.startswith("anypo.claims.")
+
+
 def room_page(room: str, slots: Iterable[type[Part]]) -> str:
     """Every slot of a room: what it is, what every part of it has, and its parts."""
     text = [f"{MADE}# Reference: {room}\n", f"{ROOMS[room].capitalize()}\n"]
@@ -100,7 +106,7 @@ def room_page(room: str, slots: Iterable[type[Part]]) -> str:
         if common := fields_table(base, {}):
             text.append(f"Every part of it has\n\n{common}")
         for name, part in sorted(base.parts.items()):
-            if part.__module__.partition(".")[0] == "anypo":
+            if is_offered(part):
                 text += [f"### {base.slot}: {name}\n", f"{_prose(part)}\n", *_wishes(part)]
                 text += [table] if (table := fields_table(part, base.model_fields)) else []
     return "\n".join(text)

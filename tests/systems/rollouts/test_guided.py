@@ -99,7 +99,8 @@ BASES = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.exact(name)) for name in BASES])
+@pytest.mark.exact("guide-grpo", "scaf-grpo", "ghpo")
+@pytest.mark.parametrize("name", BASES)
 def test_where_no_prompt_is_given_help_it_is_grpo_bit_for_bit(name: str) -> None:
     """What GRPO is given beside is no help: the filter, the divisor and the minibatches of the method."""
     off = weights(trainer(name, NEVER), 4)
@@ -427,7 +428,8 @@ BASES_OF_THE_OTHERS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.exact(name)) for name in BASES_OF_THE_OTHERS])
+@pytest.mark.exact("sage-hint", "pope")
+@pytest.mark.parametrize("name", BASES_OF_THE_OTHERS)
 def test_without_help_the_others_are_grpo_bit_for_bit_too(name: str) -> None:
     base = BASES_OF_THE_OTHERS[name]
     assert torch.equal(weights(trainer(name, NEVER), 4), weights(trainer("grpo", base), 4))
