@@ -454,6 +454,7 @@ RUNS: dict[str, Run] = {
     "spo-tree": Run(exact, {"horizon": 6}, {"generate.branching": [3, 3, 2], "generate.segment": 2}),
     "t-ppo": Run(exact, {"horizon": 6, "graph": "chain", "reward": "graded"}, {"generate.window": 3}),
     "training-free-grpo": Run(strategies),
+    "treepo": Run(exact, {"horizon": 6}, {"control.samples": 8, "generate.segment": 2}),
     "ttrl": Run(exact, VOTES, WHOLE),
     "urpa": Run(numbers, {"vocabulary": 6, "horizon": 2}, {"credit.scale": "none"}),
     "v-zero": Run(exact, HARDER),

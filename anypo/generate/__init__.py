@@ -21,6 +21,7 @@ from anypo.generate.guided.rollback import Rollback
 from anypo.generate.guided.triggers import Always, ByLot, Failing, Hard
 from anypo.generate.guided.written import Shortest, Written
 from anypo.generate.trees.confidence import ConfidenceForks
+from anypo.generate.trees.doubling import DoublingTree
 from anypo.generate.trees.segments import EntropyForks, ReRolled, SegmentTree, Vine
 from anypo.generate.worlds.steps import EnvironmentSteps
 from anypo.parts import load
@@ -28,44 +29,9 @@ from anypo.parts import load
 load(__name__)
 
 __all__ = [
-    "AdaptiveRounds",
-    "AdaptiveTemperature",
-    "Always",
-    "Anchored",
-    "Beside",
-    "ByLot",
-    "ConfidenceForks",
-    "Contexts",
-    "EntropyForks",
-    "EnvironmentSteps",
-    "Examples",
-    "Failing",
-    "Generate",
-    "Guided",
-    "Hard",
-    "Hints",
-    "Independent",
-    "Interventions",
-    "Join",
-    "LabelVectors",
-    "LearnedMask",
-    "Modes",
-    "NextSequence",
-    "OneToken",
-    "Prefixes",
-    "ReRolled",
-    "Regroup",
-    "Rescue",
-    "Rollback",
-    "SegmentTree",
-    "ShiftedTargets",
-    "Shortest",
-    "Vine",
-    "Windowed",
-    "WithAuxiliary",
-    "WithExperts",
-    "WithGreedy",
-    "WithLibrary",
-    "World",
-    "Written",
+    "AdaptiveRounds", "AdaptiveTemperature", "Always", "Anchored", "Beside", "ByLot", "ConfidenceForks", "Contexts",
+    "DoublingTree", "EntropyForks", "EnvironmentSteps", "Examples", "Failing", "Generate", "Guided", "Hard", "Hints",
+    "Independent", "Interventions", "Join", "LabelVectors", "LearnedMask", "Modes", "NextSequence", "OneToken",
+    "Prefixes", "ReRolled", "Regroup", "Rescue", "Rollback", "SegmentTree", "ShiftedTargets", "Shortest", "Vine",
+    "Windowed", "WithAuxiliary", "WithExperts", "WithGreedy", "WithLibrary", "World", "Written",
 ]  # fmt: skip

@@ -54,6 +54,10 @@ ACTS: dict[str, tuple[dict[str, object], Callable[[Mapping[str, float], Batch], 
         lambda m, b: m["generate/estimation_tokens"] > 0,
     ),
     "spo-tree": ({"generate.branching": [2, 2]}, lambda m, b: bool((b.sequences["fork"] == 3).any())),
+    "treepo": (
+        {"generate.segment": 1, "filter": "screen"},
+        lambda m, b: bool((b.sequences["fork"] > 0).any()),
+    ),
     "int": ({"generate.continuations": 2, "generate.reply": 8}, lambda m, b: "generate/reviewed" in m),
     "xrpo": ({"generate.base": 2, "generate.exemplars": 1}, lambda m, b: b.n_sequences > 4),
     "a2fm-apo": (
