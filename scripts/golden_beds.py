@@ -417,6 +417,11 @@ RUNS: dict[str, Run] = {
     ),
     "ipa-chunk": Run(transformer, TURNS, {"generate.turns": 3, "update.optimiser.lr": 3e-3}),
     "kl-cov": Run(exact, {"lr": 0.2}),
+    "latr": Run(
+        exact,
+        {"vocabulary": 4, "horizon": 8, "graph": "chain", "reward": "graded"},
+        {"generate.rival": 0.2, "generate.gap": 0.3, "generate.lookahead": [2, 3], "generate.grow": 6},
+    ),
     "mc-grpo": Run(exact, {"group": 7}),
     "mdpo": Run(control, {"environment": "Pendulum-v1"}),
     "minirl": Run(exact, MIXED),

@@ -160,6 +160,8 @@ PLACES: Mapping[str, Place] = {
     "dars": Place(changes={"control.samples": 6, "generate.base": 4}),
     "clpo": Place(changes={"control.samples": 8}),
     "dots-rr": Place(changes={"replay.begin": 1}),
+    "treepo": Place(changes={"control.samples": 16, "generate.segment": 1}),
+    "latr": Place(changes={"control.samples": 8, "generate.lookahead": [2, 3]}),
     "xrpo": Place(changes={"control.samples": 8}),
     "dpo": Place("pairs.jsonl", made=_pairs),
     "sft-then-grpo": Place(

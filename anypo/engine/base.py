@@ -75,6 +75,19 @@ class Completion:
     kept: Kept | None = None
     extra: dict[str, Any] = field(default_factory=dict)
 
+    def first(self, length: int) -> Completion:
+        """Its first `length` tokens, cut off there."""
+        cut = lambda column: column[:length]
+        return Completion(
+            cut(self.tokens),
+            cut(self.logp),
+            cut(self.entropy),
+            cut(self.log_mass),
+            cut(self.version),
+            "length",
+            None if self.kept is None else self.kept.part(0, length),
+        )
+
 
 @dataclass(frozen=True)
 class Limit:

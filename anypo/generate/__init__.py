@@ -17,11 +17,13 @@ from anypo.generate.guided.guides import Examples, Hints, Prefixes
 from anypo.generate.guided.guiding import Guided
 from anypo.generate.guided.library import WithLibrary
 from anypo.generate.guided.next_sequence import NextSequence
+from anypo.generate.guided.reset import DatasetReset
 from anypo.generate.guided.rollback import Rollback
 from anypo.generate.guided.triggers import Always, ByLot, Failing, Hard
 from anypo.generate.guided.written import Shortest, Written
 from anypo.generate.trees.confidence import ConfidenceForks
 from anypo.generate.trees.doubling import DoublingTree
+from anypo.generate.trees.lookahead import LookaheadTree
 from anypo.generate.trees.segments import EntropyForks, ReRolled, SegmentTree, Vine
 from anypo.generate.worlds.steps import EnvironmentSteps
 from anypo.parts import load
@@ -30,8 +32,9 @@ load(__name__)
 
 __all__ = [
     "AdaptiveRounds", "AdaptiveTemperature", "Always", "Anchored", "Beside", "ByLot", "ConfidenceForks", "Contexts",
-    "DoublingTree", "EntropyForks", "EnvironmentSteps", "Examples", "Failing", "Generate", "Guided", "Hard", "Hints",
-    "Independent", "Interventions", "Join", "LabelVectors", "LearnedMask", "Modes", "NextSequence", "OneToken",
-    "Prefixes", "ReRolled", "Regroup", "Rescue", "Rollback", "SegmentTree", "ShiftedTargets", "Shortest", "Vine",
-    "Windowed", "WithAuxiliary", "WithExperts", "WithGreedy", "WithLibrary", "World", "Written",
+    "DatasetReset", "DoublingTree", "EntropyForks", "EnvironmentSteps", "Examples", "Failing", "Generate", "Guided",
+    "Hard", "Hints", "Independent", "Interventions", "Join", "LabelVectors", "LearnedMask", "LookaheadTree", "Modes",
+    "NextSequence", "OneToken", "Prefixes", "ReRolled", "Regroup", "Rescue", "Rollback", "SegmentTree",
+    "ShiftedTargets", "Shortest", "Vine", "Windowed", "WithAuxiliary", "WithExperts", "WithGreedy", "WithLibrary",
+    "World", "Written",
 ]  # fmt: skip

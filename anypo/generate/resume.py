@@ -3,6 +3,7 @@ interventions. The environment is put back to where it stood before that turn (`
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,9 +13,9 @@ import numpy as np
 
 from anypo.data.content import Message, media, parted, readable
 from anypo.data.records import CONTEXT, FINISHED, STATES, TRUNCATED, Tokens, Trajectory
-from anypo.engine.base import Completion, Sampling
+from anypo.engine.base import Completion, Request, Sampling
 from anypo.generate.base import World
-from anypo.generate.conversation import Episode, carry_on, take_turn, told, trajectories, words
+from anypo.generate.conversation import Episode, carry_on, joined, take_turn, told, trajectories, words
 from anypo.generate.workspace import Accumulate
 from anypo.tasks.base import Action, Problem, State
 from anypo.tasks.live import Live
@@ -70,6 +71,23 @@ def score(
     for episode in episodes:
         episode.finish = episode.finish or TRUNCATED
     return [_marked(start, trajectories(e, world.task, sampling)[-1]) for start, e in zip(starts, episodes)]
+
+
+def finished(
+    starts: Sequence[Start], begun: Sequence[Completion | None], world: World, sampling: Sampling
+) -> list[Trajectory]:
+    """One scored one-turn trajectory of every start, in order, that begins with the decisions `begun` (None: none); what ended there
+    is not sampled on."""
+    requests = {}
+    for place, (start, said) in enumerate(zip(starts, begun)):
+        own = np.zeros(0, dtype=np.int64) if said is None else said.tokens
+        if (said is None or said.finish != "stop") and len(own) < sampling.max_new:
+            seen = np.concatenate([prompt_shown(start, world, sampling.max_new), own])
+            left = dataclasses.replace(sampling, max_new=sampling.max_new - len(own))
+            requests[place] = Request(seen, left, (*start.key, start.turn))
+    fresh = dict(zip(requests, world.sampler.generate(list(requests.values()))))
+    whole = [joined(said, fresh[place]) if place in fresh else said for place, said in enumerate(begun)]
+    return score(starts, [completion for completion in whole if completion is not None], world, sampling)
 
 
 def prompt_shown(start: Start, world: World, limit: int, opening: Sequence[Message] | None = None) -> np.ndarray:

@@ -54,6 +54,11 @@ ACTS: dict[str, tuple[dict[str, object], Callable[[Mapping[str, float], Batch], 
         lambda m, b: m["generate/estimation_tokens"] > 0,
     ),
     "spo-tree": ({"generate.branching": [2, 2]}, lambda m, b: bool((b.sequences["fork"] == 3).any())),
+    "dr-po": ({}, lambda m, b: m["generate/given_tokens"] > 0 and bool((b.weight == 0).any())),
+    "latr": (
+        {"generate.rival": 0.0, "generate.gap": 1.0, "generate.lookahead": [2], "generate.edit": None},
+        lambda m, b: m["generate/born_per_tree"] > 0 and bool((b.sequences["fork"] >= 0).any()),
+    ),
     "treepo": (
         {"generate.segment": 1, "filter": "screen"},
         lambda m, b: bool((b.sequences["fork"] > 0).any()),

@@ -51,6 +51,7 @@ class GAE(Credit, name="gae"):
     credited (DPPO, arXiv:2409.00588): what the environment discounts, they do not.
     value_on: which rows train the critic: the ``counted`` ones, or all rows of ``finished`` trajectories and no others.
     select: which decisions train the policy (after advantages are known, before they are whitened); the critic is unaffected.
+    over: whose mean and deviation whiten: those of the counted rows, or of ``all`` rows, counted or not.
     """
 
     gamma: float = Field(1.0, ge=0.0, le=1.0)
@@ -58,6 +59,7 @@ class GAE(Credit, name="gae"):
     unit: Literal["decision", "turn"] = "decision"
     inner: float = Field(1.0, ge=0.0, le=1.0, description="unit=turn: factor for every decision left in the turn")
     whiten: bool = True
+    over: Literal["counted", "all"] = "counted"
     shaping: tuple[Shaping, ...] = ()
     truncated: Literal["terminal", "last", "bootstrap"] = "terminal"
     value_lam: float | None = Field(
@@ -102,7 +104,8 @@ class GAE(Credit, name="gae"):
         for select in self.select:
             batch = select.select(batch, context)
         chosen = batch["advantage"]
-        return with_advantage(batch, whiten_rows(chosen, batch) if self.whiten else chosen, context)
+        pool = batch if self.over == "counted" else batch.with_rows(weight=torch.ones_like(batch.weight))
+        return with_advantage(batch, whiten_rows(chosen, pool) if self.whiten else chosen, context)
 
     def _by_decision(self, batch: Batch) -> tuple[Tensor, Tensor]:
         value, following, reward = self._seen(batch)

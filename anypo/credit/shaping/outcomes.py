@@ -69,6 +69,18 @@ class Overlong(Shaping, name="overlong"):
         return batch.with_sequences(reward=batch.sequences["reward"] - self.penalty * over.clamp(0.0, 1.0))
 
 
+class Unended(Shaping, name="unended"):
+    """An answer without an end is worth `value`, whatever it says (RLHF on summaries, arXiv:2403.17031)."""
+
+    value: float = -1.0
+
+    def shape(self, batch: Batch, context: Context) -> Batch:
+        reward = batch.sequences["reward"]
+        return batch.with_sequences(
+            reward=torch.where(batch.sequences["truncated"], torch.full_like(reward, self.value), reward)
+        )
+
+
 class Flawed(Shaping, name="flawed"):
     """Three levels of reward (FAPO, arXiv:2510.22543): right +1, wrong -1, right by a flawed argument 1 - `penalty`.
 

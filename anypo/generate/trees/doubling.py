@@ -44,7 +44,7 @@ class Path:
         """Its first segments only."""
         if not segments or self.said is None:
             return Path()
-        return Path(first(self.said, self.ends[segments - 1]), self.nodes[:segments], self.ends[:segments])
+        return Path(self.said.first(self.ends[segments - 1]), self.nodes[:segments], self.ends[:segments])
 
     def grown(self, fresh: Completion, node: int) -> Path:
         """With one more segment."""
@@ -131,7 +131,8 @@ class DoublingTree(_OneTurn, name="doubling_tree"):
                 requests.append(Request(seen, dataclasses.replace(sampling, max_new=length), key))
         done = zip(requests, world.sampler.generate(requests))
         for tree in trees:
-            alive, ended = [], 0
+            alive: list[Path] = []
+            ended = 0
             for path, (request, fresh) in zip(tree.live, done):
                 grown, over = self._judged(path.grown(fresh, tree.nodes), fresh, request, sampling, world)
                 tree.nodes += 1
@@ -153,7 +154,7 @@ class DoublingTree(_OneTurn, name="doubling_tree"):
                 None,
             )
             if begun is not None:
-                cut = dataclasses.replace(first(path.said, begun), finish="stop")
+                cut = dataclasses.replace(path.said.first(begun), finish="stop")
                 return Path(cut, path.nodes, (*path.ends[:-1], begun)), True
         short = len(fresh.tokens) < request.sampling.max_new
         if fresh.finish != "length" or short or len(path) >= sampling.max_new:
@@ -211,23 +212,10 @@ class DoublingTree(_OneTurn, name="doubling_tree"):
         return answered(tree.ask, tree.problem, marked, context)
 
 
-def first(completion: Completion, length: int) -> Completion:
-    """The first `length` decisions of a completion, which goes on."""
-    return Completion(
-        completion.tokens[:length],
-        completion.logp[:length],
-        completion.entropy[:length],
-        completion.log_mass[:length],
-        completion.version[:length],
-        TRUNCATED,
-        None if completion.kept is None else completion.kept.part(0, length),
-    )
-
-
 def repetitive(text: str, window: int, repeats: int) -> bool:
     """Whether some `window` characters occur `repeats` times in the text (overlaps count)."""
     seen = Counter(text[i : i + window] for i in range(len(text) - window + 1))
     return max(seen.values(), default=0) >= repeats
 
 
-__all__ = ["SEGMENT", "DoublingTree", "Path", "first", "repetitive"]
+__all__ = ["SEGMENT", "DoublingTree", "Path", "repetitive"]

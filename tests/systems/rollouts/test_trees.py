@@ -2,28 +2,37 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import statistics
+from functools import lru_cache
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from credit_making import batch_of, context_for
-from making_systems import assign
-from stepping import assert_descended, log_probabilities, steps
+from making_systems import assign, trainer, weights
+from stepping import PLAIN, assert_descended, log_probabilities, steps
 
 from anypo.claims.beds.exact import Testbed
 from anypo.control.base import Ask
 from anypo.credit.centres.subtrees import Subtrees
 from anypo.credit.pipeline import Pipeline
+from anypo.credit.shaping.outcomes import Unended
+from anypo.credit.shaping.unit import UnitRewards
 from anypo.data.records import Group
 from anypo.engine.base import Completion, Request
-from anypo.generate import DoublingTree
+from anypo.errors import UserError
+from anypo.generate import DatasetReset, DoublingTree, Independent, LookaheadTree
 from anypo.generate.resume import decisions
+from anypo.generate.trees.alike import common_subsequence, edit_distance, rouge_l, shared_ending
 from anypo.generate.trees.doubling import Path, repetitive
+from anypo.generate.trees.lookahead import Branch
 from anypo.outlook import Outlook
 from anypo.systems import find
+from anypo.tasks.unlabelled import Unlabelled
 
 BED = Testbed(vocabulary=3, horizon=6, prompts=4, batch=4, group=8, spread=0.8)
 ENDLESS = Testbed(vocabulary=3, horizon=40, prompts=2, graph="chain", reward="graded", spread=0.3)
@@ -226,3 +235,281 @@ def test_treepo_has_the_published_sizes_and_says_where_nothing_branches() -> Non
     whole = method.set({"generate.segment": 64, "generate.max_new": 64})
     assert "nothing branches" in whole.generate.dormant(whole, Outlook(20))
     assert method.generate.dormant(method, Outlook(20)) is None
+
+
+# -- LATR ----------------------------------------------------------------------------------------------------------------------
+
+CLOSE = Testbed(vocabulary=4, horizon=24, prompts=3, batch=3, group=8, graph="chain", reward="graded", spread=0.5)
+RIVALS = {"rival": 0.2, "gap": 0.2, "lookahead": (2, 3, 5), "schedule": ((0.0, 1.0),), "max_new": 24}
+
+
+@lru_cache(None)
+def levenshtein(a: tuple[int, ...], b: tuple[int, ...]) -> int:
+    if not a or not b:
+        return len(a) + len(b)
+    return min(levenshtein(a[1:], b) + 1, levenshtein(a, b[1:]) + 1, levenshtein(a[1:], b[1:]) + (a[0] != b[0]))
+
+
+def by_rows(policy: Any, prompt: int, part: LookaheadTree, capacity: int) -> list[tuple[list[int], int, Any]]:
+    """Tokens, birth and parent's tokens of every branch, grown row by row with the policy's table as the source does it."""
+    table, child = policy.log_table()[prompt].exp().detach(), policy.graph.child
+    rows: list[dict[str, Any]] = [{"tokens": [], "birth": 0, "parent": None, "state": 0}]
+    for step in range(part.limit):
+        fresh: list[dict[str, Any]] = []
+        for row in rows:
+            if 0 in row["tokens"]:
+                row["tokens"].append(0)
+                continue
+            first, second = table[row["state"]].argsort(descending=True)[:2].tolist()
+            p, q = float(table[row["state"], first]), float(table[row["state"], second])
+            if q > part.rival and p - q < part.gap and len(rows) + len(fresh) < capacity:
+                state = int(child[row["state"], second])
+                fresh.append({"tokens": [*row["tokens"], second], "birth": step, "parent": row, "state": state})
+            row["tokens"].append(first)
+            row["state"] = int(child[row["state"], first])
+        rows += fresh
+        gone = []
+        for row in rows:
+            age = step + 1 - row["birth"]
+            if row["parent"] is not None and age in part.lookahead:
+                a, b = tuple(row["tokens"][-age:]), tuple(row["parent"]["tokens"][-age:])
+                if 0 not in a + b and part.edit is not None and levenshtein(a, b) / age < part.edit:
+                    gone.append(id(row))
+        for row in rows:  # parents come before their children
+            if row["parent"] is not None and id(row["parent"]) in gone:
+                gone.append(id(row))
+        rows = [row for row in rows if id(row) not in gone]
+        if all(0 in row["tokens"] for row in rows):
+            break
+        if len(rows) >= capacity and all(row["birth"] + max(part.lookahead) < step for row in rows):
+            break
+    cut = lambda tokens: tokens[: tokens.index(0) + 1] if 0 in tokens else tokens
+    return [(cut(r["tokens"]), r["birth"], r["parent"] and cut(r["parent"]["tokens"])) for r in rows]
+
+
+@pytest.mark.exact("latr")
+@pytest.mark.parametrize("edit", [0.0, 0.6, 1.1, None])
+def test_the_tree_is_the_one_that_grows_row_by_row(edit: float | None) -> None:
+    part, born, pruned, filled, ended = LookaheadTree(**(RIVALS | {"edit": edit})), 0, 0.0, 0, 0
+    for seed in range(8):
+        groups, world, context = grown(part, CLOSE, 6, prompts=3, seed=seed)
+        born += context.metrics["generate/born_per_tree"] > 0
+        pruned += context.metrics["generate/pruned_share"]
+        for place, group in enumerate(groups):
+            expected = by_rows(world.policy, place, part, 6)
+            assert 1 <= len(expected) <= 6 == len(group.trajectories)
+            for t, (tokens, birth, mother) in zip(group.trajectories, expected):
+                own = decisions(t).tolist()
+                assert own[: len(tokens)] == tokens and (0 not in tokens or own == tokens)
+                assert (t.fork, t.parent >= 0) == ((birth, True) if mother else (-1, False))
+                if mother:
+                    kept = decisions(group.trajectories[t.parent]).tolist()
+                    assert kept[:birth] == own[:birth] and kept[birth] != own[birth]
+                ended += 0 in tokens
+            for t in group.trajectories[len(expected) :]:  # the first branch's beginning, continued
+                assert t.parent == 0 and decisions(t).tolist()[: t.fork] == expected[0][0]
+                filled += 1
+            for t in group.trajectories:
+                now = log_probabilities(world.policy, t).detach().numpy()
+                assert t.logp == pytest.approx(now, abs=1e-9) and t.reward == world.task.score(
+                    group.problem.prompt, t.text
+                )
+    assert born and filled and ended
+    assert pruned > 0 if edit in (0.6, 1.1) else pruned == 0
+
+
+@pytest.mark.exact("latr")
+def test_without_rivals_the_group_is_one_greedy_beginning_and_without_a_share_it_is_independent() -> None:
+    (group,), world, context = grown(LookaheadTree(**(RIVALS | {"rival": 1.0})), CLOSE, 5)
+    begun = by_rows(world.policy, 0, LookaheadTree(**(RIVALS | {"rival": 1.0})), 5)
+    assert len(begun) == 1 and context.metrics["generate/born_per_tree"] == 0
+    assert all(decisions(t).tolist()[: len(begun[0][0])] == begun[0][0] for t in group.trajectories)
+    off = LookaheadTree(**(RIVALS | {"schedule": ((0.0, 0.0),)}))
+    plain, _, _ = grown(off, CLOSE, 5, prompts=2)
+    same, _, _ = grown(Independent(max_new=24), CLOSE, 5, prompts=2)
+    assert [[t.text for t in g.trajectories] for g in plain] == [[t.text for t in g.trajectories] for g in same]
+    assert off.rollout([], world, context) == [] and len(grown(off, CLOSE, 1)[0][0].trajectories) == 1
+
+
+@pytest.mark.exact("latr")
+def test_the_share_of_the_tree_falls_as_in_the_countdown_runs() -> None:
+    part = LookaheadTree()
+    assert [part.share(step, 500) for step in (0, 9, 10, 19, 20, 79, 80, 199, 200, 499)] == [
+        1, 1, 0.75, 0.75, 0.5, 0.5, 0.25, 0.25, 0, 0,
+    ]  # fmt: skip
+    assert [round(8 * part.share(step, 500)) for step in (0, 10, 20, 80, 200)] == [8, 6, 4, 2, 0]
+    maths = LookaheadTree(schedule=((0, 1.0), (100, 0.75), (200, 0.5), (300, 0.25)))
+    assert [maths.share(step, 500) for step in (99, 100, 299, 300, 499)] == [1, 0.75, 0.5, 0.25, 0.25]
+
+
+@pytest.mark.exact("latr")
+def test_how_alike_two_stretches_are() -> None:
+    rng = np.random.default_rng(2)
+    for _ in range(60):
+        a, b = (rng.integers(0, 3, int(rng.integers(0, 8))).tolist() for _ in range(2))
+        assert edit_distance(a, b) == levenshtein(tuple(a), tuple(b))
+        endings = lambda x, y: max(
+            n for n in range(len(x) + 1) if not n or any(y[i : i + n] == x[-n:] for i in range(len(y)))
+        )
+        assert shared_ending(a, b) == max(endings(a, b), endings(b, a))
+        picks = lambda x: {tuple(x[i] for i in range(len(x)) if mask >> i & 1) for mask in range(2 ** len(x))}
+        longest = max(map(len, picks(a) & picks(b)))
+        assert common_subsequence(a, b) == longest
+        assert rouge_l(a, b) == pytest.approx(2 * longest / (len(a) + len(b)) if a and b else 0.0)
+
+
+def test_a_branch_at_a_number_stays_however_alike_and_each_measure_can_be_asked_alone() -> None:
+    mother = Branch([1, 2, 3, 4], birth=0)
+    branch = Branch([1, 9, 3, 4], birth=1, parent=mother)
+    world: Any = SimpleNamespace(policy=SimpleNamespace(decode=lambda tokens: " 7" if tokens[0] == 2 else "word"))
+    words: Any = SimpleNamespace(policy=SimpleNamespace(decode=lambda tokens: "word"))
+    for measures, same in (
+        ({"edit": 0.4}, True),
+        ({"edit": 0.3}, False),
+        ({"edit": None, "ending": 0.6}, True),
+        ({"edit": None, "ending": 0.7}, False),
+        ({"edit": None, "overlap": 0.6}, True),
+        ({"edit": None, "overlap": 0.7}, False),
+    ):
+        part = LookaheadTree(lookahead=(3,), **measures)
+        assert part.same(branch, 4, words) is same and not part.same(branch, 4, world)
+        assert not part.same(branch, 3, words) and not part.same(mother, 4, words)
+        mother.over = 4
+        assert not part.same(branch, 4, words)
+        mother.over = None
+
+
+@pytest.mark.exact("latr")
+def test_a_run_of_latr_is_descent_on_grpos_loss_with_the_tree_taken_as_sampled() -> None:
+    """After weight changes, too, with the KL to the initial policy."""
+    changes = {f"generate.{name}": value for name, value in RIVALS.items()}
+    changes |= {"control.samples": 6, "generate.schedule": [[0.0, 1.0]], "generate.lookahead": [2, 3, 5]}
+    changes |= {"objective.regularise.0.coefficient": 0.3}
+    reference: Any = None
+    forked = 0
+    for before, run in steps("latr", changes, CLOSE, 3):
+        reference = reference or copy.deepcopy(before)
+        terms = []
+        for group in run.groups:
+            rewards = [t.reward for t in group.trajectories]
+            mean, deviation = statistics.mean(rewards), statistics.stdev(rewards)
+            for t in group.trajectories:
+                now, fixed = log_probabilities(before, t), log_probabilities(reference, t).detach()
+                gap = fixed - now
+                ratio = (now - now.detach()).exp()
+                advantage = (t.reward - mean) / (deviation + 1e-6)
+                terms.append((0.3 * (gap.exp() - 1 - gap) - advantage * ratio).mean())
+                forked += t.fork > 0
+        assert_descended(before, run.world.policy, torch.stack(terms).mean())
+    assert forked > 5
+
+
+def test_latr_says_what_cannot_happen() -> None:
+    method = find("latr").algorithm()
+    short = method.set({"generate.max_new": 16})
+    assert "first comparison is at 20" in short.generate.dormant(short, Outlook(20))
+    long = method.set({"generate.max_new": 1024})
+    assert long.generate.dormant(long, Outlook(20)) is None and long.generate.limit == 512
+    with pytest.raises(UserError, match=r"generate\.stop=\[\]"):
+        method.set({"generate.stop": ["x"]}).check()
+
+
+# -- DR-PO ---------------------------------------------------------------------------------------------------------------------
+
+WORKED = Testbed(vocabulary=4, horizon=5, prompts=3, batch=3, group=6, reward="graded", spread=0.6)
+
+
+@pytest.mark.exact("dr-po")
+@pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
+def test_rollouts_begin_in_a_solution_at_a_cut_that_is_uniform_and_never_its_end(share: float) -> None:
+    groups, world, context = grown(DatasetReset(share=share, max_new=5), WORKED, 600, prompts=3)
+    for group in groups:
+        answer = world.policy.answer(group.problem.solution).tolist()[:5]
+        m = len(answer)
+        cuts = [t.fork for t in group.trajectories]
+        for t in group.trajectories[:60]:
+            own = decisions(t).tolist()
+            assert own[: max(0, t.fork)] == answer[: max(0, t.fork)] and len(own) > t.fork and t.parent == -1
+            now = log_probabilities(world.policy, t).detach().numpy()
+            assert t.logp == pytest.approx(now, abs=1e-9) and t.reward == world.task.score(group.problem.prompt, t.text)
+        reset = [cut for cut in cuts if cut > 0]
+        assert m >= 3 and set(cuts) <= {-1, *range(1, m)} and len(reset) == pytest.approx(600 * share, abs=50)
+        for cut in range(1, m) if share else ():
+            assert reset.count(cut) / len(reset) == pytest.approx(1 / (m - 1), abs=0.09)
+    assert context.metrics["generate/reset_share"] == pytest.approx(share, abs=0.05)
+
+
+@pytest.mark.exact("dr-po")
+def test_a_solution_of_one_token_gives_nothing_and_no_share_is_ppo_to_the_last_bit() -> None:
+    (group,), _, context = grown(DatasetReset(max_new=1), WORKED, 4)
+    assert [t.fork for t in group.trajectories] == [-1] * 4 and context.metrics["generate/given_tokens"] == 0
+    assert DatasetReset().rollout([], WORKED.world(0), context) == []
+    method = find("dr-po").algorithm()
+    same = {"generate": "independent", "credit.select": []}
+    left, right = (
+        weights(trainer(method.set(changes), PLAIN | {"control.samples": 4}, WORKED), 3)
+        for changes in ({"generate.share": 0.0}, same)
+    )
+    reset = weights(trainer(method, PLAIN | {"control.samples": 4}, WORKED), 3)
+    assert torch.equal(left, right) and not torch.equal(left, reset)
+
+
+@pytest.mark.exact("dr-po")
+def test_a_run_of_dr_po_is_descent_on_the_published_loss() -> None:
+    """After weight changes, too: KL, rewards, advantages and their whitening see the tokens given, the policy's loss does not."""
+    reference: Any = None
+    given = 0
+    for before, run in steps("dr-po", {"control.samples": 6, "credit.shaping.1.coefficient": 0.3}, WORKED, 3):
+        reference = reference or copy.deepcopy(before)
+        rollouts = [t for g in run.groups for t in g.trajectories]
+        value = torch.split(run.batch["value_old"].double(), [len(t) for t in rollouts])
+        rewards = []
+        for t in rollouts:
+            now, fixed = log_probabilities(before, t).detach(), log_probabilities(reference, t).detach()
+            paid = -0.3 * (now - fixed)
+            paid[-1] += -1.0 if t.finish == "length" else t.reward
+            rewards.append(paid)
+        every = torch.cat(rewards)
+        mean, size = every.mean(), (((every - every.mean()) ** 2).mean() + 1e-8).sqrt()
+        advantages = []
+        for paid, v in zip(rewards, value):
+            scaled, following, out = mean + (paid - mean) / size, 0.0, []
+            for step in reversed(range(len(paid))):
+                after = v[step + 1] if step + 1 < len(paid) else 0.0
+                following = scaled[step] + after - v[step] + 0.95 * following
+                out.append(following)
+            advantages.append(torch.stack(out[::-1]))
+        whole = torch.cat(advantages)
+        loss, count = torch.zeros((), dtype=torch.float64), 0
+        for t, a in zip(rollouts, advantages):
+            now, first = log_probabilities(before, t), max(0, t.fork)
+            ratio = (now - now.detach()).exp()
+            loss = loss - (ratio * (a - whole.mean()) / whole.std())[first:].sum()
+            count, given = count + len(t) - first, given + first
+        assert_descended(before, run.world.policy, loss / count)
+    assert given > 50
+
+
+@pytest.mark.exact("dr-po")
+def test_tokens_given_have_no_gradient_and_without_a_choice_nothing_is_learnt() -> None:
+    run = trainer("dr-po", PLAIN | {"control.samples": 6}, WORKED)
+    before = run.world.policy.weight.detach().clone()
+    run.step()
+    moved = (run.world.policy.weight.detach() - before).abs()
+    assert float(moved.max()) > 0
+    assert (run.batch.weight == (run.batch["position"] >= run.batch.spread(run.batch.sequences["fork"])).float()).all()
+    shaped = UnitRewards().shape(batch_of([[0.5, 0.5]], [[1, 1]]), context_for(Pipeline()))
+    assert shaped["step_reward"].tolist() == shaped.sequences["reward"].tolist() == [0.5, 0.5]
+    alone = batch_of([[1.0]], [[1]])
+    assert UnitRewards().shape(alone, context_for(Pipeline())).sequences["reward"].tolist() == [1.0]
+    cut = batch_of([[1.0, 0.0]], finish=[["length", "stop"]])
+    assert Unended().shape(cut, context_for(Pipeline())).sequences["reward"].tolist() == [-1.0, 0.0]
+
+
+def test_dr_po_needs_solutions_and_says_where_it_is_ppo() -> None:
+    method = find("dr-po").algorithm()
+    assert method.generate.share == 1.0 and method.update.epochs == 4  # type: ignore[attr-defined]
+    assert "no rollout begins" in method.set({"generate.share": 0.0}).generate.dormant(method, Outlook(20))
+    world = WORKED.world(0)
+    assert method.generate.suits(world.task) is None
+    assert "no worked solutions" in (method.generate.suits(Unlabelled(world.task)) or "")
