@@ -16,8 +16,9 @@ from typing import Any
 
 import yaml
 
+from anypo.errors import UserError
 from anypo.files import read_lines, strict
-from anypo.report import charts, composition, sample
+from anypo.report import charts, composition, sample, tree
 from anypo.report.curves import Curves, curves
 from anypo.report.headline import headline, plural
 from anypo.run.beside import last_stage, sentence, standing
@@ -49,12 +50,13 @@ def page(folder: RunFolder) -> str:
         **drawn(data["sections"], found, units),
         "Diagnosis": diagnosis(folder),
         "Rollouts": rollouts(data["rollouts"], folder.rollout_steps()),
+        "Tree": branches(folder),
         "Answers": answers(data["answers"]),
         "Provenance": provenance(config, manifest),
     }
     parts = {name: html for name, html in parts.items() if html}
     names = {"Result": "result", "Method": "method", "Curves": "curves-0", "Rollouts": "rollouts", "Answers": "answers"}
-    names |= {"Diagnosis": "diagnosis", "Provenance": "provenance"}
+    names |= {"Tree": "tree", "Diagnosis": "diagnosis", "Provenance": "provenance"}
     anchors = {name: anchor for name, anchor in names.items() if f'id="{anchor}"' in "".join(parts.values())}
     heading = f"{config.get('system', 'custom')} on {config.get('task', 'a task')}"
     return Template(asset("page.html")).substitute(
@@ -164,6 +166,17 @@ def rollouts(chosen: Sequence[Mapping[str, Any]], steps: Sequence[int]) -> str:
     about = f"A sample from {shown} of {plural(len(steps), 'step')}: whole groups, those with the most different rewards first. "
     about += "Point at a token for its numbers. Every rollout is in the run folder: anypo rollouts RUN."
     return section("rollouts", "Rollouts", '<div id="rollout-list"></div>', about)
+
+
+def branches(folder: RunFolder) -> str:
+    """The tree of one prompt of the newest step; '' where nothing forked."""
+    try:
+        found = tree.shown(folder)
+    except UserError:  # no rollouts, none that fork, or a damaged file
+        return ""
+    about = f"One prompt of step {found.step}: {found.about()}. Another: anypo rollouts RUN --tree --group N."
+    asked = f'<p class="asked">{escape(tree.line(found.problem, 400))}</p>'
+    return section("tree", "Tree", f'<article class="card tree">{asked}{tree.html(found.top)}</article>', about)
 
 
 def compared(

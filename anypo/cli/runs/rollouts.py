@@ -25,11 +25,19 @@ def rollouts(
     ] = 40,
     as_json: Annotated[bool, typer.Option("--json", help="every row, as JSON")] = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="every row, as CSV")] = False,
+    as_tree: Annotated[bool, typer.Option("--tree", help="the rollouts of one prompt as the tree they are")] = False,
+    step: Annotated[int | None, typer.Option(metavar="N", help="with --tree: which step; the newest by default")] = None,
+    group: Annotated[
+        int | None, typer.Option(metavar="N", help="with --tree: which group of the step; that of most forks by default")
+    ] = None,
 ) -> None:
     """Ask the rollouts of a run with SQL (DuckDB); without a query, a summary of every step.
 
     Views: rollouts (one row a rollout), answers (held-out answers, with a label), metrics (one row a step; reward/mean is
     the column reward_mean), evaluations. "describe rollouts" lists the columns; rewards['correct'] is a named reward.
+
+    With --tree: a prompt's rollouts as branches of what they share, with the decisions where they part, the advantage of every
+    stretch, what was pruned and how many tokens were shared.
 
     Example: anypo rollouts RUN "select text, reward from rollouts where step = 5 order by reward desc"
     """
@@ -39,6 +47,12 @@ def rollouts(
 
     if as_json and as_csv:
         raise UserError("--json and --csv exclude each other; choose one")
+    if as_tree:
+        if query or as_csv:
+            raise UserError("--tree shows one group and takes no query and no --csv; choose one")
+        return _tree(RunFolder.read(run), step, group, as_json)
+    if step is not None or group is not None:
+        raise UserError("--step and --group belong to --tree; in a query write where step = N and group_id = N")
     table = RunFolder.read(run).sql(query or DEFAULT)
     columns = [_values(column) for column in table.columns]
     rows = [dict(zip(table.column_names, values)) for values in zip(*columns)]
@@ -52,6 +66,38 @@ def rollouts(
         writer.writerows([_cell(row[name]) for name in table.column_names] for row in rows)
     else:
         _show(table.column_names, rows, limit)
+
+
+def _tree(folder: Any, step: int | None, group: int | None, as_json: bool) -> None:
+    """Show one group as a tree."""
+    from rich.text import Text
+    from rich.tree import Tree
+
+    from anypo.files import strict
+    from anypo.report import tree
+    from anypo.run.record.console import new_console
+
+    found = tree.shown(folder, step, group)
+    if as_json:
+        told = {name: getattr(found, name) for name in ("step", "group", "problem", "rollouts", "decisions", "sampled")}
+        print(json.dumps(strict(told | {"branches": [s.told() for s in found.top]}), ensure_ascii=False))
+        return
+
+    def hang(home: Tree, stretches: list[tree.Stretch]) -> None:
+        for stretch in stretches:
+            label = Text(tree.line(stretch.text) or "(nothing more)", style="dim" if stretch.given_up else "")
+            good = (stretch.advantage or 0.0) > 0
+            style = "green" if good else "red" if (stretch.advantage or 0.0) < 0 else "dim"
+            hang(home.add(label.append(f"  {tree.weighed(stretch)}", style=style)), stretch.branches)
+
+    whole = Tree(Text(tree.line(found.problem, 200), style="bold"))
+    hang(whole, found.top)
+    console = new_console()
+    console.print(whole)
+    console.print(f"step {found.step}, group {found.group}: {found.about()}", style="dim")
+    if found.measured:
+        numbers = ", ".join(f"{name} {value:.3g}" for name, value in found.measured.items())
+        console.print(f"the whole step: {numbers}", style="dim")
 
 
 def _values(column: Any) -> list[Any]:
