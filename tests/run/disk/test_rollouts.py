@@ -31,7 +31,7 @@ def test_a_row_says_everything_about_its_rollout():
         "reward": 0.0, "rewards": {"correct": 0.0, "format": 0.5}, "advantage": 100.0, "trained": True, "length": 3,
         "finish": "stop", "temperature": 1.0, "sample": 0, "version_min": 3, "version_max": 5, "parent": -1, "fork": -1,
         "visit": 0, "guidance": "", "tag": "", "keys": {}, "failed": "", "tokens": [81, 58, 97, 98, 99], "roles": [0, 0, 1, 1, 1],
-        "media": None, "source": None,
+        "media": None, "source": None, "guide": None, "level": None,
         "pieces": ["Q", ":", "a", "b", "c"], "turns": None, "logp": [-0.125, -0.25, -0.375],
         "entropy": [0.25, 0.25, 0.25], "advantages": [0.0, 1.0, 2.0], "kept": None,
     }  # fmt: skip
