@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from anypo.data.batch import Batch
+from anypo.data.kept import Kept
 from anypo.data.records import CONTEXT, OBSERVATION, Tokens, Trajectory
 from anypo.errors import UserError
 
@@ -33,12 +34,26 @@ def decisions(batch: Batch) -> Tensor:
 
 
 def unlisted_mass(batch: Batch) -> Tensor:
-    """``log_mass`` of the rows for which nobody listed what truncation kept, 0 elsewhere, [N]."""
+    """``log_mass`` of the rows for which nobody listed what truncation kept, 0 elsewhere, [N]; and 0 where the context is not the one
+    that was sampled in, of which nobody knows what truncation would keep."""
     mass = batch["log_mass"]
-    if all(t.kept is None for t in batch.trajectories):
+    if all(t.kept is None and not elsewhere(t) for t in batch.trajectories):
         return mass
-    counts = np.concatenate([np.zeros(len(t)) if t.kept is None else t.kept.counts for t in batch.trajectories])
-    return mass.masked_fill((torch.from_numpy(counts) > 0)[decisions(batch)].to(mass.device), 0.0)
+    settled = [
+        np.ones(len(t), bool) if elsewhere(t) else np.zeros(len(t), bool) if t.kept is None else t.kept.counts > 0
+        for t in batch.trajectories
+    ]
+    return mass.masked_fill(torch.from_numpy(np.concatenate(settled))[decisions(batch)].to(mass.device), 0.0)
+
+
+def elsewhere(trajectory: Trajectory) -> bool:
+    """Whether a trajectory's own content is another context than the sampler saw (`Tokens.shown`)."""
+    return getattr(trajectory.content, "shown", None) is not None
+
+
+def kept_here(trajectory: Trajectory) -> Kept | None:
+    """What truncation kept, where the trajectory's content is the context that it was sampled in."""
+    return None if elsewhere(trajectory) else trajectory.kept
 
 
 def kept_tokens(batch: Batch) -> tuple[Tensor, Tensor]:
@@ -46,8 +61,9 @@ def kept_tokens(batch: Batch) -> tuple[Tensor, Tensor]:
     (`anypo.data.kept.Kept.around`)."""
     ids, places, first = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)], 0
     for trajectory in batch.trajectories:
-        if trajectory.kept is not None and isinstance(trajectory.content, Tokens):
-            inside, owner = trajectory.kept.around(trajectory.content.tokens[trajectory.content.actions])
+        kept = kept_here(trajectory)
+        if kept is not None and isinstance(trajectory.content, Tokens):
+            inside, owner = kept.around(trajectory.content.tokens[trajectory.content.actions])
             ids.append(inside.astype(np.int64))
             places.append(first + owner)
         first += len(trajectory)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from anypo.data.batch import Batch
 from anypo.data.records import ACTION, Tokens, Trajectory
-from anypo.data.tokens import ROLE_COLUMNS, charged, kept_tokens, to_rows, unlisted_mass
+from anypo.data.tokens import ROLE_COLUMNS, charged, kept_here, kept_tokens, to_rows, unlisted_mass
 from anypo.errors import UserError
 from anypo.exact.graph import EOS, StateGraph
 from anypo.policies.divergences import Comparisons
@@ -126,8 +126,8 @@ class EnumerablePolicy(nn.Module):
 
     def _mass(self, batch: Batch, logs: Tensor) -> Tensor:
         """The log mass that `logs` [N, V] give to what truncation kept, [N]."""
-        if all(t.kept is None for t in batch.trajectories):
-            return batch["log_mass"].double()
+        if all(kept_here(t) is None for t in batch.trajectories):
+            return unlisted_mass(batch).double()
         ids, rows = kept_tokens(batch)
         inside = torch.full_like(logs, -torch.inf).index_put((rows, ids), logs[rows, ids])
         listed = torch.zeros(len(batch), dtype=torch.bool).index_fill(0, rows, True)

@@ -6,10 +6,16 @@ import json
 
 import numpy as np
 import pytest
+import torch
 from making_systems import trainer
 
 from anypo import tasks
 from anypo.claims.beds.exact import Testbed
+from anypo.context import Context
+from anypo.control.base import Ask
+from anypo.data.batch import Batch
+from anypo.data.records import GUIDED
+from anypo.data.tokens import kept_here
 from anypo.errors import UserError
 from anypo.generate import Guided, Hints, Prefixes
 from anypo.generate.guided.guides import begun, question, trace
@@ -104,12 +110,64 @@ def test_ask_order_and_company_change_no_rollout() -> None:
 
 def test_beginnings_stop_short_of_the_whole_answer() -> None:
     worked = Problem.ask("?", "12", "First 3 * 4. That is 12")
-    assert begun(worked, (0.5, 1.0)) == ["First 3 * 4.", "First 3 * 4. That is 1"]
+    assert begun(worked, (0.5, 1.0)) == ["First 3 * 4.", "First 3 * 4. That is "]
     bare = Problem(0, (), "15", "15", hints=("7 + 8",))
-    assert trace(bare) == "7 + 8\n15" and begun(bare, (0.01, 0.5, 1.0)) == ["7 + ", "7 + 8\n1"]
+    assert trace(bare) == "7 + 8\n15" and begun(bare, (0.01, 0.5, 1.0)) == ["7 + ", "7 + 8\n"]
     assert begun(Problem.ask("?", "5", "5"), (0.25, 1.0)) == [] and begun(Problem.ask("?"), (1.0,)) == []
     with pytest.raises(UserError, match="rising shares"):
         Guided(guides={"part": "prefixes", "shares": [0.5, 0.25]})
+
+
+def test_a_beginning_that_is_to_be_silent_ends_where_the_answer_is_first_said() -> None:
+    """As in GSM8K, whose solutions say the answer in the last equation, and again behind it. Parts of numbers are not the answer, and
+    what the question says is no secret."""
+    text = "Half of 48 is <<48/2=24>>24 in May.\nThat makes <<48+24=72>>72 altogether.\n#### 72"
+    april = Problem.ask("48 in April, half as many in May?", "72", text)
+    assert begun(april, (1.0,), silent=True) == [text[: text.index("72>>")]]
+    assert begun(april, (1.0,)) == [text.removesuffix("72")]
+    part = Problem.ask("?", "2", "First 12 / 4 = 3.2, then 22. So 2.")
+    assert begun(part, (1.0,), silent=True) == ["First 12 / 4 = 3.2, then 22. So "]
+    known = Problem.ask("7 - 3 + 3 = ?", "7", "7 - 3 = 4\n4 + 3 = 7")
+    assert begun(known, (1.0,), silent=True) == ["7 - 3 = 4\n4 + 3 = "]
+    assert begun(Problem.ask("?", "abc", "abc"), (1.0,), silent=True) == ["ab"]
+
+
+def test_a_rescue_takes_the_place_of_a_failure_whatever_asks_for_help() -> None:
+    """Right answers are kept where the trigger does not wait for all to fail, and a group of right ones gets none."""
+    run = trainer(
+        "scaf-grpo", {"generate.trigger": "always"}, Testbed(vocabulary=3, horizon=2, prompts=4, batch=4, group=4)
+    )
+    rescued = 0
+    for _ in range(3):
+        run.step()
+        for group in run.groups:
+            gone = [
+                t
+                for g in run.producer.fresh
+                if g.aside and g.prompt == group.prompt
+                for t in g.trajectories
+                if not t.guidance
+            ]
+            assert all(t.reward < 1 for t in gone)
+            rescued += sum(bool(t.guidance) for t in group.trajectories)
+    assert rescued
+    assert run.algorithm.generate.rollout([Ask(0, 0)], run.world, Context(0, 1, 0, run.memory))[0].trajectories == ()
+
+
+@pytest.mark.parametrize("name", ["guide-grpo", "icpo"])
+def test_what_truncation_kept_behind_a_guide_says_nothing_of_the_plain_prompt(name: str) -> None:
+    """With top-p the sampler's set is that of the guided prompt: log-probabilities on the plain one are whole, so that a token that
+    was alone in the set there still has one to raise."""
+    run = trainer(name, {"generate.top_p": 0.7, "filter": "screen"}, HARD)
+    run.step()
+    batch = run.batch
+    mine = batch.spread(batch.tagged(GUIDED))
+    assert mine.any() and any(t.kept is not None for t in batch.trajectories)
+    policy, everything = run.weights.policy, [t.replace(kept=None, log_mass=None) for t in batch.trajectories]
+    whole = policy.fill(Batch.of(everything, batch.group.tolist(), batch.n_groups), ["logp"], grad=False)["logp"]
+    found = policy.fill(batch, ["logp"], grad=False)["logp"]
+    assert torch.equal(found[mine], whole[mine]) and (mine.all() or not torch.equal(found[~mine], whole[~mine]))
+    assert [kept_here(t) is None for t in batch.trajectories] == batch.tagged(GUIDED).tolist()
 
 
 def test_hints_and_examples_come_from_a_file(tmp_path) -> None:
@@ -122,6 +180,9 @@ def test_hints_and_examples_come_from_a_file(tmp_path) -> None:
     other = tmp_path / "other.jsonl"
     other.write_text(json.dumps({"prompt": "nobody asks", "hints": ["x"]}))
     assert "has no hints for its first" in Hints(file=str(other)).suits(task)
+    late = tmp_path / "late.jsonl"
+    late.write_text(json.dumps({"prompt": question(task.train(200)), "hints": ["x"]}))
+    assert Hints(file=str(late)).suits(task) is None, "hints for some hard problem only"
     with pytest.raises(UserError, match="there is no file of guides at"):
         Hints(file=str(tmp_path / "none.jsonl")).suits(task)
     bare = tasks.load(tasks.parse("count_bits", {}))

@@ -85,19 +85,22 @@ class Regroup(Fate, name="regroup"):
 
 class Rescue(Fate, name="rescue"):
     """A group that wants help gets one rollout with each guide; the right one with the least telling guide takes the place of the
-    group's first member, which has failed as all others have (Scaf-GRPO, arXiv:2510.19807). None right: the group stays."""
+    group's first member that has failed, as all have where the trigger is `failing` (Scaf-GRPO, arXiv:2510.19807). No guided rollout
+    right, or no member wrong: the group stays."""
 
     def groups(self, step: Guiding) -> list[Group]:
         groups = step.plain([ask.samples for ask in step.asks])
         ladders = step.ladders([place for place, group in enumerate(groups) if step.wants(group)])
         wishes = [(place, guide, 0) for place, guides in ladders.items() for guide in guides]
         for place, fresh in _by_place(wishes, step.play(wishes)).items():
-            failed, *others = groups[place].trajectories
-            chosen = next((t for t in fresh if solved(t, step.world.task)), None)
+            members, task = list(groups[place].trajectories), step.world.task
+            failed = next((n for n, t in enumerate(members) if not solved(t, task)), None)
+            chosen = None if failed is None else next((t for t in fresh if solved(t, task)), None)
             unused = [t for t in fresh if t is not chosen]
-            if chosen is not None:
-                groups[place] = groups[place].replace(trajectories=(chosen.replace(sample=failed.sample), *others))
-                unused.append(failed)
+            if failed is not None and chosen is not None:
+                unused.append(members[failed])
+                members[failed] = chosen.replace(sample=members[failed].sample)
+                groups[place] = groups[place].replace(trajectories=tuple(members))
             if unused:
                 step.aside.append(step.group(place, unused).replace(aside=True))
         return groups

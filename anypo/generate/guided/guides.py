@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -25,6 +26,10 @@ if TYPE_CHECKING:
 
 DRAWN = 59
 """The role of what is drawn for a prompt (examples, contexts) in its keys."""
+
+
+RIGHT = "right"
+"""What `extra` of a guided rollout says: whether the task's outcome is right, whatever else it pays."""
 
 
 @dataclass(frozen=True)
@@ -91,12 +96,10 @@ class Hints(_FromFile, name="hints"):
     def suits(self, task: Task) -> str | None:
         if self.file:
             known = _hints(self.file)
-            asked = [question(task.train(index)) for index in range(min(len(task), 64))]
-            return (
-                None
-                if any(q in known for q in asked)
-                else f"{self.file} has no hints for its first {len(asked)} questions"
-            )
+            most = min(len(task), LOOKED_AT)
+            if any(question(task.train(index)) in known for index in range(most)):
+                return None
+            return f"{self.file} has no hints for its first {most} questions"
         return None if hinted(task) else UNHINTED
 
     def texts(self, places: Sequence[int], step: Guiding) -> list[Sequence[str]]:
@@ -108,6 +111,9 @@ class Hints(_FromFile, name="hints"):
         return _hints(self.file).get(question(problem), ()) if self.file else problem.hints
 
 
+LOOKED_AT = 4096
+"""How many questions are looked at before a file is said to know none of them: hints may be there for the hard ones only."""
+
 UNHINTED = (
     "it has no hints; name their column with --task-set hints=COLUMN, give a file with --set generate.guides.file=hints.jsonl, or "
     "choose a task that has them"
@@ -118,8 +124,9 @@ UNSOLVED = "it has no worked solutions to show; name their column with --task-se
 
 
 class Prefixes(Guides, name="prefixes"):
-    """Beginnings of the worked solution, `shares` of its characters (rounded) one after the other, never with the whole answer
-    (GHPO, arXiv:2507.10628). A solution of one word is an answer and no way to it: the problem's last hint then comes before it."""
+    """Beginnings of the worked solution, `shares` of its characters (rounded) one after the other (GHPO, arXiv:2507.10628), at most as
+    far as the answer is said for the last time; a step before it may say it, too. A solution of one word is an answer and no way to
+    it: the problem's last hint then comes before it."""
 
     kind = "prefix"
     template: str = (
@@ -144,13 +151,21 @@ class Prefixes(Guides, name="prefixes"):
         return [begun(step.problems[place], self.shares) for place in places]
 
 
-def begun(problem: Problem, shares: Sequence[float]) -> list[str]:
-    """The beginnings of a problem's way to its answer, without empty ones and without one twice."""
+def begun(problem: Problem, shares: Sequence[float], silent: bool = False) -> list[str]:
+    """The beginnings of a problem's way to its answer, without empty ones and without one twice. They end before the answer is said
+    for the last time, silent: for the first time (where the question does not say it itself); before its last letter where it is all
+    there is."""
     way = trace(problem)
-    at = way.rfind(problem.answer) if problem.answer else -1
-    most = len(way) if at < 0 else at + len(problem.answer) - 1
+    said = [found.start() for found in _whole(problem.answer).finditer(way)] or [way.rfind(problem.answer)]
+    at = said[0] if silent and not _whole(problem.answer).search(question(problem)) else said[-1]
+    most = len(way) if not problem.answer or at < 0 else at or len(problem.answer) - 1
     found = [way[: min(round(len(way) * share), most)] for share in shares]
     return [text for n, text in enumerate(found) if text.strip() and text not in found[:n]]
+
+
+def _whole(answer: str) -> re.Pattern[str]:
+    """Where `answer` is said and not a part of another word or number."""
+    return re.compile(rf"(?<![\w.]){re.escape(answer)}(?!\w|[.,]\d)")
 
 
 def trace(problem: Problem) -> str:

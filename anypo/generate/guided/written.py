@@ -97,24 +97,29 @@ class Written(Guides, name="written"):
 
 
 def written(reply: str) -> list[str]:
-    """The hints of a reply, the least telling first: the texts under ``level_1``, ``level_2``, ... of its first JSON object; none
-    where there is no such object."""
-    begin = reply.find("{")
-    if begin < 0:
-        return []
-    try:
-        said, _ = json.JSONDecoder(strict=False).raw_decode(reply, begin)
-    except (ValueError, RecursionError):
-        return []
-    if not isinstance(said, dict):
-        return []
-    levels = [said.get(f"level_{n}") for n in (1, 2, 3)]
-    return [hint.strip() for hint in levels if isinstance(hint, str) and hint.strip()]
+    """The hints of a reply, the least telling first: the texts under ``level_1``, ``level_2`` and ``level_3`` of the first JSON object
+    that has any; none where there is no such object. Braces and backslashes of formulas are no obstacle."""
+    whole = _escaped(reply)
+    for begin in re.finditer(r"\{", whole):
+        try:
+            said, _ = json.JSONDecoder(strict=False).raw_decode(whole, begin.start())
+        except (ValueError, RecursionError):
+            continue
+        levels = [said.get(f"level_{n}") for n in (1, 2, 3)]
+        hints = [hint.strip() for hint in levels if isinstance(hint, str) and hint.strip()]
+        if hints:
+            return hints
+    return []
+
+
+def _escaped(text: str) -> str:
+    """`text` whose backslashes stand for themselves where JSON knows none or has one that no hint means (``\\(x\\)``, ``\\frac``)."""
+    return re.sub(r'\\(["\\/n]|u[0-9a-fA-F]{4})|\\', lambda found: found.group() if found.group(1) else r"\\", text)
 
 
 class Shortest(Guides, name="shortest_prefix"):
     """The shortest beginning of a prompt's solution behind which one of `tries` rollouts is right, out of `pieces` of equal length;
-    the longest one where none is (POPE, arXiv:2601.18779). It never holds the whole answer.
+    the longest one where none is (POPE, arXiv:2601.18779). It ends before the answer is said for the first time.
 
     It is looked for when a prompt first needs one, with the policy of that moment, and then kept. The rollouts of the search are set
     aside: counted, not trained on.
@@ -133,7 +138,9 @@ class Shortest(Guides, name="shortest_prefix"):
 
     def texts(self, places: Sequence[int], step: Guiding) -> list[Sequence[str]]:
         kept: dict[int, int] = step.context.memory[self]["kept"]
-        ladders = {p: begun(step.problems[p], [n / self.pieces for n in range(1, self.pieces + 1)]) for p in places}
+        ladders = {
+            p: begun(step.problems[p], [n / self.pieces for n in range(1, self.pieces + 1)], True) for p in places
+        }
         fresh = {step.problems[p].prompt: p for p in places if ladders[p] and step.problems[p].prompt not in kept}
         for level in range(self.pieces):
             searched = [p for prompt, p in fresh.items() if prompt not in kept and level < len(ladders[p])]

@@ -21,7 +21,7 @@ from anypo.column import Column
 from anypo.data.batch import Batch
 from anypo.data.kept import Kept
 from anypo.data.records import Tokens, Trajectory
-from anypo.data.tokens import ROLE_COLUMNS, charged, decisions, to_rows, unlisted_mass
+from anypo.data.tokens import ROLE_COLUMNS, charged, decisions, kept_here, to_rows, unlisted_mass
 from anypo.engine.device import together
 from anypo.engine.local.engine import end_tokens
 from anypo.engine.training import Sample, TrainingForward
@@ -471,7 +471,7 @@ def _by_view(names: Collection[str]) -> dict[str, dict[str, str]]:
 def samples(batch: Batch) -> list[Sample]:
     """The trajectories of `batch` as the training forward reads them, each at the temperature it was sampled at."""
     heats = batch.sequences["temperature"].tolist()
-    return [_sample(t, None, heat if heat > 0 else 1.0, t.kept) for t, heat in zip(batch.trajectories, heats)]
+    return [_sample(t, None, heat if heat > 0 else 1.0, kept_here(t)) for t, heat in zip(batch.trajectories, heats)]
 
 
 def _sample(trajectory: Trajectory, places: np.ndarray | None, heat: float = 1.0, kept: Kept | None = None) -> Sample:

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from anypo.algorithm import Algorithm
 from anypo.claims.beds.exact import Testbed
+from anypo.claims.beds.worlds import rule_task
 from anypo.data.batch import Batch
 from anypo.data.records import GUIDED, Group
 from anypo.exact import EnumerablePolicy
@@ -171,6 +172,26 @@ def test_icpos_gate_drops_wrong_guided_rollouts_before_the_statistics() -> None:
         alone = Batch.pack([group.replace(trajectories=tuple(t for t in group.trajectories if not t.guidance))])
         again = assign(find("icpo").algorithm(), Batch.pack(rule.keep([group], built(PolicyGradient())[1])))
         torch.testing.assert_close(again["advantage"], assign(find("grpo").algorithm(), alone)["advantage"])
+
+
+@pytest.mark.exact("icpo")
+def test_what_is_paid_for_the_form_lets_no_wrong_answer_through_icpos_gate() -> None:
+    """A wrong answer in the right form is paid 1 here, a right one 2: the gate and the bonus ask for the outcome."""
+    rules = {"correct": lambda p, text: float(text[:1] == "ab"[p]), "form": lambda p, text: 1.0}
+    both = lambda graph: rule_task(graph, 2, rules, lambda p: "ab"[p])
+    bed = Testbed(vocabulary=3, horizon=2, prompts=2, batch=2, group=12, task=both, set={"generate.fate.guided": 8})
+    run, batch = moved("icpo", {"credit.shaping": [{"part": "guided_bonus"}]}, bed)
+    made = [t for g in run.producer.fresh if not g.aside for t in g.trajectories if t.guidance]
+    right = [t.rewards["correct"] == 1 for t in made]
+    assert any(right) and not all(right) and all(t.reward >= 1 for t in made)
+    kept = [t for t in batch.trajectories if t.guidance]
+    assert len(kept) == sum(right) and all(t.rewards["correct"] == 1 for t in kept)
+    (shaping,) = run.algorithm.credit.shaping
+    shaped = shaping.shape(Batch.pack([g for g in run.producer.fresh if not g.aside]), built(PolicyGradient())[1])
+    worth = {(bool(t.guidance), t.rewards["correct"]): set() for t in shaped.trajectories}
+    for t, value in zip(shaped.trajectories, shaped.sequences["reward"].tolist()):
+        worth[bool(t.guidance), t.rewards["correct"]].add(round(value, 6))
+    assert worth[True, 0.0] == {1.0} and worth[True, 1.0] == {3.0} and worth[False, 0.0] == {1.0}
 
 
 @pytest.mark.exact("icpo")
@@ -441,6 +462,9 @@ def test_written_hints_are_read_from_one_object_whatever_stands_around_it() -> N
     whole = '{"level_1": "a", "level_2": " b ", "level_3": "c"}'
     assert written(f"Sure!\n```json\n{whole}\n```\nBye {{") == ["a", "b", "c"]
     assert written('{"level_3": "c", "level_1": "a\nb"}') == ["a\nb", "c"]
+    formulas = r'With \(x^{2}\) and {a}: {"level_1": "Use \(x\).", "level_2": "\frac{1}{2} \times\n2, \"half\""}'
+    assert written(formulas) == [r"Use \(x\).", r"\frac{1}{2} \times" + '\n2, "half"']
+    assert written('{"hints": {"level_1": "a"}}') == ["a"] and written('{"level_4": "x"} {"level_1": "a"}') == ["a"]
     for reply in ("", "no", "{", '{"level_1": 3}', '["level_1"]', '{"level_1": ""}', "{" * 5000, '{"level_1": "cut'):
         assert written(reply) == [], reply
 
