@@ -18,7 +18,7 @@ from anypo.errors import UserError
 from anypo.generate.base import OWN, World, answered, rollout_key
 from anypo.generate.groups.rounds import solved
 from anypo.generate.guided.fates import Fate, Regroup
-from anypo.generate.guided.guides import Guide, Guides, Hints
+from anypo.generate.guided.guides import RIGHT, Guide, Guides, Hints
 from anypo.generate.guided.triggers import Failing, Trigger
 from anypo.generate.resume import Start
 from anypo.generate.trees.segments import _OneTurn
@@ -37,8 +37,8 @@ class Guided(_OneTurn, name="guided"):
     sampler's log-probabilities are still those with the guide (denominator ``behaviour``), those of the trainer (numerator,
     denominator ``old``) are without it. Such rollouts have the tag ``guided``.
 
-    A guided rollout names what kind of guide it saw (``guidance``), its text and its level (`extra`: ``guide``, ``level``). Rollouts
-    that were made and are not trained on are groups of their own, ``aside``.
+    A guided rollout names what kind of guide it saw (``guidance``), its text, its level, and whether the task's outcome is right
+    (`extra`: ``guide``, ``level``, ``right``). Rollouts that were made and are not trained on are groups of their own, ``aside``.
     """
 
     traced = True
@@ -116,10 +116,14 @@ class Guiding:
             shown = dataclasses.replace(problem, messages=guide.messages)
             extra = {"guide": guide.text, "level": guide.level}
             starts.append(Start(shown, key, sample=sample, guidance=guide.kind, extra=extra))
-        done = self.part.resumed(starts, self.world, self.context)
+        done = [self._judged(t) for t in self.part.resumed(starts, self.world, self.context)]
         if self.part.trained == "shown":
             return done
         return [self._stripped(t, self.problems[place]) for t, (place, _, _) in zip(done, wishes)]
+
+    def _judged(self, trajectory: Trajectory) -> Trajectory:
+        """The rollout with what the task's outcome says of it, for those who select among guided ones."""
+        return trajectory.replace(extra={**trajectory.extra, RIGHT: solved(trajectory, self.world.task)})
 
     def _stripped(self, trajectory: Trajectory, problem: Problem) -> Trajectory:
         """The rollout on the problem alone, with what the sampler saw beside it."""
