@@ -164,6 +164,7 @@ PLACES: Mapping[str, Place] = {
     "latr": Place(changes={"control.samples": 8, "generate.lookahead": [2, 3]}),
     "xrpo": Place(changes={"control.samples": 8}),
     "dpo": Place("pairs.jsonl", made=_pairs),
+    "scaf-grpo": Place(changes={"generate.trigger.after": 0}),
     "sft-then-grpo": Place(
         changes={
             "stages.0.steps": 2,
