@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterable, Sequence
 from typing import Any, Literal
 
 import numpy as np
+import torch
 from pydantic import Field
 from torch import Tensor
 
@@ -93,7 +94,8 @@ class ValueBand(Uniform, name="value_band"):
 
 
 class PromptCritic:
-    """A critic under a name of its own (column ``prompt_value`` [N]), so that credit may have another one."""
+    """A critic under a name of its own (column ``prompt_value`` [N]), so that credit may have another one. What it says of a rollout's
+    first state it says of all its decisions: it reads every prompt once, however many rollouts answer it, and no answer."""
 
     columns = frozenset({"prompt_value"})
 
@@ -101,7 +103,18 @@ class PromptCritic:
         self.critic = critic
 
     def fill(self, batch: Batch, names: Collection[str], grad: bool) -> dict[str, Tensor]:
-        return {"prompt_value": self.critic.fill(batch, ["value"], grad)["value"]} if names else {}
+        if not names:
+            return {}
+        contents = [t.content for t in batch.trajectories]
+        if not all(isinstance(content, Tokens) and not content.media for content in contents):
+            return {"prompt_value": self.critic.fill(batch, ["value"], grad)["value"]}
+        asked = [content.tokens[: content.actions[0]] for content in contents]  # type: ignore[union-attr]
+        each = {tokens.tobytes(): tokens for tokens in asked}
+        place = {words: at for at, words in enumerate(each)}
+        read = Batch.pack([unanswered(at, tokens) for at, tokens in enumerate(each.values())])
+        value = self.critic.fill(read, ["value"], grad)["value"].to(batch.sequence.device)
+        own = torch.tensor([place[tokens.tobytes()] for tokens in asked], dtype=torch.int64, device=value.device)
+        return {"prompt_value": value[own[batch.sequence]]}
 
     def parameters(self) -> Iterable[Any]:
         return self.critic.parameters()  # type: ignore[no-any-return]

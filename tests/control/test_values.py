@@ -11,9 +11,9 @@ import torch
 from making_groups import MANY, at
 from making_systems import assert_same_gradient
 
-from anypo.claims.beds.items import Items, follow
+from anypo.claims.beds.items import ItemCritic, Items, follow
 from anypo.context import Context, Memory
-from anypo.control.values import ValueBand
+from anypo.control.values import PromptCritic, ValueBand
 from anypo.data.batch import Batch
 from anypo.outlook import Outlook
 from anypo.run.trainer import Trainer
@@ -89,6 +89,29 @@ def test_the_model_finds_the_band_among_prompts_that_nobody_answered() -> None:
         assert run.coverage > 0.95
         far[name] = np.abs(np.concatenate(run.asked[10:]) - 0.5).mean()
     assert far["model"] < 0.75 * far["even"]
+
+
+def test_the_model_reads_every_prompt_once_and_no_answer() -> None:
+    """Its cost is that of the prompts, however many rollouts answer them and however long: value and gradient are those of reading
+    each rollout."""
+    run = follow("pcl", TWENTY, 3, 0).trainer
+    batch, read = run.batch, []
+
+    class Reading(ItemCritic):
+        def fill(self, batch: Batch, names, grad):
+            read.append(len(batch.trajectories))
+            return super().fill(batch, names, grad)
+
+    critic = Reading(TWENTY)
+    with torch.no_grad():
+        critic.topics.copy_(torch.linspace(0, 1, TWENTY.topics))
+    once = PromptCritic(critic).fill(batch, ["prompt_value"], grad=True)["prompt_value"]
+    assert read == [len({t.prompt for t in batch.trajectories})] and read[0] < len(batch.trajectories)
+    pull = torch.randn(len(batch), dtype=torch.float64)
+    (slope,) = torch.autograd.grad((pull * once).sum(), [critic.topics])
+    each = critic.fill(batch, ["value"], grad=True)["value"]
+    torch.testing.assert_close(once, each)
+    torch.testing.assert_close(slope, torch.autograd.grad((pull * each).sum(), [critic.topics])[0])
 
 
 def test_a_resumed_run_asks_for_the_same_prompts() -> None:
