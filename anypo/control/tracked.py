@@ -79,6 +79,8 @@ class Thompson(_Tracked, name="thompson"):
     idle: float = Field(0.99, ge=0.0, le=1.0, description="what is kept of every other belief, a step")
 
     def dormant(self, algorithm: Any, outlook: Outlook) -> str | None:
+        if outlook.problems and (pool := self.pool(outlook.problems, outlook.steps)) <= self.prompts:
+            return f"{pool} problems for {self.prompts} prompts a step leave no choice; plan more steps or set fewer control.prompts"
         return self.seldom(outlook)
 
     def begun(self, problems: int) -> Mapping[str, np.ndarray]:

@@ -16,8 +16,8 @@ from anypo.replay.base import Replay, revived
 
 class RecentGroups(Replay, name="recent_groups"):
     """A step trains on its fresh groups and on stored ones, until the fresh are the share `fresh` (rollout replay,
-    arXiv:2506.05316). From step `begin` on stored groups are drawn evenly from the newest of every problem whose rewards are not all 0
-    or all 1; the first steps only store.
+    arXiv:2506.05316). From step `begin` on stored groups are drawn evenly from the newest of every problem whose rewards are not all
+    the same; the first steps only store.
 
     After each draw the store keeps the newest groups that may still be drawn, so many that with those of this step, which join
     whatever their rewards, they are `size` times the fresh groups of a step. Where too few may be drawn the batch is smaller.
@@ -61,6 +61,5 @@ class RecentGroups(Replay, name="recent_groups"):
 
 
 def _mixed(saved: dict[str, Any]) -> bool:
-    """Whether a stored group's mean reward is neither 0 nor 1."""
-    mean = float(np.mean([trajectory["reward"] for trajectory in saved["trajectories"]]))
-    return 1e-9 < mean < 1 - 1e-9
+    """Whether a stored group's rewards differ, whatever their scale: a mean of neither 0 nor 1 where they are 0 or 1."""
+    return bool(np.ptp([trajectory["reward"] for trajectory in saved["trajectories"]]) > 1e-9)

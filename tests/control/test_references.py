@@ -14,7 +14,7 @@ from anypo.control.references import Attention, Predictor, affine
 from anypo.data.prompts import REFERENCES
 from anypo.data.tokens import WIDTH
 from anypo.errors import UserError
-from anypo.replay.recent import RecentGroups
+from anypo.replay.recent import RecentGroups, _mixed
 from anypo.run.trainer import Trainer
 from anypo.systems import find
 
@@ -160,3 +160,10 @@ def test_a_resumed_run_goes_on_as_it_would_have() -> None:
         whole.step(), second.step()
         assert [g.index for g in whole.groups] == [g.index for g in second.groups]
     assert torch.equal(whole.world.policy.weight, second.world.policy.weight)
+
+
+def test_what_is_stored_has_contrast_whatever_the_scale_of_rewards() -> None:
+    """With a point for the form beside one for the answer a mean of 1.5 is mixed, and one of 0.1 may be all the same."""
+    groups = {"form alone": [0.1, 0.1], "mixed": [1.0, 2.0], "wrong": [0.0, 0.0], "half": [0.0, 1.0]}
+    stored = {name: {"trajectories": [{"reward": r} for r in rewards]} for name, rewards in groups.items()}
+    assert [name for name, saved in stored.items() if _mixed(saved)] == ["mixed", "half"]

@@ -235,3 +235,9 @@ def test_a_longer_run_begins_where_the_shorter_one_stood(part) -> None:
     fresh.memory.load_state_dict(saved)
     context.step = 1
     assert [a.index for a in part.choose(60, 8, fresh)] == [a.index for a in part.choose(60, 8, context)]
+
+
+def test_a_pool_no_larger_than_a_step_is_said() -> None:
+    part = Thompson(prompts=8)
+    assert "8 problems for 8 prompts a step leave no choice" in str(part.dormant(None, Outlook(3, MANY)))
+    assert "2 problems" in str(part.dormant(None, Outlook(20, 2))) and part.dormant(None, Outlook(20, MANY)) is None
