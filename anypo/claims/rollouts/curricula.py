@@ -156,29 +156,31 @@ def dars(run: ClaimRun) -> Outcome:
        published="5.6 % (Android Control) and 10.3 % (its own benchmark) above earlier methods")  # fmt: skip
 def craft_gui(run: ClaimRun) -> Outcome:
     """Three stages by what prompts say of themselves (eight levels: up to 3, up to 6, above): mean exact success on the hardest
-    quarter of 10,000 prompts in 60 steps of 32 x 8 rollouts, beside even draws. Control: the same stages, the hardest first. An effect
+    quarter of 10,000 prompts in 90 steps of 32 x 8 rollouts, beside even draws. Control: the same stages, the hardest first. An effect
     below 0.02 does not matter."""
     own = lambda a: a.set({"control.edges": [3, 6]})
     back = lambda a: a.replace(control=HardFirst(**settings(own(a).control) | {"review": 0.0}))
     arms = {"the hardest first": back}
-    return measured("craft-gui", run, Items(hard=2.5), run.steps(60), arms, own=own, hardest=True)
+    return measured("craft-gui", run, Items(hard=2.5), run.steps(90), arms, own=own, hardest=True)
 
 
 @claim("clpo", base="the same objective with all rollouts on the original questions", seconds=60, seeds=8, stand_in=TEN_THOUSAND,
        published="6.96 % average pass@1 over other methods on eight benchmarks (Qwen3-8B)")  # fmt: skip
 def clpo(run: ClaimRun) -> Outcome:
     """Questions that the policy simplifies by two levels of eight where it fails: mean exact success on the hardest quarter of 10,000
-    prompts in 30 steps of 16 x 8 rollouts at most, beside the same number on the questions as they are. Control: rewritings that
-    are no simpler. An effect below 0.01 does not matter."""
+    prompts in 30 steps of 16 x 8 rollouts at most, beside the same number on the questions as they are. Controls: rewritings that
+    are no simpler, and no rewritings but half as many further questions, with groups as small (24 x 4 rollouts, as many as the method
+    spends). An effect below 0.01 does not matter."""
     items, steps = Items(prompts=16, lr=0.2, hard=3.0, simpler=2), run.steps(30)
     plain = {"generate": "independent", "generate.max_new": 1, "objective.regularise": [{"part": "kl"}]}
     ours, base = runs("clpo", items, steps, run.seeds), runs("clpo", items, steps, run.seeds, lambda a: a.set(plain))
     words = runs("clpo", items.replace(simpler=0), steps, run.seeds)
-    spent = [min(f.rollouts, g.rollouts, h.rollouts) * steps for f, g, h in zip(ours, base, words)]
+    more = runs("clpo", items.replace(prompts=24, samples=4), steps, run.seeds, lambda a: a.set(plain))
+    spent = [min(f.rollouts for f in same) * steps for same in zip(ours, base, words, more)]
     read = lambda side: [f.within(n, hardest=True) for f, n in zip(side, spent)]
-    for label, side in {"originals": base, "simplified": ours, "in other words": words}.items():
+    for label, side in {"originals": base, "simplified": ours, "in other words": words, "more questions": more}.items():
         run.note(f"{label}: {mean(f.rollouts for f in side):.0f} rollouts a step.")
     return compare(
         read(base), read(ours), "mean exact success over the hardest quarter of the prompts", run, least=0.01,
-        controls={"in other words": read(words)}, premise=learning(base, read(base), True),
+        controls={"in other words": read(words), "more questions": read(more)}, premise=learning(base, read(base), True),
     )  # fmt: skip
