@@ -12,6 +12,7 @@ from pydantic import Field
 
 from anypo.context import Context
 from anypo.control.base import Ask, Uniform
+from anypo.control.choosing import outcome, right
 from anypo.data.batch import Batch
 from anypo.data.prompts import belief, prompt_store
 from anypo.data.records import Group
@@ -111,8 +112,7 @@ class HardFocus(_Identified, name="hard_focus"):
         rates = context.memory[self]["rates"]
         for group in groups:
             if group.index >= 0 and group.trajectories:
-                right = [t.rewards.get(self.outcome, t.reward) >= 1 - 1e-9 for t in group.trajectories]
-                rates[group.index] = float(np.mean(right))
+                rates[group.index] = float(right(group, outcome(self.outcome, context)).mean())
 
     def choose(self, problems: int, count: int, context: Context) -> list[Ask]:
         progress = context.step / max(1, context.total)

@@ -11,6 +11,11 @@ from anypo.context import Context
 from anypo.data.records import Group
 
 
+def outcome(named: str, context: Context) -> str:
+    """The component of a reward that says whether an answer is right: the one that is named, or else the task's."""
+    return named or getattr(context.world and context.world.task, "outcome", "")
+
+
 def right(group: Group, outcome: str) -> np.ndarray:
     """Which rollouts of a group are right, bool [n]: those whose component `outcome` (their reward, where they have none of that
     name) is 1."""

@@ -14,7 +14,7 @@ from pydantic import Field
 
 from anypo.context import Context
 from anypo.control.base import Ask, Uniform
-from anypo.control.choosing import again, best, counted
+from anypo.control.choosing import again, best, counted, outcome
 from anypo.data.batch import Batch
 from anypo.data.records import Group
 from anypo.outlook import Outlook
@@ -61,7 +61,7 @@ class _Tracked(Uniform):
         return [Ask(int(index), self.samples) for index in chosen]
 
     def observe(self, groups: Sequence[Group], batch: Batch, context: Context) -> None:
-        index, solved, size = counted(groups, self.outcome)
+        index, solved, size = counted(groups, outcome(self.outcome, context))
         self.learn(index, solved, size, context.memory[self])
 
 

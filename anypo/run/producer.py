@@ -77,5 +77,7 @@ class Producer:
 
     def observe(self, batch: Batch, context: Context) -> None:
         """Let control learn from the step."""
+        context.world = self.world
         with timed("control", context):
             self.algorithm.control.observe(self.fresh, batch, context)
+        context.world = None

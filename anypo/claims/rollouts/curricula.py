@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from anypo.claims.base import ClaimRun, Outcome, Premise, claim, compare, learns
-from anypo.claims.beds.controls import DepthByLot, DifficultiesByLot, HardFirst, settings, swap
+from anypo.claims.beds.controls import DifficultiesByLot, HardFirst, settings, swap
 from anypo.claims.beds.exact import mean
 from anypo.claims.beds.items import Change, Followed, ItemCritic, Items, by_lot, filtered, follow, runs, uniform
 from anypo.control.tracked import Thompson
@@ -138,18 +138,6 @@ def dots_rr(run: ClaimRun) -> Outcome:
     alone = lambda a: uniform(a).replace(filter=Screen())
     arms = {"replay alone": alone, "selection alone": lambda a: sized(a).replace(replay=OnPolicy())}
     return measured("dots-rr", run, items, steps, arms, own=sized, even=lambda a: alone(a).replace(replay=OnPolicy()))
-
-
-@claim("dars", base="the same with all rollouts in the first stage", seconds=60, seeds=8, stand_in=TEN_THOUSAND,
-       published="pass@k up at no further cost at convergence; with breadth pass@1 and pass@k together")  # fmt: skip
-def dars(run: ClaimRun) -> Outcome:
-    """Rollouts for hard prompts: mean exact success on the hardest quarter of 10,000 prompts in 30 steps of 16 x 16 rollouts at most,
-    beside 16 rollouts for every prompt at equal rollouts in all. Control: as many further rollouts, for prompts drawn by lot. An
-    effect below 0.01 does not matter."""
-    items, steps = Items(prompts=16, samples=16, lr=2.0, hard=3.0), run.steps(30)
-    lot = lambda a: a.replace(generate=DepthByLot(**settings(a.generate)))
-    even = lambda a: a.set({"generate": "independent", "generate.max_new": 1})
-    return measured("dars", run, items, steps, {"depth by lot": lot}, even=even, hardest=True, least=0.01)
 
 
 @claim("craft-gui", base="the same objective on prompts drawn evenly", seconds=60, seeds=8, stand_in=TEN_THOUSAND,
