@@ -42,7 +42,8 @@ def test_what_was_filled_is_said_and_is_what_was_left_open() -> None:
     config = resolve("bpo-bounded-ratio", None, task="CartPole-v1")
     learned = {path for path in config.filled if path.partition(".")[0] in ("credit", "objective", "update")}
     assert learned == {
-        "credit.truncated", "credit.select", "credit.optimiser", "objective.aggregate", "objective.trust.optimiser",
+        "credit.unit", "credit.truncated", "credit.select", "credit.optimiser", "objective.aggregate",
+        "objective.trust.optimiser",
         "update.optimiser", "update.minibatches_per_epoch",
     }  # fmt: skip
     method = config.composition()
