@@ -100,6 +100,8 @@ def shown(folder: RunFolder, step: int | None = None, group: int | None = None) 
     groups: dict[int, list[Row]] = {}
     for row in folder.rollouts(step).to_pylist(maps_as_pydicts="lossy"):
         groups.setdefault(row["group_id"], []).append(row)
+    if not groups:
+        raise UserError(f"step {step} has no rollouts")
     if group is not None and group not in groups:
         raise UserError(f"step {step} has no group {group}; it has {min(groups)} to {max(groups)}")
     forks = Counter({number: sum(row["parent"] >= 0 for row in rows) for number, rows in groups.items()})

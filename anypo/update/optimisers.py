@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
-from collections import ChainMap
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator, MutableMapping
+from itertools import chain
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -156,6 +156,33 @@ class Lion8bit(Lion, name="lion_8bit"):
 INSTALL = "install it with: pip install 'anypo[low-bit]'"
 
 
+class States(MutableMapping[Any, Any]):
+    """What several optimisers know of their parameters, each kept by the one that steps it: the states make an entry where they
+    are asked for one, so that of a foreign parameter none may be asked."""
+
+    def __init__(self, inner: list[torch.optim.Optimizer]) -> None:
+        self.states = [one.state for one in inner]
+        self.owners = {p: one.state for one in inner for group in one.param_groups for p in group["params"]}
+
+    def __contains__(self, parameter: object) -> bool:
+        return parameter in self.owners and parameter in self.owners[parameter]
+
+    def __getitem__(self, parameter: Any) -> Any:
+        return self.owners[parameter][parameter]
+
+    def __setitem__(self, parameter: Any, known: Any) -> None:
+        self.owners[parameter][parameter] = known
+
+    def __delitem__(self, parameter: Any) -> None:
+        del self.owners[parameter][parameter]
+
+    def __iter__(self) -> Iterator[Any]:
+        return chain.from_iterable(self.states)
+
+    def __len__(self) -> int:
+        return sum(map(len, self.states))
+
+
 class Together(torch.optim.Optimizer):
     """Several optimisers over different parameters, stepped as one."""
 
@@ -166,7 +193,7 @@ class Together(torch.optim.Optimizer):
 
     def _join(self) -> None:
         self.param_groups = [group for one in self.inner for group in one.param_groups]
-        self.state = ChainMap(*(one.state for one in self.inner))  # type: ignore[assignment]  # of disjoint parameters
+        self.state = States(self.inner)  # type: ignore[assignment]
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> None:  # type: ignore[override]

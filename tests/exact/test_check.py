@@ -106,7 +106,8 @@ PLAIN = [
     for name, entry in methods().items()
     if entry.algorithm().generate.part == "independent"
     and isinstance(entry.algorithm().update, GradientUpdate)
-    and name not in ("fapo", "urpa")  # their credit reads what a signal of the filter writes, which is not run here
+    and name
+    not in ("fapo", "funrl", "urpa")  # their credit reads what a signal of the filter writes, which is not run here
 ]
 
 

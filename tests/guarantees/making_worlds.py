@@ -64,7 +64,9 @@ class TablePolicy(nn.Module):
             return {name: found[name]().to(batch.weight.dtype if name != "hidden" else torch.float32) for name in names}
 
     def look(self, batch: Batch, name: str) -> Tensor:
-        rows = [self.tables[name][t.extra["key"]] for t in batch.trajectories]
+        table = self.tables[name]
+        first = next(iter(table.values()))  # of prompts without answers, which a control may ask about
+        rows = [table.get(t.extra.get("key"), first) for t in batch.trajectories]
         empty = np.zeros((0, WIDTH) if name == "hidden" else 0)
         return torch.from_numpy(np.concatenate(rows) if rows else empty)
 
@@ -143,9 +145,9 @@ class Case:
                     rows = {name: -np.where(rng.random(n) < 0.5, 70.0, 1e-3) for name in rows}
                 rows |= {"entropy": rng.exponential(0.5, n), "value": rng.standard_normal(n)}
                 for name, column in rows.items():
-                    tables[name][t.extra["key"]] = column
-                tables["hidden"][t.extra["key"]] = rng.standard_normal((n, WIDTH))
-                tables["divergence"][t.extra["key"]] = rng.exponential(0.3, n)
+                    tables[name][t.extra.get("key", 0)] = column
+                tables["hidden"][t.extra.get("key", 0)] = rng.standard_normal((n, WIDTH))
+                tables["divergence"][t.extra.get("key", 0)] = rng.exponential(0.3, n)
         return tables
 
 

@@ -227,7 +227,7 @@ def test_on_fresh_chains_the_gradient_is_that_of_the_score_function(name: str) -
 
 
 def test_the_bed_is_not_trivial() -> None:
-    assert len(compositions()) > 40 and {"a2fm-apo", "trpo", "nlpo"} <= compositions().keys()
+    assert len(compositions()) > 40 and {"a2fm-apo", "trpo"} <= compositions().keys()
     (pull,) = play(compositions()["cispo"], Case()).pulls.values()
     assert int((pull.gradients["logp"] != 0).sum()) > len(pull.batch) // 2
     assert int((pull.gradients["value"] != 0).sum()) > len(pull.batch) // 2

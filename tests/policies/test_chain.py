@@ -19,7 +19,7 @@ from anypo.policies.base import Learner
 from anypo.policies.classes import PolicyClass, Wanted
 from anypo.policies.generative.chain import ChainPolicy
 from anypo.run.acting import Acting
-from anypo.run.settings.presets import CONTROL
+from anypo.run.settings.presets import preset_of, suited
 from anypo.run.trainer import Trainer
 from anypo.systems import find
 from anypo.tasks.gym import GymEpisode, GymTask
@@ -170,7 +170,7 @@ def test_weights_come_back_from_a_folder(tmp_path) -> None:
 
 def trainer(system: str = "ppo", total: int = 4, **policy) -> Trainer:
     """A method of text in the surroundings that it gets in an environment, small."""
-    algorithm = find(system).algorithm().set(CONTROL)
+    algorithm = suited(find(system).algorithm(), preset_of(find(system).algorithm(), "", acts=True))
     small = {"generate.environments": 2, "generate.steps": 6, "update.epochs": 2, "update.minibatches_per_epoch": 2}
     algorithm = algorithm.set({**small, "policy": {"part": "chain", "inner": INNER, "hidden": [8], **policy}})
     task = GymTask("Pendulum-v1")

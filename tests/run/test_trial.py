@@ -23,7 +23,7 @@ from anypo.generate.base import World
 from anypo.policies.classes import Wanted
 from anypo.roles import cast
 from anypo.run.acting import Acting
-from anypo.run.settings.presets import CONTROL
+from anypo.run.settings.presets import preset_of, suited
 from anypo.run.trainer import Trainer
 from anypo.systems import find
 from anypo.tasks.gym import GymTask
@@ -38,7 +38,9 @@ def enumerable(total: int = 8, **changes: Any) -> Trainer:
 
 def control(policy: Any = "chain") -> Trainer:
     small = {"generate.environments": 2, "generate.steps": 4, "update.epochs": 1, "update.minibatches_per_epoch": 2}
-    algorithm = find("ppo").algorithm().set(CONTROL).set({**small, "policy": policy})
+    algorithm = suited(find("ppo").algorithm(), preset_of(find("ppo").algorithm(), "", acts=True)).set(
+        {**small, "policy": policy}
+    )
     task = GymTask("Pendulum-v1", {"max_episode_steps": 10})
     return Trainer(algorithm, World(task, algorithm.policy.build(Wanted(task, seed=1)), Acting()), 3, 8)
 
