@@ -20,7 +20,7 @@ from anypo.run.settings.config import resolve
 from anypo.run.trainer import Trainer
 from anypo.systems import find
 from anypo.update.base import Optimiser
-from anypo.update.optimisers import Adafactor, AdamW, Muon
+from anypo.update.optimisers import Adafactor, AdamW, Muon, Together
 from anypo.update.sft import accumulate, trajectory
 
 LR = {"sgd": 0.02, "adafactor": 0.1}
@@ -93,7 +93,7 @@ def test_muon_steps_the_matrices_of_the_layers_and_adamw_the_rest() -> None:
     part = Muon(lr=1e-2)
     joint = part.over(named.values(), policy.matrices())
     assert {group["lr"] for group in joint.param_groups} == {1e-2} and len(joint.param_groups) == 2
-    copies = {name: torch.nn.Parameter(value.clone()) for name, value in before.items()}
+    copies = {name: torch.torch.nn.Parameter(value.clone()) for name, value in before.items()}
     for name, p in copies.items():
         p.grad = named[name].grad
     alone = [
@@ -111,7 +111,7 @@ def test_muon_steps_the_matrices_of_the_layers_and_adamw_the_rest() -> None:
 
 
 def test_adafactor_keeps_rows_and_columns_only() -> None:
-    weight = torch.nn.Parameter(torch.randn(40, 30))
+    weight = torch.torch.nn.Parameter(torch.randn(40, 30))
     optimiser = Adafactor(lr=1e-2).over([weight])
     weight.grad = torch.randn(40, 30)
     optimiser.step()
@@ -148,3 +148,14 @@ def test_a_learning_rate_that_nobody_gave_is_said() -> None:
         warnings.simplefilter("error")
         resolve("grpo", "tiny", {"update.optimiser": {"part": "muon", "lr": 1e-3}})
         resolve("grpo", "tiny", {"update.optimiser": "muon", "update.optimiser.lr": 1e-3})
+
+
+def test_the_state_of_a_parameter_is_its_own_optimisers() -> None:
+    matrix, vector = torch.nn.Parameter(torch.ones(4, 4)), torch.nn.Parameter(torch.ones(4))
+    together = Together([torch.optim.Muon([matrix]), torch.optim.AdamW([vector])])
+    assert vector not in together.state
+    assert together.state[vector] == {}  # asked for before the first step, as torch's own state allows
+    matrix.grad, vector.grad = torch.ones(4, 4), torch.ones(4)
+    together.step()
+    muon, adam = together.state_dict()["inner"]
+    assert "exp_avg" in adam["state"][0] and muon["state"].keys() == {0} and len(together.state) == 2
