@@ -50,7 +50,11 @@ def here(anypo, folder, monkeypatch):
     monkeypatch.setattr(plugins, "_told", set())
     monkeypatch.setattr(plugins, "_discovered", False)
     yield anypo
-    own = {name for name, module in sys.modules.items() if str(getattr(module, "__file__", "")).startswith(str(folder))}
+    own = {
+        name
+        for name, module in list(sys.modules.items())
+        if str(getattr(module, "__file__", "")).startswith(str(folder))
+    }
     for name in own:
         del sys.modules[name]
         plugins._withdraw(name)

@@ -38,7 +38,9 @@ def here(anypo, tmp_path, monkeypatch):
         monkeypatch.setattr(plugins, name, dict(getattr(plugins, name)))
     yield anypo
     own = {
-        name for name, module in sys.modules.items() if str(getattr(module, "__file__", "")).startswith(str(tmp_path))
+        name
+        for name, module in list(sys.modules.items())
+        if str(getattr(module, "__file__", "")).startswith(str(tmp_path))
     }
     for name in own:
         del sys.modules[name]

@@ -107,7 +107,7 @@ def test_muon_steps_the_matrices_of_the_layers_and_adamw_the_rest() -> None:
     assert all(torch.equal(named[name], copies[name]) for name in named)
     name = next(iter(inside))
     spread = torch.linalg.svdvals((named[name] - before[name]).detach().double())
-    assert spread.max() < 2 * spread.min(), "orthogonal, nearly: every direction moves about as far"
+    assert spread.max() < 2 * spread.median(), "orthogonal, nearly: most directions move about as far"
 
 
 def test_adafactor_keeps_rows_and_columns_only() -> None:
