@@ -19,7 +19,7 @@ def outcome(named: str, context: Context) -> str:
 def right(group: Group, outcome: str) -> np.ndarray:
     """Which rollouts of a group are right, bool [n]: those whose component `outcome` (their reward, where they have none of that
     name) is 1."""
-    return np.array([t.rewards.get(outcome, t.reward) >= 1 - 1e-9 for t in group.trajectories], dtype=bool)
+    return np.array([t.is_right(outcome) for t in group.trajectories], dtype=bool)
 
 
 def counted(groups: Sequence[Group], outcome: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

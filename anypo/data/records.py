@@ -143,6 +143,10 @@ class Trajectory:
     def truncated(self) -> bool:
         return self.finish == TRUNCATED
 
+    def is_right(self, outcome: str) -> bool:
+        """Whether the reward component `outcome` (the reward, where there is none of that name) says that it is right."""
+        return self.rewards.get(outcome, self.reward) >= 1 - 1e-9
+
     @property
     def turns(self) -> int:
         """How many turns it has decisions of; 1 where nobody counted them."""

@@ -26,8 +26,7 @@ class EquationCheck(Signal, name="equation_check"):
         for group in groups:
             done = []
             for trajectory in group.trajectories:
-                right = trajectory.rewards.get(self.outcome, trajectory.reward) >= 1 - 1e-9
-                flawed = float(right and first_false_equation(trajectory.text) >= 0)
+                flawed = float(trajectory.is_right(self.outcome) and first_false_equation(trajectory.text) >= 0)
                 done.append(trajectory.replace(rewards={**trajectory.rewards, "flawed": flawed}))
             out.append(group.replace(trajectories=tuple(done)))
         marks = [t.rewards["flawed"] for g in out for t in g.trajectories]

@@ -103,7 +103,7 @@ class AdaptiveRounds(_Forking, name="adaptive_rounds"):
 
 def solved(trajectory: Trajectory, task: Task) -> bool:
     """Whether the task's outcome says that a rollout is right (its reward, where it has no such component)."""
-    return trajectory.rewards.get(task.outcome, trajectory.reward) >= 1 - 1e-9
+    return trajectory.is_right(task.outcome)
 
 
 def spread_out(rewards: Sequence[np.ndarray], count: int, total: int, alpha: float, explore: float) -> list[int]:
