@@ -20,6 +20,9 @@ METRICS = {
 MEASURES = tuple(METRICS)
 """Generated tokens, trained tokens, seconds spent in training steps, optimiser steps of the policy, rollouts."""
 
+PATIENCE = 50
+"""Steps in a row that may spend nothing of a budget before a run, or a cell, gives up."""
+
 SUFFIX = {"k": 1e3, "m": 1e6, "g": 1e9}
 
 SECONDS = {"minutes": 60.0, "hours": 3600.0}
@@ -70,4 +73,4 @@ def planned(steps: int, share: float) -> int:
     return steps if share >= 1 else max(steps + 1, round(steps / share) if share > 0 else 0)
 
 
-__all__ = ["MEASURES", "METRICS", "Budget", "planned"]
+__all__ = ["MEASURES", "METRICS", "PATIENCE", "Budget", "planned"]

@@ -1,5 +1,5 @@
 """Options of several commands: ``--plugin``, accepted before the command and after it, by every command; ``--trust``, of those that
-run what a folder names; ``--chat-arg``, of those that speak."""
+run what a folder names; ``--chat-arg`` and ``--max-new``, of those that speak; ``--device``, of those that load weights."""
 
 from __future__ import annotations
 
@@ -28,6 +28,10 @@ ChatArgs = Annotated[
         help="argument of the chat template, e.g. enable_thinking=false; replaces a run's",
     ),
 ]
+
+Device = Annotated[str, typer.Option(help="where the weights are: auto, cpu, cuda, cuda:N or mps")]
+
+MaxNew = Annotated[int | None, typer.Option(metavar="N", min=1, help="most new tokens (default: the run's, or 256)")]
 
 Trust = Annotated[
     bool, typer.Option("--trust", help="run the code that the run folder names, though it was not begun by you here")

@@ -18,7 +18,7 @@ import numpy as np
 
 from anypo import roles
 from anypo.algorithm import Algorithm
-from anypo.budget import MEASURES, METRICS, planned
+from anypo.budget import MEASURES, METRICS, PATIENCE, planned
 from anypo.compare.plan import Cell
 from anypo.engine import device as devices
 from anypo.files import replace_text
@@ -39,9 +39,6 @@ HISTORY = {
 
 POINTS = 60
 """Most points of a kept history."""
-
-PATIENCE = 50
-"""Steps without spending anything of the budget after which a cell gives up."""
 
 Tell = Callable[[dict[str, Any]], None]
 """Called after every step with the share of the budget spent, and the last held-out score with its unit."""

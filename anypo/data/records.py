@@ -38,6 +38,9 @@ REPLAYED = "replayed"
 SHOWN = "shown"
 """The `guidance` of a rollout whose sampler saw more than the plain prompt because its ask said so."""
 
+RIGHT = "right"
+"""What `extra` of a guided rollout says: whether the task's outcome is right, whatever else it pays."""
+
 GUIDED = "guided"
 """The tag of a rollout that is trained on the plain prompt though its sampler was shown a guide."""
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from anypo import tasks
 from anypo.algorithm import Algorithm
-from anypo.budget import Budget, planned
+from anypo.budget import PATIENCE, Budget, planned
 from anypo.engine import device as devices
 from anypo.engine.base import Limit
 from anypo.errors import UserError, nearest
@@ -32,9 +32,6 @@ from anypo.update.sft import NO_WORKED, worked
 
 WARM = "warm_start"
 """The entry of a checkpoint that was made inside the supervised warm start, in the place of a trainer's state."""
-
-PATIENCE = 50
-"""Steps without spending anything of the budget after which a run ends."""
 
 
 def weights_of(state: Mapping[str, Any]) -> Mapping[str, Any]:

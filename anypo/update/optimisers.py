@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Collection, Iterable, Iterator, MutableMapping
 from itertools import chain
 from typing import Any, ClassVar, Literal
@@ -12,6 +11,7 @@ from pydantic import Field
 from torch import nn
 
 from anypo.errors import UserError
+from anypo.policies.language.quantised import lacking
 from anypo.update.base import Optimiser
 from anypo.update.precision import exact
 
@@ -106,7 +106,7 @@ class _BitsAndBytes(Optimiser):
     weight_decay: float = Field(0.0, ge=0.0)
 
     def refuse(self, algorithm: Any) -> str | None:
-        return f"bitsandbytes is not installed; {INSTALL}" if importlib.util.find_spec("bitsandbytes") is None else None
+        return lacking() or None
 
     def build(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
         if (reason := self.refuse(None)) is not None:
@@ -151,9 +151,6 @@ class Lion8bit(Lion, name="lion_8bit"):
     """Lion with its momentum kept in 8 bits. By bitsandbytes."""
 
     kind = "Lion8bit"
-
-
-INSTALL = "install it with: pip install 'anypo[low-bit]'"
 
 
 class States(MutableMapping[Any, Any]):
@@ -211,4 +208,4 @@ class Together(torch.optim.Optimizer):
         self._join()
 
 
-__all__ = ["INSTALL", "SGD", "Adafactor", "AdamW", "AdamW8bit", "Lion", "Lion8bit", "Muon", "Together"]
+__all__ = ["SGD", "Adafactor", "AdamW", "AdamW8bit", "Lion", "Lion8bit", "Muon", "Together"]

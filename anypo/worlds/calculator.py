@@ -22,7 +22,7 @@ from anypo.tasks.base import Problem, Reply
 from anypo.tasks.text.extract import last_integer
 from anypo.tasks.text.onestep import conversation
 from anypo.tasks.text.options import read
-from anypo.worlds.drawn import Drawn, DrawnOptions
+from anypo.worlds.drawn import Drawn, DrawnOptions, parsed
 
 NAME = "calculator"
 STOP = "</calc>"
@@ -41,8 +41,7 @@ class CalculatorOptions(DrawnOptions):
 
 def parse(options: Mapping[str, Any]) -> dict[str, Any]:
     """Checked options (`UserError`)."""
-    read(CalculatorOptions, NAME, options)
-    return {"name": NAME, **options}
+    return parsed(CalculatorOptions, NAME, options)
 
 
 def load(options: Mapping[str, Any]) -> Drawn:

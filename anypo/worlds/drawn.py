@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from anypo.tasks.base import Environment, Problem
+from anypo.tasks.text.options import read
 
 
 class DrawnOptions(BaseModel):
@@ -20,6 +21,12 @@ class DrawnOptions(BaseModel):
     seed: int = Field(0, ge=0)
     size: int = Field(10_000, ge=1)
     heldout: int = Field(256, ge=1)
+
+
+def parsed(kind: type[DrawnOptions], name: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of the task `name`, checked (`UserError`)."""
+    read(kind, name, options)
+    return {"name": name, **options}
 
 
 @dataclass
@@ -78,4 +85,4 @@ class Drawn:
         return self.draw(random.Random(f"{self.options.seed}:{side}:{index}"), side)
 
 
-__all__ = ["Drawn", "DrawnOptions"]
+__all__ = ["Drawn", "DrawnOptions", "parsed"]

@@ -19,7 +19,7 @@ from anypo.data.records import prompt_id
 from anypo.tasks.base import Problem, Reply
 from anypo.tasks.text.onestep import conversation
 from anypo.tasks.text.options import read
-from anypo.worlds.drawn import Drawn, DrawnOptions
+from anypo.worlds.drawn import Drawn, DrawnOptions, parsed
 
 NAME = "function_calls"
 FORM = re.compile(r"\s*<think>.*?</think>\s*(\[.*\])\s*", re.DOTALL)
@@ -41,8 +41,7 @@ class FunctionOptions(DrawnOptions):
 
 def parse(options: Mapping[str, Any]) -> dict[str, Any]:
     """Checked options (`UserError`)."""
-    read(FunctionOptions, NAME, options)
-    return {"name": NAME, **options}
+    return parsed(FunctionOptions, NAME, options)
 
 
 def load(options: Mapping[str, Any]) -> Drawn:

@@ -21,7 +21,7 @@ from anypo.data.records import prompt_id
 from anypo.tasks.base import Problem, Reply
 from anypo.tasks.text.onestep import conversation
 from anypo.tasks.text.options import read
-from anypo.worlds.drawn import Drawn, DrawnOptions
+from anypo.worlds.drawn import Drawn, DrawnOptions, parsed
 
 NAME = "screens"
 
@@ -65,8 +65,7 @@ class Widget:
 
 def parse(options: Mapping[str, Any]) -> dict[str, Any]:
     """Checked options (`UserError`)."""
-    read(ScreenOptions, NAME, options)
-    return {"name": NAME, **options}
+    return parsed(ScreenOptions, NAME, options)
 
 
 def load(options: Mapping[str, Any]) -> Drawn:

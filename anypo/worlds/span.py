@@ -18,7 +18,7 @@ from anypo.tasks.base import Problem, Reply
 from anypo.tasks.text.onestep import conversation
 from anypo.tasks.text.options import read
 from anypo.tasks.text.spans import interval, overlap
-from anypo.worlds.drawn import Drawn, DrawnOptions
+from anypo.worlds.drawn import Drawn, DrawnOptions, parsed
 
 NAME = "find_span"
 ENOUGH = 0.5
@@ -38,8 +38,7 @@ class SpanOptions(DrawnOptions):
 
 def parse(options: Mapping[str, Any]) -> dict[str, Any]:
     """Checked options (`UserError`)."""
-    read(SpanOptions, NAME, options)
-    return {"name": NAME, **options}
+    return parsed(SpanOptions, NAME, options)
 
 
 def load(options: Mapping[str, Any]) -> Drawn:

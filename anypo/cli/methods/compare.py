@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from anypo.cli.plugins import ChatArgs
+from anypo.cli.plugins import ChatArgs, Device
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -66,7 +66,7 @@ def compare(
     samples: Annotated[
         int | None, typer.Option(metavar="N", min=1, help="sampled answers to each held-out problem")
     ] = None,
-    device: Annotated[str, typer.Option(help="where the weights are: auto, cpu, cuda, cuda:N or mps")] = "auto",
+    device: Device = "auto",
     out: Annotated[Path | None, typer.Option(help="folder (default: below comparisons/, named by conditions)")] = None,
     jobs: Annotated[
         int | None,

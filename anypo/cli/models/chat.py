@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from anypo.cli.plugins import ChatArgs, Trust
+from anypo.cli.plugins import ChatArgs, Device, MaxNew, Trust
 
 if TYPE_CHECKING:
     from anypo.trained import Conversation
@@ -20,12 +20,10 @@ def register(app: typer.Typer) -> None:
 def chat(
     model: Annotated[str, typer.Argument(metavar="RUN|MODEL", help="run folder, model name, local path or hub id")],
     temperature: Annotated[float, typer.Option(metavar="N", min=0.0, help="0 is greedy")] = 1.0,
-    max_new: Annotated[
-        int | None, typer.Option(metavar="N", min=1, help="most new tokens (default: the run's, or 256)")
-    ] = None,
+    max_new: MaxNew = None,
     seed: Annotated[int, typer.Option(metavar="N", min=0)] = 0,
     chat_arg: ChatArgs = [],  # noqa: B006
-    device: Annotated[str, typer.Option(help="where the weights are: auto, cpu, cuda, cuda:N or mps")] = "auto",
+    device: Device = "auto",
     trust: Trust = False,
 ) -> None:
     """Talk with a run's policy or a model: a line is a turn, /new begins again, Ctrl-D or Ctrl-C leaves."""

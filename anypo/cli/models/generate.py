@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from anypo.cli.plugins import ChatArgs, Trust
+from anypo.cli.plugins import ChatArgs, Device, MaxNew, Trust
 
 
 def register(app: typer.Typer) -> None:
@@ -22,12 +22,10 @@ def generate(
     temperature: Annotated[
         float | None, typer.Option(metavar="N", min=0.0, help="default: 0 for one sample, 1 for several")
     ] = None,
-    max_new: Annotated[
-        int | None, typer.Option(metavar="N", min=1, help="most new tokens (default: the run's, or 256)")
-    ] = None,
+    max_new: MaxNew = None,
     seed: Annotated[int, typer.Option(metavar="N", min=0)] = 0,
     chat_arg: ChatArgs = [],  # noqa: B006
-    device: Annotated[str, typer.Option(help="where the weights are: auto, cpu, cuda, cuda:N or mps")] = "auto",
+    device: Device = "auto",
     trust: Trust = False,
     as_json: Annotated[bool, typer.Option("--json", help="one JSON object a prompt")] = False,
 ) -> None:

@@ -8,7 +8,7 @@ from pydantic import Field
 from anypo.context import Context
 from anypo.credit.base import Shaping
 from anypo.data.batch import Batch
-from anypo.data.records import GUIDED
+from anypo.data.records import GUIDED, RIGHT
 
 
 class GuidedBonus(Shaping, name="guided_bonus"):
@@ -21,7 +21,7 @@ class GuidedBonus(Shaping, name="guided_bonus"):
     def shape(self, batch: Batch, context: Context) -> Batch:
         reward = batch.sequences["reward"]
         left = self.bonus * max(0.0, 1 - context.step / max(1, context.total))
-        right = torch.tensor([bool(t.extra.get("right")) for t in batch.trajectories], dtype=torch.bool)
+        right = torch.tensor([bool(t.extra.get(RIGHT)) for t in batch.trajectories], dtype=torch.bool)
         earned = batch.tagged(GUIDED) & right
         context.log("credit/guided_bonus", left)
         return batch.with_sequences(reward=torch.where(earned, reward + left, reward))

@@ -13,7 +13,7 @@ from anypo.context import Context
 from anypo.control.base import Ask
 from anypo.data.records import Group
 from anypo.generate.base import OWN, Independent, World, episode
-from anypo.generate.groups.rounds import solved
+from anypo.generate.groups.rounds import all_at_once, solved
 from anypo.outlook import Outlook
 
 Schedule = Literal["hardness", "equal"]
@@ -36,9 +36,7 @@ class Deepened(Independent, name="deepened"):
     deviation: bool = False
 
     def dormant(self, algorithm: Any, outlook: Outlook) -> str | None:
-        if self.base < algorithm.control.samples:
-            return super().dormant(algorithm, outlook)
-        return f"base {self.base} rollouts are all {algorithm.control.samples} that a prompt has; set control.samples={2 * self.base}"
+        return all_at_once(self.base, algorithm) or super().dormant(algorithm, outlook)
 
     def rollout(self, asks: Sequence[Ask], world: World, context: Context) -> list[Group]:
         first = [min(self.base, ask.samples) for ask in asks]

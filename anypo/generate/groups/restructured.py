@@ -15,7 +15,7 @@ from anypo.control.base import Ask
 from anypo.data.records import Group, prompt_id
 from anypo.engine.base import Request
 from anypo.generate.base import Independent, World, rollout_key
-from anypo.generate.groups.rounds import solved
+from anypo.generate.groups.rounds import all_at_once, solved
 from anypo.outlook import Outlook
 from anypo.tasks.base import Problem
 
@@ -61,9 +61,7 @@ class Restructured(Independent, name="restructured"):
         return None if self.low <= self.high else f"low {self.low:g} is above high {self.high:g}"
 
     def dormant(self, algorithm: Any, outlook: Outlook) -> str | None:
-        if self.base < algorithm.control.samples:
-            return super().dormant(algorithm, outlook)
-        return f"base {self.base} rollouts are all {algorithm.control.samples} that a prompt has; set control.samples={2 * self.base}"
+        return all_at_once(self.base, algorithm) or super().dormant(algorithm, outlook)
 
     def rollout(self, asks: Sequence[Ask], world: World, context: Context) -> list[Group]:
         budget = sum(ask.samples for ask in asks)

@@ -44,9 +44,7 @@ class AdaptiveRounds(_Forking, name="adaptive_rounds"):
         return {"prompts": [], "features": [], "messages": []}
 
     def dormant(self, algorithm: Any, outlook: Outlook) -> str | None:
-        if self.base < algorithm.control.samples:
-            return None
-        return f"base {self.base} rollouts are all {algorithm.control.samples} that a prompt has; set control.samples={2 * self.base}"
+        return all_at_once(self.base, algorithm)
 
     def rollout(self, asks: Sequence[Ask], world: World, context: Context) -> list[Group]:
         groups = self.roots(asks, [min(self.base, ask.samples) for ask in asks], world, context)
@@ -99,6 +97,14 @@ class AdaptiveRounds(_Forking, name="adaptive_rounds"):
                 memory["messages"].append([*map(dict, group.problem.messages), answer])
         for kept in memory.values():
             del kept[: -self.corpus]
+
+
+def all_at_once(base: int, algorithm: Any) -> str | None:
+    """That the first `base` rollouts of a prompt are all that it has, or None."""
+    samples = algorithm.control.samples
+    if base < samples:
+        return None
+    return f"base {base} rollouts are all {samples} that a prompt has; set control.samples={2 * base}"
 
 
 def solved(trajectory: Trajectory, task: Task) -> bool:

@@ -28,10 +28,6 @@ DRAWN = 59
 """The role of what is drawn for a prompt (examples, contexts) in its keys."""
 
 
-RIGHT = "right"
-"""What `extra` of a guided rollout says: whether the task's outcome is right, whatever else it pays."""
-
-
 @dataclass(frozen=True)
 class Guide:
     """One thing to show: its `text`, the whole opening with it (`messages`), which of the problem's guides it is (`level`, from 0, the
@@ -143,9 +139,7 @@ class Prefixes(Guides, name="prefixes"):
         return shares
 
     def suits(self, task: Task) -> str | None:
-        if any(trace(task.train(index)) for index in range(min(len(task), 64))):
-            return None
-        return UNSOLVED
+        return None if traced(task) else UNSOLVED
 
     def texts(self, places: Sequence[int], step: Guiding) -> list[Sequence[str]]:
         return [begun(step.problems[place], self.shares) for place in places]
@@ -174,6 +168,11 @@ def trace(problem: Problem) -> str:
     if not problem.hints or len(solution.split()) > 1 or solution.startswith(problem.hints[-1]):
         return solution if len(solution) > 1 else ""
     return f"{problem.hints[-1]}\n{solution}"
+
+
+def traced(task: Task) -> bool:
+    """Whether some of a task's first problems have a way to their answer."""
+    return any(trace(task.train(index)) for index in range(min(len(task), 64)))
 
 
 class Examples(_FromFile, name="examples"):
@@ -252,4 +251,4 @@ def _rows(file: str) -> Any:
     return data.rows()
 
 
-__all__ = ["Examples", "Guide", "Guides", "Hints", "Prefixes", "begun", "question", "trace"]
+__all__ = ["Examples", "Guide", "Guides", "Hints", "Prefixes", "begun", "question", "trace", "traced"]

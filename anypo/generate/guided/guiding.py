@@ -13,12 +13,12 @@ import numpy as np
 
 from anypo.context import Context
 from anypo.control.base import Ask
-from anypo.data.records import GUIDED, Group, Tokens, Trajectory
+from anypo.data.records import GUIDED, RIGHT, Group, Tokens, Trajectory
 from anypo.errors import UserError
 from anypo.generate.base import OWN, World, answered, rollout_key
 from anypo.generate.groups.rounds import solved
 from anypo.generate.guided.fates import Fate, Regroup
-from anypo.generate.guided.guides import RIGHT, Guide, Guides, Hints
+from anypo.generate.guided.guides import Guide, Guides, Hints
 from anypo.generate.guided.triggers import Failing, Trigger
 from anypo.generate.resume import Start
 from anypo.generate.trees.segments import _OneTurn

@@ -13,7 +13,7 @@ from anypo.engine.base import Request, Sampling
 from anypo.errors import UserError
 from anypo.generate.base import rollout_key
 from anypo.generate.groups.rounds import solved
-from anypo.generate.guided.guides import UNSOLVED, Guides, Prefixes, begun, question, trace
+from anypo.generate.guided.guides import UNSOLVED, Guides, Prefixes, begun, question, trace, traced
 from anypo.tasks.base import Problem, Task, hinted
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ class Written(Guides, name="written"):
     request: str = TUTOR
 
     def suits(self, task: Task) -> str | None:
-        if self.otherwise == "none" or hinted(task) or any(trace(task.train(n)) for n in range(min(len(task), 64))):
+        if self.otherwise == "none" or hinted(task) or traced(task):
             return None
         return f"there is nothing to write hints from: {UNSOLVED}"
 

@@ -48,7 +48,7 @@ class Actor(Saved):
 
     def sent(self, actions: np.ndarray) -> np.ndarray:
         """Actions [..., A] in [-1, 1] on the scale of the environment."""
-        return self.low + (actions + 1) / 2 * (self.high - self.low)
+        return scaled(actions, self.low, self.high)
 
     def taken(self, sent: np.ndarray) -> np.ndarray:
         """Actions [..., A] of the environment in [-1, 1]."""
@@ -66,6 +66,11 @@ class Actor(Saved):
     def describe(self) -> dict[str, Any]:
         """Provenance: the class and its size."""
         return {"architecture": type(self).__name__, "parameters": sum(p.numel() for p in self.parameters())}
+
+
+def scaled(actions: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
+    """Actions [..., A] in [-1, 1] between the bounds `low` and `high` [A]."""
+    return low + (actions + 1) / 2 * (high - low)
 
 
 class SquashedGaussian(Actor):

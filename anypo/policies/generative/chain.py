@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
 from anypo.data.batch import Batch
+from anypo.policies.control.actors import scaled
 from anypo.policies.control.networks import ControlPolicy
 
 
@@ -105,7 +106,7 @@ class ChainPolicy(ControlPolicy):
 
     def sent(self, actions: np.ndarray) -> np.ndarray:
         """Actions [..., A] on the scale of the environment, inside its bounds."""
-        return self.low + (np.clip(actions, -1, 1) + 1) / 2 * (self.high - self.low)
+        return scaled(np.clip(actions, -1, 1), self.low, self.high)
 
     def _at(self, seen: Tensor, before: Tensor, inner: int) -> torch.distributions.Independent:
         return self.step(seen, before, torch.full((len(seen),), inner, device=before.device))

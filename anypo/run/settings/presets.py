@@ -130,12 +130,12 @@ def departures(base: Algorithm, model: str) -> list[tuple[str, str, str]]:
     """What the preset of a model ('' for an environment) changes in a method: the path, the method's own value and the preset's, in
     words."""
     preset = preset_of(base, model, acts=not model)
-    fitting = {path: value for path, value in preset.get("set", {}).items() if has_path(base, path)}
+    fitting = filling(base, preset)
     found = []
     for path in fitting:
-        before, after = (_at(algorithm, path) for algorithm in (base, base.set(fitting)))
+        before, after = (value_at(algorithm, path) for algorithm in (base, base.set(fitting)))
         if before != after:
-            found.append((path, _shown(before), _shown(after)))
+            found.append((path, _short(before), _short(after)))
     return found
 
 
@@ -145,17 +145,6 @@ def shortage(algorithm: Algorithm) -> list[str]:
     found = [f"{prompts} minibatches, for {prompts} prompts are no more"] if wanted > prompts else []
     left = prompts % algorithm.credit.bundle if hasattr(algorithm.credit, "bundle") else 0
     return found + ([f"a last bundle of {left} prompts, its scores scaled"] if left else [])
-
-
-def _at(algorithm: Algorithm, path: str) -> Any:
-    value: Any = algorithm
-    for step in path.split("."):
-        value = value[int(step)] if isinstance(value, tuple) else getattr(value, step)
-    return value
-
-
-def _shown(value: Any) -> str:
-    return value.part if hasattr(value, "part") else f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def environment_preset(base: Algorithm) -> dict[str, Any]:
