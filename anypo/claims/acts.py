@@ -16,8 +16,7 @@ from typing import Any
 import torch
 
 from anypo.algorithm import Algorithm
-from anypo.claims.places import PLACES, Place
-from anypo.errors import UserError
+from anypo.claims.places import PLACES, Place, told
 from anypo.generate.base import World
 from anypo.parts import at
 from anypo.run.beside import Standing, last_stage, standing
@@ -28,7 +27,7 @@ from anypo.run.settings.config import RunConfig
 from anypo.run.stages import Stages
 from anypo.run.trainer import Trainer
 from anypo.systems import find
-from anypo.update.sft import warm_start
+from anypo.update.sft import finish, warm_start
 
 STEPS = 20
 
@@ -104,19 +103,14 @@ def acts(name: str, steps: int = STEPS, changes: Mapping[str, Any] | None = None
     began, system, place = time.perf_counter(), find(name, "method"), PLACES.get(name, Place())
     entry: dict[str, Any] = {"acts": None, "base": system.base, "steps": 0, "first": 0, "rooms": [], "idle": []}
     entry["model"] = place.model
-    try:
-        with place.prepared() as here:
-            wanted = dict(system.needs) | dict(place.changes) | dict(changes or {})
-            if place.world is not None:
-                algorithm, world = place.world(system.algorithm().set(wanted), 0)
-                entry |= {"task": world.task.name} | follow(algorithm, world, steps, steps)
-            else:
-                entry |= _run(here.config(system, place.model, wanted, steps), steps)
-                entry["task"] = place.task or entry["task"]
-    except UserError as error:
-        entry["said"] = f"refused: {error}"
-    except Exception as error:  # one method's fault is no reason to try no other
-        entry["said"] = " ".join(f"failed: {type(error).__name__}: {error}".split())
+    with told(entry), place.prepared() as here:
+        wanted = dict(system.needs) | dict(place.changes) | dict(changes or {})
+        if place.world is not None:
+            algorithm, world = place.world(system.algorithm().set(wanted), 0)
+            entry |= {"task": world.task.name} | follow(algorithm, world, steps, steps)
+        else:
+            entry |= _run(here.config(system, place.model, wanted, steps), steps)
+            entry["task"] = place.task or entry["task"]
     if entry["acts"] is False and "acts" in system.excuses:
         entry |= {"acts": None, "said": f"by design: {system.excuses['acts']}"}
     return entry | {"seconds": round(time.perf_counter() - began, 1)}
@@ -138,9 +132,7 @@ def _warm(config: RunConfig, stages: Stages, world: World) -> None:
         return
     key = (config.model, config.task, repr(sorted(config.task_options.items())), config.sft_steps, config.seed)
     if key not in _warmed():
-        fitting = warm_start(world.policy, stages.task, config.sft_steps, config.sft_lr, config.seed)
-        while not fitting.over:
-            fitting.step()
+        finish(warm_start(world.policy, stages.task, config.sft_steps, config.sft_lr, config.seed))
         _warmed()[key] = {name: value.clone() for name, value in world.policy.state_dict().items()}
     world.policy.load_state_dict(_warmed()[key])
 

@@ -15,6 +15,7 @@ from typing import Any
 from anypo import tasks
 from anypo.algorithm import Algorithm
 from anypo.claims.beds.labels import label_texts
+from anypo.errors import UserError
 from anypo.generate.base import World
 from anypo.run.settings.config import RunConfig, resolve
 from anypo.run.settings.presets import has_path, value_at
@@ -82,6 +83,17 @@ class Place:
             steps=steps or None,
             eval_size=0,
         )
+
+
+@contextmanager
+def told(entry: dict[str, Any]) -> Iterator[None]:
+    """What ends a trial goes into its record as ``said``: one system's fault is no reason to try no other."""
+    try:
+        yield
+    except UserError as error:
+        entry["said"] = f"refused: {error}"
+    except Exception as error:
+        entry["said"] = " ".join(f"failed: {type(error).__name__}: {error}".split())
 
 
 def _pairs(path: Path) -> None:

@@ -11,13 +11,13 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from anypo.claims.places import PLACES, Place
+from anypo.claims.places import PLACES, Place, told
 from anypo.errors import UserError
 from anypo.run.beside import last_stage, sentence, standing
 from anypo.run.settings.config import RunConfig
 from anypo.run.stages import Stages
 from anypo.systems import SYSTEMS, find
-from anypo.update.sft import warm_start
+from anypo.update.sft import finish, warm_start
 
 
 def runnable() -> list[str]:
@@ -34,21 +34,16 @@ def real(name: str) -> dict[str, Any]:
     if system.kind not in ("method", "recipe"):
         raise UserError(f"'{name}' is {system.article} {system.kind}, which has no steps to run; {system.advice}")
     entry: dict[str, Any] = {"ran": False, "command": place.command(system)}
-    try:
-        with place.prepared() as here:
-            config = here.config(system, None, place.settings(system), place.steps)
-            entry |= {"task": place.task or config.task, "model": config.model} | _run(config)
-    except UserError as error:
-        entry["said"] = f"refused: {error}"
-    except Exception as error:  # one system's fault is no reason to run no other
-        entry["said"] = " ".join(f"failed: {type(error).__name__}: {error}".split())
+    with told(entry), place.prepared() as here:
+        config = here.config(system, None, place.settings(system), place.steps)
+        entry |= {"task": place.task or config.task, "model": config.model} | _run(config)
     return entry | {"seconds": round(time.perf_counter() - began, 1)}
 
 
 def _run(config: RunConfig) -> dict[str, Any]:
     stages = Stages(config)
     world = stages.open()
-    told = stages.check(world, 0)
+    idle = stages.check(world, 0)
     rows: list[Mapping[str, Any]] = []
     _warm(config, stages, world)
     for role in world.models.values():
@@ -62,15 +57,13 @@ def _run(config: RunConfig) -> dict[str, Any]:
             of_stage.append(metrics)
         rows, following = of_stage, stages.after(running)
         running = following  # type: ignore[assignment]
-    return {"ran": True, "steps": config.steps, "regime": told} | _seen(last_stage(rows))
+    return {"ran": True, "steps": config.steps, "regime": idle} | _seen(last_stage(rows))
 
 
 def _warm(config: RunConfig, stages: Stages, world: Any) -> None:
     """The supervised steps that the run begins with."""
     if config.sft_steps:
-        fitting = warm_start(world.policy, stages.task, config.sft_steps, config.sft_lr, config.seed)
-        while not fitting.over:
-            fitting.step()
+        finish(warm_start(world.policy, stages.task, config.sft_steps, config.sft_lr, config.seed))
 
 
 def _seen(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -25,6 +25,22 @@ def decided_tokens(batch: Batch) -> Tensor:
         pieces.append(trajectory.content.tokens[trajectory.content.actions])
     flat = torch.from_numpy(np.concatenate(pieces).astype(np.int64)) if pieces else torch.zeros(0, dtype=torch.int64)
     return flat[decisions(batch)]
+
+
+def until(tokens: np.ndarray, ends: Sequence[str], decode: Callable[[np.ndarray], str]) -> int:
+    """How many tokens it takes until their text contains one of `ends`; 0 where it never does."""
+
+    def found(length: int) -> bool:
+        text = decode(tokens[:length])
+        return any(end in text for end in ends)
+
+    low, high = 0, len(tokens)
+    if not found(high):
+        return 0
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if found(middle) else (middle, high)
+    return high
 
 
 def decisions(batch: Batch) -> Tensor:

@@ -9,6 +9,7 @@ from pydantic import Field
 
 from anypo.context import Context
 from anypo.data.records import Group, Tokens, Trajectory
+from anypo.data.tokens import until
 from anypo.errors import UserError
 from anypo.filter.base import Signal
 
@@ -35,19 +36,8 @@ class Thought(Signal, name="thought"):
     def _marked(self, trajectory: Trajectory, decode: Callable[[np.ndarray], str]) -> Trajectory:
         content, mark = trajectory.content, np.full(len(trajectory), -1, dtype=np.int64)
         if isinstance(content, Tokens):
-            mark[: until(content.tokens[content.actions], self.end, decode)] = 0
+            mark[: until(content.tokens[content.actions], (self.end,), decode)] = 0
         return trajectory.replace(keys={**trajectory.keys, THOUGHT: mark})
 
 
-def until(tokens: np.ndarray, end: str, decode: Callable[[np.ndarray], str]) -> int:
-    """How many tokens it takes until their text contains `end`; 0 where it never does."""
-    low, high = 0, len(tokens)
-    if end not in decode(tokens):
-        return 0
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (low, middle) if end in decode(tokens[:middle]) else (middle, high)
-    return high
-
-
-__all__ = ["Thought", "until"]
+__all__ = ["Thought"]

@@ -14,6 +14,7 @@ from pydantic import Field
 from anypo.context import Context
 from anypo.control.base import Ask
 from anypo.data.records import TRUNCATED, Group
+from anypo.data.tokens import until
 from anypo.engine.base import Completion, Request, Sampling
 from anypo.generate.base import World, answered, keys_of, rollout_key
 from anypo.generate.conversation import joined
@@ -148,12 +149,8 @@ class DoublingTree(_OneTurn, name="doubling_tree"):
         """The path, marked with how it ended, and whether it did."""
         assert path.said is not None
         if fresh.finish == "length" and sampling.stop:  # a stop string may begin in one segment and end in the next
-            text = world.policy.decode
-            begun = next(
-                (n for n in range(1, len(path) + 1) if any(s in text(path.said.tokens[:n]) for s in sampling.stop)),
-                None,
-            )
-            if begun is not None:
+            begun = until(path.said.tokens, sampling.stop, world.policy.decode)
+            if begun:
                 cut = dataclasses.replace(path.said.first(begun), finish="stop")
                 return Path(cut, path.nodes, (*path.ends[:-1], begun)), True
         short = len(fresh.tokens) < request.sampling.max_new
