@@ -9,7 +9,7 @@ between two replies of the environment; where the next turn is to see something 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -131,23 +131,31 @@ def converse(
     workspace: Workspace | None = None,
 ) -> list[tuple[Trajectory, ...]]:
     """Play every episode to its end; its scored trajectories, in order (a single one unless the workspace makes contexts anew)."""
+    known: dict[Hashable, np.ndarray] = {}
     for episode in episodes:
         episode.live = Live(task, told(episode.problem, policy))
-        _open(episode, episode.live.reset(episode.start), task, policy, sampling)
+        _open(episode, episode.live.reset(episode.start), task, policy, sampling, known)
     carry_on(episodes, task, policy, sampler, sampling, turns, workspace)
     keyed = not isinstance(workspace or Accumulate(), Accumulate)
     return [trajectories(episode, task, sampling, keyed) for episode in episodes]
 
 
-def _open(episode: Episode, opening: tuple[Message, ...], task: Task, policy: Any, sampling: Sampling) -> None:
-    """Begin with the messages `opening`."""
+def _open(
+    episode: Episode,
+    opening: tuple[Message, ...],
+    task: Task,
+    policy: Any,
+    sampling: Sampling,
+    known: dict[Hashable, np.ndarray],
+) -> None:
+    """Begin with the messages `opening`; `known`: the tokens of openings so far, because the rollouts of a group begin alike."""
     if not opening:
         raise UserError(
             f"task '{task.name}' shows no messages, which a language policy begins with; tasks that take actions instead of text "
             "need the generator 'environment_steps'"
         )
     whole = readable(opening, policy, f"task '{task.name}'")
-    _begin(episode, policy.encode(whole), whole, policy, sampling)
+    _begin(episode, _encoded(whole, policy, known), whole, policy, sampling)
     episode.opening, begun = parted(whole)
     episode.said = begun + episode.said
     if episode.stretch.length >= policy.context:
@@ -155,6 +163,16 @@ def _open(episode: Episode, opening: tuple[Message, ...], task: Task, policy: An
             f"a prompt of task '{task.name}' has {episode.stretch.length} tokens but the model's context is "
             f"{policy.context}; shorten the prompt or choose another model"
         )
+
+
+def _encoded(messages: tuple[Message, ...], policy: Any, known: dict[Hashable, np.ndarray]) -> np.ndarray:
+    """Tokens of an opening, int32 [L]; one of plain texts is encoded once."""
+    if not all(isinstance(value, str) for message in messages for value in message.values()):
+        return policy.encode(messages)
+    key = tuple(tuple(message.items()) for message in messages)
+    if key not in known:
+        known[key] = policy.encode(messages)
+    return known[key]
 
 
 def _begin(
