@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 
 import pytest
+import yaml
 
 from anypo.errors import UserError, cut, nearest, shown, unknown
 from anypo.reading import yaml_value
@@ -123,3 +124,24 @@ def test_a_few_lines_of_yaml_that_stand_for_billions_are_refused() -> None:
     with pytest.raises(ValueError, match="100,000 values"):
         yaml_value(BOMB)
     assert yaml_value("a: &x [1, 2]\nb: *x") == {"a": [1, 2], "b": [1, 2]}
+
+
+@pytest.mark.parametrize(
+    "text", ["a: [1, {b: 1e-5}]", "- - - x", "[1, [2", "a: b: c", "*a", "\ud800", "!!float x", "[" * 99 + "]" * 99]
+)
+def test_the_reader_in_c_says_and_makes_what_the_other_does(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def told() -> str:
+        try:
+            return repr(yaml_value(text))
+        except ValueError as error:
+            return str(error)
+
+    fast = told()
+    monkeypatch.setattr(yaml, "CSafeLoader", None)
+    assert fast == told()
+
+
+@pytest.mark.parametrize("text", ["{" * 100_000, "[" * 5000 + "]" * 5000, "- " * 20_000])
+def test_what_is_nested_without_end_is_a_sentence(text: str) -> None:
+    with pytest.raises(ValueError, match="nested too deeply"):  # the reader in C would end the process
+        yaml_value(text)
