@@ -29,7 +29,7 @@ def before(folder: RunFolder, config: RunConfig, step: int, tell: Tell = lambda 
             "the run sampled from a server, whose rollouts cannot be had again; choose a step after a checkpoint"
         )
     rows = {row["step"]: row for row in folder.metrics()}
-    saved = max((number for number in folder.checkpoints() if number < step), default=None)
+    saved = folder.before(step)
     state = folder.load_checkpoint(saved) if saved is not None else {WARM: None}
     if WARM in state and stages.warm:
         finish(warm_start(world.policy, stages.task, config.sft_steps, config.sft_lr, config.seed))
@@ -74,7 +74,7 @@ def _same(found: Mapping[str, Any], recorded: Mapping[str, Any], name: str) -> b
 
 def cost(folder: RunFolder, step: int) -> tuple[int, float]:
     """Steps to be taken again before `step`, and the seconds that they took the first time."""
-    saved = max((number for number in folder.checkpoints() if number < step), default=0)
+    saved = folder.before(step) or 0
     took = [row.get("time/step") or 0.0 for row in folder.metrics() if saved < row["step"] < step]
     return len(took), sum(took)
 

@@ -150,10 +150,10 @@ def attribute(
 
 def _kept(folder: RunFolder, config: RunConfig, step: int) -> tuple[Algorithm, Weights, Memory, list[str]]:
     """The newest checkpoint from before `step`: what trains, its weights and memory, and a sentence where it is older than that."""
-    before = [saved for saved in folder.checkpoints() if saved < step]
+    before = folder.before(step)
     count, seconds = again.cost(folder, step)
     advice = f"--recompute takes {count} step{'s' * (count != 1)} again, which took {seconds:.0f} s"
-    if not before:
+    if before is None:
         kept = ", ".join(map(str, folder.checkpoints())) or "none"
         raise UserError(
             f"no checkpoint from before step {step} is left (kept: {kept}); choose a later --step, or begin anew: {advice}"
@@ -162,7 +162,7 @@ def _kept(folder: RunFolder, config: RunConfig, step: int) -> tuple[Algorithm, W
     source = config.begun_from or config.model
     lora = config.lora or None
     policy = policies.load(source, dtype=config.dtype, lora=lora, seed=config.seed, chat=config.chat_args)
-    state = folder.load_checkpoint(before[-1])
+    state = folder.load_checkpoint(before)
     models = roles.cast(algorithm.models, policy, algorithm.engine.sampler(policy), config.seed)
     for role, kept in state["world"]["models"].items():
         models[role].load_state_dict(kept)
@@ -170,9 +170,9 @@ def _kept(folder: RunFolder, config: RunConfig, step: int) -> tuple[Algorithm, W
     weights.load_state_dict(state["weights"])
     memory.load_state_dict(state["memory"])
     notes = [
-        f"the weights are those of the checkpoint after step {before[-1]}, not of the beginning of step {step}; {advice}"
+        f"the weights are those of the checkpoint after step {before}, not of the beginning of step {step}; {advice}"
     ]
-    return algorithm, weights, memory, notes if before[-1] != step - 1 else []
+    return algorithm, weights, memory, notes if before != step - 1 else []
 
 
 def _result(

@@ -367,6 +367,10 @@ class RunFolder:
         """The step of the newest checkpoint."""
         return max(self.checkpoints(), default=None)
 
+    def before(self, step: int) -> int | None:
+        """The step of the newest checkpoint from before `step`."""
+        return max((saved for saved in self.checkpoints() if saved < step), default=None)
+
     def load_checkpoint(self, step: int) -> dict[str, Any]:
         """The state saved after `step`. Raises `UserError` naming the newest good checkpoint when this one is damaged."""
         path = self._checkpoint(step)
