@@ -185,6 +185,8 @@ class Session:
         self.warming: Fitting | None = None
         self.running: Running | None = None
         self.watch: Watch | None = None
+        self.scored: tuple[int, Evaluation] | None = None
+        """The step last evaluated at and what came of it: the one that ends a run on its score is not scored again."""
         self.began = time.monotonic()
 
     def manifest(self) -> dict[str, Any]:
@@ -434,15 +436,20 @@ class Session:
     def _evaluate(self, label: str, step: int) -> Evaluation | None:
         if not self.scorer.size:
             return None
-        world = dataclasses.replace(self.world, task=self.stages.task)  # with the labels that training may not see
-        progress = lambda done, _: self.observer.advance(done)
-        with self.stopping.finishing(False):
-            self.observer.phase(f"evaluating ({label})", self.scorer.size * self.scorer.samples)
-            result = self.scorer.score(world, self.stages.acting.generate, self.config.seed, progress)
+        if self.scored is None or self.scored[0] != step:
+            self.scored = step, self._score(label)
+        result = self.scored[1]
         self.folder.append_evaluation(label, step, result, _decoder(self.world.policy))
         self.observer.evaluation(label, result)
         self._keep_if_best(label, result.score)
         return result
+
+    def _score(self, label: str) -> Evaluation:
+        world = dataclasses.replace(self.world, task=self.stages.task)  # with the labels that training may not see
+        progress = lambda done, _: self.observer.advance(done)
+        with self.stopping.finishing(False):
+            self.observer.phase(f"evaluating ({label})", self.scorer.size * self.scorer.samples)
+            return self.scorer.score(world, self.stages.acting.generate, self.config.seed, progress)
 
     def _keep_if_best(self, label: str, score: float) -> None:
         """Keep the weights that scored better than all that the run has learned before."""

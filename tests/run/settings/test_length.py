@@ -13,6 +13,7 @@ from anypo.budget import Budget, planned
 from anypo.errors import Interrupted, UserError
 from anypo.recipes import Above, Plateau, Stop
 from anypo.run.disk.folder import RunFolder
+from anypo.run.session import Session
 from anypo.run.settings.config import resolve
 from anypo.run.settings.rehearsal import rehearse
 from anypo.run.settings.written import read
@@ -140,9 +141,14 @@ def test_a_budget_that_is_never_spent_ends_in_a_sentence(rows, monkeypatch) -> N
         anypo.train("sft", "tiny", rows, budget="tokens=1k", out="run", **settings)
 
 
-def test_a_bound_ends_the_run_early(rows) -> None:
-    settings = PLAIN | {"eval_size": 1, "eval_every": 2}
+def test_a_bound_ends_the_run_early(rows, monkeypatch) -> None:
+    settings, made = PLAIN | {"eval_size": 1, "eval_every": 2}, Session._score
+    scored: list[str] = []
+    monkeypatch.setattr(Session, "_score", lambda self, label: scored.append(label) or made(self, label))
     anypo.train("grpo", "tiny", rows, steps=9, until="score>=0", out="run", **settings)
+    assert scored == ["before", "step 2"]  # what ended the run is its last score, too
+    last, after = RunFolder(Path("run")).evaluations()[-2:]
+    assert last["label"] == "step 2" and after == last | {"label": "after"}
     metrics = RunFolder(Path("run")).metrics()
     assert len(metrics) == 2 and metrics[-1]["heldout/score"] >= 0 and "heldout/score" not in metrics[0]
     assert "2 steps" in Path("run/report.html").read_text() and "of 9 steps" not in Path("run/report.html").read_text()
