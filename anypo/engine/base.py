@@ -98,10 +98,18 @@ class Limit:
     advice: str
 
 
+@dataclass
+class Tally:
+    """How many decisions were drawn, by a sampler and by those of copies that it made: what a step has cost."""
+
+    drawn: int = 0
+
+
 class Sampler(Protocol):
     """Any engine: the embedded one, an OpenAI-compatible server, an enumerable policy.
 
     One that can sample from a copy of its policy has a method ``beside(copy)``: a sampler of that copy, as this one stands.
+    One that counts has a `Tally`, ``tally``, which it shares with those.
     """
 
     #: True when sampled log-probabilities are provably the trainer's own for the same weights.

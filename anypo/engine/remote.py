@@ -22,7 +22,7 @@ from requests.adapters import HTTPAdapter
 from urllib3.util.retry import Retry
 
 from anypo.data.kept import Kept
-from anypo.engine.base import Completion, Limit, Request, Sampling
+from anypo.engine.base import Completion, Limit, Request, Sampling, Tally
 from anypo.errors import UserError
 
 KEY = "ANYPO_API_KEY"
@@ -61,7 +61,7 @@ class RemoteEngine:
         self.url, self.model, self.policy, self.sync = url.rstrip("/"), model, policy, sync
         self.processed, self.timeout = processed, timeout
         self.version = policy.version if policy is not None else 0
-        self.served = model
+        self.served, self.tally = model, Tally()
         self.session = requests.Session()
         authorise(self.session, token)
         self.session.mount("http://", HTTPAdapter(max_retries=RETRY, pool_maxsize=concurrency))
@@ -72,7 +72,9 @@ class RemoteEngine:
     def generate(self, requests: Sequence[Request]) -> list[Completion]:
         """Continue every request; results in order. Raises `UserError` when the server cannot be used."""
         self._publish()
-        return list(self.pool.map(self._complete, requests))
+        found = list(self.pool.map(self._complete, requests))
+        self.tally.drawn += sum(len(completion.tokens) for completion in found)
+        return found
 
     def longest(self, max_new: int) -> Limit | None:
         """The longest prompt that the server takes, where it says so (``max_model_len`` of GET /models, as vLLM does)."""

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from anypo.data.kept import Kept
-from anypo.engine.base import Completion, Request
+from anypo.engine.base import Completion, Request, Tally
 from anypo.errors import UserError
 from anypo.exact.graph import END, EOS, uniforms
 from anypo.exact.policy import EnumerablePolicy
@@ -31,13 +31,13 @@ class EnumerableSampler:
         self, policy: EnumerablePolicy, lag: int = 0, noise: float = 0.0, versions: Versions = "single", seed: int = 0
     ) -> None:
         self.policy, self.lag, self.noise, self.versions, self.seed = policy, lag, noise, versions, seed
-        self.exact = noise == 0.0
+        self.exact, self.tally = noise == 0.0, Tally()
         self._kept: deque[tuple[int, np.ndarray]] = deque(maxlen=lag + 1)
 
     def beside(self, policy: EnumerablePolicy) -> EnumerableSampler:
         """A sampler of a copy of the policy, with the same past behind it."""
         twin = EnumerableSampler(policy, self.lag, self.noise, self.versions, self.seed)
-        twin._kept = self._kept.copy()
+        twin._kept, twin.tally = self._kept.copy(), self.tally
         return twin
 
     def forget(self) -> None:
@@ -99,6 +99,7 @@ class EnumerableSampler:
             tokens[:, t], version[:, t] = np.where(live, chosen, END), number[slot]
             lengths += live
             state = np.where(live, child[state, chosen], state)
+        self.tally.drawn += int(lengths.sum())
         return [
             Completion(
                 tokens[i, :n].copy(), logp[i, :n].copy(), entropy[i, :n].copy(), mass[i, :n].copy(),

@@ -95,10 +95,12 @@ class Generate(Part, slot="generate"):
     """Proposes trajectories. The sampling fields are those of `anypo.engine.base.Sampling`.
 
     plans: what of an ask it honours beyond a problem and a number: entries of `Ask.plan` by name, and ``shown`` and ``start``.
+    by_itself: it draws tokens itself, without the engine, which counts its own; its rollouts are all that it drew.
     traced: each of its rollouts shows whether `independent` could have made it (`anypo.run.beside.rooms.plain`).
     """
 
     plans: ClassVar[frozenset[str]] = frozenset()
+    by_itself: ClassVar[bool] = False
     traced: ClassVar[bool] = False
     conversational: ClassVar[bool] = True
     """Whether it plays the turns of conversations."""

@@ -10,6 +10,7 @@ does.
 from __future__ import annotations
 
 import copy
+import math
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -61,15 +62,20 @@ class Trainer:
         """One turn of the loop; returns the step's metrics. `groups` and `batch` hold what it worked on."""
         context = Context(self.number, self.total, self.seed, self.memory, hooks=dict(self.hooks))
         self.hooks.clear()
-        began, version = time.perf_counter(), self.world.policy.version
+        began, version, before = time.perf_counter(), self.world.policy.version, self._drawn()
         self.algorithm.engine.pace.run(self.producer, self.consumer, context)
         self.witness.ended(self.producer.fresh, context)
         self.hooks = {name: value for name, value in context.hooks.items() if name == "temperature"}
-        describe(self.producer.fresh, context, self.world.task.outcome)
+        describe(self.producer.fresh, context, self.world.task.outcome, self._drawn() - before)
         context.log("update/steps", float(self.world.policy.version - version))
         context.log("time/step", time.perf_counter() - began)
         self.number += 1
         return {"step": self.number, **context.metrics.values()}
+
+    def _drawn(self) -> float:
+        """Decisions drawn so far; nan where nobody counts them."""
+        tally = None if self.algorithm.generate.by_itself else getattr(self.world.sampler, "tally", None)
+        return math.nan if tally is None else float(tally.drawn)
 
     def trial(self, groups: Sequence[Group], steps: int, size: int = 32) -> float:
         """What the run would score after `steps` steps on `groups` (`anypo.run.trial.score`); the run is as it was afterwards."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import shlex
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -210,3 +212,13 @@ def see_nan():
 def test_an_algorithm_of_another_version_still_gets_findings():
     found = examine(Evidence(metrics=[{"step": s, "rollout/failed": 0.5} for s in range(1, 5)], algorithm=None))
     assert found[0].detector.name == "verifier_errors" and all("train" not in text for _, text in found[0].levers)
+
+
+def test_the_index_of_pathologies_names_detectors_that_there_are_and_all_of_them():
+    page = (Path(__file__).parents[2] / "docs/diagnose.md").read_text()
+    index = page[page.index("| | pathology |") : page.index("## Attribution")]
+    rows = [line.split("|")[1].strip() for line in index.splitlines() if line.startswith("| ") and "---" not in line]
+    assert rows[1:] == [str(n) for n in range(1, 21)]
+    named = set(re.findall(r"`([a-z_]+)`", index))
+    assert set(DETECTORS) <= named
+    assert named - set(DETECTORS) == set()

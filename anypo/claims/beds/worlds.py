@@ -127,9 +127,7 @@ def final_policy(curves: Curves) -> EnumerablePolicy:
 
 def generated(curves: Curves) -> float:
     """Tokens sampled per step, mean over the run: estimation rollouts included, tokens that leaves share counted once."""
-    extra, shared = curves.metric("generate/estimation_tokens"), curves.metric("generate/shared_share")
-    kept = 1.0 - float(shared.mean()) if len(shared) else 1.0
-    return float(curves.metric("tokens/generated").mean()) * kept + (float(extra.mean()) if len(extra) else 0.0)
+    return float(curves.metric("tokens/generated").mean())
 
 
 # -- worlds of several claims, and what they stand in for ---------------------------------------------------------------------

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from anypo.engine import guard
 from anypo.engine.architecture import Architecture
-from anypo.engine.base import Completion, Limit, Request
+from anypo.engine.base import Completion, Limit, Request, Tally
 from anypo.engine.local import random, trial
 from anypo.engine.local.backend import Backend, PagedBackend, Work
 from anypo.engine.local.handle import DONE, PAUSED, Event, Handle, Observer
@@ -109,12 +109,14 @@ class LocalEngine:
             device = self._parameters[0].device
             self.backend.vocabulary.never = torch.tensor(never, device=device)
         self.scheduler = Scheduler(self.backend, max_running, max_rows)
-        self.stats = Stats()
+        self.stats, self.tally = Stats(), Tally()
         self._weights = self._signature()
 
     def beside(self, policy: Any) -> LocalEngine:
         """An engine with a cache of its own for a copy of the policy."""
-        return LocalEngine(policy.model, policy.tokenizer, lambda: policy.version, kv_tokens=self.kv_tokens)
+        twin = LocalEngine(policy.model, policy.tokenizer, lambda: policy.version, kv_tokens=self.kv_tokens)
+        twin.tally = self.tally
+        return twin
 
     # -- the Sampler interface -----------------------------------------------------------------------------------------
 
@@ -243,6 +245,7 @@ class LocalEngine:
         stats.steps += 1
         stats.computed += sum(len(item.tokens) for item in work)
         stats.sampled += len(draws)
+        self.tally.drawn += sum(draw.forced < 0 for draw in draws)
         stats.reused, stats.evictions = self.scheduler.reused, self.scheduler.evictions
 
     # -- what handles ask for ------------------------------------------------------------------------------------------

@@ -32,7 +32,7 @@ class LabelVectors(Generate, name="label_vectors"):
     passes of the step.
     """
 
-    conversational = False
+    by_itself, conversational = True, False
 
     actions: Literal["bernoulli", "threshold"] = "bernoulli"
     threshold: float = Field(0.5, gt=0.0, lt=1.0)

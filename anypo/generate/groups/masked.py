@@ -35,7 +35,7 @@ class LearnedMask(_OneTurn, name="learned_mask"):
     small models and short answers.
     """
 
-    traced = True
+    by_itself, traced = True, True
 
     mass: float = Field(0.9, gt=0.0, le=1.0)
     refresh: int = Field(10, ge=1)

@@ -255,6 +255,7 @@ class OneToken(_OneTurn, name="one_token"):
     trajectory with its count in `extra` (``count``); a solution's positions form one group.
     """
 
+    by_itself = True
     draws: int = Field(256, ge=1)
     temperature: float = Field(1.3, gt=0.0)
     penalty: float = -0.1

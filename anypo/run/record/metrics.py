@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from anypo.context import Context
@@ -10,9 +12,10 @@ from anypo.data.numerics import LIMIT, k3
 from anypo.data.records import DEMO, Group, Trajectory
 
 
-def describe(groups: list[Group], context: Context, outcome: str) -> None:
+def describe(groups: list[Group], context: Context, outcome: str, drawn: float = math.nan) -> None:
     """The step's headline numbers, over everything generated (before any filter). Demonstrations are not the policy's; rewards
-    are those of unguided rollouts, where there are any."""
+    are those of unguided rollouts, where there are any. drawn: decisions that the engine drew in the step, whatever for (hints,
+    critiques and estimates cost what rollouts cost); nan where it does not count, and the rollouts have to say it."""
     trajectories = [t for group in groups for t in group.trajectories if _sampled(t)]
     if trajectories:
         alone = [t for t in trajectories if not t.guidance] or trajectories
@@ -28,15 +31,15 @@ def describe(groups: list[Group], context: Context, outcome: str) -> None:
             "rollout/degenerate",
             float(np.mean([np.ptp(g.rewards) < 1e-9 for g in groups if any(map(_sampled, g.trajectories))])),
         )
-        fresh = float(
-            sum(len(t) - max(0, t.fork) for t in trajectories)
-        )  # a branch did not sample what is before its fork
-        context.log("tokens/generated", fresh)
-        context.log("rollout/tokens_per_second", fresh / max(context.metrics["time/generate"], 1e-9))
+        if math.isnan(drawn):  # a branch did not sample what is before its fork
+            drawn = float(sum(len(t) - max(0, t.fork) for t in trajectories))
         entropies = [t.entropy for t in trajectories if t.entropy is not None]
         if entropies:
             context.log("policy/entropy", float(np.concatenate(entropies).mean()))
-        by_source(groups, context, outcome)
+    if drawn > 0:
+        context.log("tokens/generated", drawn)
+        context.log("rollout/tokens_per_second", drawn / max(context.metrics["time/generate"], 1e-9))
+    by_source(groups, context, outcome)
 
 
 def by_source(groups: list[Group], context: Context, outcome: str) -> None:

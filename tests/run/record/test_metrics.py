@@ -1,0 +1,46 @@
+"""What a step has cost: every decision that was drawn in it counts, whatever it was drawn for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+
+from anypo.engine.base import Completion, Request
+from anypo.errors import UserError
+from anypo.exact.bed import Testbed
+from anypo.run.trainer import Trainer
+from anypo.systems import find, methods
+
+BED = Testbed(batch=3, group=4, vocabulary=4, horizon=4)
+SAMPLES_MORE = {"aepo-entropy", "int", "remax", "spo-segment", "spo-tree", "t-ppo", "treepo", "xrpo"}
+"""Draw more, or fewer, than their rollouts are long; these must run here."""
+
+
+def _sampled_by_the_engine(name: str) -> bool:
+    method = methods("tokens")[name].algorithm()
+    return method.generate.conversational and not method.generate.by_itself and not method.models
+
+
+@pytest.mark.parametrize("name", [name for name in sorted(methods("tokens")) if _sampled_by_the_engine(name)])
+def test_generated_tokens_are_those_that_the_engine_drew(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    world, needs = BED.world(0), methods()[name].needs
+    try:
+        trainer = Trainer(BED.adapt(find(name).algorithm().set(needs)).check(), world, 0, 3)
+        trainer.step()
+    except UserError as error:
+        assert name not in SAMPLES_MORE
+        pytest.skip(str(error))
+    drawn: list[int] = []
+    made = type(world.sampler).generate
+
+    def counted(self: object, requests: Sequence[Request]) -> list[Completion]:
+        found = made(self, requests)  # type: ignore[arg-type]
+        drawn.append(sum(len(completion.tokens) for completion in found))
+        return found
+
+    monkeypatch.setattr(type(world.sampler), "generate", counted)
+    for _ in range(2):
+        drawn.clear()
+        row = trainer.step()
+        assert row.get("tokens/generated", 0.0) == sum(drawn)
