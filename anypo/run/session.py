@@ -479,7 +479,7 @@ class Session:
 
     def _spare(self) -> int | None:
         """The step whose checkpoint is kept although it is old."""
-        return last_good(self.folder.checkpoints(), self.watch.metrics if self.watch else ())
+        return last_good(self.folder.checkpoints(), self.watch.metrics if self.watch else self.folder.metrics())
 
 
 @contextmanager

@@ -325,6 +325,24 @@ def test_a_kill_while_a_checkpoint_is_replaced_leaves_one(
         assert [entry.name for entry in (tmp_path / "run" / "checkpoints").iterdir()] == ["step-000001"]
 
 
+def test_a_kill_between_the_last_checkpoint_and_what_it_replaces_leaves_none_too_many(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trim = RunFolder.trim
+
+    def dying(self: RunFolder, *given: Any) -> None:
+        if self.latest() == 3:
+            raise Dead
+        trim(self, *given)
+
+    with monkeypatch.context() as patch, suppress(Dead):
+        patch.setattr(RunFolder, "trim", dying)
+        train(out=tmp_path / "run", **SETTINGS | {"steps": 3, "save_every": 1})
+    assert RunFolder.read(tmp_path / "run").checkpoints() == [1, 2, 3]
+    resume(tmp_path / "run")
+    assert RunFolder.read(tmp_path / "run").checkpoints() == [2, 3]
+
+
 def test_half_a_deleted_checkpoint_is_cleaned_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = RunFolder.create(tmp_path / "run", {"system": "grpo"})
     folder.save_checkpoint(1, {"a": torch.zeros(2)})
