@@ -1,8 +1,10 @@
 """Blocks of KV memory: reference counts, and a prefix tree that finds blocks already computed for the same tokens.
 
 A block holds the keys and values of `size` consecutive positions, starting at a multiple of `size`. Sequences share blocks by
-reference; nobody writes into a block that has another owner. The prefix tree is one more owner of full blocks; its leaves are
-given up, least recently used first, when memory is short. Block 0 is never handed out: it absorbs padding rows.
+reference; nobody writes into a block that has another owner. The prefix tree is one more owner of the blocks of sequences that
+have ended, the last one perhaps not full; its leaves are given up, least recently used first, when memory is short. What begins as
+a block in the tree does and then goes on otherwise shares that block up to there, and copies it when it writes on. Block 0 is never
+handed out: it absorbs padding rows.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ class BlockPool:
         self._free = list(range(1, count + 1))  # a heap: low numbers first keeps the touched memory small and dense
         self._tree: OrderedDict[tuple[int, bytes], int] = OrderedDict()
         self._place: dict[int, tuple[int, bytes]] = {}
-        self._children = [0] * (count + 1)
+        self._below: dict[int, dict[bytes, int]] = {}  # the blocks behind a block, by their tokens
 
     @property
     def free(self) -> int:
@@ -68,12 +70,13 @@ class BlockPool:
             elif self._owners[block] < 0:
                 raise AssertionError(f"block {block} was released more often than shared")
 
-    def match(self, tokens: np.ndarray, most: int) -> list[int]:
-        """Blocks of the longest known prefix of `tokens` made of whole blocks, at most `most` of them; shared with the caller."""
+    def match(self, tokens: np.ndarray) -> tuple[list[int], int]:
+        """Blocks of the longest known beginning of `tokens`, shared with the caller, and how many tokens that is (the last block may
+        go on otherwise behind them)."""
         found: list[int] = []
         parent = ROOT
         path = []
-        for at in range(most):
+        for at in range(len(tokens) // self.size):
             key = (parent, tokens[at * self.size : (at + 1) * self.size].tobytes())
             block = self._tree.get(key)
             if block is None:
@@ -81,44 +84,64 @@ class BlockPool:
             path.append(key)
             found.append(block)
             parent = block
+        length = len(found) * self.size
+        more, content = self._alike(parent, tokens[length : length + self.size])
+        if more:
+            path.append((parent, content))
+            found.append(self._tree[parent, content])
         for key in reversed(path):  # parents last, so that a leaf is always older than its parent
             self._tree.move_to_end(key)
         self.share(found)
-        return found
+        return found, length + more
 
     def publish(self, tokens: np.ndarray, blocks: Sequence[int]) -> None:
-        """Let later sequences find `blocks`, the whole blocks of `tokens` [len(blocks) * size], in order."""
+        """Let later sequences find `blocks`, those of `tokens` [at most len(blocks) * size], in order; nobody may write into them
+        any more."""
         parent = ROOT
         path = []
         for at, block in enumerate(blocks):
-            key = (parent, tokens[at * self.size : (at + 1) * self.size].tobytes())
+            piece = tokens[at * self.size : (at + 1) * self.size]
+            if len(piece) < self.size and self._alike(parent, piece)[0] == len(piece):
+                break  # known, or nothing
+            key = (parent, piece.tobytes())
             known = self._tree.get(key)
             if known is None:
                 if block in self._place:
                     break
                 self._tree[key] = known = block
                 self._place[block] = key
-                self._children[parent] += 1
+                self._below.setdefault(parent, {})[key[1]] = block
                 self.share((block,))
             path.append(key)
             parent = known
         for key in reversed(path):
             self._tree.move_to_end(key)
 
+    def _alike(self, parent: int, tokens: np.ndarray) -> tuple[int, bytes]:
+        """Of the blocks behind `parent` the one that has most tokens at its beginning in common with `tokens`: how many, and its
+        tokens."""
+        best, content = 0, b""
+        for other in self._below.get(parent, ()):
+            n = min(len(tokens), len(other) // tokens.itemsize)
+            differ = np.frombuffer(other, tokens.dtype, n) != tokens[:n]
+            common = int(differ.argmax()) if differ.any() else n
+            if common > best:
+                best, content = common, other
+        return best, content
+
     def forget(self) -> None:
         """Empty the prefix tree (the weights changed)."""
         blocks = list(self._tree.values())
         self._tree.clear()
         self._place.clear()
-        self._children = [0] * (self.count + 1)
+        self._below.clear()
         self.release(blocks)
 
     def _give_up(self) -> bool:
         """Free the least recently used leaf that only the tree owns."""
         for key, block in self._tree.items():
-            if self._owners[block] == 1 and self._children[block] == 0:
-                del self._tree[key], self._place[block]
-                self._children[key[0]] -= 1
+            if self._owners[block] == 1 and not self._below.get(block):
+                del self._tree[key], self._place[block], self._below[key[0]][key[1]]
                 self.release((block,))
                 return True
         return False
