@@ -105,7 +105,7 @@ class PagedBackend:
     def grow(self, handle: Handle, length: int) -> bool:
         blocks: list[int] = handle._memory
         for at in range(handle._cached // self.size, len(blocks)):
-            if self.pool.shared(blocks[at]):
+            if not self.pool.reclaim(blocks[at], handle._cached - at * self.size):
                 fresh = self.pool.take()
                 if fresh is None:
                     return False

@@ -250,10 +250,10 @@ def test_what_goes_on_from_an_ended_text_computes_only_its_last_token(cut):
     begun = np.concatenate([request.tokens, whole.tokens[:cut]])
     other = begun.copy()
     other[-1] = 2 + (begun[-1] + 1) % 50  # goes on otherwise inside a block that is known
-    for seed, tokens in enumerate((begun, begun, other)):
+    for seed, (count, tokens) in enumerate(((1, begun), (3, begun), (1, other), (1, begun), (2, other))):
         before = engine.stats.computed
-        following = [Request(tokens, Sampling(max_new=9), (7, seed, i)) for i in range(3)]
+        following = [Request(tokens, Sampling(max_new=9), (7, seed, i)) for i in range(count)]
         done = engine.generate(following)
-        assert engine.stats.computed - before == 1 + 3 * 8
+        assert engine.stats.computed - before == 1 + count * 8
         assert all(map(close, done, LocalEngine(build("llama"), Endless(), block=8).generate(following)))
     assert engine.backend.used() == 0 and close(engine.generate([request])[0], whole)
