@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import statistics
+from dataclasses import replace
 from functools import lru_cache
 from types import SimpleNamespace
 from typing import Any
@@ -25,7 +26,7 @@ from anypo.credit.shaping.unit import UnitRewards
 from anypo.data.records import Group
 from anypo.engine.base import Completion, Request
 from anypo.errors import UserError
-from anypo.generate import DatasetReset, DoublingTree, Independent, LookaheadTree
+from anypo.generate import ConfidenceForks, DatasetReset, DoublingTree, Independent, LookaheadTree
 from anypo.generate.resume import decisions
 from anypo.generate.trees.alike import common_subsequence, edit_distance, rouge_l, shared_ending
 from anypo.generate.trees.doubling import Path, repetitive
@@ -506,9 +507,9 @@ def test_a_run_of_latr_is_descent_on_grpos_loss_with_the_tree_taken_as_sampled()
                 gap = fixed - now
                 ratio = (now - now.detach()).exp()
                 advantage = (t.reward - mean) / (deviation + 1e-6)
-                terms.append((0.3 * (gap.exp() - 1 - gap) - advantage * ratio).mean())
+                terms.append(0.3 * (gap.exp() - 1 - gap) - advantage * ratio)
                 forked += t.fork > 0
-        assert_descended(before, run.world.policy, torch.stack(terms).mean())
+        assert_descended(before, run.world.policy, torch.cat(terms).mean())
     assert forked > 5
 
 
@@ -520,6 +521,52 @@ def test_latr_says_what_cannot_happen() -> None:
     assert long.generate.dormant(long, Outlook(20)) is None and long.generate.limit == 512
     with pytest.raises(UserError, match=r"generate\.stop=\[\]"):
         method.set({"generate.stop": ["x"]}).check()
+    for schedule in ([], [[5, 1.0]], [[0, 1.5]], [[0, 1.0], [0.5, -0.1]]):
+        with pytest.raises(UserError, match="schedule"):
+            method.set({"generate.schedule": schedule})
+    with pytest.raises(UserError, match="lookahead"):
+        method.set({"generate.lookahead": [0, 20]})
+
+
+class Narrow:
+    """A sampler of a model whose context is `most` tokens."""
+
+    exact = True
+
+    def __init__(self, sampler: Any, most: int) -> None:
+        self.sampler, self.most = sampler, most
+
+    def generate(self, requests: list[Request]) -> list[Completion]:
+        left = [self.most - len(request.tokens) for request in requests]
+        assert all(n > 0 for n in left), "no engine can go on where its context is full"
+        cut = [replace(r.sampling, max_new=min(n, r.sampling.max_new)) for r, n in zip(requests, left)]
+        return self.sampler.generate([replace(r, sampling=c) for r, c in zip(requests, cut)])
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        DoublingTree(segment=3, max_new=12),
+        LookaheadTree(**RIVALS),
+        LookaheadTree(**(RIVALS | {"grow": 3})),
+        DatasetReset(max_new=12),
+        ConfidenceForks(
+            max_new=12, look=3, depth=0, uncertain=0.1, rise=-9.0, doubt=1.0, least=0.0, tail=0.0, surge=9.0
+        ),
+    ],
+    ids=lambda part: part.part,
+)
+def test_answers_end_where_the_context_does(part: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    world = CLOSE.world(0)
+    with torch.no_grad():
+        world.policy.weight[:, 0] = -30.0  # no answer ends early
+    room = 6
+    most = len(world.policy.encode(world.task.train(0).messages)) + room
+    monkeypatch.setattr(type(world.policy), "context", most)
+    world.sampler = Narrow(world.sampler, most)
+    (group,) = part.rollout([Ask(0, 6)], world, context_for(part))
+    assert len(group.trajectories) >= 4
+    assert {len(t) for t in group.trajectories} == {room} and {t.finish for t in group.trajectories} == {"length"}
 
 
 # -- DR-PO ---------------------------------------------------------------------------------------------------------------------
