@@ -433,11 +433,34 @@ def test_without_rivals_the_group_is_one_greedy_beginning_and_without_a_share_it
     begun = by_rows(world.policy, 0, LookaheadTree(**(RIVALS | {"rival": 1.0})), 5)
     assert len(begun) == 1 and context.metrics["generate/born_per_tree"] == 0
     assert all(decisions(t).tolist()[: len(begun[0][0])] == begun[0][0] for t in group.trajectories)
+    most = LookaheadTree(**(RIVALS | {"rival": 1.0, "schedule": ((0.0, 0.75),)}))
+    (long,), _, _ = grown(most, CLOSE, 5, endless=True)
+    assert most.limit == 12 and [(t.parent, t.fork) for t in long.trajectories] == [(-1, -1)] + [(0, 12)] * 3 + [
+        (-1, -1)
+    ]
     off = LookaheadTree(**(RIVALS | {"schedule": ((0.0, 0.0),)}))
     plain, _, _ = grown(off, CLOSE, 5, prompts=2)
     same, _, _ = grown(Independent(max_new=24), CLOSE, 5, prompts=2)
     assert [[t.text for t in g.trajectories] for g in plain] == [[t.text for t in g.trajectories] for g in same]
     assert off.rollout([], world, context) == [] and len(grown(off, CLOSE, 1)[0][0].trajectories) == 1
+
+
+@pytest.mark.exact("latr")
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 2.0])
+def test_rivals_are_close_without_temperature_and_recorded_with_it(temperature: float) -> None:
+    """Where branches fork, and the greedy beginnings, are the same at every temperature; their log-probabilities are not."""
+    part = LookaheadTree(**(RIVALS | {"temperature": temperature, "edit": None}))
+    (group,), world, _ = grown(part, CLOSE, 6, endless=True)
+    expected = by_rows(world.policy, 0, part, 6)
+    assert len(expected) > 1
+    table, child = world.policy.log_table()[0].detach(), world.policy.graph.child
+    heated = (table / temperature).log_softmax(-1)
+    for t, (tokens, _, _) in zip(group.trajectories, expected):
+        state, own = 0, decisions(t).tolist()
+        assert own[: len(tokens)] == tokens
+        for token, logp in zip(own, t.logp.tolist()):
+            assert logp == pytest.approx(float(heated[state, token]), abs=1e-9)
+            state = int(child[state, token])
 
 
 @pytest.mark.exact("latr")
