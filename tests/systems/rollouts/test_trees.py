@@ -618,6 +618,18 @@ def test_rollouts_begin_in_a_solution_at_a_cut_that_is_uniform_and_never_its_end
 
 
 @pytest.mark.exact("dr-po")
+def test_what_is_given_is_recorded_as_it_would_have_been_sampled() -> None:
+    (group,), world, _ = grown(DatasetReset(max_new=5, temperature=0.5), WORKED, 12)
+    table, child = (world.policy.log_table()[0].detach() / 0.5).log_softmax(-1), world.policy.graph.child
+    for t in group.trajectories:
+        state, expected = 0, []
+        for token in decisions(t).tolist():
+            expected.append(float(table[state, token]))
+            state = int(child[state, token])
+        assert t.fork > 0 and t.logp.tolist() == pytest.approx(expected, abs=1e-9)
+
+
+@pytest.mark.exact("dr-po")
 def test_a_solution_of_one_token_gives_nothing_and_no_share_is_ppo_to_the_last_bit() -> None:
     (group,), _, context = grown(DatasetReset(max_new=1), WORKED, 4)
     assert [t.fork for t in group.trajectories] == [-1] * 4 and context.metrics["generate/given_tokens"] == 0
