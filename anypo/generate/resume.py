@@ -76,13 +76,15 @@ def score(
 def finished(
     starts: Sequence[Start], begun: Sequence[Completion | None], world: World, sampling: Sampling
 ) -> list[Trajectory]:
-    """One scored one-turn trajectory of every start, in order, that begins with the decisions `begun` (None: none); what ended there
-    is not sampled on."""
+    """One scored one-turn trajectory of every start, in order, that begins with the decisions `begun` (None: none); what ended there,
+    or leaves no room in the model's context, is not sampled on."""
     requests = {}
     for place, (start, said) in enumerate(zip(starts, begun)):
         own = np.zeros(0, dtype=np.int64) if said is None else said.tokens
         if (said is None or said.finish != "stop") and len(own) < sampling.max_new:
             seen = np.concatenate([prompt_shown(start, world, sampling.max_new), own])
+            if len(own) and len(seen) >= world.policy.context:
+                continue
             left = dataclasses.replace(sampling, max_new=sampling.max_new - len(own))
             requests[place] = Request(seen, left, (*start.key, start.turn))
     fresh = dict(zip(requests, world.sampler.generate(list(requests.values()))))

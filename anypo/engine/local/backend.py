@@ -53,8 +53,8 @@ class Backend(Protocol):
         """Let `child` share the first `length` cached tokens of `parent`."""
         ...
 
-    def publish(self, handle: Handle) -> None:
-        """Let `find` see what `handle` has cached."""
+    def publish(self, handle: Handle, whole: bool) -> None:
+        """Let `find` see what `handle` has cached: `whole` cells only, or all of it, into which it then writes no more."""
         ...
 
     def forget(self) -> None:
@@ -100,13 +100,12 @@ class PagedBackend:
         return self.pool.count - self.pool.free - self.pool.idle
 
     def find(self, handle: Handle) -> None:
-        handle._memory = self.pool.match(handle._tokens, (handle._length - 1) // self.size)
-        handle._cached = len(handle._memory) * self.size
+        handle._memory, handle._cached = self.pool.match(handle._tokens[: handle._length - 1])
 
     def grow(self, handle: Handle, length: int) -> bool:
         blocks: list[int] = handle._memory
         for at in range(handle._cached // self.size, len(blocks)):
-            if self.pool.shared(blocks[at]):
+            if not self.pool.reclaim(blocks[at], handle._cached - at * self.size):
                 fresh = self.pool.take()
                 if fresh is None:
                     return False
@@ -131,9 +130,10 @@ class PagedBackend:
         child._cached = length
         self.pool.share(child._memory)
 
-    def publish(self, handle: Handle) -> None:
-        whole = min(handle._cached, handle._length) // self.size
-        self.pool.publish(handle._tokens, handle._memory[:whole])
+    def publish(self, handle: Handle, whole: bool) -> None:
+        length = min(handle._cached, handle._length)
+        length -= length % self.size if whole else 0
+        self.pool.publish(handle._tokens[:length], handle._memory[: -(-length // self.size)])
 
     def forget(self) -> None:
         self.pool.forget()

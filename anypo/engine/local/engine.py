@@ -182,7 +182,7 @@ class LocalEngine:
                 draws.append(_Draw(handle, row + k, handle._length + k, forced))
             row += item.wanted
             if item.wanted and not len(handle):
-                self.scheduler.publish(handle)
+                self.scheduler.publish(handle, whole=True)
                 draws += [
                     _Draw(twin, row - 1, twin._length, twin._forced[0] if twin._forced else -1)
                     for twin in self.scheduler.join(handle)

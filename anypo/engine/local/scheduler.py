@@ -78,14 +78,14 @@ class Scheduler:
     def forfeit(self, handle: Handle) -> None:
         """Give up a handle's memory, leaving what it computed to those who come after."""
         if handle._memory is not None:
-            self.publish(handle)
+            self.publish(handle, whole=False)
             self.backend.drop(handle)
         self._idle.pop(id(handle), None)
 
-    def publish(self, handle: Handle) -> None:
-        """Offer what `handle` has computed to others, if it is all of the current weights."""
+    def publish(self, handle: Handle, whole: bool) -> None:
+        """Offer what `handle` has computed to others, if it is all of the current weights: `whole` cells only while it writes on."""
         if handle._epoch == self.epoch and handle._memory is not None:
-            self.backend.publish(handle)
+            self.backend.publish(handle, whole)
 
     def new_weights(self) -> None:
         """What is cached for reuse is void; handles keep what they have."""

@@ -53,12 +53,13 @@ def demonstration(problem: Problem, text: np.ndarray, world: World, sample: int 
 
 
 def solution(problem: Problem, world: World, limit: int) -> np.ndarray:
-    """Tokens of the problem's solution, at most `limit`; `UserError` when the task has none."""
+    """Tokens of the problem's solution, at most `limit` and as the model's context has room; `UserError` when the task has none."""
     if not problem.solution:
         raise UserError(
             f"task '{world.task.name}' has no worked solutions, which this method learns from; choose a task that has"
         )
-    return np.asarray(world.policy.answer(problem.solution))[:limit]
+    room = world.policy.context - len(world.policy.encode(problem.messages))
+    return np.asarray(world.policy.answer(problem.solution))[: max(0, min(limit, room))]
 
 
 UNWORKED = (

@@ -205,7 +205,8 @@ class ConfidenceForks(_Forking, name="confidence_forks"):
             made = self.resumed(asked, world, context)
             for (place, start), trajectory, steps in zip(list(going.items()), made, self._steps(made, world)):
                 at = self.prune(steps, gates[place], starts[place].cut)
-                ended = not trajectory.truncated or len(trajectory) >= sampling.max_new or self.turns > 1
+                full = len(trajectory) >= sampling.max_new or len(trajectory.content.tokens) >= world.policy.context  # type: ignore[union-attr]
+                ended = not trajectory.truncated or full or self.turns > 1
                 if at is not None:
                     done[place] = head(trajectory, at + 1, world)
                 elif ended:

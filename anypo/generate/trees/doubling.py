@@ -81,7 +81,7 @@ class DoublingTree(_OneTurn, name="doubling_tree"):
     decision carries the key ``segment``.
     """
 
-    depth: int = Field(14, ge=1, description="most segments of an answer")
+    depth: int = Field(14, ge=1, description="most segments of an answer, where `segment` is not given")
     segment: int | None = Field(None, ge=1, description="decisions per segment (none: max_new over depth, rounded up)")
     forks: int = Field(2, ge=2, description="copies of a live path in the next round")
     share: Literal["even", "likely", "unlikely"] = "even"
@@ -154,7 +154,8 @@ class DoublingTree(_OneTurn, name="doubling_tree"):
                 cut = dataclasses.replace(path.said.first(begun), finish="stop")
                 return Path(cut, path.nodes, (*path.ends[:-1], begun)), True
         short = len(fresh.tokens) < request.sampling.max_new
-        if fresh.finish != "length" or short or len(path) >= sampling.max_new:
+        full = len(request.tokens) + len(fresh.tokens) >= world.policy.context
+        if fresh.finish != "length" or short or full or len(path) >= sampling.max_new:
             return path, True
         if repetitive(world.policy.decode(fresh.tokens), self.window, self.repeats):
             return dataclasses.replace(path, said=dataclasses.replace(path.said, finish=TRUNCATED)), True

@@ -5,10 +5,10 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from anypo.context import Context
 from anypo.control.base import Ask
@@ -81,12 +81,14 @@ class Branch:
 
 @dataclass
 class Growth:
-    """The tree of one prompt: its branches in the order in which they came, how many it may have, the decisions since it began."""
+    """The tree of one prompt: its branches in the order in which they came, how many it may have, the most decisions for which
+    it may grow, the decisions since it began."""
 
     ask: Ask
     problem: Problem
     prompt: np.ndarray
     capacity: int
+    most: int
     branches: list[Branch] = field(default_factory=list)
     time: int = 0
     growing: bool = True
@@ -113,13 +115,20 @@ class LookaheadTree(_OneTurn, name="lookahead_tree"):
 
     rival: float = Field(0.25, ge=0.0, le=1.0)
     gap: float = Field(0.15, ge=0.0, le=1.0)
-    lookahead: tuple[int, ...] = Field((20, 30, 50), min_length=1)
+    lookahead: tuple[Annotated[int, Field(ge=1)], ...] = Field((20, 30, 50), min_length=1)
     edit: float | None = 0.4
     ending: float | None = None
     overlap: float | None = None
     grow: int | None = Field(None, ge=1, description="most decisions of the growing tree (none: half of max_new)")
     schedule: tuple[tuple[float, float], ...] = Field(COUNTDOWN, min_length=1)
     provides = TREE
+
+    @field_validator("schedule")
+    @classmethod
+    def _possible(cls, schedule: tuple[tuple[float, float], ...]) -> tuple[tuple[float, float], ...]:
+        if schedule[0][0] != 0 or not all(0 <= share <= 1 for _, share in schedule):
+            raise ValueError("begins with a pair at moment 0, and shares lie between 0 and 1")
+        return schedule
 
     def provided(self) -> frozenset[str]:
         return super().provided() | keys_of(self)
@@ -153,7 +162,8 @@ class LookaheadTree(_OneTurn, name="lookahead_tree"):
             problem = world.problem(ask)
             prompt = prompt_shown(Start(problem, ()), world, sampling.max_new)
             room = round(ask.samples * share)
-            trees.append(Growth(ask, problem, prompt, room, [Branch()] if room else [], growing=room > 0))
+            most = max(1, min(self.limit, world.policy.context - len(prompt)))
+            trees.append(Growth(ask, problem, prompt, room, most, [Branch()] if room else [], growing=room > 0))
         stop = ends(world.policy)
         while growing := [tree for tree in trees if tree.growing]:
             self._know(growing, sampling, world)
@@ -178,11 +188,11 @@ class LookaheadTree(_OneTurn, name="lookahead_tree"):
         if not short:
             return
         greedy = dataclasses.replace(sampling, temperature=0.0, heat=None)
-        wanting = [(tree, branch) for tree, branch in short if branch.over is None and len(branch.tokens) < self.limit]
+        wanting = [(tree, branch) for tree, branch in short if branch.over is None and len(branch.tokens) < tree.most]
         requests = [
             Request(
                 np.concatenate([tree.prompt, np.array(branch.tokens, dtype=np.int64)]),
-                dataclasses.replace(greedy, max_new=min(PIECE, self.limit - len(branch.tokens))),
+                dataclasses.replace(greedy, max_new=min(PIECE, tree.most - len(branch.tokens))),
                 (0,),
             )
             for tree, branch in wanting
@@ -223,7 +233,7 @@ class LookaheadTree(_OneTurn, name="lookahead_tree"):
         tree.branches = left
         oldest = all(branch.birth + max(self.lookahead) < time for branch in left)
         over = all(branch.ended(tree.time) for branch in left)
-        tree.growing = not (over or tree.time >= self.limit or (oldest and len(left) >= tree.capacity))
+        tree.growing = not (over or tree.time >= tree.most or (oldest and len(left) >= tree.capacity))
 
     def same(self, branch: Branch, time: int, world: World) -> bool:
         """Whether a branch comes to the same as its parent, asked when it is of an age to be compared."""

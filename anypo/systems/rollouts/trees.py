@@ -13,7 +13,6 @@ from anypo.credit.shaping.outcomes import Overlong, Unended
 from anypo.credit.shaping.reward_kl import RewardKL
 from anypo.credit.shaping.unit import UnitRewards
 from anypo.generate import DatasetReset, DoublingTree, LookaheadTree
-from anypo.objective.aggregates import SequenceMean
 from anypo.objective.policy_gradient import PolicyGradient
 from anypo.objective.regularisers.terms import KL
 from anypo.systems.baselines.group_relative import dapo, grpo
@@ -43,15 +42,17 @@ def treepo() -> Algorithm:
 def latr() -> Algorithm:
     """GRPO whose groups come from a tree at first, so that their members differ where it matters: branches decode greedily, each
     close second choice begins another, one that has come to the same as its parent after 20, 30 or 50 tokens is dropped, and those
-    left are sampled to their ends. The share of the tree falls from all of the group to none at 40 % of the run. Branching and
-    greedy tokens are trained as if they had been sampled, as in the release, where nothing corrects for it. KL 0.01 to the initial
-    model. Settings are those of its Countdown runs; of its maths runs: ``generate.rival=0.15 generate.gap=0.25 generate.edit=null
-    generate.ending=0.2 generate.overlap=0.5`` and a schedule of 0: 1, 100: 0.75, 200: 0.5, 300: 0.25. Ours: a tree is full by itself
-    (there at 93 to 98 % over the whole batch), it grows for half of the longest answer (there 512 of 1024), and sparing children at
-    signs of mathematics leaves the other comparisons where they belong (there they slip to the next child)."""
+    left are sampled to their ends. The share of the tree falls from all of the group to none at 40 % of the run. Branching and greedy
+    tokens are trained as if they had been sampled, as in the release, where nothing corrects for it. KL 0.01 to the initial model,
+    and a mean over all tokens of the batch, which its scripts leave to verl 0.5. Settings are those of its Countdown runs; of its
+    maths runs: ``generate.rival=0.15 generate.gap=0.25 generate.edit=null generate.ending=0.2 generate.overlap=0.5`` and a schedule
+    of 0: 1, 100: 0.75, 200: 0.5, 300: 0.25. Ours: a tree is full by itself (there at 93 to 98 % over the whole batch), it grows for
+    half of the longest answer (there 512 of 1024), and sparing children at signs of mathematics leaves the other comparisons where
+    they belong (there they slip to the next child) and does not spare white space (there a token without letters is found in the list
+    of signs, as an empty text is in any)."""
     return grpo().replace(
         generate=LookaheadTree(),
-        objective=PolicyGradient(aggregate=SequenceMean(), regularise=(KL(coefficient=0.01),)),
+        objective=PolicyGradient(regularise=(KL(coefficient=0.01),)),
         update=GradientUpdate(reference=FrozenReference()),
     )
 
@@ -62,7 +63,8 @@ def dr_po() -> Algorithm:
     never all of it, and goes on by itself, so that a reward is met that exploring from the prompt would not meet. The tokens given
     count in the KL, the critic and the whitening, and not in the policy's loss. Rewards of decisions are whitened around their
     mean, advantages over all decisions, an answer without an end is worth -1. By default no rollout begins at the bare prompt,
-    where the policy is used: its first token is learnt from the others only (``generate.share=0.5`` mixes). Ours: no decision
+    where the policy is used: its first token is learnt from the others only (``generate.share=0.5`` mixes). Solutions want steps in
+    them: of a bare answer of one token all is given, and only its end is left to find. Ours: no decision
     behind an answer's end counts, where the release whitens, and trains, up to 53 tokens for every answer; its temperature of 0.7
     and its rate, 3e-6 falling linearly, are sizes of a run."""
     credit = GAE(

@@ -240,3 +240,20 @@ def test_weights_that_are_not_finite_are_refused_and_leave_nothing_behind():
     assert engine.backend.used() == 0 and all(
         map(same, engine.generate(requests), LocalEngine(model, Letters(), block=8).generate(requests))
     )
+
+
+@pytest.mark.parametrize("cut", [30, 21, 13, 1])
+def test_what_goes_on_from_an_ended_text_computes_only_its_last_token(cut):
+    engine = LocalEngine(build("llama"), Endless(), block=8)
+    (request,) = grid(1, 1, max_new=30)
+    (whole,) = engine.generate([request])
+    begun = np.concatenate([request.tokens, whole.tokens[:cut]])
+    other = begun.copy()
+    other[-1] = 2 + (begun[-1] + 1) % 50  # goes on otherwise inside a block that is known
+    for seed, (count, tokens) in enumerate(((1, begun), (3, begun), (1, other), (1, begun), (2, other))):
+        before = engine.stats.computed
+        following = [Request(tokens, Sampling(max_new=9), (7, seed, i)) for i in range(count)]
+        done = engine.generate(following)
+        assert engine.stats.computed - before == 1 + count * 8
+        assert all(map(close, done, LocalEngine(build("llama"), Endless(), block=8).generate(following)))
+    assert engine.backend.used() == 0 and close(engine.generate([request])[0], whole)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import statistics
+from dataclasses import replace
 from functools import lru_cache
 from types import SimpleNamespace
 from typing import Any
@@ -25,7 +26,7 @@ from anypo.credit.shaping.unit import UnitRewards
 from anypo.data.records import Group
 from anypo.engine.base import Completion, Request
 from anypo.errors import UserError
-from anypo.generate import DatasetReset, DoublingTree, Independent, LookaheadTree
+from anypo.generate import ConfidenceForks, DatasetReset, DoublingTree, Independent, LookaheadTree
 from anypo.generate.resume import decisions
 from anypo.generate.trees.alike import common_subsequence, edit_distance, rouge_l, shared_ending
 from anypo.generate.trees.doubling import Path, repetitive
@@ -185,6 +186,109 @@ def test_every_tree_has_its_leaves_shares_what_it_says_and_samples_that_once() -
     assert fell > 0
 
 
+class Scripted:
+    """A sampler whose answers the test decides: `say(number, place, request)` is what is said and how it ends, as drawn for the
+    request at `place` of call `number`. Keeps all it was asked."""
+
+    exact = True
+
+    def __init__(self, say: Any) -> None:
+        self.say, self.asked = say, []
+
+    def generate(self, requests: list[Request]) -> list[Completion]:
+        self.asked.append(list(requests))
+        done = []
+        for place, request in enumerate(requests):
+            tokens, finish = self.say(len(self.asked) - 1, place, request)
+            zeros = [np.zeros(len(tokens)) for _ in range(3)]
+            done.append(Completion(np.array(tokens), *zeros, np.zeros(len(tokens), np.int64), finish))
+        return done
+
+
+def scripted(part: DoublingTree, samples: int, say: Any, visit: int = 0) -> tuple[Group, list[list[str]], Scripted]:
+    """The group that a script leads to, and what was already said in every request of every round."""
+    world = ENDLESS.world(0)
+    world.sampler = sampler = Scripted(say)
+    (group,) = part.rollout([Ask(0, samples, visit=visit)], world, context_for(part))
+    shown = len(sampler.asked[0][0].tokens)
+    seeds = [request.seed for requests in sampler.asked for request in requests]
+    assert len(set(seeds)) == len(seeds), "no two requests draw the same numbers"
+    said = [[world.policy.decode(r.tokens[shown:]) for r in requests] for requests in sampler.asked]
+    return group, said, sampler
+
+
+A, B, END = 1, 2, 0
+
+
+@pytest.mark.exact("treepo")
+def test_the_budget_of_paths_that_ended_passes_to_those_that_live() -> None:
+    """Sixteen leaves: of 2 paths 1 ends, 2 (1 + 1) go on; of 4 three end, 2 (1 + 3) go on; then 12 are wanted, as 16 would be too
+    many: eight live paths have one copy each, the last one the other four besides."""
+    ends = {0: (1,), 1: (0, 1, 2)}
+
+    def say(number: int, place: int, request: Request) -> tuple[list[int], str]:
+        if place in ends.get(number, ()):
+            return [A, END], "stop"
+        return ([A, A, A] if place % 2 else [A, B, A])[: request.sampling.max_new], "length"
+
+    group, said, sampler = scripted(DoublingTree(segment=3, max_new=11), 16, say)
+    assert [len(round) for round in said] == [2, 4, 8, 12]
+    assert said[1] == ["aba"] * 4 and said[2] == ["abaaaa"] * 8
+    assert said[3] == ["abaaaaaba", "abaaaaaaa"] * 3 + ["abaaaaaba"] + ["abaaaaaaa"] * 5
+    assert [requests[0].sampling.max_new for requests in sampler.asked] == [3, 3, 3, 2], "eleven decisions in all"
+    assert sorted(map(len, group.trajectories)) == [2, 5, 5, 5] + [11] * 12
+    assert [t.finish for t in group.trajectories] == ["stop"] * 4 + ["length"] * 12
+
+
+@pytest.mark.exact("treepo")
+def test_where_answers_end_too_early_others_go_on_from_a_boundary_inside_those_that_ended_well() -> None:
+    """Of four answers two ended well, one below a and one below b; two leaves are wanting: the prompt in half of all cases, a and b
+    in a quarter each, and nothing else. Where none ended well, the prompt."""
+
+    def say(number: int, place: int, request: Request) -> tuple[list[int], str]:
+        if number == 0:
+            return [(A, B)[place], A], "length"
+        if number == 1:
+            return ([A, END], "stop") if place % 2 and well else ([B], "length")  # there was no room for more
+        return [A, END], "stop"
+
+    well, begun = True, []
+    for visit in range(200):
+        group, said, _ = scripted(DoublingTree(segment=2, max_new=6), 6, say, visit)
+        assert said[:2] == [["", ""], ["aa", "aa", "ba", "ba"]] and len(said) == 3 and len(group.trajectories) == 6
+        assert len(said[2]) == 2 and len(set(said[2])) == 1, "two copies of one beginning"
+        begun.append(said[2][0])
+    assert set(begun) == {"", "aa", "ba"}
+    assert begun.count("") / 200 == pytest.approx(1 / 2, abs=0.1)
+    assert begun.count("aa") / 200 == pytest.approx(1 / 4, abs=0.09)
+    eight = [scripted(DoublingTree(segment=2, max_new=6), 8, say, visit)[1][2] for visit in range(60)]
+    assert all(len(said) == 4 and said[0] == said[1] and said[2] == said[3] for said in eight)
+    assert {said[0] for said in eight} == {said[2] for said in eight} == {"", "aa", "ba"}
+    assert not any({"aa"} == set(said) or {"ba"} == set(said) for said in eight), "each is cut once"
+    well = False
+    assert scripted(DoublingTree(segment=2, max_new=6), 6, say)[1][2] == ["", ""]
+
+
+@pytest.mark.exact("treepo")
+def test_a_path_ends_where_a_segment_repeats_itself_or_a_stop_string_is_complete() -> None:
+    part = DoublingTree(segment=6, max_new=18, window=4, repeats=3)
+    runs = {0: [A] * 6, 1: [B, A, B, A, A, A]}  # the second has six a in a row, over two segments
+
+    def say(number: int, place: int, request: Request) -> tuple[list[int], str]:
+        length = request.sampling.max_new
+        return (runs[place] if number == 0 else [A, A, A, B, A, B][:length]), "length"
+
+    group, said, _ = scripted(part, 4, say)
+    assert said[1] == ["babaaa"] * 3 and group.trajectories[0].text == "aaaaaa"
+    assert group.trajectories[0].finish == "length" and all(len(t) == 18 for t in group.trajectories[1:])
+    stopping = DoublingTree(segment=3, max_new=9, stop=("ba",))
+    group, said, _ = scripted(stopping, 2, lambda number, place, request: ([A, A, B], "length"))
+    assert [t.text for t in group.trajectories] == ["aaba"] * 2 and len(said) == 2
+    assert all(
+        t.finish == "stop" and t.keys["segment"].tolist() in ([0] * 3 + [2], [1] * 3 + [3]) for t in group.trajectories
+    )
+
+
 @pytest.mark.exact("treepo")
 def test_budgets_go_evenly_or_where_a_path_is_unlikely() -> None:
     def path(logp: float) -> Path:
@@ -197,6 +301,10 @@ def test_budgets_go_evenly_or_where_a_path_is_unlikely() -> None:
     assert (9 * weights).round(2).tolist() == [0.98, 6.56, 1.46]
     assert DoublingTree(share="unlikely").counts(alive, 12) == [1 + 1, 1 + 7, 1 + 1]
     assert DoublingTree(share="likely").counts(alive, 3) == [1, 1, 1] and DoublingTree().counts([], 4) == []
+    assert DoublingTree(share="likely").counts(alive, 12) == [1 + 5, 1 + 1, 1 + 3]  # 0.55, 0.08, 0.37: 4.95, 0.74, 3.32
+    last = Completion(*[np.array(value) for value in ([1, 1], [-9.0, -0.1], [0.0] * 2, [0.0] * 2, [0, 0])], "length")
+    long = Path(last, (0, 1), (1, 2))
+    assert DoublingTree(share="likely").counts([long, path(-2.0)], 9) == [1 + 6, 1 + 1], "its last segment only"
 
 
 def test_repetition_is_a_window_that_comes_back_eight_times() -> None:
@@ -232,6 +340,7 @@ def test_treepo_has_the_published_sizes_and_says_where_nothing_branches() -> Non
     assert method.control.samples == 16 and method.set({"generate.max_new": 7168}).generate.length == 512  # type: ignore[attr-defined]
     assert (method.objective.trust.low, method.objective.trust.high) == (0.2, 0.28)  # type: ignore[attr-defined]
     assert math.isclose(method.update.minibatches_per_epoch, 512 / 32)  # type: ignore[attr-defined]
+    assert DoublingTree(max_new=64).length == 5 and DoublingTree(max_new=8).length == 1
     whole = method.set({"generate.segment": 64, "generate.max_new": 64})
     assert "nothing branches" in whole.generate.dormant(whole, Outlook(20))
     assert method.generate.dormant(method, Outlook(20)) is None
@@ -324,11 +433,34 @@ def test_without_rivals_the_group_is_one_greedy_beginning_and_without_a_share_it
     begun = by_rows(world.policy, 0, LookaheadTree(**(RIVALS | {"rival": 1.0})), 5)
     assert len(begun) == 1 and context.metrics["generate/born_per_tree"] == 0
     assert all(decisions(t).tolist()[: len(begun[0][0])] == begun[0][0] for t in group.trajectories)
+    most = LookaheadTree(**(RIVALS | {"rival": 1.0, "schedule": ((0.0, 0.75),)}))
+    (long,), _, _ = grown(most, CLOSE, 5, endless=True)
+    assert most.limit == 12 and [(t.parent, t.fork) for t in long.trajectories] == [(-1, -1)] + [(0, 12)] * 3 + [
+        (-1, -1)
+    ]
     off = LookaheadTree(**(RIVALS | {"schedule": ((0.0, 0.0),)}))
     plain, _, _ = grown(off, CLOSE, 5, prompts=2)
     same, _, _ = grown(Independent(max_new=24), CLOSE, 5, prompts=2)
     assert [[t.text for t in g.trajectories] for g in plain] == [[t.text for t in g.trajectories] for g in same]
     assert off.rollout([], world, context) == [] and len(grown(off, CLOSE, 1)[0][0].trajectories) == 1
+
+
+@pytest.mark.exact("latr")
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 2.0])
+def test_rivals_are_close_without_temperature_and_recorded_with_it(temperature: float) -> None:
+    """Where branches fork, and the greedy beginnings, are the same at every temperature; their log-probabilities are not."""
+    part = LookaheadTree(**(RIVALS | {"temperature": temperature, "edit": None}))
+    (group,), world, _ = grown(part, CLOSE, 6, endless=True)
+    expected = by_rows(world.policy, 0, part, 6)
+    assert len(expected) > 1
+    table, child = world.policy.log_table()[0].detach(), world.policy.graph.child
+    heated = (table / temperature).log_softmax(-1)
+    for t, (tokens, _, _) in zip(group.trajectories, expected):
+        state, own = 0, decisions(t).tolist()
+        assert own[: len(tokens)] == tokens
+        for token, logp in zip(own, t.logp.tolist()):
+            assert logp == pytest.approx(float(heated[state, token]), abs=1e-9)
+            state = int(child[state, token])
 
 
 @pytest.mark.exact("latr")
@@ -398,9 +530,9 @@ def test_a_run_of_latr_is_descent_on_grpos_loss_with_the_tree_taken_as_sampled()
                 gap = fixed - now
                 ratio = (now - now.detach()).exp()
                 advantage = (t.reward - mean) / (deviation + 1e-6)
-                terms.append((0.3 * (gap.exp() - 1 - gap) - advantage * ratio).mean())
+                terms.append(0.3 * (gap.exp() - 1 - gap) - advantage * ratio)
                 forked += t.fork > 0
-        assert_descended(before, run.world.policy, torch.stack(terms).mean())
+        assert_descended(before, run.world.policy, torch.cat(terms).mean())
     assert forked > 5
 
 
@@ -412,6 +544,52 @@ def test_latr_says_what_cannot_happen() -> None:
     assert long.generate.dormant(long, Outlook(20)) is None and long.generate.limit == 512
     with pytest.raises(UserError, match=r"generate\.stop=\[\]"):
         method.set({"generate.stop": ["x"]}).check()
+    for schedule in ([], [[5, 1.0]], [[0, 1.5]], [[0, 1.0], [0.5, -0.1]]):
+        with pytest.raises(UserError, match="schedule"):
+            method.set({"generate.schedule": schedule})
+    with pytest.raises(UserError, match="lookahead"):
+        method.set({"generate.lookahead": [0, 20]})
+
+
+class Narrow:
+    """A sampler of a model whose context is `most` tokens."""
+
+    exact = True
+
+    def __init__(self, sampler: Any, most: int) -> None:
+        self.sampler, self.most = sampler, most
+
+    def generate(self, requests: list[Request]) -> list[Completion]:
+        left = [self.most - len(request.tokens) for request in requests]
+        assert all(n > 0 for n in left), "no engine can go on where its context is full"
+        cut = [replace(r.sampling, max_new=min(n, r.sampling.max_new)) for r, n in zip(requests, left)]
+        return self.sampler.generate([replace(r, sampling=c) for r, c in zip(requests, cut)])
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        DoublingTree(segment=3, max_new=12),
+        LookaheadTree(**RIVALS),
+        LookaheadTree(**(RIVALS | {"grow": 3})),
+        DatasetReset(max_new=12),
+        ConfidenceForks(
+            max_new=12, look=3, depth=0, uncertain=0.1, rise=-9.0, doubt=1.0, least=0.0, tail=0.0, surge=9.0
+        ),
+    ],
+    ids=lambda part: part.part,
+)
+def test_answers_end_where_the_context_does(part: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    world = CLOSE.world(0)
+    with torch.no_grad():
+        world.policy.weight[:, 0] = -30.0  # no answer ends early
+    room = 6
+    most = len(world.policy.encode(world.task.train(0).messages)) + room
+    monkeypatch.setattr(type(world.policy), "context", most)
+    world.sampler = Narrow(world.sampler, most)
+    (group,) = part.rollout([Ask(0, 6)], world, context_for(part))
+    assert len(group.trajectories) >= 4
+    assert {len(t) for t in group.trajectories} == {room} and {t.finish for t in group.trajectories} == {"length"}
 
 
 # -- DR-PO ---------------------------------------------------------------------------------------------------------------------
@@ -437,6 +615,18 @@ def test_rollouts_begin_in_a_solution_at_a_cut_that_is_uniform_and_never_its_end
         for cut in range(1, m) if share else ():
             assert reset.count(cut) / len(reset) == pytest.approx(1 / (m - 1), abs=0.09)
     assert context.metrics["generate/reset_share"] == pytest.approx(share, abs=0.05)
+
+
+@pytest.mark.exact("dr-po")
+def test_what_is_given_is_recorded_as_it_would_have_been_sampled() -> None:
+    (group,), world, _ = grown(DatasetReset(max_new=5, temperature=0.5), WORKED, 12)
+    table, child = (world.policy.log_table()[0].detach() / 0.5).log_softmax(-1), world.policy.graph.child
+    for t in group.trajectories:
+        state, expected = 0, []
+        for token in decisions(t).tolist():
+            expected.append(float(table[state, token]))
+            state = int(child[state, token])
+        assert t.fork > 0 and t.logp.tolist() == pytest.approx(expected, abs=1e-9)
 
 
 @pytest.mark.exact("dr-po")

@@ -85,7 +85,7 @@ class GeneralBackend:
         child._cached = length
         self._held[id(child)] = length
 
-    def publish(self, handle: Handle) -> None:
+    def publish(self, handle: Handle, whole: bool) -> None:
         """Nothing is shared between requests on this path."""
 
     def forget(self) -> None:

@@ -41,7 +41,7 @@ class RecomputingBackend:
     def fork(self, parent: Handle, child: Handle, length: int) -> None:
         """Nothing is held, so nothing is shared."""
 
-    def publish(self, handle: Handle) -> None:
+    def publish(self, handle: Handle, whole: bool) -> None:
         """Nothing is held."""
 
     def forget(self) -> None:
