@@ -21,6 +21,9 @@ from anypo.generate.guided.reset import DatasetReset
 from anypo.generate.guided.rollback import Rollback
 from anypo.generate.guided.triggers import Always, ByLot, Failing, Hard
 from anypo.generate.guided.written import Shortest, Written
+from anypo.generate.repaired.corrected import Corrected
+from anypo.generate.repaired.faults import Comparison, Verdicts
+from anypo.generate.repaired.teachers import ByModel, BySolution
 from anypo.generate.trees.confidence import ConfidenceForks
 from anypo.generate.trees.doubling import DoublingTree
 from anypo.generate.trees.lookahead import LookaheadTree
@@ -31,10 +34,10 @@ from anypo.parts import load
 load(__name__)
 
 __all__ = [
-    "AdaptiveRounds", "AdaptiveTemperature", "Always", "Anchored", "Beside", "ByLot", "ConfidenceForks", "Contexts",
+    "AdaptiveRounds", "AdaptiveTemperature", "Always", "Anchored", "Beside", "ByLot", "ByModel", "BySolution", "Comparison", "ConfidenceForks", "Contexts", "Corrected",
     "DatasetReset", "DoublingTree", "EntropyForks", "EnvironmentSteps", "Examples", "Failing", "Generate", "Guided",
     "Hard", "Hints", "Independent", "Interventions", "Join", "LabelVectors", "LearnedMask", "LookaheadTree", "Modes",
     "NextSequence", "OneToken", "Prefixes", "ReRolled", "Regroup", "Rescue", "Rollback", "SegmentTree",
-    "ShiftedTargets", "Shortest", "Vine", "Windowed", "WithAuxiliary", "WithExperts", "WithGreedy", "WithLibrary",
+    "ShiftedTargets", "Shortest", "Verdicts", "Vine", "Windowed", "WithAuxiliary", "WithExperts", "WithGreedy", "WithLibrary",
     "World", "Written",
 ]  # fmt: skip

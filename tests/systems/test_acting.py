@@ -53,6 +53,7 @@ WORLDS = {
     "pope",
     "sage-hint",
     "scaf-grpo",
+    "scope-rlvr",
     "training-free-grpo",
     "trpo",
     "urpa",

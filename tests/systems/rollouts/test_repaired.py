@@ -1,0 +1,148 @@
+"""The exact properties of `anypo.systems.rollouts.repaired`, as the papers and releases state them."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from making_systems import slope, trainer, weights
+
+from anypo.claims.beds import repairs
+from anypo.claims.beds.exact import Testbed
+from anypo.data.records import GUIDED
+from anypo.run.trainer import Trainer
+from anypo.systems import find
+
+CHAINS = Testbed(vocabulary=5, horizon=5, prompts=4, batch=4, group=8, lr=0.2, task=repairs.chains)
+"""Five steps of two right letters out of four: each is right or wrong by itself."""
+
+
+def played(judge: str = "judge", teacher: str = "teacher") -> list[dict[str, str]]:
+    home = "anypo.claims.beds.repairs"
+    return [{"role": "prm", "model": f"{home}:{judge}"}, {"role": "teacher", "model": f"{home}:{teacher}"}]
+
+
+SCOPE: dict[str, Any] = {
+    "generate.delimiter": "", "generate.faults.question": repairs.QUESTION, "models": played()
+}  # fmt: skip
+
+
+def corrected(run: Trainer) -> list[tuple[Any, Any, Any]]:
+    """(group, rollout, the one whose place it took) of the last step."""
+    kept = [g for g in run.producer.fresh if not g.aside]
+    gone = {(g.prompt, g.visit, t.sample): t for g in run.producer.fresh if g.aside for t in g.trajectories}
+    return [(g, t, gone[g.prompt, g.visit, t.sample]) for g in kept for t in g.trajectories if t.guidance]
+
+
+# -- SCOPE -------------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.exact("scope-rlvr")
+def test_a_correction_keeps_the_right_steps_before_the_first_wrong_one_and_nothing_behind() -> None:
+    run, seen = trainer("scope-rlvr", SCOPE, CHAINS), 0
+    for _ in range(4):
+        run.step()
+        for group, ours, theirs in corrected(run):
+            prompt, right = group.problem.prompt, [
+                letter in repairs.right_letters(group.problem.prompt, at) for at, letter in enumerate(theirs.text)
+            ]
+            first = right.index(False)
+            assert ours.fork == first >= 0.3 * len(theirs.text)
+            assert ours.text[:first] == theirs.text[:first] and ours.text[first] != theirs.text[first]
+            assert ours.text[first:] == repairs.teacher([f"p{prompt}\n\n{theirs.text[:first]}"])[0]
+            np.testing.assert_array_equal(ours.logp[:first], theirs.logp[:first])
+            assert (ours.version[:first] == theirs.version[:first]).all() and (ours.version[first:] == -1).all()
+            assert not ours.logp[first:].any() and ours.tag == GUIDED
+            assert theirs.reward == 0 and ours.reward == 1 and len(group.trajectories) == 8
+            others = [t.text for t in group.trajectories if not t.guidance and t.reward < 1]
+            share = lambda text: next(
+                (n for n, c in enumerate(text) if c not in repairs.right_letters(prompt, n)), 0
+            ) / max(1, len(text))  # fmt: skip
+            assert all(share(text) <= first / len(theirs.text) for text in others), "the one with most right steps"
+            seen += 1
+    assert seen > 8
+
+
+@pytest.mark.exact("scope-rlvr")
+def test_without_a_trigger_or_a_wrong_step_it_is_grpo_bit_for_bit() -> None:
+    grpo = weights(trainer("grpo", bed=CHAINS), 4)
+    for off in (
+        {"generate.replaced": 0},
+        {"generate.trigger.after": 1000},
+        {"generate.faults.theta": 0.0},  # no verdict is below it
+        {"generate.floor": 0.99},
+    ):
+        assert torch.equal(weights(trainer("scope-rlvr", {**SCOPE, **off}, CHAINS), 4), grpo), off
+    assert not torch.equal(weights(trainer("scope-rlvr", SCOPE, CHAINS), 4), grpo)
+
+
+@pytest.mark.exact("scope-rlvr")
+def test_the_advantage_is_that_of_the_edited_groups_outcomes_whatever_the_verdicts_are() -> None:
+    """Groups of edited 0/1 outcomes, mean and sample deviation; verdicts of 10 and of 6 in 10 for right steps train alike."""
+    run = trainer("scope-rlvr", SCOPE, CHAINS)
+    run.step()
+    batch, some = run.batch, 0
+    for group in range(batch.n_groups):
+        mine = batch.group == group
+        rewards = batch.sequences["reward"][mine].double()
+        if rewards.std() == 0:
+            continue
+        expected = (rewards - rewards.mean()) / (rewards.std() + 1e-6)
+        for sequence, advantage in zip(mine.nonzero().flatten().tolist(), expected.tolist()):
+            found = batch["advantage"][batch.sequence == sequence].double()
+            torch.testing.assert_close(found, torch.full_like(found, advantage), rtol=1e-4, atol=1e-5)
+        some += 1
+    assert some
+    loose = {**SCOPE, "models": played("judge_mild")}
+    assert torch.equal(
+        weights(trainer("scope-rlvr", SCOPE, CHAINS), 3), weights(trainer("scope-rlvr", loose, CHAINS), 3)
+    )
+
+
+@pytest.mark.exact("scope-rlvr")
+@pytest.mark.parametrize("lag", [0, 2])
+def test_the_gradient_has_two_regimes_within_one_answer(lag: int) -> None:
+    """After the weights have moved: rows before the fork have PPO's clipped ratio, those from it on A 0.1 p / (p + 0.1)^2, whoever is
+    the sampler; mean over each answer's tokens, then over answers."""
+    run = trainer("scope-rlvr", SCOPE, CHAINS.replace(lag=lag))
+    for _ in range(3):
+        run.step()
+    batch = run.batch.with_rows(**run.weights.policy.fill(run.batch, ["logp"], grad=False))
+    batch = batch.with_rows(**{n: c.double() if c.is_floating_point() else c for n, c in batch.rows.items()})
+    assert float((batch["logp"] - batch["logp_old"]).abs().max()) > 0.05, "the weights have moved"
+    expected, both = [], 0
+    for sequence in range(batch.n_sequences):
+        rows = (batch.sequence == sequence).nonzero().flatten().tolist()
+        t = batch.trajectories[sequence]
+        both += 0 < t.fork < len(t)
+        for place, row in enumerate(rows):
+            logp, old, a = (float(batch[name][row]) for name in ("logp", "logp_old", "advantage"))
+            if t.guidance and place >= t.fork:
+                value = a * 0.1 * math.exp(logp) / (math.exp(logp) + 0.1) ** 2
+            else:
+                ratio = math.exp(logp - old)
+                value = 0.0 if (a > 0 and ratio > 1.2) or (a < 0 and ratio < 0.8) else a * ratio
+            expected.append(-value / len(rows) / batch.n_sequences)
+    assert both, "some answers have both"
+    found = slope(find("scope-rlvr").algorithm().objective, batch)
+    torch.testing.assert_close(found, torch.tensor(expected, dtype=torch.float64), rtol=1e-9, atol=1e-13)
+
+
+@pytest.mark.exact("scope-rlvr")
+def test_worked_solutions_do_in_the_place_of_both_models() -> None:
+    changes = {
+        "generate.delimiter": "", "generate.faults": {"part": "comparison", "delimiter": ""},
+        "generate.teacher": {"part": "by_solution", "delimiter": ""},
+    }  # fmt: skip
+    run, seen = trainer("scope-rlvr", changes, CHAINS), 0
+    for _ in range(3):
+        run.step()
+        for group, ours, theirs in corrected(run):
+            solution = group.problem.solution
+            first = next(n for n, letter in enumerate(theirs.text) if letter != solution[n])
+            assert ours.fork == first and ours.text == solution and not theirs.reward
+            seen += 1
+    assert seen
