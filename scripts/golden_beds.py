@@ -399,6 +399,15 @@ RUNS: dict[str, Run] = {
     "chord-phi": Run(exact, HARDER),
     "clip-cov": Run(exact, {"lr": 0.2}),
     "clpo": Run(items),
+    "cog-rethinker": Run(
+        exact,
+        {**UNSOLVED, "kind": "tabular", "prompts": 4, "batch": 4, "group": 8},
+        {
+            "generate.guides.template": "{prompt} +{demos}",
+            "generate.guides.reflection": "{prompt} +{wrong}",
+            "generate.guides.decomposed": "{solution}",
+        },
+    ),
     "coderl-plus": Run(
         transformer,
         {"task": programs, "examples": executions, "warm": 70},

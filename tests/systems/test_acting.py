@@ -40,6 +40,7 @@ WORLDS = {
     "adora",
     "ipa-chunk",
     "coderl-plus",
+    "cog-rethinker",
     "fapo",
     "gdpo",
     "ghpo",

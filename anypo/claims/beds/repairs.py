@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
+import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
 
+import numpy as np
 import torch
 
-from anypo.claims.beds.exact import Curves
-from anypo.claims.beds.worlds import final_policy, prefixes, rule_task
-from anypo.exact import EnumerablePolicy, StateGraph
+from anypo.claims.beds.exact import Curves, Testbed
+from anypo.claims.beds.worlds import RuleTask, final_policy, prefixes, rule_task
+from anypo.engine.base import Completion, Request
+from anypo.exact import EnumerablePolicy, EnumerableSampler, StateGraph
 from anypo.exact.policy import LETTERS
+from anypo.generate.base import World
+from anypo.tasks.base import Environment, Problem, Reply, Task
 
 LENGTH = 5
 """Steps of an answer, a letter each."""
@@ -28,7 +36,7 @@ def is_right(prompt: int, text: str) -> bool:
     return all(letter in right_letters(prompt, place) for place, letter in enumerate(text))
 
 
-def chains(graph: StateGraph) -> object:
+def chains(graph: StateGraph) -> Any:
     """Four prompts of five steps: 32 of 1024 whole answers are right."""
     rule = lambda p, text: float(len(text) == LENGTH and is_right(p, text))
     return rule_task(graph, 4, {"correct": rule}, lambda p: "".join(right_letters(p, t)[0] for t in range(LENGTH)))
@@ -124,6 +132,109 @@ def teacher(texts: Sequence[str]) -> list[str]:
 
 QUESTION = "{question} {steps}"
 """How the judges here are asked."""
+
+
+# -- the same answers as episodes, a letter a turn ------------------------------------------------------------------------------------
+
+
+class Walker(EnumerablePolicy):
+    """Says one letter a turn; what the environment shows between two of them is nothing new."""
+
+    def continue_with(
+        self, messages: Sequence[Mapping[str, str]], ended: bool = True, history: Sequence[Mapping[str, str]] = ()
+    ) -> np.ndarray:
+        return np.zeros(0, dtype=np.int64)
+
+
+class WalkSampler(EnumerableSampler):
+    """Every letter ends a turn."""
+
+    def generate(self, requests: Sequence[Request]) -> list[Completion]:
+        return [dataclasses.replace(completion, finish="stop") for completion in super().generate(requests)]
+
+    def beside(self, policy: EnumerablePolicy) -> WalkSampler:
+        return WalkSampler(policy, self.lag, self.noise, self.versions, self.seed)
+
+
+@dataclass(eq=False)
+class WalkTask(RuleTask):
+    """The chains as episodes: over after the last letter, or when nothing is said."""
+
+    turns: int = LENGTH
+
+    def environment(self, problem: Problem) -> Environment:
+        return Walk(self, problem)
+
+
+@dataclass
+class Walk:
+    """One episode."""
+
+    task: RuleTask
+    problem: Problem
+    said: str = ""
+
+    def reset(self) -> tuple[Mapping[str, str], ...]:
+        self.said = ""
+        return self.problem.messages
+
+    def step(self, text: str, *size: int) -> Reply:
+        self.said += text
+        if text and len(self.said) < LENGTH:
+            return Reply({"correct": 0.0}, done=False, messages=({"role": "user", "content": "and"},))
+        return Reply({name: rule(self.problem.prompt, self.said) for name, rule in self.task.rules.items()})
+
+
+@dataclass(frozen=True)
+class Walks(Testbed):
+    """A `Testbed` of such episodes."""
+
+    def world(self, seed: int) -> World:
+        graph = self.states()
+        task, policy = chains(graph), Walker(graph, 4, self.kind, self.spread, seed)
+        walk = WalkTask(task.graph, task.reward, task.targets, task.weights, task.rules)
+        return World(cast(Task, walk), policy, WalkSampler(policy, self.lag, self.noise, self.versions, seed))
+
+
+WALKS = Walks(vocabulary=5, horizon=LENGTH, prompts=4, batch=4)
+
+REPORTED = {
+    "generate.max_new": 1, "generate.turns": LENGTH, "generate.reflection": "{question}\n\n{log}",
+    "generate.guidance": "{suggestion}", "generate.role": "reflector",
+}  # fmt: skip
+"""How attempts at walks are asked about, and what is shown at the second one."""
+
+
+def _report(text: str, luck: float) -> str:
+    """What a reader of an attempt says who finds the turn that went wrong with probability `luck`, and one by lot otherwise: say one of
+    the right letters there."""
+    prompt, said = int(text[1]), re.findall(r"Step \d+: ?(\w?)", text)
+    about = {"trajectory_summary": "", "root_cause_analysis": ""}
+    right = [letter in right_letters(prompt, place) for place, letter in enumerate(said)]
+    if all(right) and len(said) == LENGTH:
+        return json.dumps({**about, "trajectory_outcome": "success"})
+    step = right.index(False) if False in right else len(said) - 1
+    if _lot(text) >= luck:
+        step = int(_lot(text + "where") * len(said))
+    hint = "+" + "".join(said[:step]) + right_letters(prompt, step)[int(2 * _lot(text + "which"))]
+    return json.dumps(
+        {**about, "trajectory_outcome": "failure", "improvement_suggestion": hint, "retry_from_step": step}
+    )
+
+
+def reflector(texts: Sequence[str]) -> list[str]:
+    """Is right about where in four cases of five."""
+    return [_report(text, 0.8) for text in texts]
+
+
+def reflector_by_lot(texts: Sequence[str]) -> list[str]:
+    """Says one turn or another."""
+    return [_report(text, 0.0) for text in texts]
+
+
+def reflector_first(texts: Sequence[str]) -> list[str]:
+    """Has everything tried again from the first turn, and knows what should be said in the one that went wrong."""
+    return [re.sub(r'"retry_from_step": \d+', '"retry_from_step": 0', _report(text, 0.8)) for text in texts]
 
 
 # -- the same for sums of two numbers, whose steps are characters -------------------------------------------------------------------

@@ -146,3 +146,84 @@ def test_worked_solutions_do_in_the_place_of_both_models() -> None:
             assert ours.fork == first and ours.text == solution and not theirs.reward
             seen += 1
     assert seen
+
+
+# -- Cog-Rethinker -----------------------------------------------------------------------------------------------------------------
+
+
+HARD = Testbed(vocabulary=4, horizon=4, prompts=4, batch=4, group=8, reward="sparse", lr=0.1)
+"""Answers of three letters of three: success about one in sixty."""
+
+COG: dict[str, Any] = {
+    "generate.guides.template": "{prompt} +{demos}", "generate.guides.reflection": "{prompt} +{wrong}",
+    "generate.guides.decomposed": "{solution}", "credit.shaping": [], "filter.rounds": 1, "update.minibatches_per_epoch": 1,
+}  # fmt: skip
+DAPO = {"credit.shaping": [], "filter.rounds": 1, "update.minibatches_per_epoch": 1}
+
+
+@pytest.mark.exact("cog-rethinker")
+def test_where_nothing_is_thought_over_it_is_dapo_bit_for_bit() -> None:
+    dapo = {**DAPO, "update.minibatches_per_epoch": 2, "filter.rounds": 3}
+    off = {**COG, **dapo, "generate.trigger.after": 1000}
+    assert torch.equal(weights(trainer("cog-rethinker", off, HARD), 5), weights(trainer("dapo", dapo, HARD), 5))
+
+
+@pytest.mark.exact("cog-rethinker")
+def test_with_a_weight_of_zero_the_thought_over_prompts_teach_nothing() -> None:
+    """The gradient is DAPO's on the prompts that some rollouts solve, whatever lies beside them in the batch."""
+    ours, theirs = trainer("cog-rethinker", {**COG, "objective.weights.target": 0.0}, HARD), trainer("dapo", DAPO, HARD)
+    imitated = 0.0
+    for _ in range(6):
+        imitated += ours.step()["generate/imitated"]
+        theirs.step()
+        torch.testing.assert_close(
+            ours.weights.policy.weight, theirs.weights.policy.weight, rtol=1e-8, atol=1e-10
+        )  # fmt: skip
+    assert imitated, "there was something to imitate"
+    assert not torch.equal(weights(trainer("cog-rethinker", COG, HARD), 6), theirs.weights.policy.weight)
+
+
+@pytest.mark.exact("cog-rethinker")
+def test_each_stage_costs_as_many_rollouts_and_sees_only_what_the_stage_before_it_failed() -> None:
+    run, solved_first, deep = trainer("cog-rethinker", COG, HARD), 0, 0
+    for _ in range(6):
+        run.step()
+        for prompt in {(g.prompt, g.visit) for g in run.producer.fresh}:
+            made = [t for g in run.producer.fresh if (g.prompt, g.visit) == prompt for t in g.trajectories]
+            stages = [[t for t in made if t.guidance == kind] for kind in ("", "decomposed", "revised")]
+            right = [any(t.reward == 1 for t in stage) for stage in stages]
+            assert [len(stage) for stage in stages] == [8, 0 if right[0] else 8, 0 if right[0] or right[1] else 8]
+            targets = [t for t in made if t.tag == "target"]
+            assert targets == [t for stage in stages[1:] for t in stage if t.reward == 1]
+            solved_first += right[0]
+            deep += bool(stages[2])
+    assert solved_first and deep
+
+
+@pytest.mark.exact("cog-rethinker")
+def test_the_loss_is_dapos_plus_a_tenth_of_the_likelihood_of_the_others_on_the_bare_problem() -> None:
+    """After the weights have moved: - 0.1 / (answers x their length) on every token of a target, DAPO's clipped token mean on the
+    rest; the prompt of a target is the problem alone."""
+    run = trainer("cog-rethinker", {**COG, "control.passes": 50.0}, HARD, seed=4)
+    for _ in range(12):
+        run.step()
+        targets = run.batch.tagged("target")
+        if targets.any() and not targets.all():
+            break
+    assert targets.any() and not targets.all()
+    batch = run.batch.with_rows(**run.weights.policy.fill(run.batch, ["logp"], grad=False))
+    batch = batch.with_rows(**{n: c.double() if c.is_floating_point() else c for n, c in batch.rows.items()})
+    policy, tokens = run.world.policy, int((~targets)[batch.sequence].sum())
+    expected = []
+    for row, sequence in enumerate(batch.sequence.tolist()):
+        t = batch.trajectories[sequence]
+        logp, old, a = (float(batch[name][row]) for name in ("logp", "logp_old", "advantage"))
+        if targets[sequence]:
+            problem = batch.problems[batch.group[sequence]]
+            assert t.content.tokens[: t.content.actions[0]].tolist() == policy.encode(problem.messages).tolist()
+            expected.append(-0.1 / int(targets.sum()) / len(t))
+        else:
+            ratio = math.exp(logp - old)
+            expected.append(0.0 if (a > 0 and ratio > 1.28) or (a < 0 and ratio < 0.8) else -a * ratio / tokens)
+    found = slope(find("cog-rethinker").algorithm().objective, batch)
+    torch.testing.assert_close(found, torch.tensor(expected, dtype=torch.float64), rtol=1e-9, atol=1e-13)
