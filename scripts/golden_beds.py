@@ -129,6 +129,16 @@ def repaired(algorithm: Any, fields: Changes) -> tuple[Any, Any]:
     return algorithm, world
 
 
+def walks(algorithm: Any, fields: Changes) -> tuple[Any, Any]:
+    """Episodes of five turns beside a program that looks back on them; the sampler says a letter a turn."""
+    home = "anypo.claims.beds.repairs"
+    cast = [{"role": "reflector", "model": f"{home}:reflector"}]
+    bed = take("WALKS", home).replace(**{"group": 6, **fields})
+    algorithm, world = lively(bed.adapt(algorithm).set({**take("REPORTED", home), "models": cast})), bed.world(SEED)
+    world.models = take("cast", "anypo.roles")(algorithm.models, world.policy, world.sampler, SEED)
+    return algorithm, world
+
+
 def items(algorithm: Any, fields: Changes) -> tuple[Any, Any]:
     """Prompts of many difficulties, and a policy that can put them into other words."""
     bed = take("Items", "anypo.claims.beds.items")(**{"count": 60, "prompts": 4, "simpler": 2, "hard": 1.0, **fields})
@@ -475,6 +485,7 @@ RUNS: dict[str, Run] = {
     "remix": Run(exact, {}, {"update.reference.at": 8, "replay.until": 14}),
     "riskpo": Run(exact, {"prompts": 10, "batch": 10}),
     "pope": Run(exact, UNSOLVED),
+    "r3l": Run(walks),
     "sage-hint": Run(exact, UNSOLVED),
     "salsa": Run(souped),
     "scaf-grpo": Run(exact, UNSOLVED, {"generate.trigger.after": 0}),

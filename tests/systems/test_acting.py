@@ -50,6 +50,7 @@ WORLDS = {
     "nudgerl",
     "otc-po",
     "polychromic",
+    "r3l",
     "salsa",
     "pope",
     "sage-hint",

@@ -8,10 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from making_rows import make
 from making_systems import slope, trainer, weights
 
 from anypo.claims.beds import repairs
 from anypo.claims.beds.exact import Testbed
+from anypo.context import Context, Memory
+from anypo.credit.pipeline import Pipeline
+from anypo.credit.shape.amplified import Amplified
 from anypo.data.records import GUIDED
 from anypo.run.trainer import Trainer
 from anypo.systems import find
@@ -227,3 +231,126 @@ def test_the_loss_is_dapos_plus_a_tenth_of_the_likelihood_of_the_others_on_the_b
             expected.append(0.0 if (a > 0 and ratio > 1.28) or (a < 0 and ratio < 0.8) else -a * ratio / tokens)
     found = slope(find("cog-rethinker").algorithm().objective, batch)
     torch.testing.assert_close(found, torch.tensor(expected, dtype=torch.float64), rtol=1e-9, atol=1e-13)
+
+
+# -- R3L ---------------------------------------------------------------------------------------------------------------------------
+
+
+R3L: dict[str, Any] = {
+    **repairs.REPORTED, "models": [{"role": "reflector", "model": "anypo.claims.beds.repairs:reflector"}]
+}  # fmt: skip
+
+
+def looked_back(changes: dict[str, Any] | None = None, steps: int = 3) -> Trainer:
+    run = trainer("r3l", {**R3L, **(changes or {})}, repairs.WALKS)
+    for _ in range(steps):
+        run.step()
+    return run
+
+
+@pytest.mark.exact("r3l")
+def test_what_two_attempts_share_counts_in_neither_and_the_second_is_trained_without_the_report() -> None:
+    run, seen = trainer("r3l", R3L, repairs.WALKS), 0
+    for _ in range(3):
+        run.step()
+        for group in run.producer.fresh:
+            firsts = [t for t in group.trajectories if not t.guidance]
+            seconds = [t for t in group.trajectories if t.guidance == "retry"]
+            if not firsts:
+                continue
+            assert len(firsts) == 4 and len(seconds) <= 4
+            plain = run.world.policy.encode(group.problem.messages).tolist()
+            tried = {t.parent for t in seconds if t.fork > 0}
+            for t in seconds:
+                h = t.extra["pivot"]
+                assert t.content.tokens[: t.content.actions[0]].tolist() == plain
+                assert t.content.shown is not None and t.content.shown.tolist() != plain
+                expected = (t.turn >= h).astype(float) if h else None
+                assert (t.weight is None) == (h == 0)
+                if h:
+                    first = group.trajectories[t.parent]
+                    assert t.text[:h] == first.text[:h] and t.fork == h
+                    assert t.weight.tolist() == expected.tolist()
+                    assert first.weight.tolist() == (first.turn >= h).astype(float).tolist()
+                    np.testing.assert_array_equal(t.logp[:h], first.logp[:h])
+                    seen += 1
+            assert all(t.weight is None for n, t in enumerate(firsts) if n not in tried)
+    assert seen > 5
+
+
+@pytest.mark.exact("r3l")
+def test_a_success_that_the_report_led_to_is_a_group_of_its_own_with_the_report_in_view() -> None:
+    seen = 0
+    run = trainer("r3l", R3L, repairs.WALKS)
+    for _ in range(25):
+        run.step()
+        alone = [g for g in run.producer.fresh if g.trajectories[0].guidance == "guided_retry"]
+        for group in alone:
+            (t,) = group.trajectories
+            twin = next(
+                s for g in run.producer.fresh if g.prompt == group.prompt and g is not group and g.trajectories
+                for s in g.trajectories if s.guidance == "retry" and s.sample == t.sample
+            )  # fmt: skip
+            assert t.reward == 1 == twin.reward and t.text == twin.text
+            begin = t.content.tokens[: t.content.actions[0]].tolist()
+            assert begin == twin.content.shown.tolist() and t.content.shown is None
+            assert (t.weight is None) == (twin.weight is None)
+            assert t.weight is None or t.weight.tolist() == twin.weight.tolist()
+            seen += 1
+    assert seen
+
+
+@pytest.mark.exact("r3l")
+def test_the_gradient_is_that_of_the_release() -> None:
+    """After the weights have moved: A log pi over all counted tokens plus 0.002 k2 to the initial policy, that is twice the release's
+    half of the first plus 0.001 of the second. A = 1 for a success, 3 (r - mean) above and r - mean below the group's mean."""
+    run = looked_back(steps=6)
+    batch = run.batch.with_rows(**run.weights.policy.fill(run.batch, ["logp"], grad=False))
+    batch = batch.with_rows(**{n: c.double() if c.is_floating_point() else c for n, c in batch.rows.items()})
+    objective = find("r3l").algorithm().objective
+    counted, groups = batch.weight.tolist(), batch.group.tolist()
+    rewards = batch.sequences["reward"].double().tolist()
+    mean = {g: np.mean([r for r, h in zip(rewards, groups) if h == g]) for g in set(groups)}
+    kinds, expected = set(), []
+    for row, sequence in enumerate(batch.sequence.tolist()):
+        r, b = rewards[sequence], mean[groups[sequence]]
+        kind = "success" if r >= 1 else "above" if r > b else "below"
+        a = {"success": 1.0, "above": 3 * (r - b), "below": r - b}[kind]
+        if counted[row]:
+            kinds.add(kind)
+            assert float(batch["advantage"][row]) == pytest.approx(a, abs=1e-6)
+        moved = float(batch["logp"][row] - batch["logp_ref"][row])
+        expected.append(counted[row] * (-float(batch["advantage"][row]) + 0.002 * moved) / sum(counted))
+    assert {"above", "below"} <= kinds and 0.0 in counted
+    found = slope(objective, batch)
+    torch.testing.assert_close(found, torch.tensor(expected, dtype=torch.float64), rtol=1e-8, atol=1e-12)
+
+
+@pytest.mark.exact("r3l")
+def test_advantages_of_hand_made_groups() -> None:
+    """Successes 1, a partial reward above the mean three times its distance, one below it once; a lone success 1, a group of failures
+    0; with 0 and 1 the factor never acts; with alpha 1 and no success it is the reward minus the mean."""
+    def credit(rewards: list[list[float]], **fields: float) -> list[float]:
+        batch = make([[1] * len(group) for group in rewards])
+        batch = batch.with_sequences(reward=torch.tensor([r for group in rewards for r in group], dtype=torch.float64))
+        part = Pipeline(shape=(Amplified(**fields),))
+        return part.assign(batch, Context(0, 1, 0, Memory(part)))["advantage"].tolist()
+
+    assert credit([[1.0, 0.4, 0.1, 0.1]]) == pytest.approx([1.0, 0.0, -0.3, -0.3])
+    assert credit([[0.9, 0.1, 0.2]]) == pytest.approx([1.5, -0.3, -0.2])
+    assert credit([[1.0], [0.0, 0.0], [1.0, 1.0], [1.0, 0.0, 0.0, 0.0]]) == pytest.approx(
+        [1.0, 0.0, 0.0, 1.0, 1.0, 1.0, -0.25, -0.25, -0.25]
+    )
+    assert credit([[0.9, 0.1, 0.2]], alpha=1.0, success=2.0) == pytest.approx([0.5, -0.3, -0.2])
+
+
+@pytest.mark.exact("r3l")
+def test_without_reports_it_is_the_same_loss_on_half_the_rollouts() -> None:
+    silent = {**R3L, "models": [{"role": "reflector", "model": "anypo.claims.beds.repairs:mute"}]}
+    plain = {"generate": {"part": "independent", "max_new": 1, "turns": 5}, "control.samples": 4}
+    assert torch.equal(
+        weights(trainer("r3l", silent, repairs.WALKS), 3), weights(trainer("r3l", plain, repairs.WALKS), 3)
+    )
+    assert not torch.equal(
+        weights(trainer("r3l", R3L, repairs.WALKS), 3), weights(trainer("r3l", plain, repairs.WALKS), 3)
+    )
