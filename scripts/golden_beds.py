@@ -395,7 +395,14 @@ PAIRED = {"batch": 8, "group": 2}
 UNSOLVED = {"reward": "sparse"}
 """One answer of three letters to every prompt: most groups fail as a whole."""
 
-CHAINS = {"vocabulary": 5, "horizon": 5, "kind": "tabular", "prompts": 4, "batch": 4, "task": take("chains", "anypo.claims.beds.repairs")}
+CHAINS = {
+    "vocabulary": 5,
+    "horizon": 5,
+    "kind": "tabular",
+    "prompts": 4,
+    "batch": 4,
+    "task": take("chains", "anypo.claims.beds.repairs"),
+}
 """Answers of five steps, each of which is right or wrong by itself."""
 
 RUNS: dict[str, Run] = {

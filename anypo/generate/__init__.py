@@ -36,10 +36,11 @@ from anypo.parts import load
 load(__name__)
 
 __all__ = [
-    "AdaptiveRounds", "AdaptiveTemperature", "Always", "Anchored", "Beside", "ByLot", "ByModel", "BySolution", "Comparison", "ConfidenceForks", "Contexts", "Corrected",
-    "DatasetReset", "DoublingTree", "EntropyForks", "EnvironmentSteps", "Examples", "Failing", "Generate", "Guided",
-    "Hard", "Hints", "Imitated", "Independent", "Interventions", "Join", "LabelVectors", "LearnedMask", "LookaheadTree", "Modes",
-    "NextSequence", "OneToken", "Prefixes", "ReRolled", "Regroup", "Rescue", "Rethinking", "Retried", "Rollback", "SegmentTree",
-    "ShiftedTargets", "Shortest", "Verdicts", "Vine", "Windowed", "WithAuxiliary", "WithExperts", "WithGreedy", "WithLibrary",
-    "World", "Written",
+    "AdaptiveRounds", "AdaptiveTemperature", "Always", "Anchored", "Beside", "ByLot", "ByModel", "BySolution",
+    "Comparison", "ConfidenceForks", "Contexts", "Corrected", "DatasetReset", "DoublingTree", "EntropyForks",
+    "EnvironmentSteps", "Examples", "Failing", "Generate", "Guided", "Hard", "Hints", "Imitated", "Independent",
+    "Interventions", "Join", "LabelVectors", "LearnedMask", "LookaheadTree", "Modes", "NextSequence",
+    "OneToken", "Prefixes", "ReRolled", "Regroup", "Rescue", "Rethinking", "Retried", "Rollback", "SegmentTree",
+    "ShiftedTargets", "Shortest", "Verdicts", "Vine", "Windowed", "WithAuxiliary", "WithExperts", "WithGreedy",
+    "WithLibrary", "World", "Written",
 ]  # fmt: skip

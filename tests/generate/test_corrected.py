@@ -64,7 +64,9 @@ def verdict(said: Any) -> str:
     return "Score: 2" if "18" in said[-1]["content"] else "Score: 9/10"
 
 
-def rolled(attempt: str = ATTEMPT, judge: Any = verdict, rest: Any = lambda said: "This is 19.\nTwice that is 38.", **more: Any):
+def rolled(
+    attempt: str = ATTEMPT, judge: Any = verdict, rest: Any = lambda said: "This is 19.\nTwice that is 38.", **more: Any
+):
     policy = policies.load({"model": "tiny", "layers": 1, "hidden": 32, "intermediate": 48, "context": 1024}, seed=0)
     task = TextTask((PROBLEM,) * 2, lambda p, text: float(text.strip().endswith("38.")))
     models = {"prm": Says(judge), "teacher": Says(rest)}
@@ -173,7 +175,9 @@ def test_no_asks_give_no_groups_and_company_changes_no_rollout() -> None:
     bed = Testbed(vocabulary=5, horizon=5, prompts=4, batch=4, group=6, task=repairs.chains)
     home = "anypo.claims.beds.repairs"
     cast = [{"role": "prm", "model": f"{home}:judge"}, {"role": "teacher", "model": f"{home}:teacher"}]
-    run = trainer("scope-rlvr", {"generate.delimiter": "", "generate.faults.question": repairs.QUESTION, "models": cast}, bed)
+    run = trainer(
+        "scope-rlvr", {"generate.delimiter": "", "generate.faults.question": repairs.QUESTION, "models": cast}, bed
+    )
     part, context = run.algorithm.generate, Context(0, 1, 0, run.memory)
     assert part.rollout([], run.world, context) == []
     asks = [Ask(n, 6) for n in range(4)]

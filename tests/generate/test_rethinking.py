@@ -67,7 +67,9 @@ def test_first_in_parts_and_the_right_answers_are_targets_on_the_bare_problem() 
     assert len(read) == 4 and all("First 12 + 7 = 19." in text for text in read[2:]), "an example is given at first"
     own, targets = groups
     assert [t.text for t in own.trajectories] == ["no", "no"] and not any(t.tag for t in own.trajectories)
-    assert [(t.tag, t.guidance, t.text) for t in targets.trajectories] == [(TARGET, "decomposed", "In parts, it is 1")] * 2
+    assert [(t.tag, t.guidance, t.text) for t in targets.trajectories] == [
+        (TARGET, "decomposed", "In parts, it is 1")
+    ] * 2
     content = targets.trajectories[0].content
     bare = policy.encode(PROBLEMS[0].messages)
     assert content.tokens[: len(bare)].tolist() == bare.tolist() and content.actions[0] == len(bare)
@@ -110,7 +112,9 @@ def test_an_example_is_the_nearest_success_and_never_the_question_itself() -> No
 
 
 def test_without_room_for_an_example_there_is_none_and_without_room_at_all_nothing_is_shown() -> None:
-    whole = len("Add 0 and 1 of the same fruit.\n\nSplit this into smaller problems, solve them in order, then give the answer.")
+    whole = len(
+        "Add 0 and 1 of the same fruit.\n\nSplit this into smaller problems, solve them in order, then give the answer."
+    )
     _, read, *_ = rolled(lambda text: "no", context=whole + 60)
     assert any("Split this" in text for text in read) and not any("For example" in text for text in read)
     assert len(rolled(lambda text: "no", context=whole)[1]) == 2

@@ -100,7 +100,9 @@ def test_the_reader_sees_the_whole_episode_and_the_retry_begins_where_it_says() 
     assert read[-1].startswith(policy.decode(second.content.shown)), "every turn of the retry has the report in view"
     assert spoken.trajectories[0].reward == 1 and json.loads(spoken.trajectories[0].text)["retry_from_step"] == 2
     (seen,) = guided.trajectories
-    assert seen.reward == 1 and "say a" in policy.decode(seen.content.tokens) and seen.weight.sum() == second.weight.sum()
+    assert (
+        seen.reward == 1 and "say a" in policy.decode(seen.content.tokens) and seen.weight.sum() == second.weight.sum()
+    )
     assert not context.metrics["generate/reports_read"] < 1 and context.metrics["generate/retried_better"] == 1
 
 
@@ -130,8 +132,9 @@ def test_from_the_first_turn_everything_counts() -> None:
 
 
 def test_without_room_for_a_report_nothing_is_asked() -> None:
-    groups, read, *_ = rolled(helped, reply=5000)
-    assert len(groups) == 1 and not any("Here is an attempt" in text for text in read)
+    for fields in ({"reply": 5000}, {"context": 400}):  # no room for a reply; none for the question
+        groups, read, *_ = rolled(helped, **fields)
+        assert len(groups) == 1 and not any("Here is an attempt" in text for text in read)
 
 
 def test_no_asks_and_a_single_turn() -> None:

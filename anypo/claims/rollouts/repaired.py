@@ -58,9 +58,12 @@ def scope(run: ClaimRun) -> Outcome:
         + "."
     )
     gains = [o - w for o, w in zip(kinds["ours"], kinds["whole answers"], strict=True)]
-    run.note("more of them than with whole answers: {:.2f} [{:.2f}, {:.2f}].".format(mean(gains), *paired_interval(gains)))
     run.note(
-        ", ".join(f"{label}: {mean_final(curves):.3f}" for label, curves in _labelled(base, ours, whole)) + " at the end."
+        "more of them than with whole answers: {:.2f} [{:.2f}, {:.2f}].".format(mean(gains), *paired_interval(gains))
+    )
+    run.note(
+        ", ".join(f"{label}: {mean_final(curves):.3f}" for label, curves in _labelled(base, ours, whole))
+        + " at the end."
     )
     return compare(
         [c.area for c in base], [c.area for c in ours], "exact reward, mean over training", run, least=0.1,
@@ -99,7 +102,9 @@ def cog_rethinker(run: ClaimRun) -> Outcome:
     rows = run.each(lambda seed: _sums(seed, run.steps(5000), run.steps(450)))
     for place, label in enumerate(("DAPO", "ours", "asked plainly again")):
         taught, length = (mean(row[place][k] for row in rows) for k in (1, 2))
-        run.note(f"{label}: {taught:.3f} prompts that teach per ten rollouts, answers of {length:.1f} characters at the end.")
+        run.note(
+            f"{label}: {taught:.3f} prompts that teach per ten rollouts, answers of {length:.1f} characters at the end."
+        )
     base, ours, plain = ([row[place][0] for row in rows] for place in range(3))
     return compare(
         base, ours, "accuracy on unseen sums", run, least=0.1, controls={"asked plainly again": plain},
@@ -116,7 +121,11 @@ def _sums(seed: int, budget: int, warm_up: int) -> list[tuple[float, float, floa
     for _ in range(1200):
         a, b, c = rng.integers(1, 8, 3).tolist()
         parts, guess, wrong = f"{a + b};{a + b + c}", *(str(n) for n in rng.integers(3, 22, 2))
-        examples += [(_asked(a, b, c), guess), (PARTS + _asked(a, b, c), parts), (f"{AGAIN}{wrong},{_asked(a, b, c)}", parts)]
+        examples += [
+            (_asked(a, b, c), guess),
+            (PARTS + _asked(a, b, c), parts),
+            (f"{AGAIN}{wrong},{_asked(a, b, c)}", parts),
+        ]
     copy = warm(examples, warm_up, seed)
     ways = {"generate.guides.template": PARTS + "{prompt}", "generate.guides.reflection": AGAIN + "{wrong},{prompt}"}
     plain = {"generate.guides.template": "{prompt}", "generate.guides.reflection": "{prompt}"}
@@ -171,7 +180,10 @@ def r3l(run: ClaimRun) -> Outcome:
     with as many rollouts. Controls: the same advantage and loss on eight plain rollouts; reports that name a turn by lot. Notes: what
     the two attempts share trained like the rest, which pivotal credit is to better; tokens."""
     steps = run.steps(40)
-    played = lambda judge: {**repairs.REPORTED, "models": [{"role": "reflector", "model": f"anypo.claims.beds.repairs:{judge}"}]}
+    played = lambda judge: {
+        **repairs.REPORTED,
+        "models": [{"role": "reflector", "model": f"anypo.claims.beds.repairs:{judge}"}],
+    }
     train = lambda name, changes: finals(name, repairs.WALKS.replace(set=changes), steps, run.seeds)
     turns = {"generate.max_new": 1, "generate.turns": repairs.LENGTH}
     base, ours = train("grpo", turns), train("r3l", played("reflector"))

@@ -19,7 +19,7 @@ class Amplified(Shape, name="amplified"):
     what succeeds always is made likelier without end, unless something else holds it.
     """
 
-    excuses = {kind: "success is a reward of a certain height" for kind in ("reward offset", "common offset")}
+    excuses = dict.fromkeys(("reward offset", "common offset"), "success is a reward of a certain height")
     alpha: float = Field(3.0, ge=0.0)
     success: float = 1.0
 

@@ -33,8 +33,8 @@ FINISHING = 67
 
 @dataclass(frozen=True)
 class Broken:
-    """A wrong rollout (member `place` of group `home`) whose first `kept` of `of` steps are right: its first `cut` decisions, which say
-    `said`."""
+    """A wrong rollout (member `place` of group `home`) whose first `kept` of `of` steps are right: its first `cut` decisions, which
+    say `said`."""
 
     home: int
     place: int
@@ -48,13 +48,14 @@ class Corrected(_OneTurn, name="corrected"):
     """Independent rollouts, of which in groups that want help the wrong ones with most right steps are finished by a teacher from
     their first wrong step on (step-wise correction of SCOPE, arXiv:2602.24110).
 
-    trigger: which groups. faults: who finds the first wrong step. floor: the least share of an answer's steps before it. replaced: at
-    most so many rollouts of a group, those with the largest share. teacher, tries: who goes on from there, and how often it is asked;
-    the first continuation with which the answer is right by the task's outcome takes the wrong rollout's place in the group, which is
-    set aside; without one it stays. Steps end with `delimiter`; an empty one makes every character a step.
+    trigger: which groups. faults: who finds the first wrong step. floor: the least share of an answer's steps before it. replaced:
+    at most so many rollouts of a group, those with the largest share. teacher, tries: who goes on from there, and how often it is
+    asked; the first continuation with which the answer is right by the task's outcome takes the wrong rollout's place in the
+    group, which is set aside; without one it stays. Steps end with `delimiter`; an empty one makes every character a step.
 
-    A corrected rollout has the tag ``guided`` and names in `fork` how many decisions are the policy's own: these keep what they were
-    sampled with, the teacher's have log-probability 0 and version -1. An answer in which no wrong step is found is not corrected.
+    A corrected rollout has the tag ``guided`` and names in `fork` how many decisions are the policy's own: these keep what they
+    were sampled with, the teacher's have log-probability 0 and version -1. An answer in which no wrong step is found is not
+    corrected.
     """
 
     traced = True
@@ -143,9 +144,7 @@ class Corrected(_OneTurn, name="corrected"):
         extra = {"kept_steps": one.kept, "steps": one.of}
         return Start(group.problem, key, own, one.cut, own.sample, fork=one.cut, guidance=CORRECTED, extra=extra)
 
-    def _log(
-        self, broken: Sequence[Broken], better: dict[int, Trajectory], asks: int, context: Context
-    ) -> None:
+    def _log(self, broken: Sequence[Broken], better: dict[int, Trajectory], asks: int, context: Context) -> None:
         """How many prompts had a rollout with something to keep, how many corrections were right, and how much was kept."""
         context.log("generate/broken_share", len({one.home for one in broken}) / max(1, asks))
         context.log("generate/corrected", float(len(better)))

@@ -36,7 +36,9 @@ class Example:
 
 SEEDS = (
     Example("How much is 12 + 7 + 5?", "First 12 + 7 = 19. Then 19 + 5 = 24. The answer is 24."),
-    Example("How much is 12 + 7 + 5?", "12 + 7 is 19, not 18. Then 19 + 5 = 24. The answer is 24.", "12 + 7 = 18, so 23."),
+    Example(
+        "How much is 12 + 7 + 5?", "12 + 7 is 19, not 18. Then 19 + 5 = 24. The answer is 24.", "12 + 7 = 18, so 23."
+    ),
 )
 """What is shown before anything was solved: without an example the first success may never come."""
 
@@ -135,9 +137,7 @@ def _filled(template: str, values: Mapping[str, str]) -> str:
 def _file(file: str) -> tuple[Example, ...]:
     """The examples of a file."""
     return tuple(
-        Example(
-            str(column(row, "prompt", where)), str(column(row, "solution", where)), str(row.get("wrong") or "")
-        )
+        Example(str(column(row, "prompt", where)), str(column(row, "solution", where)), str(row.get("wrong") or ""))
         for where, row in _rows(file)
     )
 

@@ -14,6 +14,7 @@ from anypo.context import Context
 from anypo.control.base import Ask
 from anypo.data.records import Group, Tokens, Trajectory, prompt_id
 from anypo.engine.base import Sampling
+from anypo.errors import UserError
 from anypo.generate.base import World, rollout_key
 from anypo.generate.groups.auxiliary import Question, QuestionTask
 from anypo.generate.repaired.reports import GUIDANCE, REFLECTION, Report, asked, filled, read_report
@@ -59,17 +60,18 @@ class Attempt:
 
 class Retried(_Forking, name="retried"):
     """Half of a prompt's rollouts are made independently. The policy writes a report on each: how it went and, unless all was well,
-    what to do otherwise and from which turn h. The episode is then put back to that turn and played again with the report in view (R3L,
-    shiweijiezero/R3L d503f6c). Both attempts are members of the prompt's group, which has from half to all of its planned size.
+    what to do otherwise and from which turn h. The episode is then put back to that turn and played again with the report in
+    view (R3L, shiweijiezero/R3L d503f6c). Both attempts are members of the prompt's group, which has from half to all of its
+    planned size.
 
     Pivotal credit: the decisions before turn h, which the two share, have weight 0 in both (`pivotal`); with h = 0, and without a
-    valid report, everything counts. The second attempt is trained without the report. Where it is a success that the first was not, or
-    one in fewer turns, two more groups of one rollout with reward 1 are made (`auxiliary`): the report, and the second attempt with the
-    report in view; a report that calls a success a success is one, too. Success is a reward of 1.
+    valid report, everything counts. The second attempt is trained without the report. Where it is a success that the first was
+    not, or one in fewer turns, two more groups of one rollout with reward 1 are made (`auxiliary`): the report, and the second
+    attempt with the report in view; a report that calls a success a success is one, too. Success is a reward of 1.
 
-    reflection, guidance: what the policy is asked about an attempt, with {question}, {log} and {reward}, and what it sees at the second
-    try, before the conversation, with {report} (the JSON object) and {suggestion}. reply: most tokens of a report. role: a model that
-    writes the reports in the policy's place; they are then not trained.
+    reflection, guidance: what the policy is asked about an attempt, with {question}, {log} and {reward}, and what it sees at the
+    second try, before the conversation, with {report} (the JSON object) and {suggestion}. reply: most tokens of a report. role: a
+    model that writes the reports in the policy's place; they are then not trained.
     """
 
     reflection: str = REFLECTION
@@ -78,7 +80,9 @@ class Retried(_Forking, name="retried"):
     pivotal: bool = True
     auxiliary: bool = True
     role: str = Field("", description="who writes the reports ('': the policy itself)")
-    speaker: Literal["system", "user"] = Field("system", description="who says the guidance (some chat templates know no system)")
+    speaker: Literal["system", "user"] = Field(
+        "system", description="who says the guidance (some chat templates know no system)"
+    )
 
     def dormant(self, algorithm: Any, outlook: Outlook) -> str | None:
         if self.turns == 1 and self.pivotal:
@@ -119,16 +123,27 @@ class Retried(_Forking, name="retried"):
             for n, reply in zip(fitting, replies):
                 attempts[n].report = read_report(reply, attempts[n].first.turns)
             return
-        room = [len(world.policy.encode(p.messages)) + self.reply <= world.policy.context for p in problems]
-        fitting = [n for n, fits in enumerate(room) if fits]
+        fitting = [n for n, p in enumerate(problems) if self._fits(p, world)]
         table = {problems[n].prompt: Question("", lambda reply: 0.0, "reflection") for n in fitting}
         starts = [
-            Start(problems[n], self._key(attempts[n], groups, REPORTING, context), sample=attempts[n].first.sample, most=self.reply)
+            Start(
+                problems[n],
+                self._key(attempts[n], groups, REPORTING, context),
+                sample=attempts[n].first.sample,
+                most=self.reply,
+            )
             for n in fitting
         ]
         aside = World(QuestionTask(table), world.policy, world.sampler)  # type: ignore[arg-type]
         for n, said in zip(fitting, resume(starts, aside, self.sampling(context))):
             attempts[n].said, attempts[n].report = said, read_report(said.text, attempts[n].first.turns)
+
+    def _fits(self, problem: Problem, world: World) -> bool:
+        """Whether the policy's context has room for a question and a whole reply."""
+        try:
+            return len(world.policy.encode(problem.messages)) + self.reply <= int(world.policy.context)
+        except UserError:  # longer than its whole context
+            return False
 
     # -- the second attempt ---------------------------------------------------------------------------------------------------
 

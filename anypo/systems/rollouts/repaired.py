@@ -52,38 +52,36 @@ def scope() -> Algorithm:
 
 @system("cog-rethinker", title="Cog-Rethinker", paper="arXiv:2510.15979", base="dapo")
 def cog_rethinker() -> Algorithm:
-    """DAPO that uses the prompts of which no rollout is right. Such a prompt is rolled out again, with as many rollouts, asked to split
-    the problem and to solve the parts in order; where that fails, too, once more, shown a wrong answer of its own and asked for a
-    better one. An example that was solved in the same way is in view, the nearest by BM25 on the question out of those so far (at
-    first one that is given: --set generate.guides.file=examples.jsonl). Right rollouts of either kind are not reinforced: 0.1 times
-    their likelihood, on the bare problem and word for word, is raised beside DAPO's loss, a mean over answers of means over tokens, so
-    that the two ways are learned where nobody asks for them; answers may become longer by it. They stand for their prompt where
-    DAPO's filter counts the prompts of a step. A failed prompt costs up to three times its rollouts, all of which are counted. No
-    code is published; weight, number of examples and that such groups teach by imitation only are guesses from the paper's summary
-    and its reviews."""
+    """DAPO that uses the prompts of which no rollout is right. Such a prompt is rolled out again, with as many rollouts, asked to
+    split the problem and to solve the parts in order; where that fails, too, once more, shown a wrong answer of its own and
+    asked for a better one. An example that was solved in the same way is in view, the nearest by BM25 on the question out of
+    those so far (at first one that is given: --set generate.guides.file=examples.jsonl). Right rollouts of either kind are not
+    reinforced: 0.1 times their likelihood, on the bare problem and word for word, is raised beside DAPO's loss, a mean over
+    answers of means over tokens, so that the two ways are learned where nobody asks for them; answers may become longer by it.
+    They stand for their prompt where DAPO's filter counts the prompts of a step. A failed prompt costs up to three times its
+    rollouts, all of which are counted. No code is published; weight, number of examples and that such groups teach by imitation
+    only are guesses from the paper's summary and its reviews."""
     base = dapo()
     assert isinstance(base.objective, PolicyGradient)
     return base.replace(
         generate=Guided(trigger=Failing(), guides=Rethinking(), fate=Imitated(), trained="plain"),
-        objective=Mix(
-            terms={"": base.objective, TARGET: Supervised(aggregate=SequenceMean())}, weights={TARGET: 0.1}
-        ),
+        objective=Mix(terms={"": base.objective, TARGET: Supervised(aggregate=SequenceMean())}, weights={TARGET: 0.1}),
     )
 
 
 @system("r3l", title="Reflect, then retry", paper="https://github.com/shiweijiezero/R3L", base="grpo")
 def r3l() -> Algorithm:
-    """Half of a prompt's eight rollouts are independent episodes; the policy then looks back on each, says what went wrong and from which
-    turn, and plays it again from there with that report in view. Both are members of one group. What they share before that turn is
-    not trained, in neither; the second attempt is trained without the report. A report that led to a success, and the attempt with it
-    in view, are trained as well, each by itself with advantage 1. Advantage: 1 for a success (reward 1), else the reward minus the
-    group's mean, three times where that is positive, and no deviation; with rewards of 0 and 1 the factor never acts. Loss: minus
-    advantage times log pi, mean over tokens, without ratio or clip, and three passes over every batch: the release
-    (shiweijiezero/R3L d503f6c) lets its trainer draw a batch up to three times, the youngest and least used first, which is three
-    times in a row where it takes three steps for every new batch. KL (k2) to the initial model: its loss is half as large with 0.001,
-    which is this with 0.002. There the report stands right before the turn that is played again, here before the conversation; its
-    step-wise form has no KL. A model that writes no JSON reports, as small ones do not, plays single episodes: --set
-    generate.role=reflector --model-as reflector=PATH has another write them."""
+    """Half of a prompt's eight rollouts are independent episodes; the policy then looks back on each, says what went wrong and from
+    which turn, and plays it again from there with that report in view. Both are members of one group. What they share before
+    that turn is not trained, in neither; the second attempt is trained without the report. A report that led to a success, and
+    the attempt with it in view, are trained as well, each by itself with advantage 1. Advantage: 1 for a success (reward 1),
+    else the reward minus the group's mean, three times where that is positive, and no deviation; with rewards of 0 and 1 the
+    factor never acts. Loss: minus advantage times log pi, mean over tokens, without ratio or clip, and three passes over every
+    batch: the release (shiweijiezero/R3L d503f6c) lets its trainer draw a batch up to three times, the youngest and least used
+    first, which is three times in a row where it takes three steps for every new batch. KL (k2) to the initial model: its loss
+    is half as large with 0.001, which is this with 0.002. There the report stands right before the turn that is played again,
+    here before the conversation; its step-wise form has no KL. A model that writes no JSON reports, as small ones do not, plays
+    single episodes: --set generate.role=reflector --model-as reflector=PATH has another write them."""
     return grpo().replace(
         generate=Retried(turns=4),
         credit=Pipeline(shape=(Amplified(),)),
