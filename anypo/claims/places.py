@@ -177,7 +177,7 @@ PLACES: Mapping[str, Place] = {
     "latr": Place(changes={"control.samples": 8, "generate.lookahead": [2, 3]}),
     "xrpo": Place(changes={"control.samples": 8}),
     "dpo": Place("pairs.jsonl", made=_pairs),
-    "r3l": TURNS,
+    "r3l": replace(TURNS, changes={**TURNS.changes, "generate.reply": 160}),
     "scope-rlvr": Place(changes=SUMS),
     "scaf-grpo": Place(changes={"generate.trigger.after": 0}),
     "sft-then-grpo": Place(
