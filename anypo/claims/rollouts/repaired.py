@@ -137,9 +137,8 @@ def _learned(
     name: str, changes: Mapping[str, Any], task: TextTask, policy: Any, budget: int, seed: int
 ) -> tuple[float, float, float]:
     """What came of `budget` rollouts: mean accuracy over four looks in the last third of them, and the rest of `_sums`."""
-    trainer = Trainer(
-        find(name).algorithm().set({**LEARNERS, **changes}), World(task, policy, Local().sampler(policy)), seed, 1000
-    )
+    world = World(task, policy, Local().sampler(policy))  # type: ignore[arg-type]
+    trainer = Trainer(find(name).algorithm().set({**LEARNERS, **changes}), world, seed, 1000)
     unseen = [task.heldout(n) for n in range(task.n_heldout)]
     looks = [budget * share for share in (2 / 3, 7 / 9, 8 / 9, 1)]
     made, taught, found, length = 0, 0, [], 0.0

@@ -163,7 +163,7 @@ class Retried(_Forking, name="retried"):
                 shown=({"role": self.speaker, "content": told},),
                 extra={"pivot": a.report.step},
             )
-            forked = {"seed": a.first, "cut": cut, "parent": a.first.sample, "fork": cut} if cut else {}
+            forked: dict[str, Any] = {"seed": a.first, "cut": cut, "parent": a.first.sample, "fork": cut} if cut else {}
             starts.append(dataclasses.replace(start, **forked))
             sizes[a.home] += 1
         for a, second in zip(attempts, self.resumed(starts, world, context)):
