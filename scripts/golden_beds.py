@@ -112,6 +112,33 @@ class Digits(EnumerablePolicy):  # type: ignore[misc]
         return " ".join(str(t - 1) for t in np.asarray(tokens).tolist() if t > 0)
 
 
+REPAIRED = {
+    "generate.delimiter": "",
+    "generate.faults.question": "{question} {steps}",
+    "models": [
+        {"role": "prm", "model": "anypo.claims.beds.repairs:judge"},
+        {"role": "teacher", "model": "anypo.claims.beds.repairs:teacher"},
+    ],
+}
+
+
+def repaired(algorithm: Any, fields: Changes) -> tuple[Any, Any]:
+    """The enumerable policy beside a program that judges its steps and one that goes on from them."""
+    algorithm, world = exact(algorithm.set(REPAIRED), fields)
+    world.models = take("cast", "anypo.roles")(algorithm.models, world.policy, world.sampler, SEED)
+    return algorithm, world
+
+
+def walks(algorithm: Any, fields: Changes) -> tuple[Any, Any]:
+    """Episodes of five turns beside a program that looks back on them; the sampler says a letter a turn."""
+    home = "anypo.claims.beds.repairs"
+    cast = [{"role": "reflector", "model": f"{home}:reflector"}]
+    bed = take("WALKS", home).replace(**{"group": 6, **fields})
+    algorithm, world = lively(bed.adapt(algorithm).set({**take("REPORTED", home), "models": cast})), bed.world(SEED)
+    world.models = take("cast", "anypo.roles")(algorithm.models, world.policy, world.sampler, SEED)
+    return algorithm, world
+
+
 def items(algorithm: Any, fields: Changes) -> tuple[Any, Any]:
     """Prompts of many difficulties, and a policy that can put them into other words."""
     bed = take("Items", "anypo.claims.beds.items")(**{"count": 60, "prompts": 4, "simpler": 2, "hard": 1.0, **fields})
@@ -368,6 +395,16 @@ PAIRED = {"batch": 8, "group": 2}
 UNSOLVED = {"reward": "sparse"}
 """One answer of three letters to every prompt: most groups fail as a whole."""
 
+CHAINS = {
+    "vocabulary": 5,
+    "horizon": 5,
+    "kind": "tabular",
+    "prompts": 4,
+    "batch": 4,
+    "task": take("chains", "anypo.claims.beds.repairs"),
+}
+"""Answers of five steps, each of which is right or wrong by itself."""
+
 RUNS: dict[str, Run] = {
     "a-lol": Run(exact, {"reward": "graded"}, {"replay.collect": 2, "replay.groups": 8}),
     "a2fm-apo": Run(exact, {"vocabulary": 5, "horizon": 2, "task": MODES}, {"generate.tags": ["a", "b", "c"]}),
@@ -379,6 +416,15 @@ RUNS: dict[str, Run] = {
     "chord-phi": Run(exact, HARDER),
     "clip-cov": Run(exact, {"lr": 0.2}),
     "clpo": Run(items),
+    "cog-rethinker": Run(
+        exact,
+        {**UNSOLVED, "kind": "tabular", "prompts": 4, "batch": 4, "group": 8},
+        {
+            "generate.guides.template": "{prompt} +{demos}",
+            "generate.guides.reflection": "{prompt} +{wrong}",
+            "generate.guides.decomposed": "{solution}",
+        },
+    ),
     "coderl-plus": Run(
         transformer,
         {"task": programs, "examples": executions, "warm": 70},
@@ -446,9 +492,11 @@ RUNS: dict[str, Run] = {
     "remix": Run(exact, {}, {"update.reference.at": 8, "replay.until": 14}),
     "riskpo": Run(exact, {"prompts": 10, "batch": 10}),
     "pope": Run(exact, UNSOLVED),
+    "r3l": Run(walks),
     "sage-hint": Run(exact, UNSOLVED),
     "salsa": Run(souped),
     "scaf-grpo": Run(exact, UNSOLVED, {"generate.trigger.after": 0}),
+    "scope-rlvr": Run(repaired, CHAINS),
     "spark": Run(
         transformer,
         {"task": sums, "examples": verdicts, "warm": 60},

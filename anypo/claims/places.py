@@ -15,6 +15,7 @@ from typing import Any
 from anypo import tasks
 from anypo.algorithm import Algorithm
 from anypo.claims.beds.labels import label_texts
+from anypo.claims.beds.repairs import SUMS
 from anypo.errors import UserError
 from anypo.generate.base import World
 from anypo.run.settings.config import RunConfig, resolve
@@ -176,6 +177,8 @@ PLACES: Mapping[str, Place] = {
     "latr": Place(changes={"control.samples": 8, "generate.lookahead": [2, 3]}),
     "xrpo": Place(changes={"control.samples": 8}),
     "dpo": Place("pairs.jsonl", made=_pairs),
+    "r3l": replace(TURNS, changes={**TURNS.changes, "generate.reply": 160}),
+    "scope-rlvr": Place(changes=SUMS),
     "scaf-grpo": Place(changes={"generate.trigger.after": 0}),
     "sft-then-grpo": Place(
         changes={

@@ -6,7 +6,7 @@ import numpy as np
 from pydantic import Field
 
 from anypo.context import Context
-from anypo.data.records import CANCELLED, Group
+from anypo.data.records import CANCELLED, DEMO, TARGET, Group
 from anypo.parts import Part
 
 
@@ -61,12 +61,17 @@ class Screen(Filter, name="screen"):
 
 
 class DropDegenerate(Survival, name="drop_degenerate"):
-    """Drop groups whose rewards are all equal: their centred advantage is zero (DAPO's dynamic sampling when `rounds` > 1)."""
+    """Drop groups whose rewards are all equal: their centred advantage is zero (DAPO's dynamic sampling when `rounds` > 1). Groups of
+    demonstrations and targets stay, for what is imitated needs no contrast."""
 
     tolerance: float = Field(1e-9, ge=0.0)
 
     def keep(self, groups: list[Group], context: Context) -> list[Group]:
-        return [group for group in groups if np.ptp(group.rewards) > self.tolerance]
+        return [group for group in groups if _imitated(group) or np.ptp(group.rewards) > self.tolerance]
+
+
+def _imitated(group: Group) -> bool:
+    return bool(group.trajectories) and all(t.belongs in (DEMO, TARGET) for t in group.trajectories)
 
 
 class DropTruncated(Survival, name="drop_truncated"):

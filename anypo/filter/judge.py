@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -16,6 +15,7 @@ from anypo.engine.base import Sampling
 from anypo.errors import UserError
 from anypo.filter.base import Signal
 from anypo.filter.consensus import PSEUDO
+from anypo.roles.verdict import read
 from anypo.tasks.unlabelled import LABEL
 
 QUESTION = """Question:
@@ -138,19 +138,6 @@ class Judge(Signal, name="judge"):
             weights["judge"] = self.weight
         components["judge"] = verdict
         return trajectory.replace(reward=reward, rewards=components, weights=weights, extra=extra)
-
-
-def read(reply: str, verdict: str, most: float) -> float | None:
-    """The verdict in a judge's reply, in [0, 1]; None where there is none."""
-    if verdict == "yes":
-        words = re.findall(r"\b(yes|no)\b", reply.lower())
-        return float(words[-1] == "yes") if words else None
-    number = r"-?\d+(?:\.\d+)?"
-    said = re.sub(
-        rf"\({number}\s*(?:-|to)\s*{number}\)|\s*(?:/|\bout of\b)\s*{most:g}\b", "", reply.lower()
-    )  # the scale, no verdict
-    found = re.findall(rf"score[^\w-]{{0,5}}(?:is[^\w-]{{0,3}})?({number})", said) or re.findall(number, said)
-    return min(1.0, max(0.0, float(found[-1]) / most)) if found else None
 
 
 def _key(question: str) -> str:

@@ -12,7 +12,7 @@ from anypo.generate.groups.temperature import AdaptiveTemperature
 from anypo.generate.groups.windowed import Windowed
 from anypo.generate.guided.demonstrations import Anchored, Interventions, OneToken
 from anypo.generate.guided.experts import WithExperts
-from anypo.generate.guided.fates import Beside, Contexts, Join, Regroup, Rescue
+from anypo.generate.guided.fates import Beside, Contexts, Imitated, Join, Regroup, Rescue
 from anypo.generate.guided.guides import Examples, Hints, Prefixes
 from anypo.generate.guided.guiding import Guided
 from anypo.generate.guided.library import WithLibrary
@@ -21,6 +21,11 @@ from anypo.generate.guided.reset import DatasetReset
 from anypo.generate.guided.rollback import Rollback
 from anypo.generate.guided.triggers import Always, ByLot, Failing, Hard
 from anypo.generate.guided.written import Shortest, Written
+from anypo.generate.repaired.corrected import Corrected
+from anypo.generate.repaired.faults import Comparison, Verdicts
+from anypo.generate.repaired.rethinking import Rethinking
+from anypo.generate.repaired.retried import Retried
+from anypo.generate.repaired.teachers import ByModel, BySolution
 from anypo.generate.trees.confidence import ConfidenceForks
 from anypo.generate.trees.doubling import DoublingTree
 from anypo.generate.trees.lookahead import LookaheadTree
@@ -31,10 +36,11 @@ from anypo.parts import load
 load(__name__)
 
 __all__ = [
-    "AdaptiveRounds", "AdaptiveTemperature", "Always", "Anchored", "Beside", "ByLot", "ConfidenceForks", "Contexts",
-    "DatasetReset", "DoublingTree", "EntropyForks", "EnvironmentSteps", "Examples", "Failing", "Generate", "Guided",
-    "Hard", "Hints", "Independent", "Interventions", "Join", "LabelVectors", "LearnedMask", "LookaheadTree", "Modes",
-    "NextSequence", "OneToken", "Prefixes", "ReRolled", "Regroup", "Rescue", "Rollback", "SegmentTree",
-    "ShiftedTargets", "Shortest", "Vine", "Windowed", "WithAuxiliary", "WithExperts", "WithGreedy", "WithLibrary",
-    "World", "Written",
+    "AdaptiveRounds", "AdaptiveTemperature", "Always", "Anchored", "Beside", "ByLot", "ByModel", "BySolution",
+    "Comparison", "ConfidenceForks", "Contexts", "Corrected", "DatasetReset", "DoublingTree", "EntropyForks",
+    "EnvironmentSteps", "Examples", "Failing", "Generate", "Guided", "Hard", "Hints", "Imitated", "Independent",
+    "Interventions", "Join", "LabelVectors", "LearnedMask", "LookaheadTree", "Modes", "NextSequence",
+    "OneToken", "Prefixes", "ReRolled", "Regroup", "Rescue", "Rethinking", "Retried", "Rollback", "SegmentTree",
+    "ShiftedTargets", "Shortest", "Verdicts", "Vine", "Windowed", "WithAuxiliary", "WithExperts", "WithGreedy",
+    "WithLibrary", "World", "Written",
 ]  # fmt: skip

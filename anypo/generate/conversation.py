@@ -384,6 +384,12 @@ def ends(policy: Any) -> frozenset[int]:
     return policy.ends if hasattr(policy, "ends") else frozenset({int(policy.answer("")[-1])})
 
 
+def ending(policy: Any) -> np.ndarray:
+    """Tokens that end the policy's turn where it has said something already."""
+    closing, last = np.asarray(policy.answer("")), ends(policy)
+    return closing[next(at for at, token in enumerate(closing.tolist()) if token in last) :]
+
+
 def history(episode: Episode) -> tuple[Message, ...]:
     """The messages before the policy's last turn, as far as they are known."""
     out = list(episode.opening)

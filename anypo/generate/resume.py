@@ -25,9 +25,9 @@ from anypo.tasks.live import Live
 class Start:
     """A state to continue from: the first `cut` decisions of `seed` (None: the beginning, or the environment's `state`). `key` makes
     the random numbers of the continuation its own. `shown`: messages put before the prompt when sampling only (exemplars,
-    hints); what is trained on is the plain prompt. `said`: text already put into the policy's mouth, given as context and never
-    trained on. `most`: bound on the decisions of the turn that is continued, in the place of the sampling's. The remaining fields
-    go into the trajectory."""
+    hints), left out where they do not fit; what is trained on is the plain prompt. `said`: text already put into the policy's mouth,
+    given as context and never trained on. `most`: bound on the decisions of the turn that is continued, in the place of the
+    sampling's. The remaining fields go into the trajectory."""
 
     problem: Problem
     key: tuple[int, ...]
@@ -114,6 +114,10 @@ def _begun(start: Start, world: World, sampling: Sampling, keep: bool) -> Episod
     if turn:
         assert start.seed is not None
         _retrace(episode, start.seed, turn, world)
+        if start.shown:
+            stretch.shown = prompt_shown(start, world, start.most or sampling.max_new)
+            if stretch.length + (start.most or sampling.max_new) > world.policy.context:
+                stretch.shown = start.seed.content.shown  # type: ignore[union-attr]
     else:
         episode.said = begun + episode.said
         stretch.append(world.policy.encode(shown), CONTEXT)

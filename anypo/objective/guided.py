@@ -1,5 +1,6 @@
-"""Answers that were sampled with a guide in view and are trained on the plain prompt: their own ratio and trust region inside one
-objective, so that they share its mean with the others. They are the trajectories of the tag ``guided``."""
+"""Answers that were sampled with a guide in view and are trained on the plain prompt, or that somebody else has finished: their own
+ratio and trust region inside one objective, so that they share its mean with the others. They are the trajectories of the tag
+``guided``, from their fork on."""
 
 from __future__ import annotations
 
@@ -52,6 +53,12 @@ class Saturating(Trust, name="saturating"):
         return batch.spread(found.clamp(min=1e-4)).log()
 
 
+def guided(batch: Batch) -> Tensor:
+    """Which decisions were made with help, bool [N]: those of trajectories of the tag, but for the first `fork` of one that has a
+    fork, which the policy made alone."""
+    return batch.spread(batch.tagged(GUIDED)) & (batch["position"] >= batch.spread(batch.sequences["fork"]))
+
+
 class GuidedRatio(Ratio, name="guided"):
     """One ratio for the decisions of guided answers, another for all `others`."""
 
@@ -60,8 +67,7 @@ class GuidedRatio(Ratio, name="guided"):
     others: Ratio = TokenRatio()
 
     def log_ratio(self, batch: Batch, context: Context) -> Tensor:
-        mine = batch.spread(batch.tagged(GUIDED))
-        return torch.where(mine, self.guided.log_ratio(batch, context), self.others.log_ratio(batch, context))
+        return torch.where(guided(batch), self.guided.log_ratio(batch, context), self.others.log_ratio(batch, context))
 
 
 class GuidedTrust(Trust, name="guided"):
@@ -75,9 +81,8 @@ class GuidedTrust(Trust, name="guided"):
     def surrogate(self, log_ratio: Tensor, advantage: Tensor, batch: Batch, context: Context) -> Tensor:
         tagged = batch.tagged(GUIDED)
         context.log("objective/guided_share", tagged.to(advantage.dtype).mean() if len(tagged) else 0.0)
-        mine = batch.spread(tagged)
         return torch.where(
-            mine,
+            guided(batch),
             self.guided.surrogate(log_ratio, advantage, batch, context),
             self.others.surrogate(log_ratio, advantage, batch, context),
         )
@@ -98,4 +103,4 @@ class PlainLikelihood(Regulariser, name="plain_likelihood"):
         return -self.coefficient * value
 
 
-__all__ = ["GuidedRatio", "GuidedTrust", "PlainLikelihood", "Saturating", "Undivided"]
+__all__ = ["GuidedRatio", "GuidedTrust", "PlainLikelihood", "Saturating", "Undivided", "guided"]

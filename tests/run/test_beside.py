@@ -215,6 +215,12 @@ def test_the_base_has_the_changes_of_the_run_where_the_two_systems_share_them() 
     assert [n for n, _ in candidates(find("minpro").algorithm())][:2] == ["cispo", "grpo"]
 
 
+def test_a_base_is_given_no_model_that_it_does_not_ask_for() -> None:
+    cast = [{"role": "prm", "model": "self"}, {"role": "teacher", "model": "self"}]
+    name, base = next(candidates(find("scope-rlvr").algorithm().set({"models": cast, "control.prompts": 3})))
+    assert name == "grpo" and not base.models and base.control.prompts == 3  # type: ignore[attr-defined]
+
+
 def test_an_algorithm_of_ones_own_is_held_against_grpo_in_its_own_surroundings() -> None:
     own = Algorithm(name="mine").set({"control.prompts": 5, "credit.centre": "group_median"})
     name, base = next(candidates(own))

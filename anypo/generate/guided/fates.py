@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from pydantic import Field
 
-from anypo.data.records import Group, Trajectory
+from anypo.data.records import TARGET, Group, Trajectory
 from anypo.generate.base import rollout_key
 from anypo.generate.groups.rounds import solved
 from anypo.generate.guided.guides import DRAWN, Guide
@@ -106,6 +106,39 @@ class Rescue(Fate, name="rescue"):
         return groups
 
 
+class Imitated(Fate, name="imitated"):
+    """A group that wants help stays as it is, and its prompt is rolled out again as often with one guide after the other until one of
+    these rollouts is right. The right ones of that guide are a group of their own with the tag ``target``, to be imitated; the others
+    are set aside (Cog-Rethinker, arXiv:2510.15979). Every guide is asked for when its turn comes, so that it may show what went wrong
+    before, and hears of the shortest of the right rollouts."""
+
+    provides = frozenset({f"tag:{TARGET}"})
+
+    def groups(self, step: Guiding) -> list[Group]:
+        groups, targets = step.plain([ask.samples for ask in step.asks]), []
+        waiting, level = [place for place, group in enumerate(groups) if step.wants(group)], 0
+        deepest = 0
+        while waiting and level <= deepest:
+            ladders = step.ladders(waiting)
+            deepest = max((guide.level for guides in ladders.values() for guide in guides), default=0)
+            turn = {place: next((g for g in guides if g.level == level), None) for place, guides in ladders.items()}
+            wishes = [(p, g, n) for p, g in turn.items() if g is not None for n in range(step.asks[p].samples)]
+            for place, fresh in _by_place(wishes, step.play(wishes)).items():
+                right = [t.replace(tag=TARGET) for t in fresh if solved(t, step.world.task)]
+                wrong = [t for t in fresh if not solved(t, step.world.task)]
+                if right:
+                    targets.append(step.group(place, right))
+                    best, shown = min(right, key=len), turn[place]
+                    assert shown is not None
+                    step.part.guides.learn(step.problems[place], shown, best, step)
+                    waiting.remove(place)
+                if wrong:
+                    step.aside.append(step.group(place, wrong).replace(aside=True))
+            level += 1
+        step.context.log("generate/imitated", float(sum(len(group.trajectories) for group in targets)))
+        return [*groups, *targets]
+
+
 class Beside(Fate, name="beside"):
     """A prompt that is given help keeps its group and gets a second one of the same size, all with its first guide: the two share no
     statistics (POPE, arXiv:2601.18779)."""
@@ -159,4 +192,4 @@ def _by_place(wishes: list[tuple[int, Guide, int]], made: list[Trajectory]) -> M
     return found
 
 
-__all__ = ["Beside", "Contexts", "Fate", "Join", "Regroup", "Rescue"]
+__all__ = ["Beside", "Contexts", "Fate", "Imitated", "Join", "Regroup", "Rescue"]

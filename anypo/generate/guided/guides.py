@@ -22,6 +22,7 @@ from anypo.tasks.text.hints import levels
 from anypo.tasks.text.rows import Data, column
 
 if TYPE_CHECKING:
+    from anypo.data.records import Trajectory
     from anypo.generate.guided.guiding import Guiding
 
 DRAWN = 59
@@ -60,6 +61,9 @@ class Guides(Part, slot="guides"):
         """`text` shown with a problem."""
         told = lambda asked: self.template.replace("{prompt}", asked).replace("{guide}", text)
         return Guide(text, reworded(problem.messages, told), level, self.kind)
+
+    def learn(self, problem: Problem, guide: Guide, answer: Trajectory, step: Guiding) -> None:
+        """A rollout with a guide was right, and is to be imitated: what may be shown from now on."""
 
     def suits(self, task: Task) -> str | None:
         """A sentence saying why there is nothing to show in `task`, or None."""

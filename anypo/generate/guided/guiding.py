@@ -63,13 +63,15 @@ class Guided(_OneTurn, name="guided"):
 
 @dataclass
 class Guiding:
-    """One step of guided generation, as fates and guides see it. aside: groups that are made on the way and not trained on."""
+    """One step of guided generation, as fates and guides see it. aside: groups that are made on the way and not trained on. made: the
+    rollouts of every ask so far, by its place."""
 
     part: Guided
     asks: Sequence[Ask]
     world: World
     context: Context
     aside: list[Group] = field(default_factory=list)
+    made: dict[int, list[Trajectory]] = field(default_factory=dict)
 
     @cached_property
     def problems(self) -> list[Problem]:
@@ -89,7 +91,10 @@ class Guiding:
             for sample in samples
         ]
         done = iter(self.part.resumed(starts, self.world, self.context))
-        return [self.group(place, [next(done) for _ in samples]) for place, samples in enumerate(numbers)]
+        groups = [self.group(place, [next(done) for _ in samples]) for place, samples in enumerate(numbers)]
+        for place, group in enumerate(groups):
+            self.made.setdefault(place, []).extend(group.trajectories)
+        return groups
 
     def group(self, place: int, trajectories: Sequence[Trajectory]) -> Group:
         """Rollouts as the group that answers the ask at `place`."""
@@ -98,10 +103,11 @@ class Guiding:
     def ladders(self, places: Sequence[int]) -> Mapping[int, list[Guide]]:
         """The guides of the asks at `places` that the model's context has room for; asks without any are left out."""
         found = zip(places, self.part.guides.ladders(places, self)) if places else ()
-        fitting = {place: [guide for guide in guides if self._fits(guide)] for place, guides in found}
+        fitting = {place: [guide for guide in guides if self.fits(guide)] for place, guides in found}
         return {place: guides for place, guides in fitting.items() if guides}
 
-    def _fits(self, guide: Guide) -> bool:
+    def fits(self, guide: Guide) -> bool:
+        """Whether the model's context has room for a guide and an answer."""
         try:
             return len(self.world.policy.encode(guide.messages)) + self.part.max_new <= self.world.policy.context
         except UserError:  # longer than the model's whole context
@@ -117,6 +123,8 @@ class Guiding:
             extra = {"guide": guide.text, "level": guide.level}
             starts.append(Start(shown, key, sample=sample, guidance=guide.kind, extra=extra))
         done = [self._judged(t) for t in self.part.resumed(starts, self.world, self.context)]
+        for trajectory, (place, _, _) in zip(done, wishes):
+            self.made.setdefault(place, []).append(trajectory)
         if self.part.trained == "shown":
             return done
         return [self._stripped(t, self.problems[place]) for t, (place, _, _) in zip(done, wishes)]

@@ -9,6 +9,7 @@ from anypo.column import BEHAVIOUR, OLD, Column
 from anypo.errors import UserError
 from anypo.fits import POLICY
 from anypo.parts import Part, at, differences
+from anypo.roles import idle
 from anypo.systems import methods
 from anypo.systems.registry import System
 from anypo.update.naming import offers
@@ -47,7 +48,14 @@ def fitted(algorithm: Algorithm, own: System | None, base: System) -> Algorithm:
         for path, new in differences(default, algorithm.dump())
         if at(plain, path, NOWHERE) == at(default, path, NOWHERE) and at(plain, path, NOWHERE) is not NOWHERE
     }
-    return theirs.set(changes).replace(name=base.name)
+    return _played(theirs.set(changes)).replace(name=base.name)
+
+
+def _played(algorithm: Algorithm) -> Algorithm:
+    """The algorithm with those of its models that some part asks for."""
+    required = frozenset().union(*(part.required() for _, part in algorithm.walk()))
+    columns = algorithm.columns() if algorithm.models else frozenset()
+    return algorithm.replace(models=tuple(c for c in algorithm.models if idle((c,), required, columns) is None))
 
 
 def lacking(base: Algorithm, weights: Weights) -> str:
