@@ -25,6 +25,8 @@ from anypo.generate.trees.confidence import ConfidenceForks
 from anypo.generate.trees.doubling import DoublingTree
 from anypo.generate.trees.lookahead import LookaheadTree
 from anypo.generate.trees.segments import EntropyForks, ReRolled, SegmentTree, Vine
+from anypo.generate.watched.pooled import Pooled
+from anypo.generate.watched.pruned import Pruned
 from anypo.generate.worlds.steps import EnvironmentSteps
 from anypo.parts import load
 
@@ -34,7 +36,7 @@ __all__ = [
     "AdaptiveRounds", "AdaptiveTemperature", "Always", "Anchored", "Beside", "ByLot", "ConfidenceForks", "Contexts",
     "DatasetReset", "DoublingTree", "EntropyForks", "EnvironmentSteps", "Examples", "Failing", "Generate", "Guided",
     "Hard", "Hints", "Independent", "Interventions", "Join", "LabelVectors", "LearnedMask", "LookaheadTree", "Modes",
-    "NextSequence", "OneToken", "Prefixes", "ReRolled", "Regroup", "Rescue", "Rollback", "SegmentTree",
+    "NextSequence", "OneToken", "Pooled", "Prefixes", "Pruned", "ReRolled", "Regroup", "Rescue", "Rollback", "SegmentTree",
     "ShiftedTargets", "Shortest", "Vine", "Windowed", "WithAuxiliary", "WithExperts", "WithGreedy", "WithLibrary",
     "World", "Written",
 ]  # fmt: skip
