@@ -409,6 +409,8 @@ RUNS: dict[str, Run] = {
     "a-lol": Run(exact, {"reward": "graded"}, {"replay.collect": 2, "replay.groups": 8}),
     "a2fm-apo": Run(exact, {"vocabulary": 5, "horizon": 2, "task": MODES}, {"generate.tags": ["a", "b", "c"]}),
     "adora": Run(exact, {"horizon": 5}),
+    "april": Run(exact, {"horizon": 8, "graph": "chain", "reward": "graded", "batch": 3}),
+    "arrol": Run(exact, {"group": 12, "horizon": 6}, {"generate.cold": 2}),
     "bapo": Run(exact, STALE),
     "bpo-bounded-ratio": Run(control),
     "brorl": Run(exact, {"group": 16}, {"update.reference.every": 6}),

@@ -170,6 +170,7 @@ PLACES: Mapping[str, Place] = {
     "poise": Place(changes={"control.prompts": 8, "credit.centre.warmup": 8}),
     "pcl": Place(changes={"control.critic": "head"}),
     "craft-gui": Place("screens", changes={"generate.max_new": 24}),
+    "arrol": Place(changes={"control.samples": 8}),
     "dars": Place(changes={"control.samples": 6, "generate.base": 4}),
     "clpo": Place(changes={"control.samples": 8}),
     "dots-rr": Place(changes={"replay.begin": 1}),

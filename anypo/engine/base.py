@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -49,12 +49,15 @@ class Sampling:
 @dataclass(frozen=True)
 class Request:
     """One continuation wanted. `seed` = (run seed, prompt id, visit, role, sample index, ...): with the token position it keys the
-    counter-based random numbers, so the result does not depend on what else is in the batch."""
+    counter-based random numbers, so the result does not depend on what else is in the batch. begun: how many of the tokens are the
+    answer's own, from an earlier request with the same seed: this one goes on as if that one had never stopped (random numbers
+    continue behind them, and stop strings may begin in them); `sampling.max_new` counts what is still to come."""
 
     tokens: np.ndarray
     sampling: Sampling
     seed: tuple[int, ...]
     tag: Any = None
+    begun: int = 0
 
 
 @dataclass(frozen=True)
@@ -88,6 +91,36 @@ class Completion:
             None if self.kept is None else self.kept.part(0, length),
         )
 
+    def plain(self) -> dict[str, Any]:
+        """As arrays and plain values (checkpoint safe); `Completion.restored` is the same again."""
+        columns = {name: getattr(self, name) for name in ("tokens", "logp", "entropy", "log_mass", "version", "finish")}
+        return columns | {"kept": None if self.kept is None else self.kept.plain()}
+
+    @staticmethod
+    def restored(saved: Mapping[str, Any]) -> Completion:
+        """The completion that `plain` described."""
+        kept = saved["kept"]
+        return Completion(**{**saved, "kept": None if kept is None else Kept(**kept)})
+
+
+@dataclass(frozen=True)
+class Seen:
+    """One more token of a request that is being sampled.
+
+    place: which of the requests. length: its new tokens so far, this one included. finish: '' while it goes on. hidden: the last
+    hidden state [hidden] that the token was drawn from, where it was asked for and the engine has one.
+    """
+
+    place: int
+    token: int
+    length: int
+    finish: str
+    hidden: np.ndarray | None = None
+
+
+Watch = Callable[[Sequence[Seen]], Collection[int]]
+"""Told after every step of the engine what is new; returns the places of requests to be given up (those that have ended stay)."""
+
 
 @dataclass(frozen=True)
 class Limit:
@@ -110,6 +143,9 @@ class Sampler(Protocol):
 
     One that can sample from a copy of its policy has a method ``beside(copy)``: a sampler of that copy, as this one stands.
     One that counts has a `Tally`, ``tally``, which it shares with those.
+    One whose requests can be watched (feature ``watched`` of the engine) has a method ``watched(requests, watch, state)``: `generate`
+    with a `Watch` that may give requests up, which come back with what they have and the finish 'cancelled'; `state` is the
+    decision (from 0) whose hidden state the watch wants to see.
     """
 
     #: True when sampled log-probabilities are provably the trainer's own for the same weights.

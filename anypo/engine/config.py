@@ -37,6 +37,7 @@ class Local(Engine, name="local"):
     stale they are, so that ``logp_old`` is the sampler's (asynchronous training without a recomputed old policy).
     """
 
+    provides = frozenset({"watched"})
     kv_tokens: int = Field(32768, ge=64)
     reuse_logp: Literal["exact", "never", "always"] = "exact"
 

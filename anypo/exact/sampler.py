@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from anypo.data.kept import Kept
-from anypo.engine.base import Completion, Request, Tally
+from anypo.engine.base import Completion, Request, Seen, Tally, Watch
 from anypo.errors import UserError
 from anypo.exact.graph import END, EOS, uniforms
 from anypo.exact.policy import EnumerablePolicy
@@ -54,6 +54,10 @@ class EnumerableSampler:
 
     def generate(self, requests: Sequence[Request]) -> list[Completion]:
         """Continue every request; identical whatever else is in the call."""
+        return self.watched(requests, lambda news: ())
+
+    def watched(self, requests: Sequence[Request], watch: Watch, state: int = -1) -> list[Completion]:
+        """`generate` under a watch, which may give requests up while they run; a table has no hidden states."""
         if not requests:
             return []
         if any(request.sampling.stop for request in requests):
@@ -63,13 +67,14 @@ class EnumerableSampler:
             self._kept.append(self._snapshot())
         graph = self.policy.graph
         starts = [self._start(request.tokens) for request in requests]
-        prompt, state, code = (np.array(column) for column in zip(*starts))
+        prompt, node, code = (np.array(column) for column in zip(*starts))
         told = self.policy.copied(code) if code.any() else None
         depth = graph.depth().numpy()
         heat = np.array([request.sampling.temperature for request in requests])
         limit = np.array([request.sampling.max_new for request in requests])
         width = int(min(limit.max(), graph.horizon))
-        draws = uniforms([request.seed for request in requests], width + 1)
+        begun = np.array([request.begun for request in requests])
+        draws = uniforms([request.seed for request in requests], width + 1 + int(begun.max()))
         age = self._ages(draws[:, -1], width)
         number = np.array([version for version, _ in self._kept])
         tables = np.stack([logits for _, logits in self._kept])
@@ -78,15 +83,16 @@ class EnumerableSampler:
         tokens, logp = np.full(shape, END), np.zeros(shape)
         entropy, mass, version = np.zeros(shape), np.zeros(shape), np.zeros(shape, dtype=np.int64)
         kept: list[list[np.ndarray | None]] = [[] for _ in requests]
-        lengths = np.zeros(len(requests), dtype=np.int64)
+        lengths, given_up = np.zeros(len(requests), dtype=np.int64), np.zeros(len(requests), dtype=bool)
+        every = np.arange(len(requests))
         for t in range(width):
-            live = (state != END) & (lengths == t) & (t < limit)
+            live = (node != END) & (lengths == t) & (t < limit) & ~given_up
             if not live.any():
                 break
             slot = len(self._kept) - 1 - np.minimum(age[:, t], len(self._kept) - 1)
-            logits = tables[slot, prompt * graph.states + np.maximum(state, 0)]
+            logits = tables[slot, prompt * graph.states + np.maximum(node, 0)]
             if told is not None:
-                logits = logits + told[np.arange(len(requests)), depth[np.maximum(state, 0)]]
+                logits = logits + told[every, depth[np.maximum(node, 0)]]
             p, entropy[:, t] = _softmax(logits, heat * _factors(logits, requests))
             p, mass[:, t] = _truncate(p, requests)
             cut = mass[:, t] < 0
@@ -94,16 +100,21 @@ class EnumerableSampler:
                 kept[i].append(np.flatnonzero(p[i]))
             for i in np.flatnonzero(live & ~cut):
                 kept[i].append(None)
-            chosen = np.minimum((p.cumsum(1) <= draws[:, t : t + 1] * p.sum(1, keepdims=True)).sum(1), p.shape[1] - 1)
+            drawn = draws[every, begun + t][:, None]
+            chosen = np.minimum((p.cumsum(1) <= drawn * p.sum(1, keepdims=True)).sum(1), p.shape[1] - 1)
             logp[:, t] = np.log(np.maximum(np.take_along_axis(p, chosen[:, None], 1)[:, 0], 1e-300))
             tokens[:, t], version[:, t] = np.where(live, chosen, END), number[slot]
             lengths += live
-            state = np.where(live, child[state, chosen], state)
+            node = np.where(live, child[node, chosen], node)
+            over = (node == END) | (lengths >= limit)
+            ended = ["" if not over[i] else "stop" if chosen[i] == EOS else "length" for i in every]
+            lost = list(watch([Seen(int(i), int(chosen[i]), t + 1, ended[i]) for i in np.flatnonzero(live)]))
+            given_up[[i for i in lost if not over[i]]] = True
         self.tally.drawn += int(lengths.sum())
         return [
             Completion(
-                tokens[i, :n].copy(), logp[i, :n].copy(), entropy[i, :n].copy(), mass[i, :n].copy(),
-                version[i, :n].copy(), "stop" if n and tokens[i, n - 1] == EOS else "length", Kept.of(kept[i]),
+                tokens[i, :n].copy(), logp[i, :n].copy(), entropy[i, :n].copy(), mass[i, :n].copy(), version[i, :n].copy(),
+                "cancelled" if given_up[i] else "stop" if n and tokens[i, n - 1] == EOS else "length", Kept.of(kept[i]),
             )
             for i, n in enumerate(lengths.tolist())
         ]  # fmt: skip

@@ -85,6 +85,8 @@ class DropTruncated(Survival, name="drop_truncated"):
 class DropCancelled(Survival, name="drop_cancelled"):
     """Drop trajectories that were given up while they were sampled (pruned branches); a group left empty goes too."""
 
+    provides = frozenset({"without_cancelled"})
+
     def keep(self, groups: list[Group], context: Context) -> list[Group]:
         kept = [g.replace(trajectories=tuple(t for t in g.trajectories if t.finish != CANCELLED)) for g in groups]
         return [group for group in kept if group.trajectories]

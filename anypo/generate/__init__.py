@@ -30,6 +30,8 @@ from anypo.generate.trees.confidence import ConfidenceForks
 from anypo.generate.trees.doubling import DoublingTree
 from anypo.generate.trees.lookahead import LookaheadTree
 from anypo.generate.trees.segments import EntropyForks, ReRolled, SegmentTree, Vine
+from anypo.generate.watched.pooled import Pooled
+from anypo.generate.watched.pruned import Pruned
 from anypo.generate.worlds.steps import EnvironmentSteps
 from anypo.parts import load
 
@@ -40,7 +42,7 @@ __all__ = [
     "Comparison", "ConfidenceForks", "Contexts", "Corrected", "DatasetReset", "DoublingTree", "EntropyForks",
     "EnvironmentSteps", "Examples", "Failing", "Generate", "Guided", "Hard", "Hints", "Imitated", "Independent",
     "Interventions", "Join", "LabelVectors", "LearnedMask", "LookaheadTree", "Modes", "NextSequence",
-    "OneToken", "Prefixes", "ReRolled", "Regroup", "Rescue", "Rethinking", "Retried", "Rollback", "SegmentTree",
-    "ShiftedTargets", "Shortest", "Verdicts", "Vine", "Windowed", "WithAuxiliary", "WithExperts", "WithGreedy",
-    "WithLibrary", "World", "Written",
+    "OneToken", "Pooled", "Prefixes", "Pruned", "ReRolled", "Regroup", "Rescue", "Rethinking", "Retried",
+    "Rollback", "SegmentTree", "ShiftedTargets", "Shortest", "Verdicts", "Vine", "Windowed", "WithAuxiliary",
+    "WithExperts", "WithGreedy", "WithLibrary", "World", "Written",
 ]  # fmt: skip

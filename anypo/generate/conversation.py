@@ -240,13 +240,14 @@ def take_turn(
     replies = step_all([live.environment for live in lives], heard, counts, sampling.max_new)
     for episode, live, completion, text, said, reply in zip(episodes, lives, completions, texts, heard, replies):
         live.heard(Action(said, len(completion.tokens), sampling.max_new), reply)
-        _record(episode, completion, text, reply, task)
+        record(episode, completion, text, reply, task)
         episode.saying += said
         _end_or_go_on(episode, completion, reply, policy, sampling, workspace)
         episode.turn, episode.kept = episode.turn + 1, None
 
 
-def _record(episode: Episode, completion: Completion, text: str, reply: Reply, task: Task) -> None:
+def record(episode: Episode, completion: Completion, text: str, reply: Reply, task: Task) -> None:
+    """Add a turn, as it was sampled, and what it earned to the stretch that grows."""
     stretch = episode.stretch
     stretch.append(completion.tokens, ACTION)
     stretch.parts.append(completion)

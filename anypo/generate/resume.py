@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 
 from anypo.data.content import Message, media, parted, readable
-from anypo.data.records import CONTEXT, FINISHED, STATES, TRUNCATED, Tokens, Trajectory
+from anypo.data.records import CANCELLED, CONTEXT, FINISHED, STATES, TRUNCATED, Tokens, Trajectory
 from anypo.engine.base import Completion, Request, Sampling
 from anypo.generate.base import World
-from anypo.generate.conversation import Episode, carry_on, joined, take_turn, told, trajectories, words
+from anypo.generate.conversation import Episode, carry_on, joined, record, take_turn, told, trajectories, words
 from anypo.generate.workspace import Accumulate
-from anypo.tasks.base import Action, Problem, State
+from anypo.tasks.base import Action, Problem, Reply, State
 from anypo.tasks.live import Live
 
 
@@ -57,7 +57,7 @@ def resume(
     """One scored continuation of every start, in order, of at most `turns` turns with those before the cut. The decisions before the
     cut keep the log-probabilities, entropies and versions they were sampled with; `sampling.max_new` bounds every turn. `keep`:
     whether the results are to be continued themselves (needed for environments that store their own state)."""
-    episodes = [_begun(start, world, sampling, keep) for start in starts]
+    episodes = [begun(start, world, sampling, keep) for start in starts]
     carry_on(episodes, world.task, world.policy, world.sampler, sampling, turns)
     return [_marked(start, trajectories(e, world.task, sampling)[-1]) for start, e in zip(starts, episodes)]
 
@@ -66,20 +66,37 @@ def score(
     starts: Sequence[Start], completions: Sequence[Completion], world: World, sampling: Sampling
 ) -> list[Trajectory]:
     """The finished, scored one-turn trajectories whose decisions are `completions`, in order."""
-    episodes = [_begun(start, world, sampling, False) for start in starts]
+    made = ended([begun(start, world, sampling) for start in starts], completions, world, sampling)
+    return [_marked(start, trajectory) for start, trajectory in zip(starts, made)]
+
+
+def ended(
+    episodes: Sequence[Episode], completions: Sequence[Completion], world: World, sampling: Sampling
+) -> list[Trajectory]:
+    """The scored trajectories of episodes whose last turn `completions` are, in order."""
     take_turn(episodes, completions, world.task, world.policy, sampling, Accumulate())
     for episode in episodes:
         episode.finish = episode.finish or TRUNCATED
-    return [_marked(start, trajectories(e, world.task, sampling)[-1]) for start, e in zip(starts, episodes)]
+    return [trajectories(episode, world.task, sampling)[-1] for episode in episodes]
+
+
+def given_up(
+    episodes: Sequence[Episode], completions: Sequence[Completion], world: World, sampling: Sampling
+) -> list[Trajectory]:
+    """The trajectories of episodes whose last turn was given up with what `completions` say: cancelled, and scored by nobody."""
+    for episode, completion in zip(episodes, completions):
+        record(episode, completion, world.policy.decode(completion.tokens), Reply({}), world.task)
+        episode.finish = CANCELLED
+    return [trajectories(episode, world.task, sampling)[-1] for episode in episodes]
 
 
 def finished(
-    starts: Sequence[Start], begun: Sequence[Completion | None], world: World, sampling: Sampling
+    starts: Sequence[Start], kept: Sequence[Completion | None], world: World, sampling: Sampling
 ) -> list[Trajectory]:
-    """One scored one-turn trajectory of every start, in order, that begins with the decisions `begun` (None: none); what ended there,
+    """One scored one-turn trajectory of every start, in order, that begins with the decisions `kept` (None: none); what ended there,
     or leaves no room in the model's context, is not sampled on."""
     requests = {}
-    for place, (start, said) in enumerate(zip(starts, begun)):
+    for place, (start, said) in enumerate(zip(starts, kept)):
         own = np.zeros(0, dtype=np.int64) if said is None else said.tokens
         if (said is None or said.finish != "stop") and len(own) < sampling.max_new:
             seen = np.concatenate([prompt_shown(start, world, sampling.max_new), own])
@@ -88,7 +105,7 @@ def finished(
             left = dataclasses.replace(sampling, max_new=sampling.max_new - len(own))
             requests[place] = Request(seen, left, (*start.key, start.turn))
     fresh = dict(zip(requests, world.sampler.generate(list(requests.values()))))
-    whole = [joined(said, fresh[place]) if place in fresh else said for place, said in enumerate(begun)]
+    whole = [joined(said, fresh[place]) if place in fresh else said for place, said in enumerate(kept)]
     return score(starts, [completion for completion in whole if completion is not None], world, sampling)
 
 
@@ -104,13 +121,13 @@ def prompt_shown(start: Start, world: World, limit: int, opening: Sequence[Messa
     return seen
 
 
-def _begun(start: Start, world: World, sampling: Sampling, keep: bool) -> Episode:
+def begun(start: Start, world: World, sampling: Sampling, keep: bool = False) -> Episode:
     """The episode as it stood before the decision `start.cut`."""
     live = Live(world.task, told(start.problem, world.policy))
     episode = Episode(start.problem, start.sample, start.key, live=live, most=start.most, said=start.said, keep=keep)
     stretch, turn = episode.stretch, start.turn
     shown = readable(live.reset(_state(start, world, sampling)), world.policy, f"task '{world.task.name}'")
-    episode.opening, begun = parted(shown)
+    episode.opening, opened = parted(shown)
     if turn:
         assert start.seed is not None
         _retrace(episode, start.seed, turn, world)
@@ -119,7 +136,7 @@ def _begun(start: Start, world: World, sampling: Sampling, keep: bool) -> Episod
             if stretch.length + (start.most or sampling.max_new) > world.policy.context:
                 stretch.shown = start.seed.content.shown  # type: ignore[union-attr]
     else:
-        episode.said = begun + episode.said
+        episode.said = opened + episode.said
         stretch.append(world.policy.encode(shown), CONTEXT)
         stretch.media = media(shown)
         if start.said:

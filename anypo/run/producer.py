@@ -43,7 +43,8 @@ class Producer:
             forget()  # nothing cached outside this step may influence it: resuming must not change a bit
         for _ in range(screen.rounds):
             with timed("control", context):
-                asks = control.choose(len(self.world.task), control.prompts, context)
+                wanted = self.algorithm.generate.wants(control.prompts, context)
+                asks = control.choose(len(self.world.task), wanted, context) if wanted else []
             asks = self.visits.stamp(asks, self.world.problem)
             with timed("generate", context), self.world.acting({}):
                 made = self.algorithm.generate.rollout(asks, self.world, context)

@@ -24,7 +24,11 @@ from anypo.credit.select.distinct import Distinct
 from anypo.credit.select.rollouts import AdvantageVariance, UncertainTokens
 from anypo.credit.weights import LengthAdvantage
 from anypo.data.batch import Batch
+from anypo.data.records import Group
+from anypo.generate.base import World
 from anypo.generate.groups.deepened import Deepened
+from anypo.generate.watched.pooled import Pooled
+from anypo.generate.watched.pruned import Pruned
 
 
 @dataclass(frozen=True)
@@ -141,6 +145,22 @@ class DepthByLot(Deepened, name="deepened_by_lot"):
         return [own[i] for i in draw(context, 108).permutation(len(own))]
 
 
+class OverSampled(Pooled, name="over_sampled"):
+    """As many groups begun, and what is not complete is thrown away."""
+
+    def rollout(self, asks: Sequence[Ask], world: World, context: Context) -> list[Group]:
+        made = super().rollout(asks, world, context)
+        context.memory[self]["pool"] = []
+        return made
+
+
+class PrunedByLot(Pruned, name="pruned_by_lot"):
+    """As many rollouts given up, whichever they are."""
+
+    def chances(self, logits: np.ndarray, counts: np.ndarray, context: Context) -> np.ndarray:
+        return np.full(len(logits), self.keep)
+
+
 class DifficultiesByLot(DifficultyAdversary, name="difficulty_weights_by_lot"):
     """The adversary's weights, handed to the groups by lot."""
 
@@ -193,6 +213,16 @@ def random_feedback(algorithm: Algorithm) -> Algorithm:
 def random_weights(algorithm: Algorithm) -> Algorithm:
     """The weights of groups, handed out by lot."""
     return swap(algorithm, "credit", "group_weight", OtherGroups(**settings(algorithm.credit.group_weight)))  # type: ignore[attr-defined]
+
+
+def over_sampled(algorithm: Algorithm) -> Algorithm:
+    """Over-provisioned rollouts of which the unfinished ones are lost."""
+    return algorithm.replace(generate=OverSampled(**settings(algorithm.generate)))
+
+
+def random_pruning(algorithm: Algorithm) -> Algorithm:
+    """Pruning by lot."""
+    return algorithm.replace(generate=PrunedByLot(**settings(algorithm.generate)))
 
 
 def settings(part: Any) -> dict[str, Any]:

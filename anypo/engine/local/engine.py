@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from anypo.engine import guard
 from anypo.engine.architecture import Architecture
-from anypo.engine.base import Completion, Limit, Request, Tally
+from anypo.engine.base import Completion, Limit, Request, Seen, Tally, Watch
 from anypo.engine.local import random, trial
 from anypo.engine.local.backend import Backend, PagedBackend, Work
 from anypo.engine.local.handle import DONE, PAUSED, Event, Handle, Observer
@@ -135,6 +135,34 @@ class LocalEngine:
             raise
         return [handle.completion() for handle in handles]
 
+    def watched(self, requests: Sequence[Request], watch: Watch, state: int = -1) -> list[Completion]:
+        """`generate` under a watch, which may give requests up while they run; `state` is the decision whose hidden state it sees
+        (-1: none; the fast path only)."""
+        handles: list[Handle] = []
+        news: list[Seen] = []
+
+        def told(place: int) -> Observer:
+            def observe(handle: Handle, event: Event) -> None:
+                news.append(Seen(place, event.token, event.position + 1, event.finish, event.hidden))
+                handle.observe_hidden = event.position + 1 == state
+
+            return observe
+
+        try:
+            with self._evaluating():
+                for place, request in enumerate(requests):
+                    handles.append(self.submit(request, told(place), hidden=state == 0))
+                while not all(handle.done for handle in handles):
+                    self.step()
+                    for place in watch(news):
+                        handles[place].cancel()
+                    news.clear()
+        except BaseException:
+            for handle in handles:
+                handle.cancel()
+            raise
+        return [handle.completion() for handle in handles]
+
     # -- handles -------------------------------------------------------------------------------------------------------
 
     def submit(
@@ -233,9 +261,8 @@ class LocalEngine:
         stops = handle.sampling.stop
         if stops:
             window = max(len(text) for text in stops) + 8  # a token is at least one character, or part of one
-            tail = self.tokenizer.decode(
-                handle._tokens[max(handle.prompt_length, handle._length - window) : handle._length]
-            )
+            begin = handle.prompt_length - handle.request.begun
+            tail = self.tokenizer.decode(handle._tokens[max(begin, handle._length - window) : handle._length])
             if any(text in tail for text in stops):
                 return "stop"
         return "length" if handle._length >= handle.limit else ""

@@ -12,7 +12,7 @@ from torch import Tensor
 from anypo.algorithm import Algorithm
 from anypo.control.base import Ask
 from anypo.data.batch import Batch
-from anypo.data.records import Group, Tokens, Trajectory
+from anypo.data.records import CANCELLED, Group, Tokens, Trajectory
 from anypo.update.base import Update
 from anypo.update.gradient import GradientUpdate
 from anypo.update.weights import Weights
@@ -56,13 +56,14 @@ def rollouts(asks: Sequence[Ask], groups: Sequence[Group], ours: Algorithm, base
 
 
 def plain(trajectory: Trajectory, most: int, turns: int, version: int) -> bool:
-    """Whether a rollout could be one of `independent`: sampled in one go by the present weights, without help, from all tokens (those
-    that no text is made of, which the engine leaves out of every rollout, are in none)."""
+    """Whether a rollout could be one of `independent`: sampled in one go by the present weights and not given up, without help, from
+    all tokens (those that no text is made of, which the engine leaves out of every rollout, are in none)."""
     content = trajectory.content
     return (
         not (trajectory.guidance or trajectory.tag or trajectory.parent >= 0)
         and trajectory.weight is None
         and trajectory.kept is None
+        and trajectory.finish != CANCELLED
         and getattr(content, "shown", None) is None
         and bool((trajectory.version == version).all())
         and not (turns == 1 and trajectory.truncated and isinstance(content, Tokens) and len(trajectory) < most)

@@ -14,11 +14,12 @@ from anypo.data.records import DEMO, Group, Trajectory
 
 def describe(groups: list[Group], context: Context, outcome: str, drawn: float = math.nan) -> None:
     """The step's headline numbers, over everything generated (before any filter). Demonstrations are not the policy's; rewards
-    are those of unguided rollouts, where there are any. drawn: decisions that the engine drew in the step, whatever for (hints,
-    critiques and estimates cost what rollouts cost); nan where it does not count, and the rollouts have to say it."""
+    are those of unguided rollouts that somebody scored, where there are any. drawn: decisions that the engine drew in the step,
+    whatever for (hints, critiques and estimates cost what rollouts cost); nan where it does not count, and the rollouts have to say
+    it."""
     trajectories = [t for group in groups for t in group.trajectories if _sampled(t)]
     if trajectories:
-        alone = [t for t in trajectories if not t.guidance] or trajectories
+        alone = [t for t in trajectories if t.rewards and not t.guidance] or trajectories
         context.log("reward/mean", float(np.mean([t.reward for t in alone])))
         for name in sorted({name for t in alone for name in t.rewards}):
             context.log(f"reward/{name}", float(np.mean([t.rewards.get(name, 0.0) for t in alone])))
@@ -29,7 +30,7 @@ def describe(groups: list[Group], context: Context, outcome: str, drawn: float =
         context.log("rollout/failed", float(np.mean([t.finish == "failed" for t in trajectories])))
         context.log(
             "rollout/degenerate",
-            float(np.mean([np.ptp(g.rewards) < 1e-9 for g in groups if any(map(_sampled, g.trajectories))])),
+            float(np.mean([_alike(g) for g in groups if any(map(_sampled, g.trajectories))])),
         )
         if math.isnan(drawn):  # a branch did not sample what is before its fork
             drawn = float(sum(len(t) - max(0, t.fork) for t in trajectories))
@@ -73,6 +74,12 @@ def fit(batch: Batch, version: int, context: Context) -> None:
     if "logp_old" in batch.rows and batch["logp_old"] is not batch["logp_behaviour"] and bool(fresh.any()):
         gap = (batch["logp_behaviour"] - batch["logp_old"])[fresh].double().clamp(-LIMIT, LIMIT)
         context.log("policy/mismatch_kl", k3(gap).mean())
+
+
+def _alike(group: Group) -> bool:
+    """Whether all its rollouts have one reward, those that nobody scored left out."""
+    scored = [t.reward for t in group.trajectories if t.rewards] or group.rewards
+    return bool(np.ptp(scored) < 1e-9)
 
 
 def _sampled(trajectory: Trajectory) -> bool:

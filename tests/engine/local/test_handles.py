@@ -323,3 +323,40 @@ def test_soak_ends_without_a_leaked_block(kv_tokens, requests):
     assert pool.free == pool.count and not any(pool._owners)
     assert not engine.scheduler.running and not engine.scheduler._groups and not engine.scheduler._idle
     assert not engine.scheduler.parked
+
+
+def test_watched_requests_are_those_of_generate_until_they_are_given_up():
+    requests = grid(3, 1, max_new=12)
+    straight = engine_of("llama").generate(requests)
+    engine, heard = engine_of("llama"), []
+
+    def watch(news):
+        heard.extend(news)
+        return [seen.place for seen in news if seen.place == 1 and seen.length == 5]
+
+    found = engine.watched(requests, watch, 3)
+    for place, (whole, part) in enumerate(zip(straight, found)):
+        assert part.finish == ("cancelled" if place == 1 else whole.finish)
+        n = 5 if place == 1 else len(whole.tokens)
+        assert np.array_equal(part.tokens, whole.tokens[:n]) and np.array_equal(part.logp, whole.logp[:n])
+        own = [seen for seen in heard if seen.place == place]
+        assert [seen.token for seen in own] == part.tokens.tolist()
+        assert [seen.length for seen in own if seen.hidden is not None] == [4]
+    assert engine.backend.used() == 0
+    assert engine.watched([], watch) == []
+
+
+def test_a_stop_string_may_begin_in_what_was_said_before():
+    (whole,) = engine_of("llama").generate([one()])
+    text = Endless().decode(whole.tokens)
+    at = next(k for k in range(3, 28) if text.index(text[k : k + 2]) == k)
+    stop = Sampling(max_new=30, stop=(text[at : at + 2],))
+    request = dataclasses.replace(one(), sampling=stop)
+    (ended,) = engine_of("llama").generate([request])
+    assert ended.finish == "stop" and len(ended.tokens) == at + 2
+    said = np.concatenate([one().tokens, whole.tokens[: at + 1]])
+    rest = dataclasses.replace(stop, max_new=29 - at)
+    (same_end,) = engine_of("llama").generate([Request(said, rest, one().seed, begun=at + 1)])
+    (no_end,) = engine_of("llama").generate([Request(said, rest, one().seed)])
+    assert same_end.finish == "stop" and same_end.tokens.tolist() == [int(whole.tokens[at + 1])]
+    assert len(no_end.tokens) > 1

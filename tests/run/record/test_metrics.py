@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 
@@ -32,14 +33,14 @@ def test_generated_tokens_are_those_that_the_engine_drew(name: str, monkeypatch:
         assert name not in SAMPLES_MORE
         pytest.skip(str(error))
     drawn: list[int] = []
-    made = type(world.sampler).generate
+    made = type(world.sampler).watched  # `generate` is one without a watch
 
-    def counted(self: object, requests: Sequence[Request]) -> list[Completion]:
-        found = made(self, requests)  # type: ignore[arg-type]
+    def counted(self: object, requests: Sequence[Request], *watch: Any) -> list[Completion]:
+        found = made(self, requests, *watch)  # type: ignore[arg-type]
         drawn.append(sum(len(completion.tokens) for completion in found))
         return found
 
-    monkeypatch.setattr(type(world.sampler), "generate", counted)
+    monkeypatch.setattr(type(world.sampler), "watched", counted)
     for _ in range(2):
         drawn.clear()
         row = trainer.step()

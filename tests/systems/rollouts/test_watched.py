@@ -1,0 +1,434 @@
+"""The exact properties of `anypo.systems.rollouts.watched`, as the sources state them."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import math
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from making_systems import numbers, trainer
+from stepping import log_probabilities
+
+from anypo.claims.beds.countdowns import Countdowns
+from anypo.claims.beds.exact import Testbed
+from anypo.context import Context
+from anypo.control.base import Ask
+from anypo.data.batch import Batch
+from anypo.errors import UserError
+from anypo.generate.base import Independent
+from anypo.generate.resume import decisions
+from anypo.generate.watched.pooled import Unfinished
+from anypo.generate.watched.pruned import Pruned
+from anypo.generate.watched.quality import HIDDEN, bucket, posterior, ranked, survival
+from anypo.outlook import Outlook
+from anypo.run.disk import checkpoint
+from anypo.run.trainer import Trainer
+from anypo.systems import find
+
+LONG = Testbed(vocabulary=4, horizon=8, graph="chain", reward="graded", prompts=8, batch=3, group=4, lr=0.2)
+"""Answers of one to eight tokens, and of most prompts several visits."""
+
+JUDGED = Testbed(vocabulary=3, horizon=6, prompts=3, batch=3, group=12, spread=1.0)
+HOT: dict[str, Any] = {"generate.optimiser": {"part": "adamw", "lr": 0.05}, "generate.cold": 2}
+
+
+def written(changes: dict[str, Any], system: str = "april", steps: int = 20) -> Trainer:
+    """A transformer that writes up to twelve letters and a digit; texts of even length are right."""
+    world = Countdowns(count=6, warm=80).world()
+    world.task = replace(world.task, grade=lambda problem, text: float(len(text) % 2 == 0))  # type: ignore[type-var]
+    sizes = {"control.prompts": 2, "control.samples": 3, "generate.max_new": 12, "update.optimiser.lr": 1e-3}
+    return Trainer(find(system).algorithm().set({**sizes, **changes}), world, 5, steps)
+
+
+def begun(run: Trainer) -> list[Unfinished]:
+    """The pool."""
+    return [Unfinished.restored(saved) for saved in run.memory[run.algorithm.generate]["pool"]]
+
+
+def here(run: Trainer) -> Context:
+    return Context(run.number, run.total, run.seed, run.memory)
+
+
+def name(group: Any, trajectory: Any) -> tuple[int, int, int]:
+    return group.index, group.visit, trajectory.sample
+
+
+# -- april --------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.exact("april")
+@pytest.mark.parametrize("words", [False, True])
+def test_every_token_that_the_engine_sampled_is_trained_on_once_or_in_the_pool(words: bool) -> None:
+    run = written({}) if words else trainer("april", bed=LONG)
+    engine: Any = run.world.sampler
+    sampled, inner = [0], engine.watched
+
+    def counted(*given: Any) -> Any:
+        found = inner(*given)
+        sampled[0] += sum(len(c.tokens) for c in found)
+        return found
+
+    engine.watched = counted
+    trained: Counter[tuple[int, int, int]] = Counter()
+    told = tokens = 0
+    for _ in range(12):
+        metrics = run.step()
+        assert len(run.groups) == run.algorithm.control.prompts
+        assert all(len(group.trajectories) == run.algorithm.control.samples for group in run.groups)
+        trained.update(name(group, t) for group in run.groups for t in group.trajectories)
+        tokens += sum(len(t) for group in run.groups for t in group.trajectories)
+        told += metrics["tokens/generated"]
+        pool = begun(run)
+        assert metrics["generate/waiting_tokens"] == sum(group.tokens for group in pool)
+        assert tokens + sum(group.tokens for group in pool) == sampled[0] == told
+        waiting = {(group.ask.index, group.ask.visit, k) for group in pool for k in range(len(group.said))}
+        assert set(trained.values()) == {1} and not waiting & trained.keys()
+        assert len(pool) == run.algorithm.control.prompts  # twice as many in work
+    visits = run.producer.visits.counts  # nothing that was asked for is lost
+    assert sum(visits.values()) * run.algorithm.control.samples == len(trained) + len(waiting)
+
+
+@pytest.mark.exact("april")
+@pytest.mark.parametrize("words", [False, True])
+def test_with_a_still_policy_what_was_interrupted_is_what_would_have_been_said_at_once(words: bool) -> None:
+    still = {"update.optimiser.lr": 0.0}
+    run = written(still) if words else trainer("april", still, LONG)
+    put_off: set[tuple[int, int, int]] = set()
+    pieces = 0
+    for _ in range(10):
+        run.step()
+        for group in run.groups:
+            plain = Independent(max_new=run.algorithm.generate.max_new, temperature=0.8)
+            ask = Ask(group.index, len(group.trajectories), visit=group.visit)
+            (straight,) = plain.rollout([ask], run.world, here(run))
+            for ours, theirs in zip(group.trajectories, straight.trajectories):
+                pieces += name(group, ours) in put_off
+                np.testing.assert_array_equal(ours.content.tokens, theirs.content.tokens)
+                np.testing.assert_allclose(ours.logp, theirs.logp, rtol=0, atol=2e-6)
+                np.testing.assert_allclose(ours.entropy, theirs.entropy, rtol=0, atol=2e-6)
+                assert (ours.finish, ours.text, ours.reward) == (theirs.finish, theirs.text, theirs.reward)
+        put_off |= {
+            (group.ask.index, group.ask.visit, k)
+            for group in begun(run)
+            for k in group.going
+            if group.said[k] is not None and len(group.said[k].tokens)
+        }
+    assert pieces > 3, "nothing was interrupted"
+
+
+@pytest.mark.exact("april")
+def test_with_no_more_groups_than_needed_it_is_grpo() -> None:
+    """To the last bit, on both engines."""
+    same = {"objective.trust.high": 0.28, "generate.temperature": 0.8}
+    pairs = [
+        (trainer("april", {"generate.over": 1.0}, LONG), trainer("grpo", same, LONG)),
+        (written({"generate.over": 1.0}), written(same, "grpo")),
+    ]
+    for ours, base in pairs:
+        start = [p.detach().clone() for p in base.world.policy.parameters()]
+        for _ in range(4):
+            ours.step(), base.step()
+        for a, b in zip(ours.world.policy.parameters(), base.world.policy.parameters()):
+            assert torch.equal(a, b)
+        assert any(not torch.equal(b, s) for b, s in zip(base.world.policy.parameters(), start))
+
+
+@pytest.mark.exact("april")
+def test_what_the_sampler_said_is_what_the_version_that_wrote_it_says() -> None:
+    """Decision by decision, recomputed on a copy of that version; the old log-probabilities are those of the step's start, so that
+    every ratio of the one update is 1 whatever its age."""
+    run = trainer("april", {"generate.temperature": 1.0}, LONG)
+    versions: dict[int, Any] = {}
+    several = stale = 0
+    for _ in range(12):
+        versions[run.world.policy.version] = now = copy.deepcopy(run.world.policy)
+        run.step()
+        at = 0
+        for group in run.groups:
+            for t in group.trajectories:
+                said = {v: log_probabilities(versions[v], t).detach().numpy() for v in np.unique(t.version).tolist()}
+                owned = np.array([said[v][k] for k, v in enumerate(t.version.tolist())])
+                np.testing.assert_allclose(t.logp, owned, rtol=0, atol=1e-6)
+                old = run.batch["logp_old"][at : at + len(t)].double()
+                torch.testing.assert_close(old, log_probabilities(now, t).detach(), rtol=0, atol=1e-5)
+                several += len(said) > 1
+                stale += float((old.numpy() - t.logp).max()) > 1e-3
+                at += len(t)
+        assert at == len(run.batch)
+    assert several > 3 and stale > 3
+    assert run.algorithm.update.turns() == 1
+
+
+@pytest.mark.exact("april")
+def test_the_ratio_to_the_sampler_can_be_asked_for() -> None:
+    run = trainer("april", {"objective.ratio.denominator": "behaviour"}, LONG)
+    plain = trainer("april", {}, LONG)
+    for _ in range(6):
+        run.step(), plain.step()
+    assert not torch.equal(run.world.policy.weight, plain.world.policy.weight)
+
+
+@pytest.mark.parametrize("words", [False, True])
+def test_a_checkpoint_holds_the_pool(words: bool, tmp_path: Path) -> None:
+    """Written and read like those of a run that was killed: what follows is the same to the last bit."""
+    make = lambda: written({}) if words else trainer("april", bed=LONG)
+    run = make()
+    for _ in range(3):
+        run.step()
+    assert any(group.tokens for group in begun(run))
+    checkpoint.save(tmp_path / "c", run.number, run.state_dict())
+    again = make()
+    again.load_state_dict(checkpoint.load(tmp_path / "c"))
+    for _ in range(4):
+        assert numbers(run.step()) == numbers(again.step())
+    for a, b in zip(run.world.policy.parameters(), again.world.policy.parameters()):
+        assert torch.equal(a, b)
+
+
+def test_the_oldest_groups_that_are_complete_are_taken_first_and_in_order_of_the_data() -> None:
+    run = trainer("april", bed=LONG)
+    for _ in range(8):
+        before = begun(run)
+        run.step()
+        assert [g.index for g in run.groups] == sorted(g.index for g in run.groups)
+        taken = {(g.index, g.visit) for g in run.groups}
+        ready = [(g.ask.index, g.ask.visit) for g in before if g.complete]
+        assert set(ready[: run.algorithm.control.prompts]) <= taken
+        left = [(g.ask.index, g.ask.visit) for g in begun(run)]
+        old = [(g.ask.index, g.ask.visit) for g in before]
+        assert left[: len(set(old) - taken)] == [key for key in old if key not in taken]
+
+
+def test_one_prompt_one_rollout_and_a_pool_that_is_not_needed() -> None:
+    run = trainer("april", {"control.prompts": 1, "control.samples": 1}, LONG)
+    for _ in range(5):
+        run.step()
+        assert len(run.groups) == 1 == len(begun(run))
+    smaller = trainer("april", {"generate.over": 1.0}, LONG)
+    smaller.load_state_dict(trainer("april", {}, LONG).state_dict())
+    smaller.memory[smaller.algorithm.generate]["pool"] = run.memory[run.algorithm.generate]["pool"]
+    assert smaller.algorithm.generate.wants(3, here(smaller)) == 2
+
+
+def test_what_april_cannot_do_is_said() -> None:
+    with pytest.raises(UserError, match=r"one-turn answers only; set generate.turns to 1"):
+        find("april").algorithm().set({"generate.turns": 2}).check()
+    with pytest.raises(UserError, match=r"needs 'watched'"):
+        find("april").algorithm().set({"engine": "remote"}).check()
+    said = " ".join(find("april").algorithm().set({"generate.over": 1.0}).sleepers(Outlook(20)))
+    assert "set generate.over=2" in said
+
+
+# -- arrol --------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.exact("arrol")
+def test_certain_judgements_keep_the_share_that_is_wanted_in_the_balance_that_is_wanted() -> None:
+    """Expected survivors keep * G, of which the share `balance` is right, while no rollout is certain to go on."""
+    free = 0
+    for n, keep, balance in itertools.product((4, 8, 16), (0.25, 0.5), (0.3, 0.5, 0.7)):
+        for k in range(n + 1):
+            q = np.array([1.0] * k + [0.0] * (n - k))
+            v = survival(q, keep, balance)
+            assert v.sum() == pytest.approx(keep * n) and (v >= 0).all() and (v <= 1).all()
+            if 0 < k < n and keep * n * balance <= k and keep * n * (1 - balance) <= n - k:
+                free += 1
+                assert (v * q).sum() / v.sum() == pytest.approx(balance)
+            if 0 < k < n:  # never further from the balance than the group is, towards which a certain one is kept whole
+                assert abs((v * q).sum() / v.sum() - balance) <= abs(k / n - balance) + 1e-12
+    assert free > 50
+    np.testing.assert_allclose(survival(np.array([1.0] + [0.0] * 7), 0.5, 0.5), [1.0] + [3 / 7] * 7)
+
+
+@pytest.mark.exact("arrol")
+def test_the_chances_are_the_written_rule_at_the_scale_that_keeps_the_share() -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        q, keep, balance = rng.uniform(0, 1, rng.integers(1, 20)), rng.uniform(0.1, 0.99), rng.uniform(0.1, 0.9)
+        rule = balance * q / q.mean() + (1 - balance) * (1 - q) / (1 - q.mean())
+        low, high = 0.0, 1e6
+        for _ in range(200):
+            middle = (low + high) / 2
+            low, high = (middle, high) if np.minimum(1, middle * rule).mean() < keep else (low, middle)
+        np.testing.assert_allclose(survival(q, keep, balance), np.minimum(1, low * rule), atol=1e-9)
+    np.testing.assert_allclose(survival(np.full(6, 0.3), 0.5, 0.5), 0.5)
+    np.testing.assert_allclose(survival(np.ones(4), 0.5, 0.5), 0.5)
+    assert survival(np.array([0.2]), 0.5, 0.5) == pytest.approx(0.5) and len(survival(np.zeros(0), 0.5, 0.5)) == 0
+    np.testing.assert_array_equal(survival(rng.uniform(0, 1, 5), 1.0, 0.5), 1.0)
+
+
+@pytest.mark.exact("arrol")
+def test_calibrated_scores_are_the_frequencies_of_a_large_sample() -> None:
+    rng = np.random.default_rng(1)
+    p = rng.beta(1.2, 2.0, 200_000)
+    right, place = rng.random(len(p)) < p, bucket(np.log(p / (1 - p)), 10)
+    counts = np.zeros((2, 10))
+    np.add.at(counts, (right.astype(int), place), 1.0)
+    found = posterior(counts)
+    for b in range(10):
+        assert found[b] == pytest.approx(right[place == b].mean(), abs=2e-3)
+        assert found[b] == pytest.approx((b + 0.5) / 10, abs=0.02)
+    np.testing.assert_allclose(posterior(np.zeros((2, 4))), 0.5)
+    empty = np.array([[30.0, 0.0, 30.0], [10.0, 0.0, 10.0]])
+    assert posterior(empty)[1] == pytest.approx(0.25, abs=0.02)
+    np.testing.assert_allclose(posterior(np.array([[0.0, 0.0], [5.0, 2.0]])), 1.0)
+    assert bucket(np.array([-1e9, 0.0, 1e9]), 10).tolist() == [0, 5, 9]
+    assert ranked(np.array([2.0, 1.0]), np.array([1.0, 0.0])) == 0.875 and math.isnan(ranked(np.zeros(0), np.zeros(2)))
+
+
+@pytest.mark.exact("arrol")
+def test_keeping_all_is_grpo() -> None:
+    """To the last bit, on both engines, whatever the head learns beside it."""
+    more = {"control.samples": 6}
+    pairs = [
+        (trainer("arrol", {"generate.keep": 1.0, **HOT}, JUDGED), trainer("grpo", {}, JUDGED)),
+        (written({"generate.keep": 1.0, **more}, "arrol"), written(more, "grpo")),
+    ]
+    for ours, base in pairs:
+        head = [p.detach().clone() for p in ours.weights.learners["generate"].parameters()]
+        for _ in range(4):
+            ours.step(), base.step()
+        for a, b in zip(ours.world.policy.parameters(), base.world.policy.parameters()):
+            assert torch.equal(a, b)
+        assert any(not torch.equal(p, h) for p, h in zip(ours.weights.learners["generate"].parameters(), head))
+
+
+@pytest.mark.exact("arrol")
+def test_the_heads_loss_is_cross_entropy_of_the_judged_and_leaves_the_policy_alone() -> None:
+    run = written({"generate.cold": 1, "control.samples": 6}, "arrol")
+    for _ in range(3):
+        run.step()
+    part, batch, policy = run.algorithm.generate, run.batch, run.world.policy
+    assert isinstance(part, Pruned)
+    head = run.weights.learners["generate"]
+    logit = head.fill(batch, ["quality"], grad=True)["quality"]
+    loss = part.quality_loss(batch.with_rows(quality=logit), here(run))
+    own = list(head.parameters())
+    moved = torch.autograd.grad(loss, [*own, *policy.parameters()], allow_unused=True)
+    assert all(g is not None and float(g.abs().sum()) > 0 for g in moved[: len(own)])
+    assert all(g is None for g in moved[len(own) :])
+    terms = []
+    for number, t in enumerate(batch.trajectories):
+        if len(t) > part.after:
+            rows = (batch.sequence == number) & (batch["position"] == part.after)
+            z = float(logit[rows].detach())
+            terms.append(math.log1p(math.exp(-z)) if t.reward == 1 else math.log1p(math.exp(z)))
+    assert len(terms) > 0 and float(loss.detach()) == pytest.approx(sum(terms) / len(terms), rel=1e-5)
+    nothing = batch.select(torch.zeros(0, dtype=torch.int64))
+    assert float(part.quality_loss(nothing.with_rows(quality=torch.zeros(0)), here(run))) == 0.0
+
+
+@pytest.mark.exact("arrol")
+@pytest.mark.parametrize("words", [False, True])
+def test_a_head_reads_in_training_what_it_read_while_sampling(words: bool) -> None:
+    """The state behind the first `after` tokens: the engine's is the trainer's, and so is what the head says of it."""
+    run = written({**HOT, "control.samples": 6}, "arrol") if words else trainer("arrol", HOT, JUDGED)
+    part = run.algorithm.generate
+    said: list[np.ndarray] = []
+    inner = type(part).logits
+    object.__setattr__(part, "logits", lambda *given: said.append(inner(part, *given)) or said[-1])
+    for _ in range(4):
+        said.clear()
+        head, policy = copy.deepcopy(run.weights.learners["generate"].state_dict()), copy.deepcopy(run.world.policy)
+        run.step()
+        every = Batch.pack(run.producer.fresh)
+        fresh = Trainer(run.algorithm, run.world, 0, 20).weights.learners["generate"]
+        fresh.load_state_dict(head)
+        found = fresh.fill(every, ["quality"], grad=False)["quality"][every["position"] == part.after]
+        assert sorted(np.concatenate(said).round(5)) == pytest.approx(sorted(found.double().numpy().round(5)), abs=2e-5)
+        if words:
+            states = policy.fill(every, {"hidden"}, grad=False)["hidden"]
+            for number, t in enumerate(every.trajectories):
+                rows = (every.sequence == number) & (every["position"] == part.after)
+                assert (HIDDEN in t.extra) == bool(rows.any())
+                if HIDDEN in t.extra:
+                    np.testing.assert_allclose(t.extra[HIDDEN], states[rows][0].numpy(), atol=1e-4)
+
+
+@pytest.mark.exact("arrol")
+@pytest.mark.parametrize("words", [False, True])
+def test_survivors_are_the_rollouts_they_would_have_been_and_the_others_end_where_they_were_judged(words: bool) -> None:
+    """Beside a run that keeps all, with a still policy. Nobody is given up before `cold`, nor where the answer was over."""
+    still = {"update.optimiser.lr": 0.0, **HOT}
+    make = lambda changes: (
+        written({**still, "control.samples": 6, **changes}, "arrol")
+        if words
+        else trainer("arrol", still | changes, JUDGED)
+    )
+    run, whole = make({}), make({"generate.keep": 1.0})
+    part, lost, kept = run.algorithm.generate, 0, 0
+    for step in range(6):
+        metrics = run.step()
+        whole.step()
+        everybody = {name(g, t): t for g in whole.producer.fresh for t in g.trajectories}
+        seen = [(name(g, t), t) for g in run.producer.fresh for t in g.trajectories]
+        assert [key for key, _ in seen] == list(everybody)
+        for key, t in seen:
+            straight = everybody[key]
+            np.testing.assert_array_equal(decisions(t), decisions(straight)[: len(t)])
+            np.testing.assert_array_equal(t.logp, straight.logp[: len(t)])
+            if t.finish == "cancelled":
+                lost += 1
+                assert step >= 2 and len(t) == part.after + 1 < len(straight)
+                assert not t.rewards and t.reward == 0.0 and not any(t is k for g in run.groups for k in g.trajectories)
+            else:
+                kept += 1
+                assert (t.finish, t.text, t.rewards, len(t)) == (
+                    straight.finish,
+                    straight.text,
+                    straight.rewards,
+                    len(straight),
+                )
+        assert metrics["tokens/generated"] == sum(len(t) for _, t in seen)
+        assert metrics["reward/mean"] == pytest.approx(np.mean([t.reward for _, t in seen if t.finish != "cancelled"]))
+    assert lost > 5 and kept > lost
+
+
+@pytest.mark.exact("arrol")
+def test_means_and_deviations_are_those_of_the_survivors() -> None:
+    run, seen = trainer("arrol", HOT, JUDGED), 0
+    for _ in range(6):
+        run.step()
+        batch, scale = run.batch, run.algorithm.credit.scale
+        assert [t.sample for t in batch.trajectories] == [t.sample for g in run.groups for t in g.trajectories]
+        for number, group in enumerate(run.groups):
+            r = np.array([t.reward for t in group.trajectories])
+            if r.std() == 0:
+                continue
+            seen += len(r) < JUDGED.group
+            own = torch.unique(batch.sequence[batch.group[batch.sequence] == number]).tolist()
+            found = [float(batch["advantage"][batch.sequence == sequence][0]) for sequence in own]
+            np.testing.assert_allclose(found, (r - r.mean()) / (r.std(ddof=scale.ddof) + scale.eps), atol=1e-4)
+    assert seen > 3
+
+
+def test_resuming_keeps_the_head_and_its_counts(tmp_path: Path) -> None:
+    make = lambda: written({**HOT, "control.samples": 6}, "arrol")
+    run = make()
+    for _ in range(4):
+        run.step()
+    assert run.memory[run.algorithm.generate]["counts"].sum() > 0
+    checkpoint.save(tmp_path / "c", run.number, run.state_dict())
+    again = make()
+    again.load_state_dict(checkpoint.load(tmp_path / "c"))
+    for _ in range(3):
+        assert numbers(run.step()) == numbers(again.step())
+
+
+def test_what_arrol_cannot_do_is_said() -> None:
+    method = find("arrol").algorithm()
+    with pytest.raises(UserError, match=r"set generate.turns to 1"):
+        method.set({"generate.turns": 2}).check()
+    with pytest.raises(UserError, match=r"without_cancelled.*survival=drop_cancelled"):
+        method.set({"filter": "screen"}).check()
+    with pytest.raises(UserError, match=r"set generate.detect=0.125"):
+        method.set({"generate.detect": 100}).check()
+    assert "set generate.keep=0.5" in " ".join(method.set({"generate.keep": 1.0}).sleepers(Outlook(20)))
+    assert "generate.cold" in " ".join(method.set({"generate.cold": 40}).sleepers(Outlook(20)))
