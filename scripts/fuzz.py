@@ -300,9 +300,9 @@ CATEGORIES: dict[str, Callable[[Home, random.Random], Callable[[], None]]] = {
     "algorithms": algorithms,
     "options": options,
     "commands": commands,
+    "requests": requests,
     "queries": queries,
     "folders": folders,
-    "requests": requests,
 }
 
 
@@ -369,7 +369,9 @@ def home() -> Iterator[Home]:
 def main() -> int:
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--each", type=int, default=1000, help="inputs of a category")
-    options.add_argument("--seconds", type=float, default=1e9, help="stop in time, an equal share for every category")
+    options.add_argument(
+        "--seconds", type=float, default=1e9, help="stop in time; every category gets an equal share of what is left"
+    )
     options.add_argument("--only", default=",".join(CATEGORIES), help="categories, comma-separated")
     options.add_argument("--one", default="", help="CATEGORY:NUMBER once, with its traceback")
     options.add_argument("--record", action="store_true", help=f"write {RECORD.relative_to(ROOT)}")
@@ -378,10 +380,10 @@ def main() -> int:
         if given.one:
             CATEGORIES[given.one.partition(":")[0]](place_, random.Random(given.one))()
             return 0
-        names = given.only.split(",")
+        names, end = given.only.split(","), time.monotonic() + given.seconds
         found = {}
-        for name in names:
-            share = given.seconds / len(names)
+        for number, name in enumerate(names):
+            share = (end - time.monotonic()) / (len(names) - number)
             found[name] = category(name, place_, given.each, time.monotonic() + share)
             print(
                 f"{name:12} "

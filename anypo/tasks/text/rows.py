@@ -13,6 +13,7 @@ import hashlib
 import importlib.util
 import json
 import math
+import os
 import re
 import string
 from collections.abc import Iterator, Mapping
@@ -25,6 +26,9 @@ from anypo.files import sha256
 
 ENDINGS = (".jsonl", ".parquet", ".csv", ".json", ".ndjson", ".jsonl.gz")
 """How the names of files end; capital letters are as good."""
+
+MOST = 50_000
+"""Files and folders below a folder that is a data set."""
 
 Row = tuple[str, Mapping[str, Any]]
 
@@ -81,6 +85,8 @@ class Data:
             return f"task file '{self.name}' needs the ending {', '.join(ENDINGS[:2])} or {ENDINGS[2]}"
         if importlib.util.find_spec("datasets") is None:
             return f"'{self.name}' is read by the package datasets, which is not installed: pip install 'anypo[data]'"
+        if self.path.is_dir() and not saved(self.name) and _crowded(self.path):
+            return f"the folder '{self.name}' holds more than {MOST:,} files, too many to look for data in; name the folder of the data"
         return None
 
     def rows(self) -> Iterator[Row]:
@@ -127,6 +133,16 @@ class Held(Data):
         for row in self.held:
             digest.update(json.dumps(dict(row), sort_keys=True, default=str).encode(errors="replace"))
         return {"rows": len(self.held), "sha256": digest.hexdigest()}
+
+
+def _crowded(folder: Path) -> bool:
+    """Whether there are more than `MOST` files and folders below it: the `datasets` library looks at every one, for hours in a home."""
+    count = 0
+    for _, folders, files in os.walk(folder):
+        count += len(folders) + len(files)
+        if count > MOST:
+            return True
+    return False
 
 
 def saved(name: str) -> bool:

@@ -258,3 +258,16 @@ def test_without_the_package_data_sets_are_refused_before_anything_is_read(
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     assert "pip install 'anypo[data]'" in (Data("owner/name").refuse() or "")
     assert Data(jsonl(tmp_path / "a.jsonl", [])).refuse() is None
+
+
+def test_a_folder_that_holds_everything_is_not_searched_for_data(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("anypo.tasks.text.rows.MOST", 3)
+    for number in range(3):
+        (tmp_path / f"{number}.txt").write_text("x")
+    assert Data(str(tmp_path)).refuse() is None
+    (tmp_path / "below").mkdir()
+    (tmp_path / "below" / "one.txt").write_text("x")
+    with pytest.raises(UserError, match="holds more than 3 files, too many to look for data in; name the folder of"):
+        tasks.load(str(tmp_path))
