@@ -86,7 +86,7 @@ class Data:
         if importlib.util.find_spec("datasets") is None:
             return f"'{self.name}' is read by the package datasets, which is not installed: pip install 'anypo[data]'"
         if self.path.is_dir() and not saved(self.name) and _crowded(self.path):
-            return f"the folder '{self.name}' holds more than {MOST:,} files, too many to look for data in; name the folder of the data"
+            return f"the folder '{self.name}' holds more than {MOST:,} files, too many to look for data in; name that of the data"
         return None
 
     def rows(self) -> Iterator[Row]:
@@ -136,7 +136,7 @@ class Held(Data):
 
 
 def _crowded(folder: Path) -> bool:
-    """Whether there are more than `MOST` files and folders below it: the `datasets` library looks at every one, for hours in a home."""
+    """Whether there are more than `MOST` files and folders below it: the `datasets` library looks at each, for hours in a home."""
     count = 0
     for _, folders, files in os.walk(folder):
         count += len(folders) + len(files)

@@ -269,5 +269,5 @@ def test_a_folder_that_holds_everything_is_not_searched_for_data(
     assert Data(str(tmp_path)).refuse() is None
     (tmp_path / "below").mkdir()
     (tmp_path / "below" / "one.txt").write_text("x")
-    with pytest.raises(UserError, match="holds more than 3 files, too many to look for data in; name the folder of"):
+    with pytest.raises(UserError, match="holds more than 3 files, too many to look for data in; name that of the data"):
         tasks.load(str(tmp_path))
