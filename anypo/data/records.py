@@ -177,5 +177,11 @@ class Group:
     def rewards(self) -> np.ndarray:
         return np.array([trajectory.reward for trajectory in self.trajectories], dtype=np.float64)
 
+    def scored(self) -> Group:
+        """Without the rollouts that were given up while they were sampled: nobody scored them, and their reward of 0 says nothing."""
+        if all(trajectory.finish != CANCELLED for trajectory in self.trajectories):
+            return self
+        return self.replace(trajectories=tuple(t for t in self.trajectories if t.finish != CANCELLED))
+
     def replace(self, **fields: Any) -> Group:
         return dataclasses.replace(self, **fields)

@@ -239,7 +239,7 @@ class Estimator:
         kept: list[Group] = []
         own = Context(number, context.total, self.seed, self.memory, hooks=context.hooks)
         for _ in range(algorithm.filter.rounds):
-            wanted = algorithm.generate.wants(algorithm.control.prompts, own)
+            wanted = algorithm.generate.wants(algorithm.control.prompts, algorithm.control.prompts - len(kept), own)
             asks = visits.stamp(algorithm.control.choose(len(task), wanted, own) if wanted else [], world.problem)
             kept += algorithm.filter.screen(algorithm.generate.rollout(asks, world, own), own)
             if len(kept) >= algorithm.control.prompts:

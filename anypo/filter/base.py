@@ -6,7 +6,7 @@ import numpy as np
 from pydantic import Field
 
 from anypo.context import Context
-from anypo.data.records import CANCELLED, DEMO, TARGET, Group
+from anypo.data.records import DEMO, TARGET, Group
 from anypo.parts import Part
 
 
@@ -61,13 +61,16 @@ class Screen(Filter, name="screen"):
 
 
 class DropDegenerate(Survival, name="drop_degenerate"):
-    """Drop groups whose rewards are all equal: their centred advantage is zero (DAPO's dynamic sampling when `rounds` > 1). Groups of
+    """Drop groups whose rewards are all equal, those of rollouts that were given up left out: their centred advantage is zero (DAPO's dynamic sampling when `rounds` > 1). Groups of
     demonstrations and targets stay, for what is imitated needs no contrast."""
 
     tolerance: float = Field(1e-9, ge=0.0)
 
     def keep(self, groups: list[Group], context: Context) -> list[Group]:
-        return [group for group in groups if _imitated(group) or np.ptp(group.rewards) > self.tolerance]
+        return [group for group in groups if _imitated(group) or self._contrasts(group.scored().rewards)]
+
+    def _contrasts(self, rewards: np.ndarray) -> bool:
+        return bool(len(rewards) and np.ptp(rewards) > self.tolerance)
 
 
 def _imitated(group: Group) -> bool:
@@ -88,7 +91,7 @@ class DropCancelled(Survival, name="drop_cancelled"):
     provides = frozenset({"without_cancelled"})
 
     def keep(self, groups: list[Group], context: Context) -> list[Group]:
-        kept = [g.replace(trajectories=tuple(t for t in g.trajectories if t.finish != CANCELLED)) for g in groups]
+        kept = [group.scored() for group in groups]
         return [group for group in kept if group.trajectories]
 
 

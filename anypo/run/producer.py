@@ -43,7 +43,7 @@ class Producer:
             forget()  # nothing cached outside this step may influence it: resuming must not change a bit
         for _ in range(screen.rounds):
             with timed("control", context):
-                wanted = self.algorithm.generate.wants(control.prompts, context)
+                wanted = self.algorithm.generate.wants(control.prompts, control.prompts - len(kept), context)
                 asks = control.choose(len(self.world.task), wanted, context) if wanted else []
             asks = self.visits.stamp(asks, self.world.problem)
             with timed("generate", context), self.world.acting({}):
@@ -77,8 +77,9 @@ class Producer:
         return self.weights.swapped(self.algorithm.update.acting(self.weights, plan, context))
 
     def observe(self, batch: Batch, context: Context) -> None:
-        """Let control learn from the step."""
+        """Let control learn from the step: from what was scored, whether it survived or not."""
         context.world = self.world
         with timed("control", context):
-            self.algorithm.control.observe(self.fresh, batch, context)
+            scored = [group.scored() for group in self.fresh]
+            self.algorithm.control.observe([group for group in scored if group.trajectories], batch, context)
         context.world = None

@@ -47,11 +47,11 @@ class Pooled(Generate, name="pooled"):
         return (f"{self.over:g} times the groups of a step are in work at once",)
 
     def start(self) -> dict[str, Any]:
-        return {"pool": [], "planned": 0}
+        return {"pool": [], "missing": 0}
 
-    def wants(self, planned: int, context: Context) -> int:
+    def wants(self, planned: int, missing: int, context: Context) -> int:
         memory = context.memory[self]
-        memory["planned"] = planned
+        memory["missing"] = missing
         return max(0, round(self.over * planned) - len(memory["pool"]))
 
     def rollout(self, asks: Sequence[Ask], world: World, context: Context) -> list[Group]:
@@ -60,8 +60,9 @@ class Pooled(Generate, name="pooled"):
         work = carried + [Unfinished.of(ask) for ask in asks]
         problems = [world.problem(group.ask) for group in work]
         played = [group.episodes(problem, world, sampling, context) for group, problem in zip(work, problems)]
-        advance(work, played, memory["planned"] or len(asks), world, sampling)
-        enough = [place for place, group in enumerate(work) if group.complete][: memory["planned"] or len(asks)]
+        needed = memory["missing"] or len(asks)
+        advance(work, played, needed, world, sampling)
+        enough = [place for place, group in enumerate(work) if group.complete][:needed]
         memory["pool"] = [group.plain() for place, group in enumerate(work) if place not in set(enough)]
         _log(carried, work, enough, context)
         enough.sort(key=lambda place: (work[place].ask.index, work[place].ask.visit))
@@ -106,15 +107,17 @@ class Unfinished:
         return [begun(start, world, sampling) for start in starts]
 
     def plain(self) -> dict[str, Any]:
-        """As plain data (checkpoint safe); the problem is found again by its index."""
+        """As plain data (checkpoint safe); a problem of the task is found again by its index, one of the ask's own is kept."""
         said = [None if one is None else one.plain() for one in self.said]
-        return {"index": self.ask.index, "visit": self.ask.visit, "said": said}
+        own = {} if self.ask.problem is None else {"problem": _written_out(self.ask.problem)}
+        return {"index": self.ask.index, "visit": self.ask.visit, "said": said} | own
 
     @staticmethod
     def restored(saved: Mapping[str, Any]) -> Unfinished:
         """The group that `plain` described."""
         said = [None if one is None else Completion.restored(one) for one in saved["said"]]
-        return Unfinished(Ask(saved["index"], len(said), visit=saved["visit"]), said)
+        own = Problem(**saved["problem"]) if "problem" in saved else None
+        return Unfinished(Ask(saved["index"], len(said), problem=own, visit=saved["visit"]), said)
 
 
 def advance(
@@ -135,6 +138,12 @@ def advance(
     fresh = world.sampler.watched(requests, watch) if requests else []  # type: ignore[attr-defined]
     for (number, sample), completion in zip(places, fresh):
         work[number].said[sample] = joined(work[number].said[sample], completion)
+
+
+def _written_out(problem: Problem) -> dict[str, Any]:
+    """The fields of a problem, as plain as what it shows."""
+    fields = {field.name: getattr(problem, field.name) for field in dataclasses.fields(problem)}
+    return fields | {"messages": tuple(map(dict, problem.messages)), "metadata": dict(problem.metadata)}
 
 
 def going_on(episode: Episode, said: Completion | None, sampling: Sampling) -> Request:

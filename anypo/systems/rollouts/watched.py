@@ -39,7 +39,7 @@ def arrol() -> Algorithm:
     and wrong ones is kept more often, so that what is left is as balanced, and its rewards as spread, as can be. Those given
     up leave the engine at once and are not trained on; means and deviations are those of the survivors, and nothing corrects for the
     selection. Published: half is kept, half of it to be right, sixteen rollouts, judged after 512 tokens, no pruning in the first 20
-    steps; here judged after an eighth of generate.max_new, and pruned from a fifth of the run on. Ours, for the paper's code
+    steps; here judged after a quarter of generate.max_new, and pruned from a fifth of the run on. Ours, for the paper's code
     (Hsu1023/ARRoL@fe9ad20) is announced only: the rule of survival, which meets both shares in expectation where the head is certain,
     the ten parts of the calibration, and 64 hidden units. Its vote at test time, weighted by the head, is not built:
     scores here are of single answers."""

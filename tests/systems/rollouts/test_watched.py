@@ -18,14 +18,17 @@ from stepping import log_probabilities
 
 from anypo.claims.beds.countdowns import Countdowns
 from anypo.claims.beds.exact import Testbed
-from anypo.context import Context
-from anypo.control.base import Ask
+from anypo.context import Context, Memory
+from anypo.control.base import Ask, Uniform
 from anypo.data.batch import Batch
+from anypo.data.records import Group, Tokens, Trajectory
 from anypo.errors import UserError
+from anypo.filter import DropCancelled, DropDegenerate, Screen
 from anypo.generate.base import Independent
+from anypo.generate.conversation import Episode
 from anypo.generate.resume import decisions
 from anypo.generate.watched.pooled import Unfinished
-from anypo.generate.watched.pruned import Pruned
+from anypo.generate.watched.pruned import Pruned, Rollout
 from anypo.generate.watched.quality import HIDDEN, bucket, posterior, ranked, survival
 from anypo.outlook import Outlook
 from anypo.run.disk import checkpoint
@@ -206,6 +209,57 @@ def test_the_oldest_groups_that_are_complete_are_taken_first_and_in_order_of_the
         assert left[: len(set(old) - taken)] == [key for key in old if key not in taken]
 
 
+class Posed(Uniform, name="posed_for_the_test"):
+    """Asks for problems that the task does not list."""
+
+    def choose(self, problems: int, count: int, context: Context) -> list[Ask]:
+        assert context.world is not None
+        out = []
+        for ask in super().choose(problems, count, context):
+            listed = context.world.problem(ask)
+            out.append(replace(ask, index=-1, problem=replace(listed, answer="posed", hints=("a hint",))))
+        return out
+
+
+@pytest.mark.parametrize("words", [False, True])
+def test_a_problem_of_the_asks_own_waits_in_the_pool_as_it_is(words: bool, tmp_path: Path) -> None:
+    """It is in no list that its index could find it in, in this run or after a checkpoint."""
+    sizes = {"prompts": 2, "samples": 3}
+    changes = {"control": {"part": "posed_for_the_test", **sizes}}
+    run = written(changes) if words else trainer("april", changes, LONG)
+    resumed = 0
+    for number in range(8):
+        before = {group.ask.problem.prompt for group in begun(run) if group.tokens}  # type: ignore[union-attr]
+        run.step()
+        for group in run.groups:
+            assert (group.index, group.problem.answer, group.problem.hints) == (-1, "posed", ("a hint",))
+            shown = run.world.policy.encode(group.problem.messages)
+            for t in group.trajectories:
+                assert group.prompt == t.prompt == group.problem.prompt
+                np.testing.assert_array_equal(t.content.tokens[: len(shown)], shown)
+            resumed += group.prompt in before
+        if number == 3:
+            checkpoint.save(tmp_path / "c", run.number, run.state_dict())
+            run.load_state_dict(checkpoint.load(tmp_path / "c"))
+    assert resumed > 2
+
+
+@pytest.mark.exact("april")
+@pytest.mark.parametrize("words", [False, True])
+def test_rounds_go_on_until_as_many_have_survived_and_throw_away_what_cannot_teach_alone(words: bool) -> None:
+    """Dynamic sampling: a round ends with the groups that are missing still, so that none survives in vain."""
+    lively = {"filter": {"part": "screen", "rounds": 10, "survival": ["drop_degenerate"]}}
+    run = written(lively) if words else trainer("april", lively, LONG)
+    several = 0
+    for _ in range(8):
+        run.step()
+        alive = [g for g in run.producer.fresh if np.ptp(g.rewards) > 0]
+        assert [(g.index, g.visit) for g in run.groups] == [(g.index, g.visit) for g in alive]
+        assert len(alive) <= run.algorithm.control.prompts
+        several += len(run.producer.fresh) > run.algorithm.control.prompts
+    assert several > 1, "one round was enough"
+
+
 def test_one_prompt_one_rollout_and_a_pool_that_is_not_needed() -> None:
     run = trainer("april", {"control.prompts": 1, "control.samples": 1}, LONG)
     for _ in range(5):
@@ -214,7 +268,7 @@ def test_one_prompt_one_rollout_and_a_pool_that_is_not_needed() -> None:
     smaller = trainer("april", {"generate.over": 1.0}, LONG)
     smaller.load_state_dict(trainer("april", {}, LONG).state_dict())
     smaller.memory[smaller.algorithm.generate]["pool"] = run.memory[run.algorithm.generate]["pool"]
-    assert smaller.algorithm.generate.wants(3, here(smaller)) == 2
+    assert smaller.algorithm.generate.wants(3, 3, here(smaller)) == 2
 
 
 def test_what_april_cannot_do_is_said() -> None:
@@ -422,12 +476,70 @@ def test_resuming_keeps_the_head_and_its_counts(tmp_path: Path) -> None:
         assert numbers(run.step()) == numbers(again.step())
 
 
+@pytest.mark.exact("arrol")
+def test_the_rarer_kind_is_kept_more_often_by_the_lots_that_are_drawn() -> None:
+    """A head that is certain and right, with one right rollout in four: all of these are wanted, and a third of the wrong ones."""
+    run = trainer("arrol", {**HOT, "generate.cold": 0}, JUDGED)
+    part = run.algorithm.generate
+    assert isinstance(part, Pruned)
+    group = lambda k: [Rollout(0, _episode(run, k), reached=True, logit=9.0 if k % 4 == 0 else -9.0) for k in range(16)]
+    counts = np.zeros((2, part.buckets))
+    counts[0, 0], counts[1, -1] = 300.0, 100.0
+    gone = Counter()
+    for visit in range(60):
+        rollouts = group(visit)
+        for place in part._lots(rollouts, 0, [Ask(0, 16, visit=visit)], counts, here(run)):
+            gone["right" if rollouts[place].logit > 0 else "wrong"] += 1
+    assert gone["right"] / (60 * 4) < 0.05 and gone["wrong"] / (60 * 12) == pytest.approx(2 / 3, abs=0.05)
+
+
+def _episode(run: Trainer, sample: int) -> Episode:
+    problem = run.world.task.train(0)
+    return Episode(problem, sample, (0,))
+
+
+@pytest.mark.exact("arrol")
+def test_what_is_counted_is_what_the_head_learns_to_foretell() -> None:
+    """Rewards between 0 and 1 count in part, as they do in its loss; the calibration then says the mean reward of each bucket."""
+    run = trainer("arrol", {**HOT, "generate.cold": 100}, replace(JUDGED, reward="graded"))
+    total = judged = 0.0
+    for _ in range(5):
+        run.step()
+        every = [t for g in run.producer.fresh for t in g.trajectories if len(t) > run.algorithm.generate.after]
+        total, judged = total + sum(t.reward for t in every), judged + len(every)
+    counts = run.memory[run.algorithm.generate]["counts"]
+    assert 0 < total < judged and counts.sum() == pytest.approx(judged) and counts[1].sum() == pytest.approx(total)
+
+
+def test_rollouts_that_were_given_up_are_nobodys_failures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Control learns from those that were scored, and a group of right ones and given up ones has no contrast, whatever the order
+    of the rules."""
+    made = [Trajectory(0, Tokens(np.zeros(2, np.int32), np.array([0, 2], np.int8)), np.zeros(1), np.zeros(1, np.int64)) for _ in range(4)]
+    right, lost = [t.replace(reward=1.0, rewards={"correct": 1.0}) for t in made], [t.replace(finish="cancelled") for t in made]
+    group = lambda *of: Group(0, tuple(of), index=0)
+    context = Context(0, 10, 0, Memory(find("arrol").algorithm()))
+    for order in itertools.permutations([DropDegenerate(), DropCancelled()]):
+        screen = Screen(survival=order)
+        assert screen.keep([group(*right, *lost), group(*lost)], context) == []
+        (kept,) = screen.keep([group(right[0], made[0], lost[0])], context)
+        assert len(kept.trajectories) == 2
+    run, seen = trainer("arrol", HOT, JUDGED), []
+    control = type(run.algorithm.control)
+    monkeypatch.setattr(control, "observe", lambda self, groups, batch, context: seen.extend(groups))
+    for _ in range(6):
+        run.step()
+        assert all(t.finish != "cancelled" for g in seen for t in g.trajectories) and all(g.trajectories for g in seen)
+    assert sum(len(g.trajectories) for g in seen) < 6 * JUDGED.batch * JUDGED.group
+
+
 def test_what_arrol_cannot_do_is_said() -> None:
     method = find("arrol").algorithm()
     with pytest.raises(UserError, match=r"set generate.turns to 1"):
         method.set({"generate.turns": 2}).check()
     with pytest.raises(UserError, match=r"without_cancelled.*survival=drop_cancelled"):
         method.set({"filter": "screen"}).check()
+    with pytest.raises(UserError, match=r"use --reward verifier"):
+        method.set({"filter.signals": ["majority_vote"]}).check()
     with pytest.raises(UserError, match=r"set generate.detect=0.125"):
         method.set({"generate.detect": 100}).check()
     assert "set generate.keep=0.5" in " ".join(method.set({"generate.keep": 1.0}).sleepers(Outlook(20)))
