@@ -61,8 +61,8 @@ class Screen(Filter, name="screen"):
 
 
 class DropDegenerate(Survival, name="drop_degenerate"):
-    """Drop groups whose rewards are all equal, those of rollouts that were given up left out: their centred advantage is zero (DAPO's dynamic sampling when `rounds` > 1). Groups of
-    demonstrations and targets stay, for what is imitated needs no contrast."""
+    """Drop groups whose rewards are all equal, those of rollouts that were given up left out: their centred advantage is zero (DAPO's
+    dynamic sampling when `rounds` > 1). Groups of demonstrations and targets stay, for what is imitated needs no contrast."""
 
     tolerance: float = Field(1e-9, ge=0.0)
 

@@ -133,8 +133,8 @@ class Generate(Part, slot="generate"):
         return Sampling(self.max_new, heat, self.top_p, self.top_k, self.min_p, self.stop)
 
     def wants(self, planned: int, missing: int, context: Context) -> int:
-        """How many asks it can use in a step of `planned` groups, of which `missing` have not survived yet: others than `planned` where
-        it has groups in work already, or begins more than it ends."""
+        """How many asks it can use in a step of `planned` groups, of which `missing` have not survived yet: others than `planned`
+        where it has groups in work already, or begins more than it ends."""
         return planned
 
     def rollout(self, asks: Sequence[Ask], world: World, context: Context) -> list[Group]:

@@ -38,10 +38,10 @@ class Pruned(Independent, name="pruned"):
 
     The judge is a head of two layers on the policy's last hidden state after `detect` tokens (`QualityHead`), trained beside the
     policy on the rollouts that were not given up: mean of -r log s(z) - (1 - r) log(1 - s(z)) over those that reached `detect`, s the
-    logistic function; the policy's weights are out of its reach. Its logits are calibrated by counts: of all rollouts judged so
-    far and scored, how many in each of `buckets` parts of [0, 1] were right, in the share of their reward (`posterior`). Once all rollouts of a prompt have
-    reached `detect` or ended, each that goes on does so with probability v (`survival`). A rollout that ends before is never given
-    up. Until `cold` nobody is given up; the head learns from the first step on.
+    logistic function; the policy's weights are out of its reach. Its logits are calibrated by counts: of all rollouts judged so far
+    and scored, how many in each of `buckets` parts of [0, 1] were right, in the share of their reward (`posterior`). Once all
+    rollouts of a prompt have reached `detect` or ended, each that goes on does so with probability v (`survival`). A rollout that
+    ends before is never given up. Until `cold` nobody is given up; the head learns from the first step on.
     """
 
     traced = True
@@ -72,8 +72,8 @@ class Pruned(Independent, name="pruned"):
             )
         if any("pseudo_reward" in part.provided() for _, part in algorithm.walk()):
             return (
-                "counts how rollouts that it judged came out before filter.signals give them their rewards, so that it would count none "
-                "as right; use --reward verifier and no signal that makes rewards"
+                "counts how rollouts that it judged came out before filter.signals give them their rewards, so that it would count "
+                "none as right; use --reward verifier and no signal that makes rewards"
             )
         return None
 
@@ -186,7 +186,9 @@ class Pruned(Independent, name="pruned"):
         known = [(r.logit, t) for r, t in zip(rollouts, done) if t.finish != CANCELLED and not np.isnan(r.logit)]
         right = np.array([t.is_right(world.task.outcome) for _, t in known], dtype=bool)
         logits = np.array([logit for logit, _ in known])
-        share = np.clip([t.reward for _, t in known], 0.0, 1.0)  # what the head learns to foretell, in part right where rewards are
+        share = np.clip(
+            [t.reward for _, t in known], 0.0, 1.0
+        )  # what the head learns to foretell, in part right where rewards are
         place = bucket(logits, self.buckets)
         np.add.at(context.memory[self]["counts"], (1, place), share)
         np.add.at(context.memory[self]["counts"], (0, place), 1.0 - share)

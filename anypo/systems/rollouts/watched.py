@@ -23,9 +23,10 @@ def april() -> Algorithm:
     temperature 0.8, no KL), the old log-probabilities are those of the present weights, so that with its one update per
     batch every ratio is 1 and nothing corrects for old pieces. What the sampler said is kept, too:
     ``objective.ratio.denominator=behaviour`` divides by it. With dynamic filtering (six of the scripts) it is ``filter={part: screen,
-    rounds: 10, survival: [drop_degenerate]}``. Ours: what goes on are tokens, where the release puts texts together and tokenises them
-    anew; groups that complete in the very moment of the last one needed wait, where it loses them; a reward is given when the group
-    is complete, where it keeps those of finished siblings from the step that scored them."""
+    rounds: 10, survival: [drop_degenerate]}``, where a round ends with as many groups as are missing still. Ours: what goes on are
+    tokens, where the release puts texts together and tokenises them anew; groups that complete in the very moment of the last one
+    needed wait, where it loses them; a reward is given when the group is complete, where it keeps those of finished siblings from the
+    step that scored them."""
     return grpo().replace(
         generate=Pooled(temperature=0.8),
         objective=PolicyGradient(trust=Clip(low=0.2, high=0.28), aggregate=SequenceMean()),

@@ -514,8 +514,14 @@ def test_what_is_counted_is_what_the_head_learns_to_foretell() -> None:
 def test_rollouts_that_were_given_up_are_nobodys_failures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Control learns from those that were scored, and a group of right ones and given up ones has no contrast, whatever the order
     of the rules."""
-    made = [Trajectory(0, Tokens(np.zeros(2, np.int32), np.array([0, 2], np.int8)), np.zeros(1), np.zeros(1, np.int64)) for _ in range(4)]
-    right, lost = [t.replace(reward=1.0, rewards={"correct": 1.0}) for t in made], [t.replace(finish="cancelled") for t in made]
+    made = [
+        Trajectory(0, Tokens(np.zeros(2, np.int32), np.array([0, 2], np.int8)), np.zeros(1), np.zeros(1, np.int64))
+        for _ in range(4)
+    ]
+    right, lost = (
+        [t.replace(reward=1.0, rewards={"correct": 1.0}) for t in made],
+        [t.replace(finish="cancelled") for t in made],
+    )
     group = lambda *of: Group(0, tuple(of), index=0)
     context = Context(0, 10, 0, Memory(find("arrol").algorithm()))
     for order in itertools.permutations([DropDegenerate(), DropCancelled()]):
