@@ -150,6 +150,30 @@ def test_a_token_over_the_edge_of_a_step_belongs_to_the_teacher() -> None:
     assert beginning(rollout, "ab\n", Pairs()) == (1, "ab") and beginning(rollout, "", Pairs()) == (0, "")
 
 
+def test_the_policys_part_of_a_long_answer_is_found_without_reading_it_once_for_every_token() -> None:
+    """The longest beginning whose text the kept steps begin with, also where characters lie over several tokens, of which the first ones
+    say nothing yet; the text of an answer of n tokens is asked for a few times log n, not n times."""
+
+    class Bytes:
+        """A byte a token."""
+
+        calls = 0
+
+        def decode(self, tokens: Any) -> str:
+            self.calls += 1
+            return bytes(np.asarray(tokens, dtype=np.uint8).tolist()).decode(errors="replace")
+
+    for text in ("α = ½\n𝄞𝄞\n", "plain\n", "€€€", "a\n" * 2000):
+        tokens = np.frombuffer(text.encode(), dtype=np.uint8).astype(np.int32)
+        roles = np.full(len(tokens), ACTION, dtype=np.int8)
+        whole = Trajectory(0, Tokens(tokens, roles), np.zeros(len(tokens)), np.zeros(len(tokens), np.int64), text=text)
+        for end in {0, 1, 2, len(text) // 2, len(text) - 1, len(text)}:
+            said = text[:end]
+            policy = Bytes()
+            assert beginning(whole, said, policy) == (len(said.encode()), said)
+            assert policy.calls < 24
+
+
 def test_worked_solutions_in_the_place_of_models() -> None:
     part = {"faults": Comparison(), "teacher": BySolution()}
     groups, models, *_ = rolled(**part)

@@ -17,6 +17,7 @@ from anypo.engine.base import Completion
 from anypo.generate import Retried
 from anypo.generate.base import World
 from anypo.generate.repaired.reports import Report, read_report
+from anypo.run.record.metrics import describe
 
 SAID = {"trajectory_summary": "s", "root_cause_analysis": "c"}
 
@@ -104,6 +105,16 @@ def test_the_reader_sees_the_whole_episode_and_the_retry_begins_where_it_says() 
         seen.reward == 1 and "say a" in policy.decode(seen.content.tokens) and seen.weight.sum() == second.weight.sum()
     )
     assert not context.metrics["generate/reports_read"] < 1 and context.metrics["generate/retried_better"] == 1
+
+
+def test_what_a_report_is_paid_is_not_the_policys_reward() -> None:
+    """The step's reward is that of first attempts: neither reports (paid 1 where they were worth it) nor second attempts."""
+    groups, _, context, _ = rolled(helped)
+    assert [t.guidance for g in groups for t in g.trajectories] == ["", "retry", "report", "guided_retry"]
+    describe(groups, context, Chain.outcome, drawn=0.0)
+    first = groups[0].trajectories[0]
+    assert context.metrics["reward/mean"] == first.reward < 1 and "reward/reflection" not in context.metrics
+    assert {name: context.metrics[f"reward/{name}"] for name in first.rewards} == dict(first.rewards)
 
 
 def test_what_is_not_better_gives_no_further_groups() -> None:
