@@ -78,7 +78,7 @@ def test_first_in_parts_and_the_right_answers_are_targets_on_the_bare_problem() 
 
 
 def test_targets_stand_beside_the_group_of_their_prompt() -> None:
-    """A step that has more groups than it trains on keeps the first ones: whichever prompts these are, not first of all the rollouts."""
+    """A step that has more groups than it trains on keeps the first ones: whichever prompts these are, not rollouts first."""
     half = lambda text: "In parts, it is 1" if "Split this" in text and "Add 0 and 1" in text else "no"
     groups, *_ = rolled(half, asks=(1, 0, 2))
     kinds = [(g.prompt, g.trajectories[0].tag) for g in groups if not g.aside]

@@ -60,7 +60,9 @@ def cog_rethinker() -> Algorithm:
     answers of means over tokens, so that the two ways are learned where nobody asks for them; answers may become longer by it.
     They stand for their prompt where DAPO's filter counts the prompts of a step. A failed prompt costs up to three times its
     rollouts, all of which are counted. No code is published; weight, number of examples and that such groups teach by imitation
-    only are guesses from the paper's summary and its reviews."""
+    only are guesses from the paper's summary and its reviews. Minibatches are whole groups: with no more groups than DAPO's 16
+    minibatches every group of targets has a step of its own, in which Adam undoes the weight; give it more prompts, or --set
+    update.minibatches_per_epoch=1."""
     base = dapo()
     assert isinstance(base.objective, PolicyGradient)
     return base.replace(
@@ -80,8 +82,9 @@ def r3l() -> Algorithm:
     The release (shiweijiezero/R3L d503f6c) names a priority for drawing a batch up to three times, but none of its scripts sets
     the delay without which nothing is put back, so that its runs use a batch once: --set update.epochs=3 is what the priority
     would allow. KL (k2) to the initial model: its loss is half as large with 0.001, which is this with 0.002. There the report
-    stands right before the turn that is played again, here before the conversation; its step-wise form has no KL. A model that writes no JSON reports, as small ones do not, plays
-    single episodes: --set generate.role=reflector --model-as reflector=PATH has another write them."""
+    stands right before the turn that is played again, here before the conversation; its step-wise form has no KL. A model that
+    writes no JSON reports, as small ones do not, plays single episodes: --set generate.role=reflector --model-as reflector=PATH
+    has another write them."""
     return grpo().replace(
         generate=Retried(turns=4),
         credit=Pipeline(shape=(Amplified(),)),
