@@ -76,6 +76,32 @@ def rolled(
     return part.rollout([Ask(0, 3)], world, context), models, context, world
 
 
+def test_half_right_wants_help_and_a_verdict_of_a_half_finds_no_fault() -> None:
+    """The defaults' edges: at most half of a group right, and less than even likely."""
+
+    class InTurn(Scripted):
+        def __init__(self, policy: Any, texts: Sequence[str]) -> None:
+            self.policy, self.texts = policy, texts
+
+        def generate(self, requests: Any) -> list[Completion]:
+            return [Scripted(self.policy, text).generate([0])[0] for text in self.texts[: len(requests)]]
+
+    policy = policies.load({"model": "tiny", "layers": 1, "hidden": 32, "intermediate": 48, "context": 1024}, seed=0)
+    task = TextTask((PROBLEM,) * 2, lambda p, text: float(text.strip().endswith("38.")))
+
+    def corrected(texts: Sequence[str], score: str) -> int:
+        judge = lambda said: f"Score: {score}" if "18" in said[-1]["content"] else "Score: 10"
+        models = {"prm": Says(judge), "teacher": Says(lambda said: "This is 19.\nTwice that is 38.")}
+        part = Corrected(max_new=100)
+        world, context = World(task, policy, InTurn(policy, texts), models), Context(0, 10, 7, Memory(part))
+        groups = part.rollout([Ask(0, len(texts))], world, context)
+        return sum(t.guidance == "corrected" for g in groups for t in g.trajectories)
+
+    right = PROBLEM.solution
+    assert corrected([right, ATTEMPT], "0") == 1 and corrected([right, right, ATTEMPT], "0") == 0
+    assert corrected([right, ATTEMPT], "4.9") == 1 and corrected([right, ATTEMPT], "5") == 0
+
+
 def test_steps_join_to_the_text_and_none_of_them_is_blank() -> None:
     assert steps_of(ATTEMPT, "\n") == ["Add 12 and 7.\n\n", "This is 18.\n", "Twice that is 36."]
     assert steps_of("\n\na\nb\n\n \n", "\n") == ["\n\na\n", "b\n\n \n"]
@@ -148,6 +174,30 @@ def test_a_token_over_the_edge_of_a_step_belongs_to_the_teacher() -> None:
     rollout = Trajectory(0, content, np.zeros(4), np.zeros(4, dtype=np.int64), text="ab\ncd\nef")
     assert beginning(rollout, "ab\ncd\n", Pairs()) == (3, "ab\ncd\n")
     assert beginning(rollout, "ab\n", Pairs()) == (1, "ab") and beginning(rollout, "", Pairs()) == (0, "")
+
+
+def test_the_policys_part_of_a_long_answer_is_found_without_reading_it_once_for_every_token() -> None:
+    """The longest beginning whose text the kept steps begin with, also where characters lie over several tokens, of which the first
+    say nothing yet; the text of an answer of n tokens is asked for a few times log n, not n times."""
+
+    class Bytes:
+        """A byte a token."""
+
+        calls = 0
+
+        def decode(self, tokens: Any) -> str:
+            self.calls += 1
+            return bytes(np.asarray(tokens, dtype=np.uint8).tolist()).decode(errors="replace")
+
+    for text in ("α = ½\n𝄞𝄞\n", "plain\n", "€€€", "a\n" * 2000):
+        tokens = np.frombuffer(text.encode(), dtype=np.uint8).astype(np.int32)
+        roles = np.full(len(tokens), ACTION, dtype=np.int8)
+        whole = Trajectory(0, Tokens(tokens, roles), np.zeros(len(tokens)), np.zeros(len(tokens), np.int64), text=text)
+        for end in {0, 1, 2, len(text) // 2, len(text) - 1, len(text)}:
+            said = text[:end]
+            policy = Bytes()
+            assert beginning(whole, said, policy) == (len(said.encode()), said)
+            assert policy.calls < 24
 
 
 def test_worked_solutions_in_the_place_of_models() -> None:

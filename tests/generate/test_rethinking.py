@@ -77,6 +77,15 @@ def test_first_in_parts_and_the_right_answers_are_targets_on_the_bare_problem() 
     assert memory[part.guides]["decomposed"] == [[PROBLEMS[0].messages[0]["content"], "In parts, it is 1", ""]]
 
 
+def test_targets_stand_beside_the_group_of_their_prompt() -> None:
+    """A step that has more groups than it trains on keeps the first ones: whichever prompts these are, not rollouts first."""
+    half = lambda text: "In parts, it is 1" if "Split this" in text and "Add 0 and 1" in text else "no"
+    groups, *_ = rolled(half, asks=(1, 0, 2))
+    kinds = [(g.prompt, g.trajectories[0].tag) for g in groups if not g.aside]
+    one, zero, two = (PROBLEMS[n].prompt for n in (1, 0, 2))
+    assert kinds == [(one, ""), (zero, ""), (zero, TARGET), (two, "")]
+
+
 def test_then_about_a_wrong_answer_of_this_step() -> None:
     groups, read, memory, part, _ = rolled(revises)
     assert len(read) == 6 and "A wrong solution:\nperhaps 5\n" in read[-1] and "12 + 7 is 19, not 18" in read[-1]

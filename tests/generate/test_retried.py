@@ -12,11 +12,13 @@ from talking import Chain
 from anypo import policies
 from anypo.context import Context, Memory
 from anypo.control.base import Ask
-from anypo.data.records import Group
+from anypo.data.records import Group, Tokens, Trajectory
 from anypo.engine.base import Completion
 from anypo.generate import Retried
 from anypo.generate.base import World
 from anypo.generate.repaired.reports import Report, read_report
+from anypo.generate.repaired.retried import Attempt
+from anypo.run.record.metrics import describe
 
 SAID = {"trajectory_summary": "s", "root_cause_analysis": "c"}
 
@@ -106,6 +108,16 @@ def test_the_reader_sees_the_whole_episode_and_the_retry_begins_where_it_says() 
     assert not context.metrics["generate/reports_read"] < 1 and context.metrics["generate/retried_better"] == 1
 
 
+def test_what_a_report_is_paid_is_not_the_policys_reward() -> None:
+    """The step's reward is that of first attempts: neither reports (paid 1 where they were worth it) nor second attempts."""
+    groups, _, context, _ = rolled(helped)
+    assert [t.guidance for g in groups for t in g.trajectories] == ["", "retry", "report", "guided_retry"]
+    describe(groups, context, Chain.outcome, drawn=0.0)
+    first = groups[0].trajectories[0]
+    assert context.metrics["reward/mean"] == first.reward < 1 and "reward/reflection" not in context.metrics
+    assert {name: context.metrics[f"reward/{name}"] for name in first.rewards} == dict(first.rewards)
+
+
 def test_what_is_not_better_gives_no_further_groups() -> None:
     stubborn = lambda text: report(retry_from_step=1) if "Here is an attempt" in text else "b"
     groups, *_ = rolled(stubborn)
@@ -114,6 +126,22 @@ def test_what_is_not_better_gives_no_further_groups() -> None:
     assert [g.aside for g in groups] == [False, True], "the report is counted, and not trained on"
     groups, *_ = rolled(helped, pivotal=False)
     assert all(t.weight is None for t in groups[0].trajectories)
+
+
+def test_what_is_better() -> None:
+    """A success that was none before, or one of fewer turns; neither a higher failure, a lower success nor a longer one."""
+
+    def better(first: tuple[float, int], second: tuple[float, int] | None) -> bool:
+        made = lambda reward, turns: Trajectory(
+            0, Tokens(np.zeros(turns, np.int32), np.ones(turns, np.int8)), np.zeros(turns), np.zeros(turns, np.int64),
+            reward=reward, turn=np.arange(turns),
+        )  # fmt: skip
+        again = None if second is None else made(*second)
+        return Attempt(0, 0, made(*first), Chain().train(0), second=again).better
+
+    assert better((0.9, 2), (1.0, 4)) and better((1.0, 4), (1.0, 3)) and better((1.5, 4), (1.0, 3))
+    assert not better((0.0, 4), (0.9, 2)) and not better((1.0, 3), (1.0, 3)) and not better((1.0, 3), (1.0, 4))
+    assert not better((0.0, 4), None)
 
 
 def test_a_report_that_calls_a_success_one_is_worth_it_and_a_wrong_one_is_not() -> None:

@@ -110,12 +110,13 @@ class Imitated(Fate, name="imitated"):
     """A group that wants help stays as it is, and its prompt is rolled out again as often with one guide after the other until one of
     these rollouts is right. The right ones of that guide are a group of their own with the tag ``target``, to be imitated; the others
     are set aside (Cog-Rethinker, arXiv:2510.15979). Every guide is asked for when its turn comes, so that it may show what went wrong
-    before, and hears of the shortest of the right rollouts."""
+    before, and hears of the shortest of the right rollouts. Targets stand beside their prompt's group, so that where a step has more
+    than it trains on, what is left out has nothing to do with the kind."""
 
     provides = frozenset({f"tag:{TARGET}"})
 
     def groups(self, step: Guiding) -> list[Group]:
-        groups, targets = step.plain([ask.samples for ask in step.asks]), []
+        groups, targets = step.plain([ask.samples for ask in step.asks]), dict[int, Group]()
         waiting, level = [place for place, group in enumerate(groups) if step.wants(group)], 0
         deepest = 0
         while waiting and level <= deepest:
@@ -127,7 +128,7 @@ class Imitated(Fate, name="imitated"):
                 right = [t.replace(tag=TARGET) for t in fresh if solved(t, step.world.task)]
                 wrong = [t for t in fresh if not solved(t, step.world.task)]
                 if right:
-                    targets.append(step.group(place, right))
+                    targets[place] = step.group(place, right)
                     best, shown = min(right, key=len), turn[place]
                     assert shown is not None
                     step.part.guides.learn(step.problems[place], shown, best, step)
@@ -135,8 +136,9 @@ class Imitated(Fate, name="imitated"):
                 if wrong:
                     step.aside.append(step.group(place, wrong).replace(aside=True))
             level += 1
-        step.context.log("generate/imitated", float(sum(len(group.trajectories) for group in targets)))
-        return [*groups, *targets]
+        step.context.log("generate/imitated", float(sum(len(group.trajectories) for group in targets.values())))
+        beside = [[group, targets[place]] if place in targets else [group] for place, group in enumerate(groups)]
+        return [group for both in beside for group in both]
 
 
 class Beside(Fate, name="beside"):

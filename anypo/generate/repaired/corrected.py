@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -26,6 +27,9 @@ from anypo.tasks.base import Task, worked
 
 CORRECTED = "corrected"
 """The `guidance` of a rollout that a teacher has finished."""
+
+SPLIT = 4
+"""At most so many tokens of one character: until the last of them, their text is not what it will be, nor as long."""
 
 FINISHING = 67
 """The role of corrected rollouts in their keys."""
@@ -157,8 +161,11 @@ def beginning(trajectory: Trajectory, said: str, policy: Any) -> tuple[int, str]
     """How many decisions of a rollout say the beginning `said` of its text, and what they say: less than all of it where a token goes
     over its end."""
     own = decisions(trajectory)
-    cut = max(t for t in range(len(own) + 1) if said.startswith(policy.decode(own[:t])))
-    return cut, str(policy.decode(own[:cut]))
+    cut = bisect.bisect_right(range(len(own) + 1), len(said), key=lambda t: len(policy.decode(own[:t]))) - 1
+    cut = min(len(own), cut + SPLIT)
+    while not said.startswith(text := str(policy.decode(own[:cut]))):
+        cut -= 1
+    return cut, text
 
 
 def taught(policy: Any, text: str, cut: int, most: int) -> Completion:

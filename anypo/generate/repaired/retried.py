@@ -24,8 +24,9 @@ from anypo.outlook import Outlook
 from anypo.policies.views import behind
 from anypo.tasks.base import Problem
 
-RETRY, GUIDED_RETRY = "retry", "guided_retry"
-"""The guidance of a second attempt as it is trained in its group, and with what it was shown."""
+RETRY, GUIDED_RETRY, REPORT = "retry", "guided_retry", "report"
+"""The guidance of a second attempt as it is trained in its group, and with what it was shown; and that of a report, which is no
+answer to the task: what it is paid is not the policy's reward."""
 
 RETRYING, REPORTING = 71, 73
 """The roles of second attempts and of reports in their keys."""
@@ -131,6 +132,7 @@ class Retried(_Forking, name="retried"):
                 self._key(attempts[n], groups, REPORTING, context),
                 sample=attempts[n].first.sample,
                 most=self.reply,
+                guidance=REPORT,
             )
             for n in fitting
         ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
+import torch
 
 from anypo.context import Context
 from anypo.data.batch import Batch
@@ -63,14 +64,16 @@ def by_source(groups: list[Group], context: Context, outcome: str) -> None:
 def fit(batch: Batch, version: int, context: Context) -> None:
     """How well the data fits the weights it is about to train: the mean age of a sampled decision in optimiser steps, the share
     that other weights sampled, and, where the trainer recomputed them, the divergence (k3, nats a decision) between sampler and
-    trainer log-probabilities of the same weights."""
+    trainer log-probabilities of the same weights, but for rollouts whose sampler was shown more than they are trained on: there
+    the two answer different questions."""
     sampled = (batch["version"] >= 0) & (batch.weight > 0)
     if not bool(sampled.any()):
         return
     age = (version - batch["version"][sampled]).clamp(min=0)
     context.log("policy/staleness", age.double().mean())
     context.log("policy/off_policy_share", (age > 0).double().mean())
-    fresh = sampled & (batch["version"] == version)
+    helped = torch.tensor([getattr(t.content, "shown", None) is not None for t in batch.trajectories], dtype=torch.bool)
+    fresh = sampled & (batch["version"] == version) & ~batch.spread(helped)
     if "logp_old" in batch.rows and batch["logp_old"] is not batch["logp_behaviour"] and bool(fresh.any()):
         gap = (batch["logp_behaviour"] - batch["logp_old"])[fresh].double().clamp(-LIMIT, LIMIT)
         context.log("policy/mismatch_kl", k3(gap).mean())

@@ -60,7 +60,9 @@ def cog_rethinker() -> Algorithm:
     answers of means over tokens, so that the two ways are learned where nobody asks for them; answers may become longer by it.
     They stand for their prompt where DAPO's filter counts the prompts of a step. A failed prompt costs up to three times its
     rollouts, all of which are counted. No code is published; weight, number of examples and that such groups teach by imitation
-    only are guesses from the paper's summary and its reviews."""
+    only are guesses from the paper's summary and its reviews. Minibatches are whole groups: with no more groups than DAPO's 16
+    minibatches every group of targets has a step of its own, in which Adam undoes the weight; give it more prompts, or --set
+    update.minibatches_per_epoch=1."""
     base = dapo()
     assert isinstance(base.objective, PolicyGradient)
     return base.replace(
@@ -76,17 +78,18 @@ def r3l() -> Algorithm:
     that turn is not trained, in neither; the second attempt is trained without the report. A report that led to a success, and
     the attempt with it in view, are trained as well, each by itself with advantage 1. Advantage: 1 for a success (reward 1),
     else the reward minus the group's mean, three times where that is positive, and no deviation; with rewards of 0 and 1 the
-    factor never acts. Loss: minus advantage times log pi, mean over tokens, without ratio or clip, and three passes over every
-    batch: the release (shiweijiezero/R3L d503f6c) lets its trainer draw a batch up to three times, the youngest and least used
-    first, which is three times in a row where it takes three steps for every new batch. KL (k2) to the initial model: its loss
-    is half as large with 0.001, which is this with 0.002. There the report stands right before the turn that is played again,
-    here before the conversation; its step-wise form has no KL. A model that writes no JSON reports, as small ones do not, plays
-    single episodes: --set generate.role=reflector --model-as reflector=PATH has another write them."""
+    factor never acts. Loss: minus advantage times log pi, mean over tokens, without ratio or clip, one pass over every batch.
+    The release (shiweijiezero/R3L d503f6c) names a priority for drawing a batch up to three times, but none of its scripts sets
+    the delay without which nothing is put back, so that its runs use a batch once: --set update.epochs=3 is what the priority
+    would allow. KL (k2) to the initial model: its loss is half as large with 0.001, which is this with 0.002. There the report
+    stands right before the turn that is played again, here before the conversation; its step-wise form has no KL. A model that
+    writes no JSON reports, as small ones do not, plays single episodes: --set generate.role=reflector --model-as reflector=PATH
+    has another write them."""
     return grpo().replace(
         generate=Retried(turns=4),
         credit=Pipeline(shape=(Amplified(),)),
         objective=PolicyGradient(
             ratio=ScoreFunction(), trust=Unclipped(), regularise=(KL(coefficient=0.002, estimator="k2"),)
         ),
-        update=GradientUpdate(epochs=3, reference=FrozenReference()),
+        update=GradientUpdate(reference=FrozenReference()),
     )

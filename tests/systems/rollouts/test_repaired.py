@@ -305,6 +305,7 @@ def test_the_gradient_is_that_of_the_release() -> None:
     """After the weights have moved: A log pi over all counted tokens plus 0.002 k2 to the initial policy, that is twice the release's
     half of the first plus 0.001 of the second. A = 1 for a success, 3 (r - mean) above and r - mean below the group's mean."""
     run = looked_back(steps=6)
+    assert run.step()["update/steps"] == 1, "no script of the release sets what its reuse of a batch needs"
     batch = run.batch.with_rows(**run.weights.policy.fill(run.batch, ["logp"], grad=False))
     batch = batch.with_rows(**{n: c.double() if c.is_floating_point() else c for n, c in batch.rows.items()})
     objective = find("r3l").algorithm().objective
