@@ -35,7 +35,8 @@ class Producer:
     def produce(self, context: Context) -> None:
         """Generate and screen until the planned number of prompts survived or the rounds are used up."""
         control, screen = self.algorithm.control, self.algorithm.filter
-        self.fresh, kept = [], []
+        self.fresh = []
+        kept: list[Group] = []
         context.world, context.nets = self.world, Nets(self.weights.learners)
         self.world.acting = lambda plan: self._acting(plan, context)
         forget = getattr(self.world.sampler, "forget", None)

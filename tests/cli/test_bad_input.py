@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
+import sys
 import time
 
 import pytest
 import yaml
 
+from anypo.cli import main
 from anypo.errors import UserError, cut, nearest, shown, unknown
 from anypo.reading import yaml_value
 
@@ -145,3 +148,19 @@ def test_the_reader_in_c_says_and_makes_what_the_other_does(text: str, monkeypat
 def test_what_is_nested_without_end_is_a_sentence(text: str) -> None:
     with pytest.raises(ValueError, match="nested too deeply"):  # the reader in C would end the process
         yaml_value(text)
+
+
+@pytest.mark.parametrize(
+    "words, says",
+    [
+        (("--task", "{part: }"), r"a task is a name or \{mix: \[...\]\}, not \{'part': None\}"),
+        (("--task", "{name: 3}"), r"a task is a name or"),
+        (("--task", "sums", "--task-set", f"max_terms={'1' * 80}"), "max_terms is at most 1,000,000,000, not 111"),
+        (("--task", "chain_sum", "--task-set", "min_terms=2000000000"), "min_terms is at most 1,000,000,000"),
+    ],
+)
+def test_tasks_that_are_none(words: tuple[str, ...], says: str, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    monkeypatch.setattr(sys, "argv", ["anypo", "train", "--model", "tiny", "--dry-run", *words])
+    with pytest.raises(SystemExit) as left:
+        main()
+    assert left.value.code == 2 and re.search(says, " ".join(capsys.readouterr().err.split()))

@@ -188,10 +188,10 @@ class Pruned(Independent, name="pruned"):
         logits = np.array([logit for logit, _ in known])
         share = np.clip(
             [t.reward for _, t in known], 0.0, 1.0
-        )  # what the head learns to foretell, in part right where rewards are
-        place = bucket(logits, self.buckets)
-        np.add.at(context.memory[self]["counts"], (1, place), share)
-        np.add.at(context.memory[self]["counts"], (0, place), 1.0 - share)
+        )  # what the head foretells: in part right where rewards are
+        place, counts = bucket(logits, self.buckets), context.memory[self]["counts"]
+        counts[1] += np.bincount(place, share, self.buckets)
+        counts[0] += np.bincount(place, 1.0 - share, self.buckets)
         total = max(1, len(done))
         context.log("generate/judged_share", sum(r.reached for r in rollouts) / total)
         context.log("generate/pruned_share", sum(t.finish == CANCELLED for t in done) / total)

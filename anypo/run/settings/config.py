@@ -20,7 +20,7 @@ from anypo import __version__, tasks
 from anypo.algorithm import Algorithm
 from anypo.budget import Budget
 from anypo.engine import device
-from anypo.errors import UserError, unknown
+from anypo.errors import UserError, shown, unknown
 from anypo.parts import Part, first_reason
 from anypo.plugins import bring, plugin, suppliers
 from anypo.policies.loading import MODELS, adapter
@@ -254,6 +254,8 @@ def resolve(
             raise unknown("setting", key, RunConfig.model_fields)
     given = placed({key: value for key, value in settings.items() if value is not None})
     once(given)
+    if not isinstance(given.get("task", ""), str):
+        raise UserError(f"a task is a name or {{mix: [...]}}, not {shown(given['task'])}")
     if "task" in given:
         given["task"] = canonical(given["task"])
     for key, lacking in OF_TEXT.items() if is_environment(given.get("task")) else ():

@@ -30,6 +30,9 @@ from anypo.tasks.text.sat import ensure_pycosat
 BLOCK = 4096
 """Candidates per dataset object: some datasets make all their items at once, one refuses more than 20 000."""
 
+MOST = 10**9
+"""The largest number in a configuration: a dataset asked for 10^80 terms would never end."""
+
 TRIES = 200
 """Candidates tried for one problem: with half of all questions on either side, more only helps where there are few."""
 
@@ -110,6 +113,11 @@ def built(dataset: str, config: str, seed: int, size: int) -> Any:
 
 def _build(dataset: str, config: dict[str, Any], seed: int, size: int) -> Any:
     values = _typed(dataset, config)
+    for field, value in values.items():
+        if any(
+            isinstance(one, int) and abs(one) > MOST for one in (value if isinstance(value, (list, tuple)) else [value])
+        ):
+            raise UserError(f"task '{dataset}': {field} is at most {MOST:,}, not {shown(value)}")
     made, settings = _datasets()[dataset]
     if dataset in LITERAL_ANSWERS:
         vars(sys.modules[made.__module__])["eval"] = ast.literal_eval
