@@ -71,7 +71,7 @@ def cog_rethinker() -> Algorithm:
     )
 
 
-@system("r3l", title="Reflect, then retry", paper="https://github.com/shiweijiezero/R3L", base="grpo")
+@system("r3l", title="Reflect, then retry", paper="github.com/shiweijiezero/R3L", base="grpo")
 def r3l() -> Algorithm:
     """Half of a prompt's eight rollouts are independent episodes; the policy then looks back on each, says what went wrong and from
     which turn, and plays it again from there with that report in view. Both are members of one group. What they share before
