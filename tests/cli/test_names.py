@@ -29,7 +29,10 @@ def test_the_index_is_true():
         slot: set(base.parts) for slot, base in SLOTS.items()
     }
     assert all(
-        has_path(entry.algorithm(), path) for name, entry in methods().items() for path in by_name[name]["fields"]
+        has_path(entry.algorithm(), path)
+        for name, entry in methods().items()
+        for path in by_name[name]["fields"]
+        if ".." not in path
     )
 
 
@@ -38,14 +41,10 @@ def test_the_index_is_of_the_code_as_it_is(monkeypatch, tmp_path):
     place.mkdir()
     (place / "a.py").write_text("1")
     monkeypatch.setattr(names, "HERE", place)
-    names._state.cache_clear()  # as a process begins
     first = names._place()
-    names._state.cache_clear()
     assert names._place() == first
     (place / "b.py").write_text("2")
-    names._state.cache_clear()
     assert names._place() != first
-    names._state.cache_clear()  # of what was no library
 
 
 def test_nothing_is_built_where_the_cache_knows(monkeypatch):

@@ -16,6 +16,7 @@ ELSEWHERE = {
     "coderl-plus": "needs words: tests/systems/test_language_models.py",
     "spark": "needs words: tests/systems/test_language_models.py",
     "gliclass-ppo": "needs a label policy: tests/credit/test_modes.py",
+    "scope-rlvr": "needs a judge of steps and a teacher: tests/systems/rollouts/test_repaired.py",
     "salsa": "needs a second model: tests/systems/preference/test_references.py",
     "training-free-grpo": "needs a policy that reads lessons: tests/systems/agents/test_experience.py",
     "dpo": "needs pairs: tests/systems/baselines/test_preference.py",

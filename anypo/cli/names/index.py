@@ -13,7 +13,6 @@ import os
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
-from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -134,9 +133,8 @@ def _extended() -> bool:
     return bool(os.environ.get(plugins.VARIABLE) or plugins.chosen() or _installed())
 
 
-@cache
 def _installed() -> bool:
-    """Whether another package brings names: every installed one is looked at, once a process."""
+    """Whether another package brings names: every installed one is looked at."""
     return bool(metadata.entry_points(group=plugins.GROUP))
 
 
@@ -145,7 +143,6 @@ def _place() -> Path:
     return home / f"names-{_state()[:16]}.json"
 
 
-@cache
 def _state() -> str:
     """A digest of the library's files, as this process found them."""
     digest = hashlib.sha256(f"{sys.version_info} {HERE}".encode())

