@@ -33,10 +33,20 @@ def wide_norms(monkeypatch):
         monkeypatch.setattr(module, "forward", forward)
 
 
+@pytest.fixture(autouse=True)
+def wide_softmax(monkeypatch):
+    """Gemma 2 takes its softmax in float32 whatever it is given, and how far that is off depends on the processor."""
+    softmax = torch.nn.functional.softmax
+
+    def wide(x, dim=None, dtype=None, **more):
+        return softmax(x, dim=dim, dtype=None if x.dtype == torch.float64 else dtype, **more)
+
+    monkeypatch.setattr(torch.nn.functional, "softmax", wide)
+
+
 @pytest.mark.parametrize("name", CONFIGS)
 def test_values_and_gradients_are_those_of_separate_sequences(name):
-    model, samples = build(name), mixed()
-    exact = 1e-10 if name != "gemma2" else 1e-7  # its softmax stays in float32
+    model, samples, exact = build(name), mixed(), 1e-10
     forward, weights = TrainingForward(model), coefficients(samples)
     assert forward.packed == (name not in PADDED) and not model.training
     reference = naive(model, samples)
@@ -96,7 +106,7 @@ def test_single_precision(wide):
     twin = copy.deepcopy(model).double()
     exact = {n: w.double() for n, w in weights.items()}
     wanted = gradients(twin, lambda: weighted(naive(twin, samples), exact).backward())
-    assert_same_gradients(gradients(model, lambda: forward.backward(samples, weights)), wanted, 3e-5)
+    assert_same_gradients(gradients(model, lambda: forward.backward(samples, weights)), wanted, 1e-5)
 
 
 def test_the_same_work_gives_the_same_bits():
@@ -109,6 +119,7 @@ def test_the_same_work_gives_the_same_bits():
 def test_shared_tokens_pass_through_the_layers_once(monkeypatch):
     rng = np.random.default_rng(0)
     samples = answers(rng.integers(0, VOCABULARY, 50), *[10] * 8, rng=rng)
+    forward = TrainingForward(build("qwen3"))  # tries itself out once, where no test has built one before
     seen, original = [], networks_module.decoder_layer
 
     def spy(arch, layer, x, *rest):
@@ -117,7 +128,7 @@ def test_shared_tokens_pass_through_the_layers_once(monkeypatch):
         return out
 
     monkeypatch.setattr(networks_module, "decoder_layer", spy)
-    TrainingForward(build("qwen3")).statistics(samples)
+    forward.statistics(samples)
     # the prompt once, no last tokens; the last layer's output at the end of the prompt and at the answers only
     distinct = len({tuple(s.tokens[:n]) for s in samples for n in range(51, 60)})
     assert seen == [(50 + distinct, 50 + distinct)] * 2 + [(50 + distinct, 1 + distinct)]
@@ -165,7 +176,7 @@ def test_hidden_states(name):
             TrainingForward(model).hidden(samples, budget=90), torch.cat(wanted), rtol=1e-10, atol=1e-10
         )
     found = gradients(model, lambda: TrainingForward(model).hidden(samples).square().sum().backward())
-    assert_same_gradients(found, gradients(model, lambda: torch.cat(wanted).square().sum().backward()), 1e-7)
+    assert_same_gradients(found, gradients(model, lambda: torch.cat(wanted).square().sum().backward()), 1e-8)
 
 
 @pytest.mark.parametrize("name", ["qwen2", "gpt2"])
