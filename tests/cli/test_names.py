@@ -29,10 +29,7 @@ def test_the_index_is_true():
         slot: set(base.parts) for slot, base in SLOTS.items()
     }
     assert all(
-        has_path(entry.algorithm(), path)
-        for name, entry in methods().items()
-        for path in by_name[name]["fields"]
-        if ".." not in path
+        has_path(entry.algorithm(), path) for name, entry in methods().items() for path in by_name[name]["fields"]
     )
 
 

@@ -130,21 +130,12 @@ def _fields(made: Any) -> dict[str, str]:
 
 def _extended() -> bool:
     """Whether plugins may have added names."""
-    return bool(os.environ.get(plugins.VARIABLE) or plugins.chosen() or _installed())
-
-
-def _installed() -> bool:
-    """Whether another package brings names: every installed one is looked at."""
-    return bool(metadata.entry_points(group=plugins.GROUP))
+    return bool(
+        os.environ.get(plugins.VARIABLE) or plugins.chosen() or list(metadata.entry_points(group=plugins.GROUP))
+    )
 
 
 def _place() -> Path:
-    home = Path(os.environ.get("ANYPO_CACHE") or "~/.cache/anypo").expanduser()
-    return home / f"names-{_state()[:16]}.json"
-
-
-def _state() -> str:
-    """A digest of the library's files, as this process found them."""
     digest = hashlib.sha256(f"{sys.version_info} {HERE}".encode())
     for folder, inner, files in os.walk(HERE):
         inner.sort()
@@ -152,7 +143,8 @@ def _state() -> str:
             if name.endswith((".py", ".json")):
                 about = os.stat(os.path.join(folder, name))
                 digest.update(f"{folder}/{name} {about.st_mtime_ns} {about.st_size}".encode())
-    return digest.hexdigest()
+    home = Path(os.environ.get("ANYPO_CACHE") or "~/.cache/anypo").expanduser()
+    return home / f"names-{digest.hexdigest()[:16]}.json"
 
 
 __all__ = ["build", "index", "refuse"]

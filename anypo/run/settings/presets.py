@@ -232,6 +232,8 @@ def value_at(algorithm: Algorithm, path: str) -> Any:
     for step in path.split("."):
         if isinstance(value, tuple) and step.isdigit() and int(step) < len(value):
             value = value[int(step)]
+        elif isinstance(value, Mapping) and step in value:
+            value = value[step]
         elif step in getattr(type(value), "model_fields", {}):
             value = getattr(value, step)
         else:
