@@ -54,10 +54,13 @@ class EnumerableSampler:
 
     def generate(self, requests: Sequence[Request]) -> list[Completion]:
         """Continue every request; identical whatever else is in the call."""
-        return self.watched(requests, lambda news: ())
+        return self._sampled(requests, None)
 
     def watched(self, requests: Sequence[Request], watch: Watch, state: int = -1) -> list[Completion]:
         """`generate` under a watch, which may give requests up while they run; a table has no hidden states."""
+        return self._sampled(requests, watch)
+
+    def _sampled(self, requests: Sequence[Request], watch: Watch | None) -> list[Completion]:
         if not requests:
             return []
         if any(request.sampling.stop for request in requests):
@@ -106,10 +109,11 @@ class EnumerableSampler:
             tokens[:, t], version[:, t] = np.where(live, chosen, END), number[slot]
             lengths += live
             node = np.where(live, child[node, chosen], node)
-            over = (node == END) | (lengths >= limit)
-            ended = ["" if not over[i] else "stop" if chosen[i] == EOS else "length" for i in every]
-            lost = list(watch([Seen(int(i), int(chosen[i]), t + 1, ended[i]) for i in np.flatnonzero(live)]))
-            given_up[[i for i in lost if not over[i]]] = True
+            if watch is not None:
+                over = (node == END) | (lengths >= limit)
+                ended = ["" if not over[i] else "stop" if chosen[i] == EOS else "length" for i in every]
+                lost = list(watch([Seen(int(i), int(chosen[i]), t + 1, ended[i]) for i in np.flatnonzero(live)]))
+                given_up[[i for i in lost if not over[i]]] = True
         self.tally.drawn += int(lengths.sum())
         return [
             Completion(

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
 from anypo.data.batch import Batch
+from anypo.errors import UserError
 
 
 @runtime_checkable
@@ -33,6 +34,14 @@ class Learner(Protocol):
     def state_dict(self) -> dict[str, Any]: ...
 
     def load_state_dict(self, state: dict[str, Any]) -> None: ...
+
+
+def fits(policy: Any, messages: Sequence[Mapping[str, Any]], most: int) -> bool:
+    """Whether the policy's context has room for a conversation and `most` tokens of its own."""
+    try:
+        return len(policy.encode(messages)) + most <= int(policy.context)
+    except UserError:  # longer than its whole context, or refused by its chat template
+        return False
 
 
 class Policy(Learner, Protocol):

@@ -14,6 +14,7 @@ from anypo.data.batch import Batch
 from anypo.engine.base import Request, Sampler, Sampling
 from anypo.engine.config import Local
 from anypo.errors import UserError, nearest
+from anypo.policies.base import fits
 from anypo.roles.base import Messages, Model
 
 
@@ -45,10 +46,7 @@ class Speaker(Model):
         return [self.policy.decode(completion.tokens) for completion in self.sampler.generate(requests)]
 
     def fits(self, prompt: Messages, sampling: Sampling) -> bool:
-        try:
-            return len(self.policy.encode(prompt)) + sampling.max_new <= int(self.policy.context)
-        except UserError:
-            return False
+        return fits(self.policy, prompt, sampling.max_new)
 
     def fill(self, batch: Batch, names: Collection[str], grad: bool = False) -> dict[str, Tensor]:
         return {name: column.detach() for name, column in self.policy.fill(batch, names, grad=False).items()}

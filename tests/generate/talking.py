@@ -19,6 +19,24 @@ LETTERS = "_abcdefghijklmnopqrstuvwxyz"
 PAREN = 29
 
 
+class ByRule:
+    """Samples by rule (text of what is read -> what is said) for any policy; keeps what it read."""
+
+    exact = True
+
+    def __init__(self, policy: Any, rule: Any) -> None:
+        self.policy, self.rule, self.read = policy, rule, []
+
+    def generate(self, requests: Any) -> list[Completion]:
+        out = []
+        for request in requests:
+            self.read.append(self.policy.decode(request.tokens))
+            tokens = self.policy.answer(self.rule(self.read[-1]))
+            n = len(tokens)
+            out.append(Completion(tokens, np.full(n, -0.5), np.ones(n), np.zeros(n), np.zeros(n, np.int64), "stop"))
+        return out
+
+
 class Talker:
     """Letters are tokens 1..26, ``)`` is 29; USER before every message of another role, POLICY before its own."""
 

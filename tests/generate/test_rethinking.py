@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from talking import ByRule
 
 from anypo import policies
 from anypo.claims.beds.words import TextTask
 from anypo.context import Context, Memory
 from anypo.control.base import Ask
 from anypo.data.records import TARGET, Group, Tokens, Trajectory
-from anypo.engine.base import Completion
 from anypo.filter import DropDegenerate
 from anypo.generate import Guided, Imitated, Rethinking
 from anypo.generate.base import World
@@ -22,24 +22,6 @@ from anypo.generate.repaired.retrieval import bm25, nearest
 from anypo.tasks.base import Problem
 
 PROBLEMS = tuple(Problem.ask(f"Add {n} and {n + 1} of the same fruit.", str(2 * n + 1)) for n in range(4))
-
-
-class ByRule:
-    """Answers a prompt's text by rule; keeps what it read."""
-
-    exact = True
-
-    def __init__(self, policy: Any, rule: Any) -> None:
-        self.policy, self.rule, self.read = policy, rule, []
-
-    def generate(self, requests: Any) -> list[Completion]:
-        out = []
-        for request in requests:
-            self.read.append(self.policy.decode(request.tokens))
-            tokens = self.policy.answer(self.rule(self.read[-1]))
-            n = len(tokens)
-            out.append(Completion(tokens, np.full(n, -0.5), np.ones(n), np.zeros(n), np.zeros(n, np.int64), "stop"))
-        return out
 
 
 def rolled(rule: Any, asks: tuple[int, ...] = (0,), context: int = 2048, again: int = 1, **fields: Any):

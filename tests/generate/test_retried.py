@@ -7,13 +7,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from talking import Chain
+from talking import ByRule, Chain
 
 from anypo import policies
 from anypo.context import Context, Memory
 from anypo.control.base import Ask
 from anypo.data.records import Group, Tokens, Trajectory
-from anypo.engine.base import Completion
 from anypo.generate import Retried
 from anypo.generate.base import World
 from anypo.generate.repaired.reports import Report, read_report
@@ -54,29 +53,11 @@ def test_which_reports_about_three_turns_count(reply: str, found: Any) -> None:
     assert seen is None or json.loads(seen.text)["trajectory_summary"] == "s"
 
 
-class Talking:
-    """Turns by rule (text of what is read -> what is said); keeps what it read."""
-
-    exact = True
-
-    def __init__(self, policy: Any, rule: Any) -> None:
-        self.policy, self.rule, self.read = policy, rule, []
-
-    def generate(self, requests: Any) -> list[Completion]:
-        out = []
-        for request in requests:
-            self.read.append(self.policy.decode(request.tokens))
-            tokens = self.policy.answer(self.rule(self.read[-1]))
-            n = len(tokens)
-            out.append(Completion(tokens, np.full(n, -0.5), np.ones(n), np.zeros(n), np.zeros(n, np.int64), "stop"))
-        return out
-
-
 def rolled(rule: Any, context: int = 4096, **fields: Any) -> tuple[list[Group], list[str], Context, Any]:
     policy = policies.load({"model": "tiny", "layers": 1, "hidden": 32, "intermediate": 48, "context": context}, seed=0)
     part = Retried(**{"max_new": 8, "turns": 4, "reply": 200, **fields})
     now = Context(0, 10, 7, Memory(part))
-    sampler = Talking(policy, rule)
+    sampler = ByRule(policy, rule)
     return part.rollout([Ask(0, 2)], World(Chain(), policy, sampler), now), sampler.read, now, policy
 
 

@@ -13,6 +13,7 @@ logits may differ in the last bits, and a token then changes only if its uniform
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -122,23 +123,11 @@ class LocalEngine:
 
     def generate(self, requests: Sequence[Request]) -> list[Completion]:
         """Continue every request; results in the order of the requests. Raises `UserError` for a request that cannot run."""
-        handles: list[Handle] = []
-        try:
-            with self._evaluating():
-                for request in requests:
-                    handles.append(self.submit(request))
-                while not all(handle.done for handle in handles):
-                    self.step()
-        except BaseException:
-            for handle in handles:
-                handle.cancel()
-            raise
-        return [handle.completion() for handle in handles]
+        return self._played([functools.partial(self.submit, request) for request in requests])
 
     def watched(self, requests: Sequence[Request], watch: Watch, state: int = -1) -> list[Completion]:
         """`generate` under a watch, which may give requests up while they run; `state` is the decision whose hidden state it sees
         (-1: none; the fast path only)."""
-        handles: list[Handle] = []
         news: list[Seen] = []
 
         def told(place: int) -> Observer:
@@ -148,15 +137,26 @@ class LocalEngine:
 
             return observe
 
+        def look(handles: Sequence[Handle]) -> None:
+            for place in watch(news):
+                handles[place].cancel()
+            news.clear()
+
+        begin = [functools.partial(self.submit, r, told(place), hidden=state == 0) for place, r in enumerate(requests)]
+        return self._played(begin, look)
+
+    def _played(
+        self, begin: Sequence[Callable[[], Handle]], look: Callable[[Sequence[Handle]], None] = lambda handles: None
+    ) -> list[Completion]:
+        """What has begun, sampled to its end, with a `look` at it after every step; where anything is raised, all is given up."""
+        handles: list[Handle] = []
         try:
             with self._evaluating():
-                for place, request in enumerate(requests):
-                    handles.append(self.submit(request, told(place), hidden=state == 0))
+                for submit in begin:
+                    handles.append(submit())
                 while not all(handle.done for handle in handles):
                     self.step()
-                    for place in watch(news):
-                        handles[place].cancel()
-                    news.clear()
+                    look(handles)
         except BaseException:
             for handle in handles:
                 handle.cancel()

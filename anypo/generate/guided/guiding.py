@@ -14,7 +14,6 @@ import numpy as np
 from anypo.context import Context
 from anypo.control.base import Ask
 from anypo.data.records import GUIDED, RIGHT, Group, Tokens, Trajectory
-from anypo.errors import UserError
 from anypo.generate.base import OWN, World, answered, rollout_key
 from anypo.generate.groups.rounds import solved
 from anypo.generate.guided.fates import Fate, Regroup
@@ -22,6 +21,7 @@ from anypo.generate.guided.guides import Guide, Guides, Hints
 from anypo.generate.guided.triggers import Failing, Trigger
 from anypo.generate.resume import Start
 from anypo.generate.trees.segments import _OneTurn
+from anypo.policies.base import fits
 from anypo.policies.views import behind
 from anypo.tasks.base import Problem, Task
 
@@ -108,10 +108,7 @@ class Guiding:
 
     def fits(self, guide: Guide) -> bool:
         """Whether the model's context has room for a guide and an answer."""
-        try:
-            return len(self.world.policy.encode(guide.messages)) + self.part.max_new <= self.world.policy.context
-        except UserError:  # longer than the model's whole context
-            return False
+        return fits(self.world.policy, guide.messages, self.part.max_new)
 
     def play(self, wishes: Sequence[tuple[int, Guide, int]]) -> list[Trajectory]:
         """A rollout for each (ask, guide, sample number), in order, as it is trained on."""

@@ -14,13 +14,13 @@ from anypo.context import Context
 from anypo.control.base import Ask
 from anypo.data.records import Group, Tokens, Trajectory, prompt_id
 from anypo.engine.base import Sampling
-from anypo.errors import UserError
 from anypo.generate.base import World, rollout_key
 from anypo.generate.groups.auxiliary import Question, QuestionTask
 from anypo.generate.repaired.reports import GUIDANCE, REFLECTION, Report, asked, filled, read_report
 from anypo.generate.resume import Start, first_decision, resume
 from anypo.generate.trees.segments import _Forking
 from anypo.outlook import Outlook
+from anypo.policies.base import fits
 from anypo.policies.views import behind
 from anypo.tasks.base import Problem
 
@@ -124,7 +124,7 @@ class Retried(_Forking, name="retried"):
             for n, reply in zip(fitting, replies):
                 attempts[n].report = read_report(reply, attempts[n].first.turns)
             return
-        fitting = [n for n, p in enumerate(problems) if self._fits(p, world)]
+        fitting = [n for n, p in enumerate(problems) if fits(world.policy, p.messages, self.reply)]
         table = {problems[n].prompt: Question("", lambda reply: 0.0, "reflection") for n in fitting}
         starts = [
             Start(
@@ -139,13 +139,6 @@ class Retried(_Forking, name="retried"):
         aside = World(QuestionTask(table), world.policy, world.sampler)  # type: ignore[arg-type]
         for n, said in zip(fitting, resume(starts, aside, self.sampling(context))):
             attempts[n].said, attempts[n].report = said, read_report(said.text, attempts[n].first.turns)
-
-    def _fits(self, problem: Problem, world: World) -> bool:
-        """Whether the policy's context has room for a question and a whole reply."""
-        try:
-            return len(world.policy.encode(problem.messages)) + self.reply <= int(world.policy.context)
-        except UserError:  # longer than its whole context
-            return False
 
     # -- the second attempt ---------------------------------------------------------------------------------------------------
 

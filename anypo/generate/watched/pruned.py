@@ -113,9 +113,10 @@ class Pruned(Independent, name="pruned"):
 
     def rollout(self, asks: Sequence[Ask], world: World, context: Context) -> list[Group]:
         sampling = self.sampling(context)
+        problems = [world.problem(ask) for ask in asks]
         rollouts = [
             Rollout(place, begun(_start(ask, problem, sample, context), world, sampling))
-            for place, (ask, problem) in enumerate((ask, world.problem(ask)) for ask in asks)
+            for place, (ask, problem) in enumerate(zip(asks, problems))
             for sample in range(ask.samples)
         ]
         counts = context.memory[self]["counts"]
@@ -151,7 +152,7 @@ class Pruned(Independent, name="pruned"):
         members: list[list[Trajectory]] = [[] for _ in asks]
         for rollout, trajectory in zip(rollouts, done):
             members[rollout.group].append(trajectory)
-        return [answered(ask, world.problem(ask), own, context) for ask, own in zip(asks, members)]
+        return [answered(ask, problem, own, context) for ask, problem, own in zip(asks, problems, members)]
 
     def logits(self, judged: Sequence[Rollout], world: World, context: Context) -> np.ndarray:
         """What the head says of rollouts that have reached `after` decisions, [n]; nan where there is no head (outside of a run)."""
@@ -186,9 +187,7 @@ class Pruned(Independent, name="pruned"):
         known = [(r.logit, t) for r, t in zip(rollouts, done) if t.finish != CANCELLED and not np.isnan(r.logit)]
         right = np.array([t.is_right(world.task.outcome) for _, t in known], dtype=bool)
         logits = np.array([logit for logit, _ in known])
-        share = np.clip(
-            [t.reward for _, t in known], 0.0, 1.0
-        )  # what the head foretells: in part right where rewards are
+        share = np.clip([t.reward for _, t in known], 0.0, 1.0)  # the head's target: partly right where rewards are
         place, counts = bucket(logits, self.buckets), context.memory[self]["counts"]
         counts[1] += np.bincount(place, share, self.buckets)
         counts[0] += np.bincount(place, 1.0 - share, self.buckets)

@@ -81,8 +81,8 @@ def fit(batch: Batch, version: int, context: Context) -> None:
 
 def _alike(group: Group) -> bool:
     """Whether all its rollouts have one reward, those that nobody scored left out."""
-    scored = [t.reward for t in group.trajectories if t.rewards] or group.rewards
-    return bool(np.ptp(scored) < 1e-9)
+    scored = group.scored().rewards
+    return bool(np.ptp(scored if len(scored) else group.rewards) < 1e-9)
 
 
 def _sampled(trajectory: Trajectory) -> bool:

@@ -114,9 +114,8 @@ def built(dataset: str, config: str, seed: int, size: int) -> Any:
 def _build(dataset: str, config: dict[str, Any], seed: int, size: int) -> Any:
     values = _typed(dataset, config)
     for field, value in values.items():
-        if any(
-            isinstance(one, int) and abs(one) > MOST for one in (value if isinstance(value, (list, tuple)) else [value])
-        ):
+        several = value if isinstance(value, (list, tuple)) else [value]
+        if any(isinstance(one, int) and abs(one) > MOST for one in several):
             raise UserError(f"task '{dataset}': {field} is at most {MOST:,}, not {shown(value)}")
     made, settings = _datasets()[dataset]
     if dataset in LITERAL_ANSWERS:

@@ -85,8 +85,6 @@ class Data:
             return f"task file '{self.name}' needs the ending {', '.join(ENDINGS[:2])} or {ENDINGS[2]}"
         if importlib.util.find_spec("datasets") is None:
             return f"'{self.name}' is read by the package datasets, which is not installed: pip install 'anypo[data]'"
-        if self.path.is_dir() and not saved(self.name) and _crowded(self.path):
-            return f"the folder '{self.name}' holds more than {MOST:,} files, too many to look for data in; name that of the data"
         return None
 
     def rows(self) -> Iterator[Row]:
@@ -163,6 +161,10 @@ def _dataset(data: Data) -> Any:
             if data.split not in found:
                 raise UserError(f"'{data.name}' has no split '{data.split}'.{nearest(data.split, found)}")
             return found[data.split]
+        if data.path.is_dir() and _crowded(data.path):
+            raise UserError(
+                f"the folder '{data.name}' holds more than {MOST:,} files, too many to look for data in; name that of the data"
+            )
         return datasets.load_dataset(data.name, data.config or None, split=data.split)
     except UserError:
         raise

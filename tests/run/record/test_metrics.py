@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from anypo.engine.base import Completion, Request
+from anypo.engine.base import Completion
 from anypo.errors import UserError
 from anypo.exact.bed import Testbed
 from anypo.run.trainer import Trainer
@@ -33,14 +33,17 @@ def test_generated_tokens_are_those_that_the_engine_drew(name: str, monkeypatch:
         assert name not in SAMPLES_MORE
         pytest.skip(str(error))
     drawn: list[int] = []
-    made = type(world.sampler).watched  # `generate` is one without a watch
 
-    def counted(self: object, requests: Sequence[Request], *watch: Any) -> list[Completion]:
-        found = made(self, requests, *watch)  # type: ignore[arg-type]
-        drawn.append(sum(len(completion.tokens) for completion in found))
-        return found
+    def counted(made: Callable[..., list[Completion]]) -> Callable[..., list[Completion]]:
+        def call(*given: Any) -> list[Completion]:
+            found = made(*given)
+            drawn.append(sum(len(completion.tokens) for completion in found))
+            return found
 
-    monkeypatch.setattr(type(world.sampler), "watched", counted)
+        return call
+
+    for way in ("generate", "watched"):
+        monkeypatch.setattr(type(world.sampler), way, counted(getattr(type(world.sampler), way)))
     for _ in range(2):
         drawn.clear()
         row = trainer.step()
