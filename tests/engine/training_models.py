@@ -120,8 +120,19 @@ def weighted(columns: dict[str, Tensor], weights: dict[str, Tensor]) -> Tensor:
     return sum(((columns[name] * weight).sum() for name, weight in weights.items()), torch.zeros(()))
 
 
-def assert_same_gradients(found: dict[str, Tensor], wanted: dict[str, Tensor], relative: float) -> None:
+def _differences(found: dict[str, Tensor], wanted: dict[str, Tensor]) -> dict[str, float]:
+    """Per parameter, the largest error of any entry over the largest entry."""
     assert found.keys() == wanted.keys()
-    for name, gradient in wanted.items():
-        worst = (found[name] - gradient).abs().max() / gradient.abs().max().clamp(min=1e-300)
+    return {
+        name: float((found[name] - gradient).abs().max() / gradient.abs().max().clamp(min=1e-300))
+        for name, gradient in wanted.items()
+    }
+
+
+def worst_difference(found: dict[str, Tensor], wanted: dict[str, Tensor]) -> float:
+    return max(_differences(found, wanted).values())
+
+
+def assert_same_gradients(found: dict[str, Tensor], wanted: dict[str, Tensor], relative: float) -> None:
+    for name, worst in _differences(found, wanted).items():
         assert worst < relative, f"{name}: {worst:.1e}"

@@ -19,6 +19,7 @@ from training_models import (
     mixed,
     naive,
     weighted,
+    worst_difference,
 )
 from transformers import AutoModelForCausalLM, LlamaConfig
 
@@ -95,7 +96,10 @@ def test_checkpointing_changes_memory_only(name):
 
 @pytest.mark.parametrize("wide", [False, True], ids=["small", "wide"])
 def test_single_precision(wide):
-    """Wide layers are multiplied by another library than small ones."""
+    """As near to the exact gradient as separate passes in that precision are, whose error is the processor's.
+
+    Wide layers are multiplied by another library than small ones.
+    """
     model, samples = build("llama-biased", torch.float32), mixed()
     if wide:
         torch.manual_seed(0)
@@ -106,7 +110,9 @@ def test_single_precision(wide):
     twin = copy.deepcopy(model).double()
     exact = {n: w.double() for n, w in weights.items()}
     wanted = gradients(twin, lambda: weighted(naive(twin, samples), exact).backward())
-    assert_same_gradients(gradients(model, lambda: forward.backward(samples, weights)), wanted, 1e-5)
+    separate = gradients(model, lambda: weighted(naive(model, samples), weights).backward())
+    found = gradients(model, lambda: forward.backward(samples, weights))
+    assert worst_difference(found, wanted) < 3 * worst_difference(separate, wanted) < 1e-4
 
 
 def test_the_same_work_gives_the_same_bits():
