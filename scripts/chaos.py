@@ -129,6 +129,7 @@ def result(run: Path) -> dict[str, Any]:
         "metrics": repr(plain(folder.metrics())),
         "evaluations": repr(sorted(plain(folder.evaluations()), key=lambda entry: str(entry["label"]))),
         "rollouts": [repr(folder.rollouts(step).to_pylist()) for step in folder.rollout_steps()],
+        "aside": [repr(t.to_pylist()) for step in folder.rollout_steps() if (t := folder.aside(step)) is not None],
         "weights": repr(weights),
         "checkpoint": (folder.latest(), len(folder.checkpoints())),  # an ended session leaves one more before it
         "manifest": bool(folder.manifest()),

@@ -77,6 +77,16 @@ class Producer:
         """The policy with the parameters that sample for asks with this plan (the trained ones unless the update says otherwise)."""
         return self.weights.swapped(self.algorithm.update.acting(self.weights, plan, context))
 
+    def aside(self) -> list[Group]:
+        """What was made in this step and is not in `kept`: attempts that others were put in the place of, and what a filter dropped,
+        whole groups or single rollouts."""
+        kept = {id(trajectory.content) for group in self.kept for trajectory in group.trajectories}
+        left = [
+            group.replace(trajectories=tuple(t for t in group.trajectories if id(t.content) not in kept))
+            for group in self.fresh
+        ]
+        return [group for group in left if group.trajectories]
+
     def observe(self, batch: Batch, context: Context) -> None:
         """Let control learn from the step: from what was scored, whether it survived or not."""
         context.world = self.world

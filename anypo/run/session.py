@@ -392,7 +392,8 @@ class Session:
     def _record(self, running: Running, metrics: dict[str, Any], loggers: list[Any]) -> None:
         trainer = running.trainer
         self.folder.append_metrics(metrics)
-        self.folder.write_rollouts(running.step, trainer.groups, trainer.batch, _decoder(self.world.policy))
+        decode = _decoder(self.world.policy)
+        self.folder.write_rollouts(running.step, trainer.groups, trainer.batch, decode, aside=trainer.aside)
         running.rows.append(metrics)
         running.plan()
         self.observer.plan(running.planned)

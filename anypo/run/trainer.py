@@ -54,6 +54,11 @@ class Trainer:
         return self.producer.kept
 
     @property
+    def aside(self) -> list[Group]:
+        """What was made for the last step and not trained on."""
+        return self.producer.aside()
+
+    @property
     def batch(self) -> Batch:
         """The last update batch, as credit left it."""
         return self.consumer.batch

@@ -20,7 +20,7 @@ from anypo.errors import UserError
 from anypo.generate import Guided, Hints, Prefixes
 from anypo.generate.guided.guides import begun, question, trace
 from anypo.policies.views import Plain, Shown
-from anypo.run.disk.rollouts import table
+from anypo.run.disk.rollouts import aside, table
 from anypo.tasks.base import Problem
 
 HARD = Testbed(vocabulary=4, horizon=4, prompts=4, batch=4, group=4, reward="sparse")
@@ -49,6 +49,20 @@ def test_failed_attempts_count_as_generated_and_in_the_reward_but_are_not_traine
     alone = [t.reward for t in every if not t.guidance]
     assert metrics["reward/mean"] == pytest.approx(np.mean(alone))
     assert not any(g.aside for g in run.groups)
+    left = aside(1, run.aside).to_pylist()
+    assert {row["why"] for row in left} == {"replaced"} and all(row["reward"] == 0 for row in left)
+    assert len(left) + sum(len(g.trajectories) for g in run.groups) == len(every)
+
+
+def test_what_a_filter_drops_is_aside_whole_groups_and_single_rollouts() -> None:
+    for name in ("dapo", "ttrl"):
+        run = trainer(name, bed=HARD)
+        run.step()
+        left = aside(1, run.aside).to_pylist()
+        kept = {id(t.content) for g in run.groups for t in g.trajectories}
+        made = [t for g in run.producer.fresh for t in g.trajectories]
+        assert 0 < len(left) == sum(id(t.content) not in kept for t in made) == len(made) - len(kept)
+        assert {row["why"] for row in left} == {"filtered"}
 
 
 def test_the_two_views_of_a_guided_rollout() -> None:

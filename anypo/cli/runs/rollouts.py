@@ -18,7 +18,7 @@ def register(app: typer.Typer) -> None:
 def rollouts(
     run: Annotated[Path, typer.Argument(help="run folder")],
     query: Annotated[
-        str, typer.Argument(help="one SELECT over rollouts, answers, metrics, evaluations", metavar="SQL")
+        str, typer.Argument(help="one SELECT over rollouts, aside, answers, metrics, evaluations", metavar="SQL")
     ] = "",
     limit: Annotated[
         int, typer.Option("--limit", "-n", metavar="N", min=0, help="rows shown in the table; 0 shows all")
@@ -33,8 +33,8 @@ def rollouts(
 ) -> None:
     """Ask the rollouts of a run with SQL (DuckDB); without a query, a summary of every step.
 
-    Views: rollouts (one row a rollout), answers (held-out answers, with a label), metrics (one row a step; reward/mean is
-    the column reward_mean), evaluations. "describe rollouts" lists the columns; rewards['correct'] is a named reward.
+    Views: rollouts (one row a rollout), aside (made and not trained on, with why), answers (held-out answers, with a label),
+    metrics (one row a step; reward/mean is the column reward_mean), evaluations. "describe rollouts" lists the columns; rewards['correct'] is a named reward.
 
     With --tree: a prompt's rollouts as branches of what they share, with the decisions where they part, the advantage of every
     stretch, what was pruned and how many tokens were shared.
@@ -53,7 +53,8 @@ def rollouts(
         return _tree(RunFolder.read(run), step, group, as_json)
     if step is not None or group is not None:
         raise UserError("--step and --group belong to --tree; in a query write where step = N and group_id = N")
-    table = RunFolder.read(run).sql(query or DEFAULT)
+    folder = RunFolder.read(run)
+    table = folder.sql(query or DEFAULT)
     columns = [_values(column) for column in table.columns]
     rows = [dict(zip(table.column_names, values)) for values in zip(*columns)]
     if as_json:
@@ -66,6 +67,8 @@ def rollouts(
         writer.writerows([_cell(row[name]) for name in table.column_names] for row in rows)
     else:
         _show(table.column_names, rows, limit)
+        if not query:
+            _tell_aside(folder)
 
 
 def _tree(folder: Any, step: int | None, group: int | None, as_json: bool) -> None:
@@ -98,6 +101,16 @@ def _tree(folder: Any, step: int | None, group: int | None, as_json: bool) -> No
     if found.measured:
         numbers = ", ".join(f"{name} {value:.3g}" for name, value in found.measured.items())
         console.print(f"the whole step: {numbers}", style="dim")
+
+
+def _tell_aside(folder: Any) -> None:
+    """Say how many rollouts the table above does not count."""
+    from anypo.run.record.console import new_console
+
+    counts = folder.sql("select why, count(*) as n from aside group by why order by why").to_pylist()
+    if counts:
+        told = " and ".join(f"{row['n']} {row['why']}" for row in counts)
+        new_console().print(f"set aside, not trained on: {told} (the view aside)", style="dim", highlight=False)
 
 
 def _values(column: Any) -> list[Any]:

@@ -6,6 +6,7 @@ status.json             running, paused, finished, interrupted or failed (and wh
 metrics.jsonl           one JSON object a step
 evaluations.jsonl       one JSON object a held-out evaluation
 rollouts/*.parquet      one file a step, one row a trajectory (see `anypo.run.disk.rollouts`)
+aside/*.parquet         what was made in a step and not trained on, in the same columns and why; none where nothing was
 evaluations/*.parquet   the answers of each evaluation, in the same columns
 requests/               what was asked of the run while it runs (see `anypo.run.disk.requests`)
 checkpoints/step-*/     the last few states (see `anypo.run.disk.checkpoint`)
@@ -307,10 +308,17 @@ class RunFolder:
     # -- rollouts --------------------------------------------------------------------------------------------------------------
 
     def write_rollouts(
-        self, step: int, groups: Sequence[Group], batch: Batch | None = None, decode: rollouts.Decoder | None = None
+        self,
+        step: int,
+        groups: Sequence[Group],
+        batch: Batch | None = None,
+        decode: rollouts.Decoder | None = None,
+        aside: Sequence[Group] = (),
     ) -> None:
-        """Keep the rollouts of a step (see `anypo.run.disk.rollouts.table`)."""
+        """Keep the rollouts of a step (see `anypo.run.disk.rollouts.table`), those that were set `aside` in a file of their own."""
         self.here()
+        if aside:
+            rollouts.write(self._aside(step), rollouts.aside(step, aside, decode))
         rollouts.write(self._rollouts(step), rollouts.table(step, groups, batch, decode))
 
     def rollouts(self, step: int) -> pa.Table:
@@ -319,16 +327,23 @@ class RunFolder:
             raise UserError(f"{self.path} has no rollouts of step {step}{_extent(self.rollout_steps())}")
         return self._table(self._rollouts(step))
 
+    def aside(self, step: int) -> pa.Table | None:
+        """What a step set aside, or None where it trained on all it made."""
+        return self._table(self._aside(step)) if self._aside(step).exists() else None
+
     def rollout_steps(self) -> list[int]:
         """The steps whose rollouts were kept."""
         return _numbers(self.path / "rollouts", ".parquet")
 
     def sql(self, text: str) -> pa.Table:
-        """The answer to one SELECT over the views rollouts, answers, metrics and evaluations (see `anypo.run.disk.query`)."""
+        """The answer to one SELECT over the views rollouts, aside, answers, metrics and evaluations (see `anypo.run.disk.query`)."""
         return query.run(self.path, {"metrics": self.metrics(), "evaluations": self.evaluations()}, text)
 
     def _rollouts(self, step: int) -> Path:
         return self.path / "rollouts" / f"step-{step:06d}.parquet"
+
+    def _aside(self, step: int) -> Path:
+        return self.path / "aside" / f"step-{step:06d}.parquet"
 
     def _table(self, file: Path) -> pa.Table:
         with reading(file):
@@ -395,6 +410,9 @@ class RunFolder:
         for later in self.rollout_steps():
             if later > step:
                 self._rollouts(later).unlink()
+        for later in _numbers(self.path / "aside", ".parquet"):
+            if later > step:
+                self._aside(later).unlink()
         for later in self.checkpoints():
             if later > step:
                 checkpoint.remove(self._checkpoint(later))

@@ -1,7 +1,8 @@
 """SQL over a run folder: read-only, in memory, with DuckDB.
 
-Views: ``rollouts`` (see `anypo.run.disk.rollouts`), ``answers`` (the same columns and ``label``: held-out evaluations), ``metrics``
-(one row a step; ``reward/mean`` is the column ``reward_mean``) and ``evaluations``.
+Views: ``rollouts`` (see `anypo.run.disk.rollouts`), ``aside`` (the same columns and ``why``: made and not trained on), ``answers``
+(the same columns and ``label``: held-out evaluations), ``metrics`` (one row a step; ``reward/mean`` is the column ``reward_mean``)
+and ``evaluations``.
 
 A query may come from anywhere, a paste or a model. So the views are handed over as Arrow data, and DuckDB itself opens nothing:
 no file, no network, no extension, no Python variable (`CLOSED`).
@@ -20,7 +21,7 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
 from anypo.errors import UserError
-from anypo.run.disk.rollouts import SCHEMA
+from anypo.run.disk.rollouts import SCHEMA, WHY
 
 Records = Sequence[Mapping[str, Any]]
 
@@ -72,8 +73,9 @@ def damaged(file: Path) -> UserError:
 
 
 def _views(connection: Any, path: Path, records: Mapping[str, Records]) -> None:
-    steps = sorted((path / "rollouts").glob("*.parquet"))
-    connection.register("rollouts", _streamed(steps) if steps else SCHEMA.empty_table())
+    for name, schema in (("rollouts", SCHEMA), ("aside", pa.schema([WHY, *SCHEMA]))):
+        steps = sorted((path / name).glob("*.parquet"))
+        connection.register(name, _streamed(steps) if steps else schema.empty_table())
     answers = [_labelled(file) for file in sorted((path / "evaluations").glob("*.parquet"))]
     empty = pa.schema([LABEL, *SCHEMA]).empty_table()
     connection.register("answers", pa.concat_tables(answers, promote_options="permissive") if answers else empty)

@@ -7,6 +7,8 @@ cover the whole trained-on sequence, `media` names the kinds of the images, soun
 min-p or a mask left to each (an empty list where it left all, null where it never left any out). A key's list holds one id for the
 whole trajectory or one per decision. `guide` is the text that a guided rollout was shown beside its problem, `level` which of its
 guides that was (0 tells least).
+
+What a step made and did not train on is a table of its own (`aside`), with the column `why` before the others.
 """
 
 from __future__ import annotations
@@ -86,6 +88,17 @@ def table(step: int, groups: Sequence[Group], batch: Batch | None = None, decode
                 row["pieces"] = pieces(trajectory.content.tokens, decode, known)
             rows.append(row)
     return pa.Table.from_pylist(rows, schema=SCHEMA)
+
+
+WHY = pa.field("why", pa.string())
+"""Why a rollout was set aside: ``replaced`` (another was put in its place) or ``filtered`` (its group, or it alone, was dropped)."""
+
+
+def aside(step: int, groups: Sequence[Group], decode: Decoder | None = None) -> pa.Table:
+    """The rollouts that a step set aside as a table: `WHY` and the columns of `SCHEMA`."""
+    rows = table(step, groups, decode=decode)
+    why = ["replaced" if group.aside else "filtered" for group in groups for _ in group.trajectories]
+    return rows.add_column(0, WHY, pa.array(why, WHY.type))
 
 
 def write(path: Path, rollouts: pa.Table) -> None:

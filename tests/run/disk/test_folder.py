@@ -158,7 +158,7 @@ def run_steps(folder: RunFolder, begin: int, end: int, pause: float = 0.0) -> No
     for step in range(begin + 1, end + 1):
         groups = [group(step, ["x" * step, "yy"], step)]
         folder.append_metrics({"step": step, "loss": 1 / step})
-        folder.write_rollouts(step, groups, credited(groups), letters)
+        folder.write_rollouts(step, groups, credited(groups), letters, aside=groups if step % 2 else ())
         if step % 4 == 0:
             folder.append_evaluation(f"step {step}", step, evaluation(step / 100), letters)
         if step % 3 == 0:
@@ -179,6 +179,7 @@ def test_rewinding_forgets_everything_after_a_step(tmp_path):
         folder.append_evaluation("after", 13, evaluation(0.9))
         folder.rewind(6)
         assert folder.rollout_steps() == list(range(1, 7))
+        assert folder.sql("select distinct step from aside order by 1").column(0).to_pylist() == [1, 3, 5]
         assert [e["label"] for e in folder.evaluations()] == ["step 4"]
         run_steps(folder, 6, 13)
     with RunFolder.open(tmp_path / "short") as folder:

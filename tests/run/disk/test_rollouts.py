@@ -218,6 +218,15 @@ def test_the_command_shows_a_summary_of_every_step(folder):
     assert shown[2].split() == ["1", "3", "0.333", "0.471", "2", "0", "1"] and "2 rows" in shown[3]
 
 
+def test_the_command_says_what_was_set_aside_and_why(folder):
+    assert "aside" not in ask(str(folder.path)).output, "nothing was"
+    lost = [group(9, ["d"], 2).replace(aside=True), group(8, ["e", "f"], 2)]
+    folder.write_rollouts(2, [group(2, ["aa"], 2)], None, letters, aside=lost)
+    assert "set aside, not trained on: 2 filtered and 1 replaced (the view aside)" in ask(str(folder.path)).output
+    (row,) = json.loads(ask(str(folder.path), "select why, text, pieces from aside where prompt = 9", "--json").output)
+    assert row == {"why": "replaced", "text": "d", "pieces": ["Q", ":", "d"]}
+
+
 def test_the_command_writes_json_and_csv(folder):
     query = "select text, rewards, logp from rollouts where step = 1 order by length desc limit 1"
     (row,) = json.loads(ask(str(folder.path), query, "--json").output)
