@@ -43,6 +43,7 @@ RUNS = {
     "lora": ("--system", "grpo", *TEXT, "--lora", "4"),
     "ppo": ("--system", "ppo", *WORLD, "--set", "generate.steps=32"),
     "remix": ("--system", "remix", *TEXT),
+    "dapo": ("--system", "dapo", *TEXT, "--set", "filter.rounds=2"),  # with rollouts that are set aside
 }
 TIMED = ("time", "memory/", "rollout/tokens_per_second", "tokens_per_second")
 
