@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shlex
 import subprocess
@@ -12,6 +11,8 @@ from pathlib import Path
 
 import pytest
 import yaml
+from command import Outcome
+from killing import apart
 
 import anypo as library
 from anypo import plugins
@@ -64,26 +65,13 @@ def here(anypo, folder, monkeypatch):
 def away(folder):
     """`away("anypo evaluate ../run")` in a process and a folder of its own, as the console script would start it."""
     (folder / "away").mkdir()
-
-    def run(line: str, *more: str, site: str = "") -> subprocess.CompletedProcess[str]:
-        words = shlex.split(line)[1:]
-        path = os.pathsep.join(filter(None, (site, str(PAGE.parents[1]))))
-        environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": path}
-        start = [sys.executable, "-c", "import sys; sys.path.remove(''); from anypo.cli import main; main()"]
-        return subprocess.run(
-            [*start, *words, *more], cwd=folder / "away", env=environment, capture_output=True, text=True
-        )
-
-    return run
+    return lambda line, *more, site="": apart((*shlex.split(line)[1:], *more), folder / "away", site)
 
 
-def ran(done) -> dict:
+def ran(done: Outcome) -> dict:
     """The JSON a command printed."""
-    code, out, err = (
-        (done.code, done.out, done.err) if hasattr(done, "code") else (done.returncode, done.stdout, done.stderr)
-    )
-    assert code == 0, err[-2000:]
-    return json.loads(out)
+    assert done.code == 0, done.err[-2000:]
+    return json.loads(done.out)
 
 
 def of_run(path: Path) -> tuple[list[str], list[dict]]:
@@ -122,7 +110,7 @@ def test_a_run_finds_its_plugins_again(here, away, tmp_path) -> None:
     assert ran(away("anypo resume ../run --steps 2 --json"))["last_step"]["step"] == 2
     assert ran(away("anypo evaluate ../run --size 4 --json"))["n"] == 4
     looked = away("anypo diagnose ../run --attribution --json")
-    assert looked.returncode == 0 and "warning" not in looked.stderr, looked.stderr
+    assert looked.code == 0 and "warning" not in looked.err, looked.err
 
     (tmp_path / "bounds.py").unlink()
     gone = here("evaluate", "run")

@@ -133,7 +133,7 @@ def fragile() -> Any:
 
 
 def in_world(path: Path, system: str = "ppo", **options: Any) -> RunFolder:
-    small = {"set": {"generate.environments": 2, "generate.steps": 20}} if system == "ppo" else {}
+    small = {"set": {"generate.environments": 2, "generate.steps": 20, "update.epochs": 1}} if system == "ppo" else {}
     settings = SMALL | {"task": "Fragile-v0", "task_options": options} | small
     train(system, out=path, **settings)
     return RunFolder.read(path)
