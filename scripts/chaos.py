@@ -41,7 +41,7 @@ WORLD = ("--task", "CartPole-v1", "--steps", "6", "--eval-size", "4", "--eval-ev
 RUNS = {
     "grpo": ("--system", "grpo", *TEXT),
     "lora": ("--system", "grpo", *TEXT, "--lora", "4"),
-    "ppo": ("--system", "ppo", *WORLD, "--set", "generate.steps=32"),
+    "ppo": ("--system", "ppo", *WORLD, "--set", "generate.steps=32", "--set", "update.epochs=1"),
     "remix": ("--system", "remix", *TEXT),
     "dapo": ("--system", "dapo", *TEXT, "--set", "filter.rounds=2"),  # with rollouts that are set aside
 }
