@@ -51,21 +51,29 @@ def note(sentence: str) -> None:
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
-    """A ` Did you mean 'x'?` clause for the closest known spelling (of dotted paths also of their last name), else for those that hold
-    the word or a part of it, or the list of choices when they are few."""
+    """A ` Did you mean 'x'?` clause for the closest known spelling (of dotted paths also of their last name), else for those of which
+    it is a whole word, else for those that hold the word or a part of it, or the list of choices when they are few."""
     known = sorted(name for name in known if isinstance(name, str))
     spelled = {name.rpartition(".")[2]: name for name in known} | {name: name for name in known}
-    close = difflib.get_close_matches(str(word)[:LONGEST], sorted(spelled), n=1, cutoff=0.75)
-    close = close or difflib.get_close_matches(str(word)[:LONGEST], known, n=1, cutoff=0.5)
+    word = str(word)[:LONGEST]
+    close = difflib.get_close_matches(word, sorted(spelled), n=1, cutoff=0.75)
+    whole = [name for name in known if word.lower() in _words(name)]
+    if not close and 0 < len(whole) <= 4:
+        return f" Did you mean {' or '.join(repr(name) for name in whole)}?"
+    close = close or difflib.get_close_matches(word, known, n=1, cutoff=0.5)
     if close:
         return f" Did you mean '{spelled[close[0]]}'?"
-    parts = [part for part in re.split(r"[^a-z0-9]+", str(word)[:LONGEST].lower()) if len(part) > 2]
+    parts = [part for part in _words(word) if len(part) > 2]
     holding = [name for name in known if any(part in name.lower() for part in parts)]
     if 0 < len(holding) <= 4:
         return f" Did you mean {' or '.join(repr(name) for name in holding)}?"
     if 0 < len(known) <= 12:
         return " Known: " + ", ".join(known) + "."
     return ""
+
+
+def _words(name: str) -> list[str]:
+    return re.split(r"[^a-z0-9]+", name.lower())
 
 
 def unknown(what: str, word: str, known: Iterable[str], hint: str = "") -> UserError:

@@ -100,6 +100,45 @@ def test_the_command_is_completed(anypo, monkeypatch):
     monkeypatch.setenv("COMP_WORDS", "anypo train --system dap")
     monkeypatch.setenv("COMP_CWORD", "3")
     assert "dapo" in anypo().out.split()
+    monkeypatch.setenv("COMP_WORDS", "anypo train --generate doub")
+    assert "doubling_tree" in anypo().out.split()
+
+
+def test_the_rooms_of_rollouts_have_options_of_their_own(anypo):
+    words = (
+        "--control",
+        "thompson",
+        "--generate",
+        "doubling_tree:segment=4,stop=[a, b]",
+        "--filter",
+        "drop_degenerate",
+    )
+    told = anypo(
+        "train", "-m", "tiny", *words, "--filter", "majority_vote", "--set", "generate.segment=5", "--dry-run", "--json"
+    )
+    assert told.code == 0, told.err
+    method = json.loads(told.out)["algorithm"]
+    assert method["control"]["part"] == "thompson" and method["generate"]["part"] == "doubling_tree"
+    assert (method["generate"]["segment"], method["generate"]["stop"]) == (5, ["a", "b"]), "--set has the last word"
+    assert [part["part"] for part in method["filter"]["survival"]] == ["drop_degenerate"]
+    assert [part["part"] for part in method["filter"]["signals"]] == ["majority_vote"]
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("--generate", "tree"), "Did you mean 'doubling_tree' or 'lookahead_tree' or 'segment_tree'?"),
+        (("--generate", "doubling_tree:depht=3"), "Did you mean 'depth'?"),
+        (("--generate", "doubling_tree:depth"), "--generate takes PART[:FIELD=VALUE,…], not 'doubling_tree:depth'"),
+        (("--generate", ":a=1"), "--generate takes PART"),
+        (("--filter", "drop_degenerated"), "Did you mean 'drop_degenerate'?"),
+        (("--control", "thomson"), "Did you mean 'thompson'?"),
+    ],
+)
+def test_a_part_that_is_not_there_is_one_sentence(anypo, words, says):
+    for command in (("train", "-m", "tiny"), ("compare", "grpo,rloo", "--budget", "tokens=100")):
+        told = anypo(*command, *words)
+        assert told.code == 2 and says in told.err and told.err.count("\n") <= 2, told.err
 
 
 def test_the_schema_knows_run_files_and_algorithms():

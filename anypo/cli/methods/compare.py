@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from anypo.cli.plugins import ChatArgs, Device
+from anypo.cli.rooms import Control, Filter, Generate, Replay, rooms
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -51,6 +52,10 @@ def compare(
     ] = None,
     base: Annotated[str | None, typer.Option(help="the method others are measured against (default: grpo)")] = None,
     threshold: Annotated[float | None, typer.Option(help="score whose time and tokens are reported")] = None,
+    control: Control = None,
+    generate: Generate = None,
+    filter_: Filter = [],  # noqa: B006
+    replay: Replay = None,
     set_: Annotated[
         list[str], typer.Option("--set", metavar="PATH=VALUE", help="for every method that has the field")
     ] = [],  # noqa: B006
@@ -101,7 +106,7 @@ def compare(
         raise UserError("--base has no meaning in a search: it starts from the method that is named")
     options: dict[str, Any] = {
         "vary": vary,
-        "changes": assignments(set_, "--set"),
+        "changes": rooms(control, generate, filter_, replay) | assignments(set_, "--set"),
         "task_options": assignments(task_set, "--task-set") or None,
         "threshold": threshold,
         "out": out,

@@ -14,6 +14,8 @@ import typer
 from anypo.cli.names.index import index
 
 DEFAULT = "grpo"
+ROOMS = {"control": ["control"], "generate": ["generate"], "filter_": ["signal", "survival"], "replay": ["replay"]}
+"""Options that take a part, and the slots that it fills."""
 
 
 def attach(command: str, signature: inspect.Signature) -> None:
@@ -35,7 +37,14 @@ def _way(command: str, parameter: str) -> Callable[..., Any] | None:
         ("estimators", "systems"): several, ("train", "set_"): changes, ("compare", "set_"): changes,
         ("compare", "methods"): several, ("train", "system"): methods, ("parts", "slot"): slots,
     }  # fmt: skip
-    anywhere: dict[str, Callable[..., Any]] = {"model": models, "task": tasks, "run": runs, "init": runs, "runs": runs}
+    rooms = {name: parts_of(*slots_) for name, slots_ in ROOMS.items()}
+    anywhere: dict[str, Callable[..., Any]] = rooms | {
+        "model": models,
+        "task": tasks,
+        "run": runs,
+        "init": runs,
+        "runs": runs,
+    }
     return own.get((command, parameter)) or anywhere.get(parameter)
 
 
@@ -69,6 +78,11 @@ def models(incomplete: str) -> list[str]:
 def slots(incomplete: str) -> list[str]:
     """Slots of parts."""
     return _starting(index()["parts"], incomplete)
+
+
+def parts_of(*slots: str) -> Callable[[str], list[str]]:
+    """The parts of some slots."""
+    return lambda incomplete: [name for slot in slots for name in _starting(index()["parts"][slot], incomplete)]
 
 
 def changes(context: typer.Context, incomplete: str) -> list[str]:

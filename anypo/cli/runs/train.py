@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from anypo.cli.plugins import ChatArgs, Trust
+from anypo.cli.rooms import Control, Filter, Generate, Replay, rooms
 from anypo.errors import UserError
 
 if TYPE_CHECKING:
@@ -68,6 +69,10 @@ def train(
     until: Annotated[
         str | None, typer.Option(help="what ends it early: score>=0.9, policy/entropy<=0.1, plateau, ...")
     ] = None,
+    control: Control = None,
+    generate: Generate = None,
+    filter_: Filter = [],  # noqa: B006
+    replay: Replay = None,
     set_: Annotated[
         list[str], typer.Option("--set", metavar="PATH=VALUE", help="replace any part or field of the method")
     ] = [],  # noqa: B006
@@ -121,8 +126,9 @@ def train(
     """Train a policy: supervised warm start (optional), reinforcement learning, evaluation before and after, report."""
     from anypo.cli.names.index import refuse
 
+    chosen = rooms(control, generate, filter_, replay)
     if file is None and config is None:
-        refuse(system, [pair.partition("=")[0].strip() for pair in set_ if "=" in pair], task)
+        refuse(system, [*chosen, *(pair.partition("=")[0].strip() for pair in set_ if "=" in pair)], task)
     from anypo.cli.options import assignments, named, roles, valued
     from anypo.run.settings.written import Written, read
 
@@ -132,7 +138,7 @@ def train(
     written = read(place, trust) if place is not None else Written()
     resolved = written.resolve(
         system,
-        assignments(set_, "--set"),
+        chosen | assignments(set_, "--set"),
         roles(model_as),
         lambda said: typer.echo(f"anypo: {said}", err=True),
         model=model,
