@@ -66,11 +66,22 @@ class Cosine(_Decay, name="cosine"):
         return self.floor + (1.0 - self.floor) * (1.0 + math.cos(math.pi * done)) / 2.0
 
 
+def _cut(groups: Tensor, batch: Batch, count: int) -> list[Tensor]:
+    """`groups` in at most `count` pieces, none empty, in their order; those of a tag spread over the pieces of the others."""
+    untagged = torch.isin(groups, torch.unique(batch.group[batch.tagged("")]))
+    if untagged.any() and not untagged.all():
+        pieces = _cut(groups[untagged], batch, count)
+        return [torch.cat(pair) for pair in zip(pieces, groups[~untagged].tensor_split(len(pieces)))]
+    return [piece for piece in groups.tensor_split(count) if len(piece)]
+
+
 class GradientUpdate(Update, name="gradient"):
     """`epochs` passes over the step's batch in `minibatches_per_epoch` optimiser steps each.
 
     Groups are never split between minibatches (objectives may couple them): minibatches differ by one group at most, and where there
-    are fewer groups than minibatches each gets a step of its own. One optimiser step takes the fits that come before the
+    are fewer groups than minibatches each gets a step of its own. Groups that belong wholly to a tag's loss are dealt to the
+    minibatches of the others: the losses of a batch meet in every step, else Adam would undo the weight of a loss that has steps to
+    itself. One optimiser step takes the fits that come before the
     policy one by one, then all others in one joint step. Gradients are clipped to `max_grad_norm` over all parameters of a
     learner, and one whose norm is above `skip_norm` is thrown away (metric ``update/too_large``). A non-finite loss, gradient or
     gradient norm skips the optimiser step; `patience` such steps in a row stop the run.
@@ -109,16 +120,14 @@ class GradientUpdate(Update, name="gradient"):
         """Sequence indices of every optimiser step of this update, in order."""
         for epoch in range(self.epochs):
             context.epoch = epoch
-            present = torch.unique(batch.group)
             if self.minibatches_per_epoch == 1:
                 context.minibatch = 0
                 yield torch.arange(batch.n_sequences)
                 continue
+            present = torch.unique(batch.group)
             if self.shuffle:
                 present = present[torch.randperm(len(present), generator=context.generator(17, epoch))]
-            for number, groups in enumerate(present.tensor_split(self.minibatches_per_epoch)):
-                if not len(groups):
-                    break
+            for number, groups in enumerate(_cut(present, batch, self.minibatches_per_epoch)):
                 context.minibatch = number
                 yield torch.isin(batch.group, groups).nonzero().flatten()
 

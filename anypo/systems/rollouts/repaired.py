@@ -60,9 +60,7 @@ def cog_rethinker() -> Algorithm:
     answers of means over tokens, so that the two ways are learned where nobody asks for them; answers may become longer by it.
     They stand for their prompt where DAPO's filter counts the prompts of a step. A failed prompt costs up to three times its
     rollouts, all of which are counted. No code is published; weight, number of examples and that such groups teach by imitation
-    only are guesses from the paper's summary and its reviews. Minibatches are whole groups: with no more groups than DAPO's 16
-    minibatches every group of targets has a step of its own, in which Adam undoes the weight; give it more prompts, or --set
-    update.minibatches_per_epoch=1."""
+    only are guesses from the paper's summary and its reviews."""
     base = dapo()
     assert isinstance(base.objective, PolicyGradient)
     return base.replace(

@@ -182,6 +182,27 @@ def test_minibatches_are_even_and_never_more_than_groups(groups: int, pieces: in
     assert [len(torch.unique(run.batch.group[index])) for index in cuts] == sizes
 
 
+@pytest.mark.parametrize(
+    ("tagged", "pieces", "sizes"),
+    [
+        ([0, 0, 1, 0, 1, 1], 2, [4, 2]),  # 3 of the others in 2 + 1, the 3 of the tag in 2 + 1
+        ([1, 1, 1, 0, 1, 0], 16, [3, 3]),  # no minibatch of the tag alone, however many are asked for
+        ([1, 1, 1], 2, [2, 1]),
+    ],
+)
+def test_the_losses_of_a_batch_meet_in_every_minibatch(tagged: list[int], pieces: int, sizes: list[int]) -> None:
+    """A loss with steps of its own has no weight left after Adam."""
+    run = trainer("grpo", {"update.minibatches_per_epoch": pieces}, Testbed(prompts=8, batch=len(tagged), group=2))
+    run.step()
+    assert run.batch is not None
+    batch = run.batch.with_sequences(**{"tag/target": torch.tensor(tagged, dtype=torch.bool).repeat_interleave(2)})
+    cuts = list(run.algorithm.update.minibatches(batch, Context(0, 10, 0, run.memory)))
+    assert [len(torch.unique(batch.group[index])) for index in cuts] == sizes
+    assert sorted(torch.cat(cuts).tolist()) == list(range(batch.n_sequences))
+    if 0 in tagged:
+        assert all(batch.tagged("")[index].any() for index in cuts)
+
+
 def test_presets_change_sizes_and_say_so() -> None:
     dapo = find("dapo").algorithm()
     found = {path: (before, after) for path, before, after in departures(dapo, "smollm2-135m")}
