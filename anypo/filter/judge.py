@@ -10,7 +10,7 @@ from pydantic import Field, field_validator
 
 from anypo.context import Context
 from anypo.data.content import parted
-from anypo.data.records import Group, Trajectory, prompt_id
+from anypo.data.records import CANCELLED, Group, Trajectory, prompt_id
 from anypo.engine.base import Sampling
 from anypo.errors import UserError
 from anypo.filter.base import Signal
@@ -79,11 +79,16 @@ class Judge(Signal, name="judge"):
 
     def score(self, groups: list[Group], context: Context) -> list[Group]:
         questions = [[self.asked(group, t) for t in group.trajectories] for group in groups]
-        verdicts = self.judge(sorted({q for asked in questions for q in asked}), context)
+        answered = [[t.finish != CANCELLED for t in group.trajectories] for group in groups]
+        posed = {q for asked, ended in zip(questions, answered) for q, whole in zip(asked, ended) if whole}
+        verdicts = self.judge(sorted(posed), context)
         out, found = [], []
         for group, asked in zip(groups, questions):
             done = []
             for trajectory, q in zip(group.trajectories, asked):
+                if trajectory.finish == CANCELLED:  # given up while it was sampled: no answer to ask about
+                    done.append(trajectory)
+                    continue
                 verdict = verdicts[q]
                 found.append(verdict)
                 done.append(self._paid(trajectory, self.unread if verdict is None else verdict))

@@ -96,6 +96,16 @@ def test_equal_answers_are_judged_once_and_verdicts_remembered_unless_the_judge_
         assert len(model.asked) == 2 + 2 * again
 
 
+def test_an_answer_that_was_given_up_is_not_judged() -> None:
+    model, part = Counting(), Judge(question=ASK, weight=2.0)
+    made = group("abc", "de")
+    given_up = made.replace(trajectories=(made.trajectories[0], made.trajectories[1].replace(finish="cancelled")))
+    place = context(part, model)
+    first, second = part.score([given_up], place)[0].trajectories
+    assert model.asked == ["why?|abc|because"] and first.rewards["judge"] == pytest.approx(0.3)
+    assert second is given_up.trajectories[1] and place.metrics["filter/judge_read"] == 1.0
+
+
 def test_an_answer_too_long_for_the_judge_is_unread_and_ends_no_run() -> None:
     class Short(Counting):
         def fits(self, prompt, sampling):

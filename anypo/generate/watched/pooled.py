@@ -36,7 +36,12 @@ class Pooled(Generate, name="pooled"):
     over: float = Field(2.0, ge=1.0, description="groups in work for every group that a step needs")
 
     def refuse(self, algorithm: Any) -> str | None:
-        return "goes on with one-turn answers only; set generate.turns to 1" if self.turns != 1 else None
+        if self.turns != 1:
+            return "goes on with one-turn answers only; set generate.turns to 1"
+        heating = [path for path, part in algorithm.walk() if "sampling_temperature" in part.provided()]
+        if heating:
+            return f"an answer that waits would go on at another temperature, which {heating[0]} sets anew in every step; choose one"
+        return None
 
     def dormant(self, algorithm: Any, outlook: Outlook) -> str | None:
         if round(self.over * algorithm.control.prompts) > algorithm.control.prompts:

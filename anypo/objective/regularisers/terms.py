@@ -157,6 +157,7 @@ class EntropyTemperature(Regulariser, name="entropy_temperature"):
     low: float = Field(0.5, gt=0.0)
     high: float = Field(2.0, gt=0.0)
     reads = frozenset({"logp", "entropy_old"})
+    provides = frozenset({"sampling_temperature"})
 
     def refuse(self, algorithm: Any) -> str | None:
         return None if self.low <= self.high else f"low = {self.low:g} must not exceed high = {self.high:g}"

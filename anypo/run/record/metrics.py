@@ -15,12 +15,15 @@ from anypo.data.records import DEMO, Group, Trajectory
 
 def describe(groups: list[Group], context: Context, outcome: str, drawn: float = math.nan) -> None:
     """The step's headline numbers, over everything generated (before any filter). Demonstrations are not the policy's; rewards
-    are those of unguided rollouts that somebody scored, where there are any. drawn: decisions that the engine drew in the step,
-    whatever for (hints, critiques and estimates cost what rollouts cost); nan where it does not count, and the rollouts have to say
-    it."""
+    are those of unguided rollouts of the task's problems that somebody scored, where there are any. drawn: decisions that the
+    engine drew in the step, whatever for (hints, critiques and estimates cost what rollouts cost); nan where it does not count, and
+    the rollouts have to say it."""
     trajectories = [t for group in groups for t in group.trajectories if _sampled(t)]
     if trajectories:
-        alone = [t for t in trajectories if t.rewards and not t.guidance] or trajectories
+        own = [
+            group for group in groups if group.index >= 0
+        ] or groups  # questions of the method's own are no part of the task
+        alone = [t for g in own for t in g.trajectories if _sampled(t) and t.rewards and not t.guidance] or trajectories
         context.log("reward/mean", float(np.mean([t.reward for t in alone])))
         for name in sorted({name for t in alone for name in t.rewards}):
             context.log(f"reward/{name}", float(np.mean([t.rewards.get(name, 0.0) for t in alone])))

@@ -1,10 +1,12 @@
-"""What a step has cost: every decision that was drawn in it counts, whatever it was drawn for."""
+"""What a step has cost: every decision that was drawn in it counts, whatever it was drawn for; and what it earned."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
 
+import golden_beds
+import numpy as np
 import pytest
 
 from anypo.engine.base import Completion
@@ -48,3 +50,16 @@ def test_generated_tokens_are_those_that_the_engine_drew(name: str, monkeypatch:
         drawn.clear()
         row = trainer.step()
         assert row.get("tokens/generated", 0.0) == sum(drawn)
+
+
+@pytest.mark.parametrize("name", ["spark", "clpo"])
+def test_questions_of_the_method_are_no_part_of_the_mean_reward(name: str) -> None:
+    run, others = golden_beds.runs()[name], 0
+    adapted, world = run.world(methods("tokens")[name].algorithm(), run.bed)
+    trainer = Trainer(adapted.set(run.set), world, 5, 3)
+    for _ in range(2):
+        row = trainer.step()
+        own = [t.reward for g in trainer.producer.fresh if g.index >= 0 for t in g.trajectories if not t.guidance]
+        others += sum(group.index < 0 for group in trainer.producer.fresh)
+        assert row["reward/mean"] == pytest.approx(np.mean(own))
+    assert others, "there are some"

@@ -276,6 +276,8 @@ def test_what_april_cannot_do_is_said() -> None:
         find("april").algorithm().set({"generate.turns": 2}).check()
     with pytest.raises(UserError, match=r"needs 'watched'"):
         find("april").algorithm().set({"engine": "remote"}).check()
+    with pytest.raises(UserError, match=r"at another temperature, which objective.regularise\S* sets anew"):
+        find("april").algorithm().set({"objective.regularise": ["entropy_temperature"]}).check()
     said = " ".join(find("april").algorithm().set({"generate.over": 1.0}).sleepers(Outlook(20)))
     assert "set generate.over=2" in said
 
