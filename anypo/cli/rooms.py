@@ -23,7 +23,7 @@ def rooms(control: str | None, generate: str | None, filter_: Sequence[str], rep
     """What ``--control``, ``--generate``, ``--filter`` and ``--replay`` change of a method, as ``--set`` would say it. The filters
     named are all there are: each goes to the signals or the survivals of the screen, where parts of its kind belong."""
     chosen = {"control": control, "generate": generate, "replay": replay}
-    changes = {room: _part(text, f"--{room}") for room, text in chosen.items() if text is not None}
+    changes: dict[str, Any] = {room: _part(text, f"--{room}") for room, text in chosen.items() if text is not None}
     if filter_:
         from anypo.cli.names.index import index
         from anypo.errors import unknown

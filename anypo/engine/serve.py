@@ -1,5 +1,6 @@
 """The embedded engine behind a small OpenAI-compatible server: completions by token ids, with token ids and log-probabilities
-in the answer, and POST /update_weights_from_disk. Bound to loopback; for tests, demonstrations and processes on one machine.
+in the answer (those of the prompt, too, where they are asked for), and POST /update_weights_from_disk. Bound to loopback; for tests,
+demonstrations and processes on one machine.
 
 Every request carries the server's token (``Authorization: Bearer TOKEN``; `anypo.engine.remote` takes it from the variable
 ANYPO_API_KEY) and names this machine as its host (see `anypo.loopback`). What is wrong with a request is said in a sentence.
@@ -11,12 +12,15 @@ import json
 import secrets
 import threading
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import pairwise
 from queue import Empty, Queue
 from typing import Annotated, Any
 
 import numpy as np
+import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from anypo.engine.base import Completion, Request, Sampler, Sampling
@@ -26,6 +30,7 @@ from anypo.errors import UserError, shown
 from anypo.loopback import HOST, admitted, names_this_machine, own_page, size
 from anypo.parts import first_reason
 
+PATHS = ("/v1/models", "/v1/completions", "/update_weights_from_disk")
 LARGEST = 16 * 2**20
 """Most bytes of a request."""
 
@@ -49,6 +54,7 @@ class Server:
         about = getattr(getattr(sampler, "model", None), "config", None)
         self.vocabulary = int(getattr(about, "vocab_size", 2**31))
         self.context = int(getattr(about, "max_position_embeddings", 2**20))
+        self.version: int | None = None  # of the weights, where whoever sent them said
         self.waiting: Queue[tuple[Request, Queue[Completion | Exception]]] = Queue()
         self.engine_lock = threading.Lock()
         handler = type("Handler", (_Handler,), {"server_side": self})
@@ -86,12 +92,23 @@ class Server:
             return result
         raise UserError("the server is stopping")
 
-    def update(self, path: str) -> None:
+    def score(self, tokens: Sequence[int]) -> list[float]:
+        """The model's log-probabilities of all tokens but the first, nats."""
+        model = getattr(self.sampler, "model", None)
+        if model is None:
+            raise UserError("this server's engine has no model that could score a prompt")
+        ids = torch.tensor([tokens], device=model.device)
+        with self.engine_lock, torch.no_grad():
+            logp = model(ids).logits[0, :-1].float().log_softmax(-1)
+        return logp.gather(1, ids[0, 1:, None])[:, 0].tolist()
+
+    def update(self, path: str, version: int | None = None) -> None:
         """Load new weights between two engine calls."""
         if self.reload is None:
             raise UserError("this server was started without a way to load weights")
         with self.engine_lock:
             self.reload(path)
+            self.version = version
 
     def _pump(self) -> None:
         while not self.stopping:
@@ -109,7 +126,10 @@ class Server:
         suffers for another's request."""
         try:
             with self.engine_lock:
-                return list(self.sampler.generate(requests))
+                found = self.sampler.generate(requests)
+                if self.version is None:
+                    return list(found)
+                return [replace(one, version=np.full(len(one.tokens), self.version)) for one in found]
         except Exception as error:
             return [error] if len(requests) == 1 else [self._results([request])[0] for request in requests]
 
@@ -135,6 +155,7 @@ class Asked(BaseModel):
     min_p: float = Field(0.0, ge=0.0, lt=1.0)
     stop: list[Annotated[str, Field(min_length=1)]] | str = []
     seed: int = Field(0, ge=0, lt=2**64)
+    prompt_logprobs: int | None = Field(None, ge=0, le=0)
 
     def request(self, vocabulary: int, context: int) -> Request:
         """What the engine is asked. `UserError` for tokens that the model has not and lengths that it cannot hold."""
@@ -216,6 +237,12 @@ class _Handler(BaseHTTPRequestHandler):
             raise Refused(HTTPStatus.UNAUTHORIZED, f"the token is missing or wrong; set {KEY} to this server's token")
 
     def _get(self, body: bytes) -> dict[str, Any]:
+        if self.path == "/openapi.json":
+            return {
+                "openapi": "3.1.0",
+                "info": {"title": "anypo", "version": "1"},
+                "paths": {path: {} for path in PATHS},
+            }
         if self.path != "/v1/models":
             raise self._nowhere()
         own = {"id": self.server_side.name, "object": "model", "max_model_len": self.server_side.context}
@@ -225,10 +252,13 @@ class _Handler(BaseHTTPRequestHandler):
         if self.path == "/v1/completions":
             return self._completion(body)
         if self.path == "/update_weights_from_disk":
-            path = _mapping(body).get("model_path")
+            told = _mapping(body)
+            path, version = told.get("model_path"), told.get("weight_version")
             if not isinstance(path, str):
                 raise UserError("'model_path' must be the path of a folder")
-            self.server_side.update(path)
+            if version is not None and not (isinstance(version, str) and version.isdecimal() and len(version) < 16):
+                raise UserError("'weight_version' must be a number, written as a text")
+            self.server_side.update(path, None if version is None else int(version))
             return {"success": True}
         raise self._nowhere()
 
@@ -237,6 +267,12 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _completion(self, body: bytes) -> dict[str, Any]:
         request = asked(body, self.server_side.name, self.server_side.vocabulary, self.server_side.context)
+        prompt = request.tokens.tolist() if _mapping(body).get("prompt_logprobs") is not None else []
+        scored = (
+            [{str(token): {"logprob": logp}} for token, logp in zip(prompt[1:], self.server_side.score(prompt))]
+            if prompt
+            else []
+        )
         done = self.server_side.complete(request)
         tokens = [int(token) for token in done.tokens]
         # ids without text are left out of every draw; of the whole distribution they are a part, as the trainer sees it
@@ -250,6 +286,8 @@ class _Handler(BaseHTTPRequestHandler):
                     "text": self.server_side.decode(done.tokens),
                     "finish_reason": done.finish,
                     "token_ids": tokens,
+                    "prompt_logprobs": [None, *scored] if prompt else None,
+                    "weight_versions": _runs(done.version) if self.server_side.version is not None else None,
                     "kept": None if done.kept is None else [ids.tolist() for ids in done.kept],
                     "logprobs": {
                         "tokens": [f"token_id:{token}" for token in tokens],
@@ -273,6 +311,12 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *args: Any) -> None:
         """Silence: the caller has its own display."""
+
+
+def _runs(versions: np.ndarray) -> list[list[int]]:
+    """Which version sampled which tokens: [version, first token, token behind the last] of every stretch."""
+    edges = [0, *(np.flatnonzero(np.diff(versions)) + 1).tolist(), len(versions)]
+    return [[int(versions[begin]), begin, end] for begin, end in pairwise(edges) if end > begin]
 
 
 def _said(sentence: object) -> dict[str, Any]:

@@ -45,6 +45,7 @@ def export(
     *,
     adapter: bool = False,
     dtype: str = "",
+    untied: bool = False,
     gguf: bool = False,
     push: str = "",
     trust: bool = False,
@@ -53,24 +54,28 @@ def export(
 
     A language model becomes a folder that `AutoModelForCausalLM` and `AutoTokenizer` load, adapters merged; with `adapter` the adapter
     of a LoRA run alone, in peft's format, on its base as `Base` names it. dtype: that of the weights (default: as they are stored).
-    gguf: a GGUF file in it, too, by llama.cpp's converter. push: a repository of the Hugging Face hub to upload it to. trust: use
-    what a folder from elsewhere names. A policy that takes actions becomes ``policy.safetensors`` with the configuration of its run
-    in ``policy.json``. Raises `UserError` where `out` holds anything, where an option does not go with the policy, or where a tool
-    or the hub is missing, before anything is loaded.
+    untied: an output embedding that is the input embedding's twin gets weights of its own, as servers want it that load new weights
+    while they run. gguf: a GGUF file in it, too, by llama.cpp's converter. push: a repository of the Hugging Face hub to upload it
+    to. trust: use what a folder from elsewhere names. A policy that takes actions becomes ``policy.safetensors`` with the
+    configuration of its run in ``policy.json``. Raises `UserError` where `out` holds anything, where an option does not go with the
+    policy, or where a tool or the hub is missing, before anything is loaded.
     """
     path = Path(out).expanduser()
     if dtype and dtype not in DTYPES:
         raise unknown("dtype", dtype, DTYPES)
-    if adapter and (gguf or dtype):
+    if adapter and (gguf or dtype or untied):
         raise UserError(
-            "an adapter is float32 whatever its base is, and no GGUF file: --adapter goes without --dtype and --gguf"
+            "an adapter is float32 whatever its base is, has no embeddings and is no GGUF file: --adapter goes without --dtype, "
+            "--untied and --gguf"
         )
     if path.is_file() or (path.is_dir() and any(path.iterdir())):
         raise UserError(f"{path} is there already and is not empty; choose another folder")
     source = latest(source)
     config = recorded(source, trust)
-    if acts(config) and (adapter or dtype or gguf):
-        raise UserError(f"the policy of {source} takes actions: it has no adapter, no other dtype and no GGUF form")
+    if acts(config) and (adapter or dtype or untied or gguf):
+        raise UserError(
+            f"the policy of {source} takes actions: it has no adapter, no other dtype, no embeddings and no GGUF form"
+        )
     if adapter and not (config and config.lora):
         raise UserError(
             f"{source} is no run with adapters (--lora), so there is no adapter to export; leave out --adapter"
@@ -83,7 +88,7 @@ def export(
         if config is not None and acts(config):
             what = _control(Path(source), config, folder)
         else:
-            what, notes = _language(Path(source), config, folder, path, adapter, dtype)
+            what, notes = _language(Path(source), config, folder, path, adapter, dtype, untied)
         if tool:
             converter.convert(tool, folder, _stored(folder))
             what += " with a GGUF file"
@@ -97,7 +102,7 @@ def _control(run: Path, config: RunConfig, folder: Path) -> str:
 
 
 def _language(
-    source: Path, config: RunConfig | None, folder: Path, path: Path, adapter: bool, dtype: str
+    source: Path, config: RunConfig | None, folder: Path, path: Path, adapter: bool, dtype: str, untied: bool
 ) -> tuple[str, list[str]]:
     notes = _left(source, config)
     weights = str(source) if config is None else str(source / MODEL)
@@ -112,7 +117,7 @@ def _language(
                 f"the base could not be read ({error}), so these are the merged weights as the run stored them"
             )
         else:
-            lost = lora.save(folder, merge=not adapter)
+            lost = lora.save(folder, merge=not adapter, untied=untied and kind != "float16")
             shutil.rmtree(folder / "adapter", ignore_errors=True)
             if adapter:
                 base.write(folder, path)
@@ -124,7 +129,7 @@ def _language(
     policy = policies.load(weights)
     notes += policy.notes
     notes += _rounded(policy.model, kind)
-    policy.save(folder)
+    policy.save(folder, untied=untied)
     return f"a {kind} model", notes
 
 

@@ -3,6 +3,7 @@ speaking the OpenAI protocol, and, where the variable ANYPO_VLLM names a Python 
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import os
 import socket
@@ -14,10 +15,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import requests
+import torch
 
 from anypo.engine.base import Request, Sampling
 from anypo.engine.config import Local, Remote
 from anypo.engine.remote import RemoteEngine, stable_seed
+from anypo.engine.remote.dialects import dialect
 from anypo.engine.serve import Server
 from anypo.errors import UserError
 
@@ -36,7 +39,7 @@ def vllm(policy, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     if not command:
         pytest.skip("ANYPO_VLLM does not name a Python that has vllm")
     folder = tmp_path_factory.mktemp("vllm")
-    policy.save(folder / "policy")
+    policy.save(folder / "policy", untied=True)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -48,7 +51,11 @@ def vllm(policy, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
             [command, "-m", "vllm.entrypoints.openai.api_server", "--model", str(folder / "policy"), *options],
             stdout=out,
             stderr=out,
-            env=os.environ | {"VLLM_CPU_KVCACHE_SPACE": "1"},  # GiB; the default is half of the machine's memory
+            env=os.environ
+            | {
+                "VLLM_CPU_KVCACHE_SPACE": "1",
+                "VLLM_SERVER_DEV_MODE": "1",
+            },  # GiB; the default is half of the machine's memory
         )
     try:
         wait_for(f"http://127.0.0.1:{port}/health", server, log)
@@ -123,8 +130,6 @@ def test_the_same_key_samples_the_same_tokens_whatever_else_is_asked(engine, pol
 
 def reference(policy, prompt: np.ndarray, tokens: np.ndarray) -> np.ndarray:
     """Log-probabilities by one plain forward pass of the model."""
-    import torch
-
     ids = torch.tensor(np.concatenate([prompt, tokens]).astype(np.int64))[None]
     with torch.no_grad():
         logp = policy.model(ids).logits[0].float().log_softmax(-1)
@@ -134,16 +139,161 @@ def reference(policy, prompt: np.ndarray, tokens: np.ndarray) -> np.ndarray:
 # -- what only a server can do wrong ----------------------------------------------------------------------------------------
 
 
-def test_the_server_follows_the_policy(policy, tmp_path) -> None:
-    loaded: list[str] = []
+class Copy:
+    """A server's own copy of a policy: it has what was loaded, and not what is trained. stale: it says that it
+    loads, and keeps the weights it has."""
+
+    def __init__(self, policy, stale: bool = False) -> None:
+        self.policy, self.stale, self.loaded = copy.deepcopy(policy), stale, []
+        self.sampler = Local().sampler(self.policy)
+
+    def load(self, path: str) -> None:
+        self.loaded.append(path)
+        fresh = policies.load(path)
+        with torch.no_grad():
+            for own, new in zip(self.policy.model.parameters(), fresh.model.parameters()):
+                own.copy_(own if self.stale else new)
+        self.policy.version += 1  # what is kept in memory is of other weights
+
+
+def moved(policy, by: float = 0.01) -> None:
+    """Another version of the policy."""
+    with torch.no_grad():
+        for parameter in policy.model.parameters():
+            parameter.add_(by * torch.randn_like(parameter))
+    policy.version += 1
+
+
+def test_the_server_follows_the_policy() -> None:
     live = policies.load("tiny", seed=6)
-    with Server(Local().sampler(live), live.decode, reload=loaded.append) as server:
+    own = Copy(live)
+    with Server(own.sampler, live.decode, reload=own.load) as server:
         remote = RemoteEngine(server.url, "policy", live, token=server.token, sync="disk")
-        assert set(remote.generate([ask(live, "1 + 1 =")])[0].version) == {0}
-        live.version = 3
-        assert set(remote.generate([ask(live, "1 + 1 =")])[0].version) == {3}
-        assert len(loaded) == 1 and loaded[0].endswith("v3")
+        assert set(remote.generate([ask(live, "1 + 1 =")])[0].version) == {0} and not own.loaded
+        for version in (1, 2):
+            moved(live)
+            (done,) = remote.generate([ask(live, "1 + 1 =")])
+            assert set(done.version) == {version} and own.loaded[-1].endswith(f"v{version}")
+            np.testing.assert_allclose(done.logp, reference(live, ask(live, "1 + 1 =").tokens, done.tokens), atol=1e-4)
+        assert len(own.loaded) == 2 and server.version == 2
         remote.close()
+
+
+def test_a_server_that_keeps_old_weights_is_found_out() -> None:
+    live = policies.load("tiny", seed=6)
+    own = Copy(live, stale=True)
+    with Server(own.sampler, live.decode, reload=own.load) as server:
+        remote = RemoteEngine(server.url, "policy", live, token=server.token, sync="disk")
+        remote.generate([ask(live, "1 + 1 =")])
+        moved(live, 0.002)
+        with pytest.raises(
+            UserError, match=r"took version 1 of the weights and does not serve it: a fixed text is off by"
+        ):
+            remote.generate([ask(live, "1 + 1 =")])
+        remote.close()
+
+
+def test_a_server_with_other_weights_is_given_the_policys_or_refused() -> None:
+    live, own = policies.load("tiny", seed=6), Copy(policies.load("tiny", seed=7))
+    with Server(own.sampler, live.decode, reload=own.load) as server:
+        fixed = RemoteEngine(server.url, "policy", live, token=server.token, sync="none")
+        with pytest.raises(UserError, match=r"does not serve the model that is trained: .* nats a token"):
+            fixed.generate([ask(live, "1 + 1 =")])
+        assert not own.loaded
+        remote = RemoteEngine(server.url, "policy", live, token=server.token, sync="disk")
+        assert set(remote.generate([ask(live, "1 + 1 =")])[0].version) == {0} and len(own.loaded) == 1
+        fixed.close(), remote.close()
+
+
+def test_an_output_embedding_gets_weights_of_its_own(tmp_path) -> None:
+    from transformers import AutoModelForCausalLM
+
+    live = policies.load("tiny", seed=6)
+    assert live.model.config.tie_word_embeddings
+    live.save(tmp_path / "untied", untied=True)
+    again = AutoModelForCausalLM.from_pretrained(tmp_path / "untied", dtype=torch.float32)
+    assert again.get_output_embeddings().weight is not again.get_input_embeddings().weight
+    ids = torch.tensor([[3, 1, 4, 1, 5]])
+    torch.testing.assert_close(again(ids).logits, live.model(ids).logits, rtol=0, atol=0)
+    assert "head" in " ".join(file.name for file in (tmp_path / "untied").iterdir())
+
+
+def test_a_real_server_follows_the_policy_token_by_token(vllm) -> None:
+    """vLLM: after every update each token's log-probability is its version's to 1e-4, a prompt that it kept included."""
+    live = policies.load("tiny", seed=5)
+    remote = RemoteEngine(vllm, "policy", live, sync="disk", processed=True)
+    asked = [ask(live, f"{i} + 4 =" * 40, i) for i in range(3)]
+    for version in range(3):
+        if version:
+            moved(live)
+        for request, done in zip(asked, remote.generate(asked)):
+            assert set(done.version) == {version}
+            np.testing.assert_allclose(done.logp, reference(live, request.tokens, done.tokens), atol=1e-4)
+    assert remote.dialect is not None and remote.dialect.name == "vllm" and remote.canary.first < 1e-4
+    with pytest.raises(UserError, match="does not serve it"):  # a server that loads nothing
+        remote.dialect = dataclasses.replace(remote.dialect, load=lambda *_: None)
+        moved(live)
+        remote.generate(asked)
+    remote.policy = None
+    remote.close()
+
+
+class Heard:
+    """A line to a server that says it has `paths`, and what was sent over it."""
+
+    def __init__(self, paths: set[str], answers: dict[str, dict] | None = None) -> None:
+        self.said, self.answers, self.url, self.served = frozenset(paths), answers or {}, "http://there/v1", "policy"
+        self.sent: list[tuple[str, dict]] = []
+
+    def paths(self) -> frozenset[str]:
+        return self.said
+
+    def post(self, path: str, body: dict | None = None) -> dict:
+        self.sent.append((path, body or {}))
+        if path == "/collective_rpc" and "fails" in self.answers:
+            raise UserError("no room")
+        return self.answers.get(path, {})
+
+
+VLLM = {"/v1/completions", "/collective_rpc", "/reset_prefix_cache", "/pause", "/resume"}
+
+
+def test_vllm_is_paused_loaded_rid_of_what_it_kept_and_always_resumed() -> None:
+    line = Heard(VLLM)
+    kind = dialect(line)
+    kind.load(line, "/w/v3", 3)
+    told = [path.partition("?")[0] for path, _ in line.sent]
+    assert kind.name == "vllm" and told == ["/pause", "/collective_rpc", "/reset_prefix_cache", "/resume"]
+    assert line.sent[1][1] == {"method": "reload_weights", "kwargs": {"weights_path": "/w/v3"}}
+    broken = Heard(VLLM, {"fails": {}})
+    with pytest.raises(UserError, match="no room"):
+        kind.load(broken, "/w/v3", 3)
+    assert broken.sent[-1][0] == "/resume"
+
+
+def test_sglang_is_asked_in_its_own_words() -> None:
+    rows = [[None, 5, None], [-0.5, 6, None], [-1.5, 7, None]]
+    line = Heard(
+        {"/generate", "/update_weights_from_disk"}, {"/generate": {"meta_info": {"input_token_logprobs": rows}}}
+    )
+    kind = dialect(line)
+    assert kind.name == "sglang" and kind.score(line, [5, 6, 7]).tolist() == [-0.5, -1.5]
+    assert line.sent[0][1]["input_ids"] == [5, 6, 7] and line.sent[0][1]["logprob_start_len"] == 0
+    kind.load(line, "/w/v3", 3)
+    assert line.sent[1] == ("/update_weights_from_disk", {"model_path": "/w/v3", "weight_version": "3"})
+
+
+def test_a_server_that_takes_no_weights_says_how_it_would() -> None:
+    line = Heard({"/v1/completions"})
+    with pytest.raises(UserError, match=r"no way to take new weights; start vLLM with VLLM_SERVER_DEV_MODE=1"):
+        dialect(line).load(line, "/w/v3", 3)
+
+
+def test_the_versions_that_a_server_names_are_the_tokens_own() -> None:
+    remote = RemoteEngine("http://127.0.0.1:9/v1", "policy")
+    assert remote._versions({"weight_versions": [[10, 0, 2], [11, 2, 5]]}, 5).tolist() == [10, 10, 11, 11, 11]
+    assert remote._versions({}, 2).tolist() == [0, 0]
+    remote.close()
 
 
 def test_a_server_says_which_tokens_truncation_left(policy) -> None:

@@ -22,6 +22,10 @@ def export(
         bool, typer.Option("--adapter/--merged", help="the adapter of a LoRA run alone, or merged into its base")
     ] = False,
     dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16 (default: as the weights are stored)")] = "",
+    untied: Annotated[
+        bool,
+        typer.Option("--untied", help="the output embedding apart from the input's, for a server that a run updates"),
+    ] = False,
     gguf: Annotated[bool, typer.Option("--gguf", help="also a GGUF file, by llama.cpp's converter")] = False,
     push: Annotated[str, typer.Option(metavar="REPO", help="upload it to this repository of the hub, too")] = "",
     trust: Trust = False,
@@ -33,7 +37,7 @@ def export(
     """
     from anypo.trained import export as write
 
-    done = write(model, out, adapter=adapter, dtype=dtype, gguf=gguf, push=push, trust=trust)
+    done = write(model, out, adapter=adapter, dtype=dtype, untied=untied, gguf=gguf, push=push, trust=trust)
     if as_json:
         print(json.dumps({"path": str(done.path), "what": done.what, "pushed": done.pushed, "notes": done.notes}))
         return

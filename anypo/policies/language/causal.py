@@ -32,7 +32,7 @@ from anypo.policies.divergences import Comparisons
 from anypo.policies.language.chat import Chat, Messages
 from anypo.policies.language.fitting import check_tokens, fix_frequencies
 from anypo.policies.language.folders import replace_folder
-from anypo.policies.language.merging import merged
+from anypo.policies.language.merging import merged, untie
 from anypo.policies.language.quiet import quiet
 from anypo.policies.precision import low, master, wide, write
 
@@ -371,15 +371,18 @@ class LanguagePolicy:
 
     # -- export ---------------------------------------------------------------------------------------------------------
 
-    def save(self, path: Path | str, merge: bool = True) -> str:
+    def save(self, path: Path | str, merge: bool = True, untied: bool = False) -> str:
         """Write a folder that `AutoModelForCausalLM` and `AutoTokenizer` load, replacing it in one step.
 
         A LoRA policy is written merged into its base, with the adapter alone in the subfolder ``adapter``; with ``merge=False``
-        only the adapter is written, in peft's own format. Returns what rounding lost in merging, in a sentence (empty where it is
-        little). Raises `UserError` when the disk is full or the folder not writable.
+        only the adapter is written, in peft's own format. With ``untied=True`` an output embedding that is the input embedding's
+        twin is written, too, as a matrix of its own: for servers that load weights anew and forget that the two are one. Returns
+        what rounding lost in merging, in a sentence (empty where it is little). Raises `UserError` when the disk is full or the
+        folder not writable.
         """
         lost = ""
         with quiet(), replace_folder(Path(path)) as folder:
+            plain = self.model
             if not self.lora:
                 self.model.save_pretrained(folder)
             else:
@@ -391,6 +394,8 @@ class LanguagePolicy:
                     for file in (folder / "adapter").iterdir():
                         shutil.move(file, folder)
                     (folder / "adapter").rmdir()
+            if untied:
+                untie(folder, plain)
             self.chat.save(folder)
         return lost
 

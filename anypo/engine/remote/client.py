@@ -3,12 +3,12 @@
 
 The server holds a copy of the weights, so its log-probabilities are never provably the trainer's (`exact` is False): the
 trainer computes its own, and a `Correction` part can weigh the difference. After every policy update the weights are
-published again, and every token is stamped with the version that was published when it was sampled.
+published again (`anypo.engine.remote.dialects`), and what the server then says of a fixed sequence is compared with the trainer's own
+numbers (`anypo.engine.remote.canary`). Every token carries the version that sampled it: the server's own word where it has one.
 """
 
 from __future__ import annotations
 
-import os
 import shutil
 import tempfile
 from collections.abc import Sequence
@@ -19,29 +19,26 @@ from typing import Any
 import numpy as np
 import requests
 from requests.adapters import HTTPAdapter
-from urllib3.util.retry import Retry
 
 from anypo.data.kept import Kept
 from anypo.engine.base import Completion, Limit, Request, Sampling, Tally
+from anypo.engine.remote.calls import RETRY, Line, authorise, named, stable_seed
+from anypo.engine.remote.canary import Canary
+from anypo.engine.remote.dialects import Dialect, dialect
 from anypo.errors import UserError
-
-KEY = "ANYPO_API_KEY"
-"""Environment variable with the token that a server wants, if it wants one."""
 
 NONE = -9000.0
 """What is reported of tokens without probability lies below."""
-
-RETRY = Retry(total=4, backoff_factor=0.5, status_forcelist=(429, 500, 502, 503, 504), allowed_methods=None)
 
 
 class RemoteEngine:
     """An `anypo.engine.base.Sampler` over HTTP.
 
     url: base address, e.g. ``http://127.0.0.1:8000/v1``. model: the name it is served under. sync: how new weights reach the
-    server, ``none`` (they do not), ``disk`` (saved to a shared folder, then POST /update_weights_from_disk) or ``lora`` (adapter
-    saved, then POST /v1/load_lora_adapter). processed: the server reports log-probabilities after temperature and truncation
-    (vLLM: ``--logprobs-mode processed_logprobs``); without it anything but temperature 1 is refused, because ratios would
-    compare different distributions. token: what the server wants to see, by default that of the variable ANYPO_API_KEY.
+    server, ``none`` (they do not), ``disk`` (saved to a folder that it can read, too, and loaded as servers of its kind do) or
+    ``lora`` (adapter saved, then POST /v1/load_lora_adapter). processed: the server reports log-probabilities after temperature
+    and truncation (vLLM: ``--logprobs-mode processed_logprobs``); without it anything but temperature 1 is refused, because
+    ratios would compare different distributions. token: what the server wants to see, by default that of the variable ANYPO_API_KEY.
     """
 
     exact = False
@@ -61,11 +58,13 @@ class RemoteEngine:
         self.url, self.model, self.policy, self.sync = url.rstrip("/"), model, policy, sync
         self.processed, self.timeout = processed, timeout
         self.version = policy.version if policy is not None else 0
-        self.served, self.tally = model, Tally()
+        self.tally, self.canary = Tally(), Canary()
+        self.dialect: Dialect | None = None
         self.session = requests.Session()
         authorise(self.session, token)
         self.session.mount("http://", HTTPAdapter(max_retries=RETRY, pool_maxsize=concurrency))
         self.session.mount("https://", HTTPAdapter(max_retries=RETRY, pool_maxsize=concurrency))
+        self.line = Line(self.url, model, self.session, timeout)
         self.pool = ThreadPoolExecutor(concurrency)
         self.folder = Path(tempfile.mkdtemp(prefix="anypo-weights-"))
 
@@ -104,7 +103,7 @@ class RemoteEngine:
                 "without top-p/top-k/min-p compares like with like; serve processed log-probabilities and set engine.processed=true"
             )
         body = {
-            "model": self.served,
+            "model": self.line.served,
             "prompt": [int(token) for token in request.tokens],
             "max_tokens": sampling.max_new,
             "temperature": sampling.temperature,
@@ -119,7 +118,7 @@ class RemoteEngine:
             **({"stop": list(sampling.stop)} if sampling.stop else {}),
             **({"stop_token_ids": sorted(ends)} if (ends := getattr(self.policy, "ends", ())) else {}),
         }
-        return self._read(self._post(f"{self.url}/completions", body), sampling)
+        return self._read(self.line.post("/v1/completions", body), sampling)
 
     def _read(self, answer: dict[str, Any], sampling: Sampling) -> Completion:
         try:
@@ -137,7 +136,7 @@ class RemoteEngine:
             )
         finish = "length" if choice.get("finish_reason") == "length" else "stop"
         unknown = np.full(len(tokens), np.nan, dtype=np.float32)
-        versions, mass = np.full(len(tokens), self.version), np.zeros(len(tokens), np.float32)
+        versions, mass = self._versions(choice, len(tokens)), np.zeros(len(tokens), np.float32)
         return Completion(tokens, logp, unknown, mass, versions, finish, self._kept(choice, len(tokens), sampling))
 
     def _kept(self, choice: dict[str, Any], length: int, sampling: Sampling) -> Kept | None:
@@ -148,7 +147,7 @@ class RemoteEngine:
         if "kept" in choice:
             return None if choice["kept"] is None else Kept.of([np.array(ids) for ids in choice["kept"]])
         likely = choice["logprobs"].get("top_logprobs") or ()
-        sets = [[_named(name) for name, value in row.items() if value > NONE] for row in likely[:length]]
+        sets = [[named(name) for name, value in row.items() if value > NONE] for row in likely[:length]]
         if not sampling.top_k or len(sets) < length:
             raise UserError(
                 f"the server at {self.url} does not say which tokens top-p and min-p left, and without these a rollout cannot be "
@@ -157,26 +156,42 @@ class RemoteEngine:
             )
         return Kept.of([np.array(ids) for ids in sets])
 
-    def _post(self, address: str, body: dict[str, Any]) -> dict[str, Any]:
-        return post(self.session, address, body, self.timeout)
+    def _versions(self, choice: dict[str, Any], length: int) -> np.ndarray:
+        """The version that sampled each of `length` tokens: those that the server names (``weight_versions``, of [version, first
+        token, token behind the last]), else the one that was published last."""
+        versions = np.full(length, self.version)
+        for version, begin, end in choice.get("weight_versions") or ():
+            versions[int(begin) : int(end)] = int(version)
+        return versions
 
     # -- weights ----------------------------------------------------------------------------------------------------------
 
     def _publish(self) -> None:
-        """Bring the server to the policy's version, if it is told how."""
-        if self.sync == "none" or self.policy is None or self.policy.version == self.version:
+        """Bring the server to the policy's version, if it is told how, and see whether it is there."""
+        if self.policy is None:
             return
-        version = self.policy.version
+        if self.dialect is None:
+            self.dialect = dialect(self.line)
+            if not self.canary.sees(self.line, self.dialect, self.policy) and self.sync != "none":
+                self._send(self.policy.version)  # it was started with other weights: those before the warm start, say
+            self.canary.connect(self.line, self.dialect, self.policy)
+        if self.sync != "none" and self.policy.version != self.version:
+            self._send(self.policy.version)
+            self.canary.check(self.line, self.dialect, self.policy, self.version)
+
+    def _send(self, version: int) -> None:
+        """Write the policy's weights and have the server load them as `version`."""
         target = self.folder / f"v{version}"
-        self.policy.save(target)
+        self.policy.save(target, untied=True)
         if self.sync == "lora":
-            self.served = f"{self.model}-v{version}"
-            self._post(
-                f"{self.url}/load_lora_adapter", {"lora_name": self.served, "lora_path": str(target / "adapter")}
-            )
+            name = f"{self.model}-v{version}"
+            self.line.post("/v1/load_lora_adapter", {"lora_name": name, "lora_path": str(target / "adapter")})
+            self.line.served = name
         else:
-            self._post(f"{self.url.removesuffix('/v1')}/update_weights_from_disk", {"model_path": str(target)})
-        shutil.rmtree(self.folder / f"v{self.version}", ignore_errors=True)
+            assert self.dialect is not None
+            self.dialect.load(self.line, str(target), version)
+        if self.version != version:
+            shutil.rmtree(self.folder / f"v{self.version}", ignore_errors=True)
         self.version = version
 
 
@@ -184,40 +199,8 @@ def _truncates(sampling: Sampling) -> bool:
     return sampling.top_p < 1.0 or sampling.top_k > 0 or sampling.min_p > 0.0
 
 
-def authorise(session: requests.Session, token: str = "") -> None:
-    """Let every request of `session` carry the token, or the one of `KEY`, if there is one."""
-    if token := token or os.environ.get(KEY, ""):
-        session.headers["Authorization"] = f"Bearer {token}"
-
-
-def post(session: requests.Session, address: str, body: dict[str, Any], timeout: float) -> dict[str, Any]:
-    """The server's answer, as a mapping (empty when it is none). Raises `UserError` when there is none or it refuses."""
-    try:
-        answer = session.post(address, json=body, timeout=timeout)
-    except requests.RequestException as error:
-        raise UserError(f"no answer from the server at {address}: {type(error).__name__}; is it running?") from None
-    if answer.status_code >= 400:
-        raise UserError(
-            f"the server at {address} refused with {answer.status_code}: {' '.join(answer.text.split())[:300]}"
-        )
-    try:
-        return dict(answer.json())
-    except ValueError:
-        return {}
-
-
-def stable_seed(key: Sequence[int]) -> int:
-    """A 63-bit seed from a request's key (the same request samples the same tokens on a deterministic server)."""
-    return int(np.random.SeedSequence([abs(int(s)) for s in key]).generate_state(1, np.uint64)[0]) >> 1
-
-
 def _token_ids(choice: dict[str, Any]) -> np.ndarray:
     """Token ids from ``token_ids`` (vLLM's return_token_ids) or from ``token_id:N`` names."""
     if choice.get("token_ids") is not None:
         return np.array(choice["token_ids"], dtype=np.int32)
-    return np.array([_named(name) for name in choice["logprobs"]["tokens"]], dtype=np.int32)
-
-
-def _named(name: str) -> int:
-    """The id in ``token_id:N``."""
-    return int(name.split(":", 1)[1])
+    return np.array([named(name) for name in choice["logprobs"]["tokens"]], dtype=np.int32)
