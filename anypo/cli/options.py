@@ -33,6 +33,18 @@ def valued(text: str | None, option: str) -> Any:
     return None if text is None else assignments([f"value={text}"], option)["value"]
 
 
+def listed(text: str) -> list[str]:
+    """What stands between commas, those within brackets left out."""
+    out, depth = [""], 0
+    for letter in text:
+        depth += (letter in "{[") - (letter in "}]")
+        if letter == "," and depth <= 0:
+            out.append("")
+        else:
+            out[-1] += letter
+    return [name.strip() for name in out if name.strip()]
+
+
 def named(task: str | None) -> Any:
     """A task by its name, or ``{mix: [...]}`` as YAML."""
     return valued(task, "--task") if task is not None and task.lstrip().startswith("{") else task

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
@@ -24,6 +25,7 @@ from anypo.run.disk.lock import Lock, now
 from anypo.run.record.provenance import describe_code, describe_machine
 from anypo.scoring import scorer_of
 from anypo.scoring.units import ACCURACY
+from anypo.tasks.mixture import written
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,7 @@ class Comparison:
 def compare(
     methods: Sequence[str],
     model: str = "tiny",
-    tasks: Sequence[str] = ("chain_sum",),
+    tasks: Sequence[str | Mapping[str, Any]] = ("chain_sum",),
     budget: Budget | str = "tokens=200k",
     *,
     seeds: int = 5,
@@ -96,30 +98,32 @@ def compare(
     """Run every method with every seed on every task under the same budget and rank them.
 
     `methods`: names or algorithm files. `vary`: axes such as ``trust=clip,balanced``, crossed with every method. `changes`:
-    fields set for every method that has them. `base`: label of the baseline (default: grpo if it takes part, else the first).
+    fields set for every method that has them. `tasks`: names, or mixtures ``{"mix": [...]}``. `base`: label of the baseline
+    (default: grpo if it takes part, else the first).
     `shared`: fields of `Settings`. The folder `out` (default: below comparisons/, named by the conditions) keeps every finished
     cell, so the same call continues an interrupted comparison and a larger one reuses its cells. Raises `UserError` for bad
     input before anything is loaded, and when every cell failed; `KeyboardInterrupt` leaves a folder that can go on.
     """
     if seeds < 1:
         raise UserError(f"--seeds {seeds}: at least 1")
+    named = [written(task) for task in tasks]
     amount = Budget.parse(budget) if isinstance(budget, str) else budget
-    chosen = contenders(methods, model, [Axis.parse(text) for text in vary], changes, tasks)
+    chosen = contenders(methods, model, [Axis.parse(text) for text in vary], changes, named)
     labels = [contender.label for contender in chosen]
     against = base or next((label for label in labels if label.split()[0] == "grpo"), labels[0])
     if against not in labels:
         raise unknown("method for --base", against, labels)
-    conditions = settings(model, tasks, amount, task_options, **shared)
-    check_threshold(threshold, tasks, conditions)
-    path = Path(out) if out is not None else default_folder(model, tasks, conditions)
+    conditions = settings(model, named, amount, task_options, **shared)
+    check_threshold(threshold, named, conditions)
+    path = Path(out) if out is not None else default_folder(model, named, conditions)
     with Workplace(path):
-        plan = cells(chosen, tasks, range(seeds), conditions)
+        plan = cells(chosen, named, range(seeds), conditions)
         records, failures = runner.run(plan, path, jobs=jobs, watcher=watcher, program=program)
         if against not in {record["label"] for record in records}:
             raise UserError(f"every run of the baseline {against} failed; choose another --base (see {path / 'cells'})")
         board = leaderboard(records, against, amount, threshold, failures)
         found = Comparison(
-            path, conditions, tuple(tasks), tuple(chosen), tuple(records), failures, board, about(records)
+            path, conditions, tuple(named), tuple(chosen), tuple(records), failures, board, about(records)
         )
         write(found)
     return found
@@ -128,7 +132,7 @@ def compare(
 def search(
     method: str,
     model: str = "tiny",
-    tasks: Sequence[str] = ("chain_sum",),
+    tasks: Sequence[str | Mapping[str, Any]] = ("chain_sum",),
     budget: Budget | str = "tokens=1M",
     *,
     count: int = 16,
@@ -148,13 +152,14 @@ def search(
     The variants fill the slots of `anypo.compare.search.SEARCHED` with parts drawn at random, or are those of `vary`. Writes
     the winner as ``best.yaml``, an algorithm file that `compare` and `anypo train --config` read. Otherwise as `compare`.
     """
+    named = [written(task) for task in tasks]
     amount = Budget.parse(budget) if isinstance(budget, str) else budget
-    conditions = settings(model, tasks, amount, task_options, **shared)
-    start = contenders([method], model, (), changes, tasks)[0]
+    conditions = settings(model, named, amount, task_options, **shared)
+    start = contenders([method], model, (), changes, named)[0]
     chosen = compositions(start, count, [Axis.parse(text) for text in vary])
-    path = Path(out) if out is not None else default_folder(model, tasks, conditions)
+    path = Path(out) if out is not None else default_folder(model, named, conditions)
     with Workplace(path):
-        found = halving(chosen, tasks, conditions, path, seeds=seeds, jobs=jobs, watcher=watcher, program=program)
+        found = halving(chosen, named, conditions, path, seeds=seeds, jobs=jobs, watcher=watcher, program=program)
         last = [record for record in found.records if record["rung"] == len(found.rungs) - 1]
         labels = list(dict.fromkeys(record["label"] for record in last))
         against = start.label if start.label in labels else labels[0]
@@ -162,7 +167,7 @@ def search(
         result = Comparison(
             path,
             conditions,
-            tuple(tasks),
+            tuple(named),
             tuple(chosen),
             found.records,
             found.failures,
@@ -231,6 +236,7 @@ def default_folder(model: str, tasks: Sequence[str], conditions: Settings) -> Pa
     readable = "-".join(
         [*(Path(task).stem for task in tasks), Path(model).name, str(conditions.budget).replace("=", "")]
     )
+    readable = re.sub(r"[^\w.+-]+", "-", readable).strip("-")[:80]
     return Path("comparisons") / f"{readable}-{fingerprint([list(tasks), conditions.plain()])[:6]}"
 
 

@@ -20,6 +20,7 @@ from anypo.run.settings.methods import Suit, delta, fields_of, is_delta, spelled
 from anypo.run.settings.presets import has_path, preset_of, suited
 from anypo.run.settings.written import read
 from anypo.systems import find
+from anypo.tasks import mixture
 from anypo.tasks.environments import is_environment
 from anypo.update.sft import worked
 
@@ -182,7 +183,11 @@ def settings(
         raise UserError("name at least one task with --task")
     known = {
         task: resolve(
-            "grpo", None if is_environment(task) else model, task=task, task_options=dict(options or {}), **warm
+            "grpo",
+            None if is_environment(task) else model,
+            task=mixture.spelled_out(task) if mixture.is_written(task) else task,
+            task_options=dict(options or {}),
+            **warm,
         )
         for task in tasks
     }

@@ -34,9 +34,14 @@ def parse(spec: str | Mapping[str, Any], options: Mapping[str, Any] | None = Non
     `spec`: the name of a reasoning-gym dataset, of a benchmark (``gsm8k``) or of a registered task, the path of a .jsonl, .parquet or
     .csv file or of a `datasets` folder, the id of a data set on a hub (``owner/name``) or of a Gymnasium environment,
     ``minari:NAME`` or the folder of a Minari data set, ``module:factory`` of the user's own task, ``mix`` (see
-    `anypo.tasks.mixture`), or a mapping with the key ``name``. `options` may use dotted names
+    `anypo.tasks.mixture`), ``{mix: [...]}`` as a text or a mapping, or a mapping with the key ``name``. `options` may use dotted names
     (``verifier.extract``) and YAML texts for values. Raises `UserError` naming the nearest spelling of an unknown task or field.
     """
+    if isinstance(spec, str) and mixture.is_written(spec):
+        spec = mixture.spelled_out(spec)
+    if isinstance(spec, Mapping) and mixture.NAME in spec:
+        spec, listed = mixture.unfolded(spec, None)
+        options = {**(listed or {}), **(options or {})}
     if isinstance(spec, Mapping):
         if not isinstance(spec.get("name"), str):
             raise UserError("a task mapping needs the key 'name' (a dataset, a file or module:factory)")

@@ -11,9 +11,11 @@ from math import gcd, lcm
 from pathlib import Path
 from typing import Any
 
+import yaml
 from pydantic import BaseModel, ConfigDict, Field
 
-from anypo.errors import UserError, shown
+from anypo.errors import UserError, cut, shown
+from anypo.reading import yaml_value
 from anypo.tasks.base import Action, Environment, Problem, Reply, Task, restores
 from anypo.tasks.environments import is_environment
 from anypo.tasks.live import attempt
@@ -42,6 +44,24 @@ class Source(BaseModel):
     @property
     def called(self) -> str:
         return self.name or Path(self.task).stem or self.task
+
+
+def is_written(task: str) -> bool:
+    """Whether a text is a mixture written out, ``{mix: [...]}``, and not the name of a task."""
+    return task.lstrip().startswith("{")
+
+
+def spelled_out(text: str) -> Any:
+    """What is written in ``{mix: [...]}``. `UserError` where that is not YAML."""
+    try:
+        return yaml_value(text)
+    except ValueError as error:
+        raise UserError(f"the task '{cut(text)}' is no mixture in YAML, as in {{mix: [sums, gcd]}}: {error}") from None
+
+
+def written(task: Any) -> Any:
+    """A mixture as one line of text, which `spelled_out` understands; any other task as it is."""
+    return yaml.safe_dump(task, default_flow_style=True, width=10**9).strip() if isinstance(task, Mapping) else task
 
 
 def unfolded(task: Any, options: Mapping[str, Any] | None) -> tuple[Any, Mapping[str, Any] | None]:

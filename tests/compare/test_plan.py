@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import pytest
 
+from anypo import tasks
 from anypo.algorithm import Algorithm
 from anypo.budget import Budget
+from anypo.cli.options import listed
 from anypo.compare.plan import Cell, cells, contenders, settings
 from anypo.compare.vary import Axis
 from anypo.errors import UserError
 from anypo.run.settings.presets import PRESETS
 from anypo.systems import find
+from anypo.tasks.mixture import spelled_out, written
 
 
 @pytest.mark.parametrize(
@@ -112,6 +115,23 @@ def test_plain_fields_vary_too_and_methods_are_a_factor() -> None:
     assert [c.label for c in found][:2] == ["grpo update.optimiser.lr=1e-4", "grpo update.optimiser.lr=0.001"]
     assert [c.algorithm["update"]["optimiser"]["lr"] for c in found] == [1e-4, 1e-3] * 2
     assert found[-1].factors == {"system": "dapo", "update.optimiser.lr": "0.001"}
+
+
+def test_a_mixture_is_one_task() -> None:
+    mixed = "{mix: [{task: chain_sum, weight: 2}, gcd]}"
+    assert listed(f"gsm8k, {mixed},prime_factorization") == ["gsm8k", mixed, "prime_factorization"]
+    shared = settings("tiny", [mixed], Budget.parse("tokens=1k"), sft_steps=0)
+    (cell,) = cells(contenders(["grpo"], "tiny"), [mixed], [0], shared)
+    task = tasks.load(tasks.parse(cell.task, cell.settings.task_options[mixed]))
+    assert {task.train(i).source for i in range(6)} == {"chain_sum", "gcd"}
+    assert spelled_out(written({"mix": ["chain_sum", "gcd"]})) == {"mix": ["chain_sum", "gcd"]}
+    for text, says in (
+        ("{mix: [a", "no mixture in YAML"),
+        ("{mix: [chain_sum, gdc]}", "Did you mean 'gcd'"),
+        ("{a: 1}", "'name'"),
+    ):
+        with pytest.raises(UserError, match=says):
+            settings("tiny", [text], Budget.parse("tokens=1k"))
 
 
 def test_settings_are_checked_before_anything_is_loaded() -> None:

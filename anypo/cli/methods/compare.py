@@ -27,7 +27,9 @@ def register(app: typer.Typer) -> None:
 def compare(
     methods: Annotated[str, typer.Argument(metavar="METHOD,METHOD,...", help="names or algorithm files (.yaml)")],
     model: Annotated[str, typer.Option("--model", "-m", help="smollm2-135m, tiny, a local path or a hub id")] = "tiny",
-    task: Annotated[str, typer.Option("--task", "-t", help="one task, or several separated by commas")] = "chain_sum",
+    task: Annotated[
+        str, typer.Option("--task", "-t", help="one task, or several separated by commas; {mix: \\[sums, gcd]} is one")
+    ] = "chain_sum",
     budget: Annotated[
         str,
         typer.Option(
@@ -88,7 +90,7 @@ def compare(
     The same command goes on where it was stopped. Exit code 1 when some runs failed.
     """
     from anypo import compare as room
-    from anypo.cli.options import assignments
+    from anypo.cli.options import assignments, listed
     from anypo.errors import UserError, unknown
     from anypo.run.record.console import new_console
 
@@ -118,7 +120,7 @@ def compare(
         "device": device,
         "chat_args": assignments(chat_arg, "--chat-arg") or None,
     }
-    tasks = [name.strip() for name in task.split(",") if name.strip()]
+    tasks = listed(task)
     console = new_console(stderr=as_json)
     from anypo.cli.terminal.cells import Display
 
