@@ -128,7 +128,7 @@ def test_a_mixture_is_one_task() -> None:
     for text, says in (
         ("{mix: [a", "no mixture in YAML"),
         ("{mix: [chain_sum, gdc]}", "Did you mean 'gcd'"),
-        ("{a: 1}", "'name'"),
+        ("{a: 1}", "a task is a name"),
     ):
         with pytest.raises(UserError, match=says):
             settings("tiny", [text], Budget.parse("tokens=1k"))
