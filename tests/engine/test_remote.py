@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import gc
 import os
 import socket
 import subprocess
@@ -287,6 +288,15 @@ def test_a_server_that_takes_no_weights_says_how_it_would() -> None:
     line = Heard({"/v1/completions"})
     with pytest.raises(UserError, match=r"no way to take new weights; start vLLM with VLLM_SERVER_DEV_MODE=1"):
         dialect(line).load(line, "/w/v3", 3)
+
+
+def test_published_weights_are_cleared_away_however_a_run_ends() -> None:
+    remote = RemoteEngine("http://127.0.0.1:9/v1", "policy")
+    folder = remote.folder
+    assert folder.is_dir()
+    del remote
+    gc.collect()
+    assert not folder.exists()
 
 
 def test_the_versions_that_a_server_names_are_the_tokens_own() -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+import weakref
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -67,6 +68,7 @@ class RemoteEngine:
         self.line = Line(self.url, model, self.session, timeout)
         self.pool = ThreadPoolExecutor(concurrency)
         self.folder = Path(tempfile.mkdtemp(prefix="anypo-weights-"))
+        self.cleared = weakref.finalize(self, shutil.rmtree, self.folder, ignore_errors=True)  # however the run ends
 
     def generate(self, requests: Sequence[Request]) -> list[Completion]:
         """Continue every request; results in order. Raises `UserError` when the server cannot be used."""
@@ -91,7 +93,7 @@ class RemoteEngine:
         """Give threads, connections and published weights back."""
         self.pool.shutdown(wait=False, cancel_futures=True)
         self.session.close()
-        shutil.rmtree(self.folder, ignore_errors=True)
+        self.cleared()
 
     # -- one request ----------------------------------------------------------------------------------------------------
 
