@@ -42,7 +42,7 @@ def test_killed_and_resumed_equals_uninterrupted(anypo, tmp_path, words):
 
 
 def test_methods_are_compared_in_an_environment(anypo):
-    words = ("--budget", "tokens=300", "--seeds", "2", "--eval-size", "2", "--jobs", "1", "--out", "both", "--json")
+    words = ("--budget", "tokens=300", "--seeds", "1", "--eval-size", "2", "--jobs", "1", "--out", "both", "--json")
     done = anypo(
         "compare", "ppo,mdpo", "--task", "CartPole-v1", "--set", "generate.steps=32", "--set", "update.epochs=1", *words
     )
