@@ -12,7 +12,7 @@ from anypo.generate.groups.temperature import AdaptiveTemperature
 from anypo.generate.groups.windowed import Windowed
 from anypo.generate.guided.demonstrations import Anchored, Interventions, OneToken
 from anypo.generate.guided.described import Described
-from anypo.generate.guided.experts import WithExperts
+from anypo.generate.guided.experts import WithExperts, Worked
 from anypo.generate.guided.fates import Beside, Contexts, Imitated, Join, Regroup, Rescue
 from anypo.generate.guided.guides import Examples, Hints, Prefixes
 from anypo.generate.guided.guiding import Guided
@@ -45,5 +45,5 @@ __all__ = [
     "Interventions", "Join", "LabelVectors", "LearnedMask", "LookaheadTree", "Modes", "NextSequence",
     "OneToken", "Pooled", "Prefixes", "Pruned", "ReRolled", "Regroup", "Rescue", "Rethinking", "Retried",
     "Rollback", "SegmentTree", "ShiftedTargets", "Shortest", "Verdicts", "Vine", "Windowed", "WithAuxiliary",
-    "WithExperts", "WithGreedy", "WithLibrary", "World", "Written",
+    "WithExperts", "WithGreedy", "WithLibrary", "Worked", "World", "Written",
 ]  # fmt: skip

@@ -27,8 +27,8 @@ SIZES: Mapping[str, Any] = {
 
 @dataclass(frozen=True)
 class Run:
-    """What came of one run: mean accuracy over the last third, the share of kept answers that were reasoned out of a false description,
-    and the share of the last held-out answers that name a false count."""
+    """What came of one run: mean accuracy over the last third, the share of kept answers that were reasoned out of a false
+    description, and the share of the last held-out answers that name a false count."""
 
     accuracy: float
     false_kept: float
@@ -41,8 +41,8 @@ class Run:
     base="the shortest right answer, whatever it was reasoned out of",
     seconds=180,
     seeds=4,
-    stand_in="a character model that describes four in ten pictures (three counts in words) truly and a program that reads descriptions, "
-    "guesses a missing count as one of four and errs in one sum of ten",
+    stand_in="a character model that describes four in ten pictures (three counts in words) truly, and a program that reads "
+    "descriptions, guesses a missing count as one of four and errs in one sum of ten",
 )
 def sophia(run: ClaimRun) -> Outcome:
     """Answers collected once, then 285 steps on them: accuracy on held-out questions, mean over the last third of the run, against the

@@ -76,13 +76,13 @@ class Described(_OneTurn, name="described"):
     `traces` answers out of each description (semi-off-policy rollouts of SOPHIA, arXiv:2507.16814).
 
     Answers are demonstrations on the plain problem, with what it shows and without any description: one group a prompt, each with the
-    key ``description``, its description's number, and the text in `extra`. Descriptions are groups of their own that are set aside, each with the share of its
-    right answers as its reward (component ``visual``). picture: the metadata entry (a file's column) with the part of the question
-    that only the policy sees, where it shows no images. describe, reason: what the policy is asked behind what it sees, and the
-    reasoner, with {question} and {description}. described: most tokens of a description. heat: the reasoner's temperature. until:
-    when the rollouts end (0: never). describer: a role that describes in the policy's place. Answers of more than `max_new` tokens,
-    or with no room in the policy's context, count as right or wrong and are not trained on; a description that is too long for the
-    reasoner has no answers.
+    key ``description``, its description's number, and the text in `extra`. Descriptions are groups of their own that are set aside,
+    each with the share of its right answers as its reward (component ``visual``). picture: the metadata entry (a file's column) with
+    the part of the question that only the policy sees, where it shows no images. describe, reason: what the policy is asked behind
+    what it sees, and the reasoner, with {question} and {description}. described: most tokens of a description. heat: the reasoner's
+    temperature. until: when the rollouts end (0: never). describer: a role that describes in the policy's place. Answers of more than
+    `max_new` tokens, or with no room in the policy's context, count as right or wrong and are not trained on; a description that is
+    too long for the reasoner has no answers.
     """
 
     provides = frozenset({"tag:demo", f"key:{DESCRIPTION}"})
