@@ -13,17 +13,17 @@ from anypo.context import Context
 from anypo.control.base import Ask, Control
 from anypo.control.mixtures.laws import fit, propose
 from anypo.control.mixtures.probes import Probed, Probes, Read
-from anypo.outlook import Outlook, moment, part_of, unreached
+from anypo.outlook import Outlook, part_of, unreached
 from anypo.tasks.mixture import Mixture, mixture_of
 
 
 class Proposed(Control, name="proposed"):
-    """Problems of a mixture's sources in proportions that change with every phase of `phase` steps (below 1: a share of the run). The
-    first phase has those that the mixture states, the prior q. At the beginning of every other one the policy is probed (OP-Mix,
-    arXiv:2605.15220; michahu/on-policy-mix 0b4469c).
+    """Problems of a mixture's sources in proportions that are chosen for the present policy. Until step `begin` (below 1: a share of
+    the run) they are those that the mixture states, the prior q. Then the policy is probed and new ones are taken, and again `every`
+    so many steps (0: they stay) (OP-Mix, arXiv:2605.15220; michahu/on-policy-mix 0b4469c).
 
     Probes are copies of the run that train adapters (`rank`, `alpha`, `lr` times the learning rate) for `steps` steps (below 1: a
-    share of a phase): one in the present proportions, one for every source that has `share` of it and the rest in the present
+    share of the run): one in the present proportions, one for every source that has `share` of it and the rest in the present
     proportions. `candidates` sums of their weights, with coefficients drawn evenly from the simplex, have losses on `size` of every
     source's last training problems: those that are finite are fitted by a law for each source, exp(c) + exp(t . w) of the
     proportions w that the coefficients amount to (Huber loss with `delta`, from `starts` starts), and the proportions with the
@@ -35,8 +35,9 @@ class Proposed(Control, name="proposed"):
     """
 
     lam: float = Field(0.05, gt=0.0)
-    phase: float = Field(0.2, gt=0.0, description="steps of a phase, below 1 a share of the run")
-    steps: float = Field(0.25, gt=0.0, description="steps of a probe, below 1 a share of a phase")
+    begin: float = Field(0.2, gt=0.0, description="steps before the first choice, below 1 a share of the run")
+    every: float = Field(0.0, ge=0.0, description="steps between choices, below 1 a share of the run; 0: one choice")
+    steps: float = Field(0.25, gt=0.0, description="steps of a probe, below 1 a share of the run")
     share: float = Field(0.9, gt=0.0, le=1.0)
     candidates: int = Field(20, ge=2)
     delta: float = Field(0.02, gt=0.0)
@@ -48,7 +49,7 @@ class Proposed(Control, name="proposed"):
     read: Read = "solutions"
 
     def start(self) -> dict[str, Any]:
-        return {"weights": [], "behind": [], "places": [], "phase": 0, "probe": False}
+        return {"weights": [], "behind": [], "places": [], "chosen": 0, "probe": False}
 
     def dormant(self, algorithm: Any, outlook: Outlook) -> str | None:
         mixture = None if outlook.task is None else mixture_of(outlook.task)
@@ -58,10 +59,10 @@ class Proposed(Control, name="proposed"):
             bare = [name for name, task in mixture.tasks.items() if not _worked(task)]
             if bare:
                 return f"source '{bare[0]}' has no worked solutions to read a loss off; set control.read=errors"
-        late = unreached(self.phase, outlook.steps, "control.phase")
+        late = unreached(self.begin, outlook.steps, "control.begin")
         if late:
             return f"beyond the proportions that the mixture states: {late}"
-        if part_of(self.steps, moment(self.phase, outlook.steps)) < MOVED:
+        if part_of(self.steps, outlook.steps) < 2:
             return (
                 "much beyond the proportions that the mixture states: probes of a single step hardly differ; plan more steps, or set "
                 "control.steps"
@@ -75,9 +76,9 @@ class Proposed(Control, name="proposed"):
         prior = prior / prior.sum()
         if not memory["weights"]:
             memory |= {"weights": prior.tolist(), "behind": [0.0] * len(tasks), "places": [0] * len(tasks)}
-        phase = context.step // max(1, context.moment(self.phase))
-        if mixture is not None and phase > memory["phase"] and not memory["probe"]:
-            memory["phase"] = phase
+        number = self._number(context)
+        if mixture is not None and number > memory["chosen"] and not memory["probe"]:
+            memory["chosen"] = number
             self._propose(mixture, prior, context)
         for name, weight in zip(mixture.tasks if mixture is not None else (), memory["weights"]):
             context.log(f"control/weight/{name}", weight)
@@ -90,6 +91,13 @@ class Proposed(Control, name="proposed"):
             asks.append(Ask(index, self.samples))
         return asks
 
+    def _number(self, context: Context) -> int:
+        """How many choices are due by now."""
+        since = context.step - context.moment(self.begin)
+        if since < 0:
+            return 0
+        return 1 + (since // max(1, context.moment(self.every)) if self.every else 0)
+
     def _next(self, memory: dict[str, Any]) -> int:
         """The source that is furthest behind its share."""
         behind = [lag + weight for lag, weight in zip(memory["behind"], memory["weights"])]
@@ -100,12 +108,10 @@ class Proposed(Control, name="proposed"):
 
     def _propose(self, mixture: Mixture, prior: np.ndarray, context: Context) -> None:
         memory = context.memory[self]
-        plan = Plan.of(np.array(memory["weights"]), self.share, self.candidates, [context.seed, memory["phase"], 83])
-        steps = part_of(self.steps, max(1, context.moment(self.phase)))
+        plan = Plan.of(np.array(memory["weights"]), self.share, self.candidates, [context.seed, memory["chosen"], 83])
+        steps = part_of(self.steps, context.total)
         apart = [{**memory, "weights": row.tolist(), "probe": True} for row in plan.probes]
-        wanted = Probes(
-            self, apart, steps, plan.mixtures, self.rank, self.alpha, self.lr, self.read, self.size
-        )  # fmt: skip
+        wanted = Probes(self, apart, steps, plan.mixtures, self.rank, self.alpha, self.lr, self.read, self.size)
         found: Probed = context.world.trial.probes(wanted)
         context.add("tokens/trained", found.trained)
         context.add("control/probe_tokens", found.trained)
@@ -130,10 +136,6 @@ class Proposed(Control, name="proposed"):
             return propose(np.stack([law.slopes for law in laws]), prior, self.lam)
         except (ValueError, np.linalg.LinAlgError):
             return None
-
-
-MOVED = 2
-"""Steps below which a probe is not worth a word."""
 
 
 @dataclass(frozen=True)
