@@ -13,7 +13,7 @@ from torch import Tensor
 
 from anypo.control.mixtures.probes import Probed, Probes
 from anypo.data.batch import Batch
-from anypo.data.records import Group
+from anypo.data.records import Group, Tokens
 from anypo.errors import UserError
 from anypo.generate.base import World
 from anypo.replay.solutions import demonstration
@@ -91,7 +91,8 @@ def _reader(run: Run, wanted: Probes) -> tuple[Callable[[Any], list[float]], flo
     tasks = sources_of(run.world.task)
     if wanted.read == "solutions":
         batches = [_solutions(name, task, wanted.size, run.world) for name, task in tasks.items()]
-        tokens = sum(len(t.content.tokens) for batch in batches for t in batch.trajectories)  # type: ignore[union-attr]
+        contents = [t.content for batch in batches for t in batch.trajectories]
+        tokens = sum(len(content.tokens) for content in contents if isinstance(content, Tokens))
         return lambda policy: [_unlikely(batch, policy) for batch in batches], float(tokens)
     seed = int(np.random.SeedSequence([run.seed, 53]).generate_state(1)[0])
     return lambda policy: [_wrong(name, task, policy, run, wanted.size, seed) for name, task in tasks.items()], 0.0

@@ -12,6 +12,9 @@ import numpy as np
 OFFSETS = np.linspace(-2.0, 1.5, 10)
 """Where the search for an offset begins."""
 
+STEEPEST = 10.0
+"""Slopes beyond it, either way, are not looked at: a loss that falls by exp(10) over a mixture is a law bent around one row."""
+
 LARGEST = 50.0
 """Exponents beyond it are cut: no loss is of that size."""
 
@@ -42,8 +45,8 @@ def fit(
     """The law with the smallest sum of Huber losses (quadratic within `delta`) over rows of mixtures [R, d] and their losses [R].
 
     Damped Gauss-Newton steps from every start at once: offsets from -2 to 1.5, a slope in (-1, 0) for the source `own` and in (0, 0.1)
-    for the others (the release takes L-BFGS from the same starts). Needs a row or more; losses are positive and finite.
-    """
+    for the others (the release takes L-BFGS from the same starts, and has no bound on slopes; ours is `STEEPEST`). Needs a row or
+    more; losses are positive and finite. """
     x, y = np.asarray(weights, dtype=np.float64), np.asarray(losses, dtype=np.float64)
     rng, each = np.random.default_rng(seed), max(1, starts // len(OFFSETS))
     count = each * len(OFFSETS)
@@ -62,6 +65,7 @@ def fit(
         scale = np.maximum(np.einsum("spp->sp", bend), 1e-12)
         step = np.linalg.solve(bend + damping[:, None, None] * scale[:, :, None] * eye, pull[:, :, None])[:, :, 0]
         tried = at - step
+        tried[:, 1:] = np.clip(tried[:, 1:], -STEEPEST, STEEPEST)
         found = _huber(tried, x, y, delta)
         better = found < value
         at = np.where(better[:, None], tried, at)
@@ -99,17 +103,16 @@ def propose(slopes: np.ndarray, prior: np.ndarray, lam: float, steps: int = 500)
         bend = root[:, None] * (t.T * curve @ t) * root + lam * np.eye(d)
         whole = np.block([[bend, root[:, None]], [root[None], np.zeros((1, 1))]])
         step = root * np.linalg.solve(whole, np.append(-root * pull, 0.0))[:d]
-        if -float(pull @ step) < 1e-24:
-            return w
         falling = step < 0
         size = min(1.0, 0.95 / float((-step[falling] / w[falling]).max())) if falling.any() else 1.0
         now, promised = objective(t, q, lam, w), float(pull @ step)
-        while size > 1e-12 and objective(t, q, lam, w + size * step) > now + 1e-4 * size * promised:
+        last = -promised < 1e-12 * (1.0 + abs(now))  # float64 tells no more points apart, and a step squares the rest
+        while not last and size > 1e-12 and objective(t, q, lam, w + size * step) > now + 1e-4 * size * promised:
             size /= 2
-        if size <= 1e-12:  # nothing is left to gain in float64
-            return w
         w = w + size * step
         w = w / w.sum()
+        if last:
+            return w
     raise ValueError("no minimum was found")
 
 
