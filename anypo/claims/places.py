@@ -196,7 +196,9 @@ PLACES: Mapping[str, Place] = {
         changes={
             "models": [{"role": "reasoner", "model": f"{pictures.__name__}:counter"}],
             "generate.max_new": 48,
-            "generate.described": 48,
+            "generate.described": 24,
+            "generate.temperature": 0.2,
+            "generate.describe": "How many red apples and how many green pears are on the table?",
             "generate.until": 1,
             "replay.collect": 1,
         },

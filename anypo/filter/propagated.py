@@ -28,7 +28,8 @@ class Propagated(Survival, name="propagated"):
     def keep(self, groups: list[Group], context: Context) -> list[Group]:
         good = [self.good(group.trajectories) for group in groups]
         kept = [shortest(some) for some in good]
-        context.log("filter/believed_share", float(np.mean([bool(some) for some in good])) if good else 0.0)
+        if good:
+            context.log("filter/believed_share", float(np.mean([bool(some) for some in good])))
         return [group.replace(trajectories=(one,)) for group, one in zip(groups, kept) if one is not None]
 
     def good(self, answers: Sequence[Trajectory]) -> list[Trajectory]:

@@ -133,7 +133,8 @@ class Described(_OneTurn, name="described"):
         for n, descriptions in told.items():
             answers[n] = self._answers(problems[n], descriptions, [next(said) for _ in descriptions], world)
             told[n] = [_worth(t, k, answers[n], self.traces) for k, t in enumerate(descriptions)]
-        context.log("generate/described_share", len(told) / max(1, len(asks)))
+        if asks:
+            context.log("generate/described_share", len(told) / len(asks))
         _log(told, answers, context)
         out = []
         for n, (ask, problem) in enumerate(zip(asks, problems)):
