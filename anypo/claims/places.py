@@ -193,6 +193,7 @@ PLACES: Mapping[str, Place] = {
     "scope-rlvr": Place(changes=SUMS),
     "sophia": Place(
         "pictures.jsonl",
+        {"verifier": {"part": "exact", "extract": "last_integer"}},
         changes={
             "models": [{"role": "reasoner", "model": f"{pictures.__name__}:counter"}],
             "generate.max_new": 48,
