@@ -269,6 +269,20 @@ def souped(algorithm: Any, fields: Changes) -> tuple[Any, Any]:
     return algorithm, world
 
 
+def pictured(algorithm: Any, fields: Changes) -> tuple[Any, Any]:
+    """The character model before pictures in words, and a program that reasons out of what it says of them."""
+    home = "anypo.claims.beds.pictures"
+    cast = {"models": [{"role": "reasoner", "model": f"{home}:reasoner"}]}
+    algorithm, world = transformer(algorithm.set(cast), {"task": take("pictures", home), **fields})
+    world.models = take("cast", "anypo.roles")(algorithm.models, world.policy, world.sampler, SEED)
+    return algorithm.set(take("ASKED", home)), world
+
+
+def mixed() -> Any:
+    """Three languages, most of them noise."""
+    return take("languages", "anypo.claims.beds.languages")(64, (3.0, 1.0, 6.0))
+
+
 # -- tasks ------------------------------------------------------------------------------------------------------------------------
 
 
@@ -478,6 +492,18 @@ RUNS: dict[str, Run] = {
     "mssr": Run(exact, {"prompts": 12, "batch": 24, "group": 1}),
     "nlpo": Run(exact, {"vocabulary": 7, "horizon": 3, "spread": 1.5}, {"generate.refresh": 4}),
     "otc-po": Run(exact, {"task": CALLS}),
+    "op-mix": Run(
+        transformer,
+        {"task": mixed},
+        {
+            "control.begin": 2,
+            "control.every": 3,
+            "control.steps": 2,
+            "control.candidates": 6,
+            "control.starts": 20,
+            "control.size": 4,
+        },
+    ),
     "p3o-ess": Run(exact, STALE),
     "p3o-pairwise": Run(exact, {**PAIRED, "reward": "graded"}),
     "pipo": Run(exact, {}, {"credit.window": 3}),
@@ -499,6 +525,11 @@ RUNS: dict[str, Run] = {
     "salsa": Run(souped),
     "scaf-grpo": Run(exact, UNSOLVED, {"generate.trigger.after": 0}),
     "scope-rlvr": Run(repaired, CHAINS),
+    "sophia": Run(
+        pictured,
+        {},
+        {"generate.until": 1, "replay.collect": 1, "filter.survival.0.alpha": 0.0, "control.prompts": 8},
+    ),
     "spark": Run(
         transformer,
         {"task": sums, "examples": verdicts, "warm": 60},

@@ -12,7 +12,7 @@ from anypo.objective import PolicyGradient
 from anypo.parts import SLOTS
 from anypo.systems import SYSTEMS, find, methods
 
-INCOMPLETE = {"salsa": "models", "scope-rlvr": "model:prm"}
+INCOMPLETE = {"salsa": "models", "scope-rlvr": "model:prm", "sophia": "model:reasoner"}
 """Systems that need something only the user has (salsa: the models of its soup), and what the refusal names."""
 
 OUTSIDE = {"sft", "dpo", "ttrl", "gkd"}

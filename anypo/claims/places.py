@@ -14,6 +14,7 @@ from typing import Any
 
 from anypo import tasks
 from anypo.algorithm import Algorithm
+from anypo.claims.beds import pictures
 from anypo.claims.beds.labels import label_texts
 from anypo.claims.beds.repairs import SUMS
 from anypo.errors import UserError
@@ -107,6 +108,16 @@ def _pairs(path: Path) -> None:
     path.write_text("\n".join(map(json.dumps, rows)))
 
 
+def _pictures(path: Path) -> None:
+    """Pictures in words: how many of two kinds of things there are, and how many in all."""
+    rows = []
+    for number in range(256):
+        a, b = number % 7 + 1, number // 7 % 5 + 1
+        picture = f"Picture: {a} red apples and {b} green pears on a table."
+        rows.append({"prompt": f"{picture}\n\nHow many fruits are there?", "picture": picture, "answer": str(a + b)})
+    path.write_text("\n".join(map(json.dumps, rows)))
+
+
 def _recorded(path: Path) -> None:
     """Transitions: three episodes of random actions in Pendulum-v1, as a Minari data set."""
     import warnings
@@ -180,6 +191,26 @@ PLACES: Mapping[str, Place] = {
     "dpo": Place("pairs.jsonl", made=_pairs),
     "r3l": replace(TURNS, changes={**TURNS.changes, "generate.reply": 160}),
     "scope-rlvr": Place(changes=SUMS),
+    "sophia": Place(
+        "pictures.jsonl",
+        {"verifier": {"part": "exact", "extract": "last_integer"}},
+        changes={
+            "models": [{"role": "reasoner", "model": f"{pictures.__name__}:counter"}],
+            "generate.max_new": 48,
+            "generate.described": 24,
+            "generate.temperature": 0.2,
+            "generate.describe": "How many red apples and how many green pears are on the table?",
+            "generate.until": 1,
+            "replay.collect": 1,
+        },
+        made=_pictures,
+        model="smollm2-135m",
+    ),
+    "op-mix": Place(
+        "mix",
+        {"of": [{"task": "sums"}, {"task": "chain_sum", "name": "chains"}]},
+        changes={"control.begin": 1, "control.steps": 2, "control.size": 8, "control.candidates": 8},
+    ),
     "scaf-grpo": Place(changes={"generate.trigger.after": 0}),
     "sft-then-grpo": Place(
         changes={

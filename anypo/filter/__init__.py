@@ -5,6 +5,7 @@ from anypo.filter.consensus import Confidence, IntervalConsensus, MajorityVote
 from anypo.filter.flaws import EquationCheck
 from anypo.filter.guides import RightGuided
 from anypo.filter.judge import Judge
+from anypo.filter.propagated import Propagated
 from anypo.filter.route import SuccessGate
 from anypo.parts import load
 
@@ -12,5 +13,5 @@ load(__name__)
 
 __all__ = [
     "Confidence", "DropCancelled", "DropDegenerate", "DropTruncated", "EquationCheck", "Filter", "FirstShare", "IntervalConsensus",
-    "Judge", "MajorityVote", "RightGuided", "Screen", "Signal", "SuccessGate", "Survival",
+    "Judge", "MajorityVote", "Propagated", "RightGuided", "Screen", "Signal", "SuccessGate", "Survival",
 ]  # fmt: skip

@@ -11,7 +11,8 @@ from anypo.generate.groups.shifted import ShiftedTargets
 from anypo.generate.groups.temperature import AdaptiveTemperature
 from anypo.generate.groups.windowed import Windowed
 from anypo.generate.guided.demonstrations import Anchored, Interventions, OneToken
-from anypo.generate.guided.experts import WithExperts
+from anypo.generate.guided.described import Described
+from anypo.generate.guided.experts import WithExperts, Worked
 from anypo.generate.guided.fates import Beside, Contexts, Imitated, Join, Regroup, Rescue
 from anypo.generate.guided.guides import Examples, Hints, Prefixes
 from anypo.generate.guided.guiding import Guided
@@ -39,10 +40,10 @@ load(__name__)
 
 __all__ = [
     "AdaptiveRounds", "AdaptiveTemperature", "Always", "Anchored", "Beside", "ByLot", "ByModel", "BySolution",
-    "Comparison", "ConfidenceForks", "Contexts", "Corrected", "DatasetReset", "DoublingTree", "EntropyForks",
+    "Comparison", "ConfidenceForks", "Contexts", "Corrected", "DatasetReset", "Described", "DoublingTree", "EntropyForks",
     "EnvironmentSteps", "Examples", "Failing", "Generate", "Guided", "Hard", "Hints", "Imitated", "Independent",
     "Interventions", "Join", "LabelVectors", "LearnedMask", "LookaheadTree", "Modes", "NextSequence",
     "OneToken", "Pooled", "Prefixes", "Pruned", "ReRolled", "Regroup", "Rescue", "Rethinking", "Retried",
     "Rollback", "SegmentTree", "ShiftedTargets", "Shortest", "Verdicts", "Vine", "Windowed", "WithAuxiliary",
-    "WithExperts", "WithGreedy", "WithLibrary", "World", "Written",
+    "WithExperts", "WithGreedy", "WithLibrary", "Worked", "World", "Written",
 ]  # fmt: skip

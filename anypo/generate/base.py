@@ -11,6 +11,7 @@ from pydantic import Field
 
 from anypo.context import Context, Shelf
 from anypo.control.base import Ask
+from anypo.control.mixtures.probes import Probed, Probes
 from anypo.data.records import Group, Trajectory
 from anypo.engine.base import Sampler, Sampling
 from anypo.errors import UserError
@@ -26,16 +27,27 @@ from anypo.tasks.live import posed
 
 
 class Trial(Protocol):
-    """What training on some rollouts would come to."""
+    """What training would come to, found out on copies of the run that are thrown away. Nothing of the run changes."""
 
     def __call__(self, groups: Sequence[Group], steps: int, size: int = 32) -> float:
-        """The score of a throw-away copy of the run after `steps` steps on `groups` (0: as it stands), over `size` training problems
-        (`anypo.run.trial`). Nothing of the run changes. `UserError` where there is no run, or none that can be copied."""
+        """The score of a copy after `steps` steps on `groups` (0: as it stands), over `size` training problems (`anypo.run.trial`).
+        `UserError` where there is no run, or none that can be copied."""
+        ...
+
+    def probes(self, wanted: Probes) -> Probed:
+        """The losses of policies in between copies that were trained apart (`anypo.run.probes`). `UserError` as above, and where a
+        loss cannot be read."""
         ...
 
 
-def _no_run(groups: Sequence[Group], steps: int, size: int = 32) -> float:
-    raise UserError("nothing can be tried outside of a training run")
+class NoTrial:
+    """Outside of a training run."""
+
+    def __call__(self, groups: Sequence[Group], steps: int, size: int = 32) -> float:
+        raise UserError("nothing can be tried outside of a training run")
+
+    def probes(self, wanted: Probes) -> Probed:
+        raise UserError("nothing can be tried outside of a training run")
 
 
 @dataclass
@@ -52,7 +64,7 @@ class World:
     acting: Callable[[Mapping[str, Any]], AbstractContextManager[None]] = lambda plan: nullcontext()
     """The policy with the parameters that act for asks with this plan inside (`anypo.update.base.Update.acting`)."""
     seats: list[Seat] = field(default_factory=list)
-    trial: Trial = _no_run
+    trial: Trial = field(default_factory=NoTrial)
 
     def problem(self, ask: Ask) -> Problem:
         """What an ask asks for: its own problem, or the task's training problem of its index."""

@@ -16,6 +16,7 @@ from anypo.parts import first_reason
 from anypo.plugins import discover, missing, plain, register
 from anypo.plugins import options as fields_of
 from anypo.policies.language import smollm2, tiny
+from anypo.policies.language.adapters import attached
 from anypo.policies.language.base import Base
 from anypo.policies.language.causal import LanguagePolicy
 from anypo.policies.language.merging import merged
@@ -270,18 +271,10 @@ def _cast(model: Any, dtype: torch.dtype, copy: bool = False) -> None:
 
 
 def _adapt(model: Any, lora: Lora, seed: int) -> Any:
-    from peft import LoraConfig, get_peft_model
-
     if lora.bits:
         quantise(model)
     targets = lora.targets if isinstance(lora.targets, str) else list(lora.targets)
-    config = LoraConfig(r=lora.rank, lora_alpha=lora.alpha, target_modules=targets, task_type="CAUSAL_LM")
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        try:
-            return get_peft_model(model, config)
-        except ValueError as error:
-            raise UserError(f"lora: {' '.join(str(error).split())}") from None
+    return attached(model, lora.rank, lora.alpha, targets, seed)
 
 
 def _read(kind: type[BaseModel], options: Mapping[str, Any], what: str) -> Any:

@@ -9,10 +9,8 @@ does.
 
 from __future__ import annotations
 
-import copy
 import math
 import time
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -27,7 +25,7 @@ from anypo.run.beside import beside as base_of
 from anypo.run.consumer import Consumer
 from anypo.run.producer import Producer
 from anypo.run.record.metrics import describe
-from anypo.run.trial import apart, score, undisturbed
+from anypo.run.trial import Trials
 from anypo.update.weights import Weights
 
 
@@ -39,7 +37,7 @@ class Trainer:
         self.algorithm = Algorithm.from_dict(plain).check()
         self.world, self.seed, self.total = world, seed, total
         self.memory = Memory(self.algorithm)
-        self.world.shelf, self.world.trial = self.memory.shelf, self.trial
+        self.world.shelf, self.world.trial = self.memory.shelf, Trials(self)
         self.weights = Weights(self.algorithm, world.policy, seed, world.sampler.exact, models=world.models)
         self.witness = base_of(self.algorithm, self.weights) if beside else NOBODY
         self.weights.witness = self.witness.pulled
@@ -81,14 +79,6 @@ class Trainer:
         """Decisions drawn so far; nan where nobody counts them."""
         tally = None if self.algorithm.generate.by_itself else getattr(self.world.sampler, "tally", None)
         return math.nan if tally is None else float(tally.drawn)
-
-    def trial(self, groups: Sequence[Group], steps: int, size: int = 32) -> float:
-        """What the run would score after `steps` steps on `groups` (`anypo.run.trial.score`); the run is as it was afterwards."""
-        with undisturbed():
-            copied = Trainer(self.algorithm, apart(self.world, self.seed), self.seed, self.total)
-            own: dict[str, Any] = {"world": {"seats": [], "models": {}}, "beside": {}}
-            copied.load_state_dict(copy.deepcopy(self.state_dict() | own))
-            return score(copied, groups, steps, size)
 
     def state_dict(self) -> dict[str, Any]:
         return {

@@ -198,6 +198,12 @@ class Mixture:
         name, place = self._names[number], block * self._each[number] + self._rank[at]
         return self._of(name, self.tasks[name].train(place % len(self.tasks[name])))
 
+    def index(self, source: int, place: int) -> int:
+        """Which training problem is number `place` of source number `source`, 0 <= place < its number of problems."""
+        block, rank = divmod(place, self._each[source])
+        at = [turn for turn, number in enumerate(self.pattern) if number == source][rank]
+        return block * len(self.pattern) + at
+
     @cached_property
     def _held(self) -> list[tuple[str, int]]:
         """Source and place of every held-out problem."""
@@ -342,11 +348,17 @@ def turns(weights: Sequence[float]) -> list[int]:
     return out
 
 
-def sources_of(task: Any) -> dict[str, Any]:
-    """The tasks of a mixture by the names of its sources; of any other task itself, under ''."""
+def mixture_of(task: Any) -> Mixture | None:
+    """The mixture that a task is, or is a view of; None for any other."""
     found = getattr(task, "task", None)
     inner = found if isinstance(found, Mixture) else task
-    return dict(inner.tasks) if isinstance(inner, Mixture) else {"": task}
+    return inner if isinstance(inner, Mixture) else None
 
 
-__all__ = ["NAME", "Mixture", "Source", "sources", "sources_of", "unfolded"]
+def sources_of(task: Any) -> dict[str, Any]:
+    """The tasks of a mixture by the names of its sources; of any other task itself, under ''."""
+    mixture = mixture_of(task)
+    return {"": task} if mixture is None else dict(mixture.tasks)
+
+
+__all__ = ["NAME", "Mixture", "Source", "mixture_of", "sources", "sources_of", "unfolded"]

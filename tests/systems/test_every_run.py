@@ -18,6 +18,7 @@ ELSEWHERE = {
     "gliclass-ppo": "needs a label policy: tests/credit/test_modes.py",
     "scope-rlvr": "needs a judge of steps and a teacher: tests/systems/rollouts/test_repaired.py",
     "salsa": "needs a second model: tests/systems/preference/test_references.py",
+    "sophia": "needs pictures and a reasoner: tests/systems/rollouts/test_described.py",
     "training-free-grpo": "needs a policy that reads lessons: tests/systems/agents/test_experience.py",
     "dpo": "needs pairs: tests/systems/baselines/test_preference.py",
     "missing-old-logits": "needs stale samplers, which do not come back: tests/systems/engines/test_execution.py",

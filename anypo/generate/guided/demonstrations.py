@@ -30,26 +30,37 @@ from anypo.tasks.base import Problem, Task, worked
 
 def demonstration(problem: Problem, text: np.ndarray, world: World, sample: int = 0) -> Trajectory:
     """The answer with tokens `text` as a trajectory that no policy sampled, scored by the task."""
-    environment = world.task.environment(told(problem, world.policy))
-    prompt = world.policy.encode(environment.reset())
-    reply = step_all([environment], [world.policy.decode(text)], [len(text)], max(1, len(text)))[0]
-    rewards = dict(reply.rewards)
-    n = len(text)
-    return Trajectory(
-        prompt=problem.prompt,
-        content=Tokens(
-            np.concatenate([prompt, text]).astype(np.int32),
-            np.array([CONTEXT] * len(prompt) + [ACTION] * n, dtype=np.int8),
-        ),
-        logp=np.zeros(n),
-        version=np.full(n, -1, dtype=np.int64),
-        rewards=rewards,
-        weights=world.task.weights,
-        reward=sum(weight * rewards.get(name, 0.0) for name, weight in world.task.weights.items()),
-        text=world.policy.decode(text),
-        sample=sample,
-        guidance=DEMO,
-    )
+    return demonstrations(problem, [text], world)[0].replace(sample=sample)
+
+
+def demonstrations(problem: Problem, answers: Sequence[np.ndarray], world: World, limit: int = 1) -> list[Trajectory]:
+    """Several answers to one problem, with the tokens of each, as trajectories that no policy sampled, with samples 0, 1, ... Their
+    one-step environments are scored together, as of at most `limit` tokens, or as many as the longest has."""
+    if not answers:
+        return []
+    environments = [world.task.environment(told(problem, world.policy)) for _ in answers]
+    openings = [environment.reset() for environment in environments]
+    prompt = world.policy.encode(openings[0])
+    texts, sizes = [world.policy.decode(tokens) for tokens in answers], [len(tokens) for tokens in answers]
+    replies = step_all(environments, texts, sizes, max(limit, *sizes))
+    return [
+        Trajectory(
+            prompt=problem.prompt,
+            content=Tokens(
+                np.concatenate([prompt, tokens]).astype(np.int32),
+                np.array([CONTEXT] * len(prompt) + [ACTION] * len(tokens), dtype=np.int8),
+            ),
+            logp=np.zeros(len(tokens)),
+            version=np.full(len(tokens), -1, dtype=np.int64),
+            rewards=dict(reply.rewards),
+            weights=world.task.weights,
+            reward=sum(weight * reply.rewards.get(name, 0.0) for name, weight in world.task.weights.items()),
+            text=text,
+            sample=sample,
+            guidance=DEMO,
+        )
+        for sample, (tokens, text, reply) in enumerate(zip(answers, texts, replies))
+    ]
 
 
 def solution(problem: Problem, world: World, limit: int) -> np.ndarray:

@@ -29,6 +29,7 @@ from anypo.engine.training.divergences import compare
 from anypo.engine.training.head import Head
 from anypo.errors import UserError
 from anypo.policies.divergences import Comparisons
+from anypo.policies.language.adapters import EVERYWHERE, attached, products, sharing
 from anypo.policies.language.chat import Chat, Messages
 from anypo.policies.language.fitting import check_tokens, fix_frequencies
 from anypo.policies.language.folders import replace_folder
@@ -306,6 +307,21 @@ class LanguagePolicy:
     def _copied(self) -> Any:
         shared = {} if not self.lora else {id(p): p for n, p in self.model.named_parameters() if ".lora_" not in n}
         return copy.deepcopy(self.model, dict(shared))
+
+    def whole(self) -> LanguagePolicy:
+        """A copy of the policy as it is now with all its weights trainable; those of a LoRA policy have its adapters merged in."""
+        plain = merged(self.model)[0] if self.lora else self._copied()
+        return LanguagePolicy(plain.requires_grad_(True), self.chat, self.source, self.version)
+
+    def adapted(self, rank: int, alpha: float, seed: int) -> LanguagePolicy:
+        """This policy, which has no adapters, with fresh ones in every linear layer of its own copy: they alone are trainable there,
+        and the weights are these, which stay as they are."""
+        model = attached(sharing(self.model), rank, alpha, EVERYWHERE, seed)
+        return LanguagePolicy(model, self.chat, self.source, self.version)
+
+    def products(self) -> dict[str, Tensor]:
+        """What the adapters of a LoRA policy add to the weights they stand on, by the names of these without adapters."""
+        return products(self.model)
 
     def frozen(self) -> LanguagePolicy:
         """An untrainable copy of the policy as it is now. A LoRA copy shares the base and owns only its adapters."""

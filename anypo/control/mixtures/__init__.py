@@ -1,0 +1,1 @@
+"""Mixtures: in which proportions the tasks of a mixture are met."""
