@@ -46,7 +46,7 @@ def fit(
 
     Damped Gauss-Newton steps from every start at once: offsets from -2 to 1.5, a slope in (-1, 0) for the source `own` and in (0, 0.1)
     for the others (the release takes L-BFGS from the same starts, and has no bound on slopes; ours is `STEEPEST`). Needs a row or
-    more; losses are positive and finite. """
+    more; losses are positive and finite."""
     x, y = np.asarray(weights, dtype=np.float64), np.asarray(losses, dtype=np.float64)
     rng, each = np.random.default_rng(seed), max(1, starts // len(OFFSETS))
     count = each * len(OFFSETS)
