@@ -19,6 +19,7 @@ from anypo.roles import Cast, cast
 from anypo.run.consumer import Consumer
 from anypo.run.producer import Producer
 from anypo.tasks.base import Problem, Task
+from anypo.tasks.mixture import mixture_of
 
 
 class Run(Protocol):
@@ -98,4 +99,12 @@ class Trained:
         return self.task.train(len(self.task) - 1 - index)
 
 
-__all__ = ["Run", "Trained", "apart", "twin", "undisturbed"]
+def to_be_scored(task: Task) -> Task:
+    """The task as trials are scored on it: its training problems, those of every source where it is a mixture."""
+    mixture = mixture_of(task)
+    if mixture is None:
+        return Trained(task)
+    return mixture.over({name: Trained(own) for name, own in mixture.tasks.items()})
+
+
+__all__ = ["Run", "Trained", "apart", "to_be_scored", "twin", "undisturbed"]

@@ -13,7 +13,7 @@ from anypo.context import Context
 from anypo.control.mixtures.probes import Probed, Probes
 from anypo.data.records import Group
 from anypo.errors import UserError
-from anypo.run.copies import Run, Trained, apart, undisturbed
+from anypo.run.copies import Run, apart, to_be_scored, undisturbed
 from anypo.run.probes import probed
 from anypo.scoring import scorer_of
 from anypo.tasks.unlabelled import labelled
@@ -44,7 +44,7 @@ def score(run: Run, groups: Sequence[Group], steps: int, size: int) -> float:
     """The score of the copied `run` after `steps` more steps on `groups`, by the task's own scorer over `size` of the last training
     problems, played as the method acts. Held-out problems have no part in it: what a run is judged by may not steer it. All
     trials of a run are scored on the same problems with the same random numbers. Raises `UserError` where nothing can be scored."""
-    task = Trained(run.world.task)
+    task = to_be_scored(run.world.task)
     scorer = scorer_of(task).fit(task, size)
     if not scorer.size or not labelled(task):
         raise UserError(f"a trial has no score on task '{task.name}', whose answers nobody knows")

@@ -23,6 +23,7 @@ from anypo.generate.base import World
 from anypo.policies.classes import Wanted
 from anypo.roles import cast
 from anypo.run.acting import Acting
+from anypo.run.copies import to_be_scored
 from anypo.run.settings.presets import preset_of, suited
 from anypo.run.trainer import Trainer
 from anypo.systems import find
@@ -109,6 +110,19 @@ def test_the_copy_learns() -> None:
     run = control()
     run.step()
     assert len({run.world.trial(run.groups, steps, size=4) for steps in (0, 1, 4)}) == 3
+
+
+def test_a_mixture_is_tried_on_the_problems_of_every_source() -> None:
+    run = language()
+    sums = {"style": "plain", "min_terms": 2, "max_terms": 2, "max_digits": 1}
+    sources = [
+        {"task": "chain_sum", "name": name, "task_options": {**sums, "seed": seed}} for seed, name in enumerate("ab")
+    ]
+    run.world.task = tasks.load(tasks.parse({"mix": sources}))
+    run.step()
+    seen = to_be_scored(run.world.task)
+    assert {seen.heldout(index).source for index in range(4)} == {"a", "b"}
+    assert 0.0 <= run.world.trial(run.groups, 1, size=4) <= 1.0
 
 
 def test_good_rows_score_better_than_bad_ones() -> None:
