@@ -50,7 +50,7 @@ def test_failed_attempts_count_as_generated_and_in_the_reward_but_are_not_traine
     assert metrics["reward/mean"] == pytest.approx(np.mean(alone))
     assert not any(g.aside for g in run.groups)
     left = aside(1, run.aside).to_pylist()
-    assert {row["why"] for row in left} == {"replaced"} and all(row["reward"] == 0 for row in left)
+    assert {row["why"] for row in left} == {"generator"} and all(row["reward"] == 0 for row in left)
     assert len(left) + sum(len(g.trajectories) for g in run.groups) == len(every)
 
 
@@ -62,7 +62,7 @@ def test_what_a_filter_drops_is_aside_whole_groups_and_single_rollouts() -> None
         kept = {id(t.content) for g in run.groups for t in g.trajectories}
         made = [t for g in run.producer.fresh for t in g.trajectories]
         assert 0 < len(left) == sum(id(t.content) not in kept for t in made) == len(made) - len(kept)
-        assert {row["why"] for row in left} == {"filtered"}
+        assert {row["why"] for row in left} == {"filter"}
 
 
 def test_the_two_views_of_a_guided_rollout() -> None:

@@ -109,7 +109,7 @@ def _tell_aside(folder: Any) -> None:
 
     counts = folder.sql("select why, count(*) as n from aside group by why order by why").to_pylist()
     if counts:
-        told = " and ".join(f"{row['n']} {row['why']}" for row in counts)
+        told = " and ".join(f"{row['n']} by the {row['why']}" for row in counts)
         new_console().print(f"set aside, not trained on: {told} (the view aside)", style="dim", highlight=False)
 
 

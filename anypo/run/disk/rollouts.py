@@ -91,13 +91,13 @@ def table(step: int, groups: Sequence[Group], batch: Batch | None = None, decode
 
 
 WHY = pa.field("why", pa.string())
-"""Why a rollout was set aside: ``replaced`` (another was put in its place) or ``filtered`` (its group, or it alone, was dropped)."""
+"""Who set a rollout aside: the ``generator`` (another was put in its place, or it only served others) or a ``filter``."""
 
 
 def aside(step: int, groups: Sequence[Group], decode: Decoder | None = None) -> pa.Table:
     """The rollouts that a step set aside as a table: `WHY` and the columns of `SCHEMA`."""
     rows = table(step, groups, decode=decode)
-    why = ["replaced" if group.aside else "filtered" for group in groups for _ in group.trajectories]
+    why = ["generator" if group.aside else "filter" for group in groups for _ in group.trajectories]
     return rows.add_column(0, WHY, pa.array(why, WHY.type))
 
 

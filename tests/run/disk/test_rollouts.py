@@ -222,9 +222,12 @@ def test_the_command_says_what_was_set_aside_and_why(folder):
     assert "aside" not in ask(str(folder.path)).output, "nothing was"
     lost = [group(9, ["d"], 2).replace(aside=True), group(8, ["e", "f"], 2)]
     folder.write_rollouts(2, [group(2, ["aa"], 2)], None, letters, aside=lost)
-    assert "set aside, not trained on: 2 filtered and 1 replaced (the view aside)" in ask(str(folder.path)).output
+    assert (
+        "set aside, not trained on: 2 by the filter and 1 by the generator (the view aside)"
+        in ask(str(folder.path)).output
+    )
     (row,) = json.loads(ask(str(folder.path), "select why, text, pieces from aside where prompt = 9", "--json").output)
-    assert row == {"why": "replaced", "text": "d", "pieces": ["Q", ":", "d"]}
+    assert row == {"why": "generator", "text": "d", "pieces": ["Q", ":", "d"]}
 
 
 def test_the_command_writes_json_and_csv(folder):
