@@ -26,6 +26,23 @@ def treepo(run: ClaimRun) -> Outcome:
     return by_reward(base, ours, run, "area", least=0.02, controls={"the group's mean": flat})
 
 
+@claim("latr", base="grpo at equal sampled tokens", seconds=150, seeds=6, stand_in=CHAIN_TOY,
+       published="131 % faster learning and +4.2 points of pass@1 over sampling (GRPO and DAPO, 3B to 7B)")  # fmt: skip
+def latr(run: ClaimRun) -> Outcome:
+    """Groups of sixteen that are a tree at first, its branches compared three and five tokens after they parted, against GRPO with
+    sixteen independent rollouts and as many more prompts as the tokens pay for: mean exact reward over 40 steps with one decisive
+    token among 24. The share of the tree falls as published. Controls: the same trees with nothing pruned, and with a tree for the
+    whole run. An effect below 0.02 does not matter."""
+    steps, bed = run.steps(40), CHAIN.replace(group=16, batch=2)
+    sizes = {"generate.lookahead": (3, 5), "generate.rival": 0.1, "generate.gap": 0.25, "generate.grow": 12}
+    method, grpo = find("latr").algorithm().set(sizes), find("grpo").algorithm()
+    ours = finals(method, bed, steps, run.seeds)
+    base = finals(grpo, bed.replace(batch=affordable(run, ours, grpo, bed)), steps, run.seeds)
+    arm = lambda **changes: finals(method.set({f"generate.{k}": v for k, v in changes.items()}), bed, steps, run.seeds)
+    controls = {"nothing pruned": arm(edit=0.0), "a tree throughout": arm(schedule=((0.0, 1.0),))}
+    return by_reward(base, ours, run, "area", least=0.02, controls=controls)
+
+
 KEY = "abbabaabba"
 """What opens the lock."""
 
