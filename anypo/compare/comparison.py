@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
@@ -16,7 +15,7 @@ from anypo.budget import Budget
 from anypo.compare import run as runner
 from anypo.compare.board import Board, leaderboard
 from anypo.compare.export import row, write_csv, write_parquet
-from anypo.compare.plan import Contender, Settings, cells, contenders, fingerprint, settings
+from anypo.compare.plan import Contender, Settings, cells, contenders, fingerprint, readable, settings
 from anypo.compare.search import Search, compositions, halving
 from anypo.compare.vary import Axis
 from anypo.errors import UserError, unknown
@@ -25,7 +24,7 @@ from anypo.run.disk.lock import Lock, now
 from anypo.run.record.provenance import describe_code, describe_machine
 from anypo.scoring import scorer_of
 from anypo.scoring.units import ACCURACY
-from anypo.tasks.mixture import written
+from anypo.tasks.mixture import is_written, written
 
 
 @dataclass(frozen=True)
@@ -233,11 +232,9 @@ def about(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 def default_folder(model: str, tasks: Sequence[str], conditions: Settings) -> Path:
     """A name that depends on the conditions alone: other methods and seeds under them find each other's cells."""
-    readable = "-".join(
-        [*(Path(task).stem for task in tasks), Path(model).name, str(conditions.budget).replace("=", "")]
-    )
-    readable = re.sub(r"[^\w.+-]+", "-", readable).strip("-")[:80]
-    return Path("comparisons") / f"{readable}-{fingerprint([list(tasks), conditions.plain()])[:6]}"
+    called = [readable(task).strip("-") if is_written(task) else Path(task).stem for task in tasks]
+    name = "-".join([*called, Path(model).name, str(conditions.budget).replace("=", "")])
+    return Path("comparisons") / f"{name}-{fingerprint([list(tasks), conditions.plain()])[:6]}"
 
 
 __all__ = ["Comparison", "compare", "search"]

@@ -71,6 +71,11 @@ class Settings:
         return self
 
 
+def readable(text: str) -> str:
+    """A text as a part of a file's name."""
+    return re.sub(r"[^\w.+-]+", "-", text)[:80]
+
+
 @dataclass(frozen=True)
 class Cell:
     """One contender on one task with one seed."""
@@ -83,9 +88,9 @@ class Cell:
     @property
     def key(self) -> str:
         """Name of the cell's files: the same specification has the same key, so finished cells are found again."""
-        readable = re.sub(r"[^\w.+-]+", "-", f"{self.contender.label}-{Path(self.task).stem}-{self.seed}")[:80]
+        name = readable(f"{self.contender.label}-{Path(self.task).stem}-{self.seed}")
         specification = {"algorithm": self.contender.algorithm, "task": self.task, "seed": self.seed}
-        return f"{readable}-{fingerprint(specification | self.settings.plain())}"
+        return f"{name}-{fingerprint(specification | self.settings.plain())}"
 
     @staticmethod
     def from_plain(plain: Mapping[str, Any]) -> Cell:
@@ -185,7 +190,7 @@ def settings(
         task: resolve(
             "grpo",
             None if is_environment(task) else model,
-            task=mixture.spelled_out(task) if mixture.is_written(task) else task,
+            task=mixture.spelled_out(task),
             task_options=dict(options or {}),
             **warm,
         )

@@ -20,12 +20,12 @@ from queue import Empty, Queue
 from typing import Annotated, Any
 
 import numpy as np
-import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from anypo.engine.base import Completion, Request, Sampler, Sampling
 from anypo.engine.local.vocabulary import truncates
 from anypo.engine.remote import KEY
+from anypo.engine.remote.canary import scored
 from anypo.errors import UserError, shown
 from anypo.loopback import HOST, admitted, names_this_machine, own_page, size
 from anypo.parts import first_reason
@@ -97,10 +97,8 @@ class Server:
         model = getattr(self.sampler, "model", None)
         if model is None:
             raise UserError("this server's engine has no model that could score a prompt")
-        ids = torch.tensor([tokens], device=model.device)
-        with self.engine_lock, torch.no_grad():
-            logp = model(ids).logits[0, :-1].float().log_softmax(-1)
-        return logp.gather(1, ids[0, 1:, None])[:, 0].tolist()
+        with self.engine_lock:
+            return scored(model, np.array(tokens)).tolist()  # type: ignore[no-any-return]
 
     def update(self, path: str, version: int | None = None) -> None:
         """Load new weights between two engine calls."""
@@ -177,8 +175,9 @@ class Asked(BaseModel):
         return Request(np.array(self.prompt, dtype=np.int32), sampling, (self.seed,))
 
 
-def asked(body: bytes, name: str, vocabulary: int, context: int) -> Request:
-    """What the body of a request asks the model `name` for. `UserError` says what is wrong with it."""
+def asked(body: bytes, name: str, vocabulary: int, context: int) -> tuple[Request, bool]:
+    """What the body of a request asks the model `name` for, and whether it wants to know of its prompt, too. `UserError` says what is
+    wrong with it."""
     plain = _mapping(body)
     try:
         found = Asked(**{key: plain[key] for key in Asked.model_fields.keys() & plain.keys()})
@@ -186,7 +185,7 @@ def asked(body: bytes, name: str, vocabulary: int, context: int) -> Request:
         raise UserError(first_reason(error)) from None
     if found.model != name:
         raise UserError(f"no model {shown(found.model)} here, only '{name}'")
-    return found.request(vocabulary, context)
+    return found.request(vocabulary, context), found.prompt_logprobs is not None
 
 
 class Refused(Exception):
@@ -266,13 +265,10 @@ class _Handler(BaseHTTPRequestHandler):
         return Refused(HTTPStatus.NOT_FOUND, f"no such address: {shown(self.path)}")
 
     def _completion(self, body: bytes) -> dict[str, Any]:
-        request = asked(body, self.server_side.name, self.server_side.vocabulary, self.server_side.context)
-        prompt = request.tokens.tolist() if _mapping(body).get("prompt_logprobs") is not None else []
-        scored = (
-            [{str(token): {"logprob": logp}} for token, logp in zip(prompt[1:], self.server_side.score(prompt))]
-            if prompt
-            else []
-        )
+        side = self.server_side
+        request, of_prompt = asked(body, side.name, side.vocabulary, side.context)
+        prompt = request.tokens.tolist() if of_prompt else []
+        rows = zip(prompt[1:], side.score(prompt)) if prompt else ()
         done = self.server_side.complete(request)
         tokens = [int(token) for token in done.tokens]
         # ids without text are left out of every draw; of the whole distribution they are a part, as the trainer sees it
@@ -286,7 +282,7 @@ class _Handler(BaseHTTPRequestHandler):
                     "text": self.server_side.decode(done.tokens),
                     "finish_reason": done.finish,
                     "token_ids": tokens,
-                    "prompt_logprobs": [None, *scored] if prompt else None,
+                    "prompt_logprobs": [None, *({str(t): {"logprob": logp}} for t, logp in rows)] if prompt else None,
                     "weight_versions": _runs(done.version) if self.server_side.version is not None else None,
                     "kept": None if done.kept is None else [ids.tolist() for ids in done.kept],
                     "logprobs": {

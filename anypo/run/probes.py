@@ -21,7 +21,7 @@ from anypo.run.copies import Run, Trained, apart, twin
 from anypo.run.settings.presets import has_path
 from anypo.scoring import scorer_of
 from anypo.scoring.units import ACCURACY
-from anypo.tasks.base import Task
+from anypo.tasks.base import Problem, Task
 from anypo.tasks.mixture import sources_of
 from anypo.tasks.unlabelled import labelled
 
@@ -93,7 +93,7 @@ def _reader(run: Run, wanted: Probes) -> tuple[Callable[[Any], list[float]], flo
         batches = [_solutions(name, task, wanted.size, run.world) for name, task in tasks.items()]
         contents = [t.content for batch in batches for t in batch.trajectories]
         tokens = sum(len(content.tokens) for content in contents if isinstance(content, Tokens))
-        return lambda policy: [_unlikely(batch, policy) for batch in batches], float(tokens)
+        return lambda policy: [unlikelihood(batch, policy) for batch in batches], float(tokens)
     seed = int(np.random.SeedSequence([run.seed, 53]).generate_state(1)[0])
     return lambda policy: [_wrong(name, task, policy, run, wanted.size, seed) for name, task in tasks.items()], 0.0
 
@@ -101,15 +101,20 @@ def _reader(run: Run, wanted: Probes) -> tuple[Callable[[Any], list[float]], flo
 def _solutions(name: str, task: Task, size: int, world: World) -> Batch:
     """The worked solutions among a source's last training problems."""
     last = [task.train(index) for index in range(max(0, len(task) - size), len(task))]
-    groups = [Group(p.prompt, (demonstration(p, world.policy),), p) for p in last if p.solution]
-    if not groups:
+    solved = [problem for problem in last if problem.solution]
+    if not solved:
         raise UserError(
             f"the last {len(last)} problems of source '{name}' have no worked solutions to read a loss off; set control.read=errors"
         )
-    return Batch.pack(groups)
+    return demonstrated(solved, world.policy)
 
 
-def _unlikely(batch: Batch, policy: Any) -> float:
+def demonstrated(problems: Sequence[Problem], policy: Any) -> Batch:
+    """The worked solutions of problems, a group each."""
+    return Batch.pack([Group(p.prompt, (demonstration(p, policy),), p) for p in problems])
+
+
+def unlikelihood(batch: Batch, policy: Any) -> float:
     """Mean negative log-likelihood per token."""
     return -float(policy.fill(batch, ["logp"], grad=False)["logp"].double().mean())
 
@@ -124,4 +129,4 @@ def _wrong(name: str, task: Task, policy: Any, run: Run, size: int, seed: int) -
     return 1.0 - scorer.score(world, run.algorithm.generate, seed).score
 
 
-__all__ = ["change", "probed"]
+__all__ = ["change", "demonstrated", "probed", "unlikelihood"]

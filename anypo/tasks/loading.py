@@ -37,7 +37,7 @@ def parse(spec: str | Mapping[str, Any], options: Mapping[str, Any] | None = Non
     `anypo.tasks.mixture`), ``{mix: [...]}`` as a text or a mapping, or a mapping with the key ``name``. `options` may use dotted names
     (``verifier.extract``) and YAML texts for values. Raises `UserError` naming the nearest spelling of an unknown task or field.
     """
-    if isinstance(spec, str) and mixture.is_written(spec):
+    if isinstance(spec, str):
         spec = mixture.spelled_out(spec)
     if isinstance(spec, Mapping) and mixture.NAME in spec:
         spec, listed = mixture.unfolded(spec, None)

@@ -52,7 +52,9 @@ def is_written(task: str) -> bool:
 
 
 def spelled_out(text: str) -> Any:
-    """What is written in ``{mix: [...]}``. `UserError` where that is not YAML."""
+    """What is written in ``{mix: [...]}``; the name of a task as it is. `UserError` where what is written is not YAML."""
+    if not is_written(text):
+        return text
     try:
         return yaml_value(text)
     except ValueError as error:

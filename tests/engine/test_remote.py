@@ -21,6 +21,7 @@ import torch
 from anypo.engine.base import Request, Sampling
 from anypo.engine.config import Local, Remote
 from anypo.engine.remote import RemoteEngine, stable_seed
+from anypo.engine.remote.calls import Line
 from anypo.engine.remote.dialects import dialect
 from anypo.engine.serve import Server
 from anypo.errors import UserError
@@ -249,6 +250,9 @@ class Heard:
     def paths(self) -> frozenset[str]:
         return self.said
 
+    def ask(self, name: str, body: dict) -> dict:
+        return self.post(f"/v1/{name}", body)
+
     def post(self, path: str, body: dict | None = None) -> dict:
         self.sent.append((path, body or {}))
         if path == "/collective_rpc" and "fails" in self.answers:
@@ -297,6 +301,18 @@ def test_published_weights_are_cleared_away_however_a_run_ends() -> None:
     del remote
     gc.collect()
     assert not folder.exists()
+
+
+def test_the_openai_paths_are_below_the_address_whatever_it_ends_with(monkeypatch) -> None:
+    asked = []
+    monkeypatch.setattr("anypo.engine.remote.calls.post", lambda session, address, body, timeout: asked.append(address))
+    for url in ("http://there:8000/v1", "http://there/engines/own"):
+        line = Line(url, "policy", requests.Session(), 1.0)
+        line.ask("completions", {}), line.post("/pause")
+    assert asked == [
+        "http://there:8000/v1/completions", "http://there:8000/pause",
+        "http://there/engines/own/completions", "http://there/engines/own/pause",
+    ]  # fmt: skip
 
 
 def test_the_versions_that_a_server_names_are_the_tokens_own() -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from equality import same
 
 from anypo import policies, tasks
 from anypo.claims.beds.exact import Testbed
@@ -60,19 +61,6 @@ def state(run: Trainer) -> Any:
     """Everything that a run remembers, and every stream it draws from."""
     numpy, python = np.random.get_state(), random.getstate()  # noqa: NPY002
     return copy.deepcopy([run.state_dict(), torch.get_rng_state(), list(numpy), python])
-
-
-def same(first: Any, second: Any) -> bool:
-    """Equal to the last bit."""
-    if isinstance(first, torch.Tensor):
-        return torch.equal(first, second)
-    if isinstance(first, np.ndarray):
-        return np.array_equal(first, second)
-    if isinstance(first, dict):
-        return first.keys() == second.keys() and all(same(first[key], second[key]) for key in first)
-    if isinstance(first, (list, tuple)):
-        return len(first) == len(second) and all(map(same, first, second))
-    return bool(first == second)
 
 
 def with_rewards(groups: Sequence[Group], sign: float) -> list[Group]:

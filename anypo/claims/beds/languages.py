@@ -8,9 +8,8 @@ from typing import Any
 import numpy as np
 
 from anypo.claims.beds.words import TextTask
-from anypo.data.batch import Batch
-from anypo.data.records import Group, prompt_id
-from anypo.replay.solutions import demonstration
+from anypo.data.records import prompt_id
+from anypo.run.probes import demonstrated, unlikelihood
 from anypo.tasks.base import Problem
 from anypo.tasks.mixture import Mixture, Source
 
@@ -49,9 +48,5 @@ def _graded(problem: Problem, text: str) -> float:
 
 def unseen_losses(mixture: Mixture, policy: Any) -> list[float]:
     """Mean negative log-likelihood per token of every language's held-out answers, in nats."""
-    out = []
-    for task in mixture.tasks.values():
-        problems = [task.heldout(n) for n in range(task.n_heldout)]
-        batch = Batch.pack([Group(p.prompt, (demonstration(p, policy),), p) for p in problems])
-        out.append(-float(policy.fill(batch, ["logp"], grad=False)["logp"].double().mean()))
-    return out
+    held = [[task.heldout(n) for n in range(task.n_heldout)] for task in mixture.tasks.values()]
+    return [unlikelihood(demonstrated(problems, policy), policy) for problems in held]

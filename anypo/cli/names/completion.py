@@ -12,9 +12,10 @@ from typing import Any
 import typer
 
 from anypo.cli.names.index import index
+from anypo.cli.rooms import SCREEN
 
 DEFAULT = "grpo"
-ROOMS = {"control": ["control"], "generate": ["generate"], "filter_": ["signal", "survival"], "replay": ["replay"]}
+ROOMS = {"control": ["control"], "generate": ["generate"], "filter_": [*SCREEN], "replay": ["replay"]}
 """Options that take a part, and the slots that it fills."""
 
 

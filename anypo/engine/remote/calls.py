@@ -21,7 +21,8 @@ RETRY = Retry(total=4, backoff_factor=0.5, status_forcelist=(429, 500, 502, 503,
 
 @dataclass
 class Line:
-    """The way to one server. url: base address, with ``/v1``. served: the name under which the newest weights are served."""
+    """The way to one server. url: base address of its OpenAI paths, mostly with ``/v1`` at its end. served: the name under which the
+    newest weights are served."""
 
     url: str
     served: str
@@ -31,6 +32,10 @@ class Line:
     @property
     def root(self) -> str:
         return self.url.removesuffix("/v1")
+
+    def ask(self, name: str, body: dict[str, Any]) -> dict[str, Any]:
+        """POST to one of the OpenAI paths, such as ``completions`` (see `post`)."""
+        return post(self.session, f"{self.url}/{name}", body, self.timeout)
 
     def post(self, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
         """POST to a path below the root (see `post`)."""

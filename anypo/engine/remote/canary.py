@@ -7,6 +7,7 @@ for models whose input and output embeddings are one). Training then goes wrong 
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -36,14 +37,13 @@ class Canary:
     def __init__(self) -> None:
         self.first: float | None = None
 
-    def sees(self, line: Line, dialect: Dialect, policy: Any) -> bool:
-        """Whether the server is near the policy, or does not say what it makes of a sequence."""
-        found = gap(line, dialect, policy)
-        return found is None or found <= least(policy)
-
-    def connect(self, line: Line, dialect: Dialect, policy: Any) -> None:
-        """Measure the difference that later ones are held to. `UserError` where it is another model."""
+    def connect(self, line: Line, dialect: Dialect, policy: Any, send: Callable[[], None] | None) -> None:
+        """Measure the difference that later ones are held to; a server that is not near the policy (it was started with the weights
+        from before the warm start, say) is first given its weights by `send`. `UserError` where it is another model."""
         self.first = gap(line, dialect, policy)
+        if send is not None and self.first is not None and not self.first <= least(policy):
+            send()
+            self.first = gap(line, dialect, policy)
         if self.first is None:
             warnings.warn(
                 f"the server at {line.url} does not say what it makes of a given sequence, so nobody sees whether it has the weights "
@@ -81,7 +81,7 @@ def gap(line: Line, dialect: Dialect, policy: Any) -> float | None:
         return None  # a server of no known kind need not understand the question
     except (LookupError, TypeError, ValueError):
         return None
-    own = scored(policy, tokens)
+    own = scored(policy.model, tokens)
     return float(np.abs(said - own).mean()) if said.shape == own.shape else None
 
 
@@ -105,9 +105,9 @@ def sequence(policy: Any) -> np.ndarray:
     return np.asarray(policy.encode([{"role": "user", "content": TEXT}]))[-LENGTH:]
 
 
-def scored(policy: Any, tokens: np.ndarray) -> np.ndarray:
-    """The policy's own log-probabilities of all tokens but the first, by one plain pass, nats [L - 1]."""
-    ids = torch.as_tensor(tokens.astype(np.int64), device=policy.model.device)[None]
+def scored(model: Any, tokens: np.ndarray) -> np.ndarray:
+    """The model's own log-probabilities of all tokens but the first, by one plain pass, nats [L - 1]."""
+    ids = torch.as_tensor(tokens.astype(np.int64), device=model.device)[None]
     with torch.no_grad():
-        logp = policy.model(ids).logits[0, :-1].float().log_softmax(-1)
+        logp = model(ids).logits[0, :-1].float().log_softmax(-1)
     return logp.gather(1, ids[0, 1:, None])[:, 0].double().cpu().numpy()

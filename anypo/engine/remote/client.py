@@ -120,7 +120,7 @@ class RemoteEngine:
             **({"stop": list(sampling.stop)} if sampling.stop else {}),
             **({"stop_token_ids": sorted(ends)} if (ends := getattr(self.policy, "ends", ())) else {}),
         }
-        return self._read(self.line.post("/v1/completions", body), sampling)
+        return self._read(self.line.ask("completions", body), sampling)
 
     def _read(self, answer: dict[str, Any], sampling: Sampling) -> Completion:
         try:
@@ -174,9 +174,8 @@ class RemoteEngine:
             return
         if self.dialect is None:
             self.dialect = dialect(self.line)
-            if not self.canary.sees(self.line, self.dialect, self.policy) and self.sync != "none":
-                self._send(self.policy.version)  # it was started with other weights: those before the warm start, say
-            self.canary.connect(self.line, self.dialect, self.policy)
+            send = None if self.sync == "none" else lambda: self._send(self.policy.version)
+            self.canary.connect(self.line, self.dialect, self.policy, send)
         if self.sync != "none" and self.policy.version != self.version:
             self._send(self.policy.version)
             self.canary.check(self.line, self.dialect, self.policy, self.version)
@@ -187,7 +186,7 @@ class RemoteEngine:
         self.policy.save(target, untied=True)
         if self.sync == "lora":
             name = f"{self.model}-v{version}"
-            self.line.post("/v1/load_lora_adapter", {"lora_name": name, "lora_path": str(target / "adapter")})
+            self.line.ask("load_lora_adapter", {"lora_name": name, "lora_path": str(target / "adapter")})
             self.line.served = name
         else:
             assert self.dialect is not None

@@ -61,7 +61,7 @@ def _refuse(line: Line, path: str, version: int) -> None:
 def _prompt(line: Line, tokens: list[int]) -> np.ndarray:
     """By the log-probabilities of a prompt (vLLM, and the embedded engine's server)."""
     body = {"model": line.served, "prompt": tokens, "max_tokens": 1, "temperature": 0.0, "prompt_logprobs": 0}
-    rows = line.post("/v1/completions", body)["choices"][0]["prompt_logprobs"]
+    rows = line.ask("completions", body)["choices"][0]["prompt_logprobs"]
     return np.array([rows[place][str(token)]["logprob"] for place, token in enumerate(tokens) if place])
 
 

@@ -407,12 +407,10 @@ class RunFolder:
             if entry not in kept:
                 self._answers(entry["label"]).unlink(missing_ok=True)
         write_lines(self.path / EVALUATIONS, kept)
-        for later in self.rollout_steps():
-            if later > step:
-                self._rollouts(later).unlink()
-        for later in _numbers(self.path / "aside", ".parquet"):
-            if later > step:
-                self._aside(later).unlink()
+        for kind in (self._rollouts, self._aside):
+            for later in _numbers(kind(0).parent, ".parquet"):
+                if later > step:
+                    kind(later).unlink()
         for later in self.checkpoints():
             if later > step:
                 checkpoint.remove(self._checkpoint(later))

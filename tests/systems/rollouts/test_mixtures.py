@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from equality import same
 
 from anypo.claims.beds import languages
 from anypo.context import Context, Memory
@@ -151,19 +152,6 @@ def test_corners_are_the_probes_and_between_them_weights_are_summed(lora: int, m
             problems = [task.train(n) for n in range(len(task) - 4, len(task))]
             assert loss == pytest.approx(nll(policy, problems), rel=1e-4)
     assert np.ptp(found.losses, axis=0).max() > 1e-3, "the probes differ"
-
-
-def same(first: Any, second: Any) -> bool:
-    """Equal to the last bit."""
-    if isinstance(first, torch.Tensor):
-        return torch.equal(first, second)
-    if isinstance(first, np.ndarray):
-        return np.array_equal(first, second)
-    if isinstance(first, dict):
-        return first.keys() == second.keys() and all(same(first[key], second[key]) for key in first)
-    if isinstance(first, (list, tuple)):
-        return len(first) == len(second) and all(map(same, first, second))
-    return bool(first == second)
 
 
 def nll(policy: Any, problems: list[Any]) -> float:
